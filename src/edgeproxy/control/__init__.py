@@ -1,0 +1,1 @@
+"""Control rate: what changes in seconds, such as geo databases."""

@@ -1,0 +1,1 @@
+"""Pure decisions: no sockets, clocks, randomness, files or logging in here."""

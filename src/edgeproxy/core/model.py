@@ -1,0 +1,55 @@
+"""The nouns of the routing database and of a client, as immutable values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One valid row of the routing database.
+
+    Attributes:
+        id: Unique name, for instance `sa-node-1`.
+        app: The application it serves.
+        region: Where it is: `sa`, `us`, `eu`, `ap` or any other short code.
+        wg_ip: IPv4 or IPv6 address, usually on the WireGuard overlay.
+        port: TCP port, 1 to 65535.
+        healthy: The operator's intent; probe results are kept elsewhere.
+        weight: Share of new clients among equals; 0 takes no new clients.
+        soft_limit: Connections at which its load counts as 1; 0 counts as 1.
+        hard_limit: Connections it never exceeds; 0 is no limit.
+        deleted: Soft-deleted: kept in the database, never used.
+        country: ISO 3166-1 alpha-2 code, or None where the database has none.
+    """
+
+    id: str
+    app: str
+    region: str
+    wg_ip: str
+    port: int
+    healthy: bool = True
+    weight: int = 1
+    soft_limit: int = 100
+    hard_limit: int = 200
+    deleted: bool = False
+    country: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a client comes from, and how that is known.
+
+    Attributes:
+        ip: The client's address, IPv4-mapped IPv6 written as IPv4.
+        country: ISO 3166-1 alpha-2 code, or None where unknown.
+        region: Region code, or None where unknown.
+        source: `override`, `database` or `unknown`.
+        match: The override's prefix or the database's network that matched, or "".
+    """
+
+    ip: str
+    country: str | None = None
+    region: str | None = None
+    source: str = "unknown"
+    match: str = ""

@@ -1,0 +1,101 @@
+"""Accepts clients from listening sockets, and survives every error of `accept`.
+
+Out of descriptors or memory, accepting pauses: clients wait in the kernel's queue instead
+of being turned away or of turning the loop into a busy one. It is said once per episode.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+from collections.abc import Callable
+
+from edgeproxy.engine.contract import SocketAddress
+from edgeproxy.log import EventLog, Throttle
+
+log = EventLog("engine")
+
+ACCEPTS_PER_TURN = 64
+QUIET_SECS = 60.0
+"""Episodes that follow each other more closely are told as one."""
+
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+Opened = Callable[[socket.socket, SocketAddress, str], None]
+
+
+class Acceptor:
+    """The listening sockets of an engine. Used on the gate thread only.
+
+    Attributes:
+        paused: Accepting waits for descriptors.
+    """
+
+    def __init__(self, epoll: select.epoll, opened: Opened) -> None:
+        self._epoll = epoll
+        self._opened = opened
+        self._listeners: dict[int, tuple[str, socket.socket]] = {}
+        self._throttle = Throttle(QUIET_SECS)
+        self._told = False
+        self.paused = False
+
+    def add(self, name: str, listening: socket.socket) -> None:
+        """Accept from this socket, which is the acceptor's to close from now on."""
+        self._listeners[listening.fileno()] = (name, listening)
+        if not self.paused:
+            self._epoll.register(listening.fileno(), select.EPOLLIN)
+
+    def accept(self, descriptor: int, now: float, limit: int = ACCEPTS_PER_TURN) -> None:
+        """Accept up to `limit` clients of the listener with this descriptor."""
+        name, listening = self._listeners.get(descriptor, ("", None))
+        if listening is None or self.paused:
+            return
+        for _ in range(limit):
+            try:
+                client, address = listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self.pause(os.strerror(error.errno), now)
+                    return
+                continue  # that client is gone already; the next one may be there
+            client.setblocking(False)
+            self._opened(client, address, name)
+
+    def pause(self, reason: str, now: float) -> None:
+        """Stop accepting until `resume`."""
+        if self.paused:
+            return
+        self.paused = True
+        for descriptor in self._listeners:
+            self._epoll.unregister(descriptor)
+        suppressed = self._throttle.admit(now)
+        if suppressed is not None:
+            self._told = True
+            log.warning(
+                "accept_paused",
+                reason=reason,
+                hint="raise the limit of open files (ulimit -n, LimitNOFILE)",
+            )
+
+    def resume(self) -> None:
+        """Accept again, if that was paused."""
+        if not self.paused:
+            return
+        self.paused = False
+        for descriptor in self._listeners:
+            self._epoll.register(descriptor, select.EPOLLIN)
+        if self._told:
+            self._told = False
+            log.info("accept_resumed")
+
+    def close(self, now: float, *, serve_waiting: bool = True) -> None:
+        """Close the listeners, after accepting those who have connected already."""
+        for descriptor, (_, listening) in list(self._listeners.items()):
+            if serve_waiting:
+                self.accept(descriptor, now, limit=1 << 16)
+            listening.close()
+        self._listeners.clear()

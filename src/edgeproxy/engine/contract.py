@@ -1,0 +1,174 @@
+"""What passes between an engine, which carries bytes, and a gate, which decides.
+
+The engine owns sockets: it accepts, asks the gate, dials, relays, closes and counts. It
+parses nothing and knows nothing of backends. The gate decides at once: its methods run on
+the engine's gate thread, one at a time, and never block.
+
+Order of calls for one client:
+
+    opened ─┬─ Refuse                                  (the client is closed)
+            └─ Connect ─┬─ failed ─┬─ Refuse           (the client is closed)
+                        │          └─ Connect …        (the next attempt)
+                        ├─ dialed ── closed
+                        └─ closed                      (the client left while dialing)
+
+Every `Connect` is ended by exactly one `failed` or `closed` with its ticket, whatever
+happens. A ticket is any object of the gate's; the engine only hands it back.
+
+`now` is always monotonic seconds.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol
+
+SocketAddress = tuple[Any, ...]
+"""As `socket` gives it: `(host, port)`, or `(host, port, flow, scope)` for IPv6."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How the engine treats sockets.
+
+    Attributes:
+        kind: `native`, `portable`, or `auto` for the best one there is.
+        connect_timeout_secs: How long one backend may take to answer a dial.
+        idle_timeout_secs: A session without a byte in either direction for so long is
+            closed; 0 is never.
+        user_timeout_secs: How long sent data may stay unacknowledged before the peer
+            counts as gone (`TCP_USER_TIMEOUT`); 0 leaves it to the system.
+    """
+
+    kind: str = "auto"
+    connect_timeout_secs: float = 5.0
+    idle_timeout_secs: float = 0.0
+    user_timeout_secs: float = 30.0
+
+
+class DialFailure(StrEnum):
+    """Why a dial failed, as given to `Gate.failed`."""
+
+    REFUSED = "refused"
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"
+    RESET = "reset"
+    ERROR = "error"
+    LOCAL = "local"
+    """Nothing was sent: this host has no descriptors, ports or memory left."""
+
+
+class CloseReason(StrEnum):
+    """Why a session ended, as given in `Outcome.reason`."""
+
+    FINISHED = "finished"
+    """Both sides sent everything and closed."""
+    CLIENT_RESET = "client_reset"
+    BACKEND_RESET = "backend_reset"
+    CLIENT_GONE = "client_gone"
+    """The client left before a backend had answered."""
+    IDLE = "idle"
+    TIMED_OUT = "timed_out"
+    """A peer stopped acknowledging (`TCP_USER_TIMEOUT`, keepalive)."""
+    ABORTED = "aborted"
+    """The proxy closed it: shutdown, or somebody asked for it."""
+    FAULT = "fault"
+    """A bug met while serving it; the log has a traceback."""
+
+
+class Connect(NamedTuple):
+    """Dial `address` for this client and give up after `timeout_secs`."""
+
+    ticket: object
+    address: tuple[str, int]
+    timeout_secs: float
+
+
+class Refuse(NamedTuple):
+    """Close this client without a byte."""
+
+    reason: str
+
+
+Answer = Connect | Refuse
+
+
+class Outcome(NamedTuple):
+    """How a session ended.
+
+    `bytes_in` went from the client to the backend, `bytes_out` back; both count what was
+    handed to the receiving socket. `secs` counts from accept.
+    """
+
+    reason: str
+    bytes_in: int
+    bytes_out: int
+    secs: float
+
+
+class SessionInfo(NamedTuple):
+    """One live session, as `Engine.sessions` lists it."""
+
+    ticket: object
+    client: SocketAddress
+    state: str
+    """`dialing`, `open`, or `half_closed` when one side has sent everything."""
+    bytes_in: int
+    bytes_out: int
+    secs: float
+
+
+class Gate(Protocol):
+    """Decides. Called on the gate thread only; must neither block nor raise."""
+
+    def opened(self, client: SocketAddress, listener: str, now: float) -> Answer:
+        """A client has connected to the listener of that name."""
+
+    def dialed(self, ticket: Any, secs: float, now: float) -> None:
+        """The backend answered after `secs`; bytes are about to flow."""
+
+    def failed(self, ticket: Any, reason: str, now: float) -> Answer:
+        """The dial of this ticket failed (`DialFailure`); this ticket has ended."""
+
+    def closed(self, ticket: Any, outcome: Outcome, now: float) -> None:
+        """The session of this ticket has ended."""
+
+    def tick(self, now: float) -> None:
+        """Called about once a second, for housekeeping."""
+
+
+class Engine(Protocol):
+    """Carries bytes. Made with settings and a gate; all methods may be called from any thread."""
+
+    kind: str
+
+    def listen(self, name: str, listening: socket.socket) -> None:
+        """Accept from this listening socket from now on; the engine owns and closes it."""
+
+    def start(self) -> None:
+        """Start the engine's threads."""
+
+    def stop_accepting(self) -> None:
+        """Accept what has already connected, then close the listeners. Returns when done."""
+
+    def live(self) -> int:
+        """How many clients are dialing or being served."""
+
+    def sessions(self) -> list[SessionInfo]:
+        """List the live sessions."""
+
+    def close_sessions(self, wanted: Callable[[Any], bool] | None = None) -> None:
+        """Close the sessions whose ticket is `wanted` (all by default), `ABORTED`.
+
+        A side whose bytes have all been handed over sees an ordinary end; one that
+        would miss some sees a reset.
+        """
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Run `function` on the gate thread soon."""
+
+    def stop(self) -> None:
+        """Close everything, end all threads and wait for them. Idempotent."""

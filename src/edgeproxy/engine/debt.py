@@ -1,0 +1,34 @@
+"""Since when a TCP peer owes an acknowledgement: how a vanished peer is found.
+
+Linux has `TCP_USER_TIMEOUT` for this, but it also ends a connection whose peer is alive
+and answers every probe of its closed window, only because it has not read for so long. A
+paused reader must not be cut, so the kernel's own counters are looked at now and then,
+off the path of the bytes.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+_TCP_INFO = struct.Struct("=8B13I")
+"""The first 60 bytes of `struct tcp_info` in linux/tcp.h; they have never changed."""
+
+_PROBES, _UNACKED, _LAST_ACK_RECV_MS = 3, 12, 20
+
+
+def owing_since(tcp: socket.socket, since: float, now: float) -> float:
+    """Return since when the peer of `tcp` owes an answer, or 0.0 if it owes none.
+
+    `since` is what the last look returned. Owed are sent bytes that are not acknowledged
+    and window probes without an answer; any acknowledgement after `since` starts it anew.
+    """
+    try:
+        raw = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        fields = _TCP_INFO.unpack(raw)
+    except (OSError, struct.error):
+        return 0.0
+    if not (fields[_UNACKED] or fields[_PROBES]):
+        return 0.0
+    acknowledged_at = now - fields[_LAST_ACK_RECV_MS] / 1000
+    return since if since and acknowledged_at <= since else now

@@ -1,0 +1,63 @@
+"""Begins a connection to a backend, and names what went wrong."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from edgeproxy.engine.contract import DialFailure
+from edgeproxy.engine.listener import prepare
+
+_FAILURES = {
+    errno.ECONNREFUSED: DialFailure.REFUSED,
+    errno.ECONNRESET: DialFailure.RESET,
+    errno.ETIMEDOUT: DialFailure.TIMEOUT,
+    errno.EHOSTUNREACH: DialFailure.UNREACHABLE,
+    errno.ENETUNREACH: DialFailure.UNREACHABLE,
+    errno.EACCES: DialFailure.UNREACHABLE,
+    errno.EPERM: DialFailure.UNREACHABLE,
+    errno.EMFILE: DialFailure.LOCAL,
+    errno.ENFILE: DialFailure.LOCAL,
+    errno.EADDRNOTAVAIL: DialFailure.LOCAL,
+    errno.EAGAIN: DialFailure.LOCAL,
+    errno.ENOBUFS: DialFailure.LOCAL,
+    errno.ENOMEM: DialFailure.LOCAL,
+}
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+
+
+class DialError(Exception):
+    """The dial has failed; nothing is left open.
+
+    Attributes:
+        reason: Why.
+        may_wait: Only a descriptor is missing: the same dial may work a little later.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.reason = _FAILURES.get(code, DialFailure.ERROR)
+        self.may_wait = code in _NO_DESCRIPTORS
+
+
+def begin(address: tuple[str, int]) -> socket.socket:
+    """Return a socket that is connecting to `address`. Raises DialError."""
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    try:
+        backend = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise DialError(error.errno or 0) from None
+    backend.setblocking(False)
+    prepare(backend)
+    code = backend.connect_ex(address)
+    if code not in (0, errno.EINPROGRESS):
+        backend.close()
+        raise DialError(code)
+    return backend
+
+
+def check(backend: socket.socket) -> None:
+    """Raise DialError if this connecting socket has failed."""
+    code = backend.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise DialError(code)

@@ -1,0 +1,74 @@
+"""Stands between an engine and its gate, so that a bug in a decision ends one client.
+
+A gate must not raise. If it does, the traceback is logged, the client concerned is closed
+and everybody else is served on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgeproxy.engine.contract import (
+    Answer,
+    CloseReason,
+    Connect,
+    Gate,
+    Outcome,
+    Refuse,
+    SocketAddress,
+)
+from edgeproxy.log import EventLog
+
+log = EventLog("engine")
+
+
+class GuardedGate:
+    """Calls a gate as `engine.contract.Gate` says, and never raises."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def opened(self, client: SocketAddress, listener: str, now: float) -> Answer:
+        """Ask what to do with a new client; refused if the gate fails."""
+        try:
+            return _checked(self._gate.opened(client, listener, now))
+        except Exception:  # noqa: BLE001
+            log.bug("gate_failed", call="opened")
+            return Refuse(CloseReason.FAULT)
+
+    def dialed(self, ticket: Any, secs: float, now: float) -> bool:
+        """Tell that a backend answered. Return False if the session has to end."""
+        try:
+            self._gate.dialed(ticket, secs, now)
+        except Exception:  # noqa: BLE001
+            log.bug("gate_failed", call="dialed")
+            return False
+        return True
+
+    def failed(self, ticket: Any, reason: str, now: float) -> Answer:
+        """Ask what to do after a failed dial; refused if the gate fails."""
+        try:
+            return _checked(self._gate.failed(ticket, reason, now))
+        except Exception:  # noqa: BLE001
+            log.bug("gate_failed", call="failed")
+            return Refuse(CloseReason.FAULT)
+
+    def closed(self, ticket: Any, outcome: Outcome, now: float) -> None:
+        """Tell that a session has ended."""
+        try:
+            self._gate.closed(ticket, outcome, now)
+        except Exception:  # noqa: BLE001
+            log.bug("gate_failed", call="closed")
+
+    def tick(self, now: float) -> None:
+        """Give time for housekeeping."""
+        try:
+            self._gate.tick(now)
+        except Exception:  # noqa: BLE001
+            log.bug("gate_failed", call="tick")
+
+
+def _checked(answer: Answer) -> Answer:
+    if isinstance(answer, Connect | Refuse):
+        return answer
+    raise TypeError(f"a gate answers Connect or Refuse, not {answer!r}")

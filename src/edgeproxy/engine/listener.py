@@ -1,0 +1,48 @@
+"""Listening sockets, with every option that accepted connections inherit."""
+
+from __future__ import annotations
+
+import socket
+
+BACKLOG = 4096
+"""Connections the kernel may hold while accepting is paused; `somaxconn` caps it."""
+
+KEEPALIVE_IDLE_SECS = 30
+KEEPALIVE_INTERVAL_SECS = 10
+KEEPALIVE_PROBES = 3
+
+
+def open_listener(host: str, port: int) -> socket.socket:
+    """Return a listening socket on `host`, an IP address; port 0 lets the system choose.
+
+    `::` accepts IPv4 clients too. Raises OSError if the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        prepare(listening)
+        listening.setblocking(False)
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def prepare(tcp: socket.socket) -> None:
+    """Set what both legs of a session need; a listener hands it on to what it accepts.
+
+    Keepalive finds an idle peer that has vanished. Urgent data stays in line, so that no
+    byte is lost. `TCP_USER_TIMEOUT` is deliberately not set: Linux also applies it to a
+    live peer that only stopped reading (see `engine.vanished`).
+    """
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECS)
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_SECS)
+    tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)

@@ -1,0 +1,461 @@
+"""The portable engine: pure Python, one thread for accepting, deciding and relaying.
+
+It is used where the native engine is not built, and by whoever wants to read how an
+engine works. One turn of the loop: wait for events, carry bytes, run what other threads
+asked for, look at timers, and last of all close the sockets that ended, so that a
+descriptor's number cannot be given to somebody else while events for it are in hand.
+
+Sockets are registered once, edge-triggered, and never again. Out of descriptors, nobody
+is turned away: accepting pauses and dials wait until something is closed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from edgeproxy.engine import dial
+from edgeproxy.engine.acceptor import Acceptor
+from edgeproxy.engine.contract import (
+    Answer,
+    CloseReason,
+    Connect,
+    DialFailure,
+    EngineSettings,
+    Gate,
+    Outcome,
+    Refuse,
+    SessionInfo,
+    SocketAddress,
+)
+from edgeproxy.engine.debt import owing_since
+from edgeproxy.engine.farewell import Farewells
+from edgeproxy.engine.guard import GuardedGate
+from edgeproxy.engine.relay import BUFFER_BYTES, Flow, Relay, Session, reset_on_close
+from edgeproxy.log import EventLog
+
+log = EventLog("engine")
+
+MAX_EVENTS = 512
+SHORT_TICK_SECS = 0.05
+"""How often timers are looked at while somebody is dialing or saying farewell."""
+TICK_SECS = 1.0
+LOOKS_PER_TIMEOUT = 6
+"""How often a session is looked at within its idle or user timeout."""
+BROKEN_GRACE_SECS = 30.0
+"""How long a client may take to read what a backend said before it reset."""
+
+_READABLE = select.EPOLLIN
+_WRITABLE = select.EPOLLOUT
+_BROKEN = select.EPOLLERR | select.EPOLLHUP
+_MORE_THAN_BYTES = _BROKEN | select.EPOLLRDHUP | select.EPOLLPRI
+_INTEREST = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
+
+
+class PortableEngine:
+    """Implements `engine.contract.Engine`.
+
+    `on_crash` is called on the gate thread if the loop itself fails, which is a bug; the
+    engine has then closed everything.
+    """
+
+    kind = "portable"
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        gate: Gate,
+        on_crash: Callable[[BaseException], object],
+    ) -> None:
+        self._settings = settings
+        self._gate = GuardedGate(gate)
+        self._on_crash = on_crash
+        self._epoll = select.epoll()
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wakeup, _READABLE)
+        self._commands: deque[Callable[[], object]] = deque()
+        self._acceptor = Acceptor(self._epoll, self._open)
+        self._relay = Relay(self._finish)
+        self._flows: dict[int, Flow] = {}
+        self._sessions: set[Session] = set()
+        self._dialing: set[Session] = set()
+        self._short_of_descriptors: deque[tuple[Session, Connect]] = deque()
+        self._farewells = Farewells()
+        self._ended: list[socket.socket] = []
+        self._now = time.monotonic()
+        self._next_tick = 0.0
+        self._next_look = 0.0
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
+
+    # -- called from any thread -------------------------------------------------------
+
+    def listen(self, name: str, listening: socket.socket) -> None:
+        """Accept from this listening socket from now on; the engine owns and closes it."""
+        self.call(lambda: self._acceptor.add(name, listening))
+
+    def start(self) -> None:
+        """Start the engine's thread."""
+        self._thread.start()
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Run `function` on the gate thread soon."""
+        self._commands.append(function)
+        try:
+            os.eventfd_write(self._wakeup, 1)
+        except OSError:
+            pass  # stopped
+
+    def stop_accepting(self) -> None:
+        """Accept what has already connected, then close the listeners. Returns when done."""
+        done = threading.Event()
+
+        def stop() -> None:
+            self._acceptor.close(self._now)
+            done.set()
+
+        self.call(stop)
+        while self._thread.is_alive() and not done.wait(0.1):
+            pass
+
+    def live(self) -> int:
+        """How many clients are dialing or being served."""
+        return len(self._sessions)
+
+    def sessions(self) -> list[SessionInfo]:
+        """List the live sessions."""
+        now = time.monotonic()
+        return [
+            SessionInfo(
+                session.ticket,
+                session.address,
+                "half_closed" if session.upward.done or session.downward.done else session.state,
+                session.upward.carried,
+                session.downward.carried,
+                now - session.started_at,
+            )
+            for session in list(self._sessions)
+        ]
+
+    def close_sessions(self, wanted: Callable[[Any], bool] | None = None) -> None:
+        """Close the sessions whose ticket is `wanted` (all by default), `ABORTED`."""
+
+        def close() -> None:
+            for session in list(self._sessions):
+                if wanted is None or wanted(session.ticket):
+                    self._abort(session)
+
+        self.call(close)
+
+    def stop(self) -> None:
+        """Close everything, end the thread and wait for it. Idempotent."""
+        self._stopping = True
+        if self._thread.ident is None:
+            self._clean_up()
+        else:
+            self.call(lambda: None)
+            if self._thread is not threading.current_thread():
+                self._thread.join()
+
+    # -- the loop ---------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._turn()
+        except BaseException as error:  # noqa: BLE001
+            log.bug("engine_crashed", engine=self.kind)
+            self._on_crash(error)
+        finally:
+            self._clean_up()
+
+    def _turn(self) -> None:
+        events = self._epoll.poll(self._wait_secs(), MAX_EVENTS)
+        self._now = time.monotonic()
+        flows = self._flows
+        for descriptor, mask in events:
+            flow = flows.get(descriptor)
+            if flow is not None:
+                try:
+                    self._happened(flow, mask)
+                except Exception:  # noqa: BLE001
+                    self._broke(flow.session)
+            elif descriptor == self._wakeup:
+                os.eventfd_read(self._wakeup)
+            else:
+                self._acceptor.accept(descriptor, self._now)
+        for _ in range(len(self._relay.again)):
+            flow = self._relay.again.popleft()
+            try:
+                self._relay.pump(flow)
+            except Exception:  # noqa: BLE001
+                self._broke(flow.session)
+        self._run_commands()
+        if self._now >= self._next_tick:
+            self._tick()
+        if self._ended:
+            self._close_ended()
+
+    def _run_commands(self) -> None:
+        while self._commands:
+            try:
+                self._commands.popleft()()
+            except Exception:  # noqa: BLE001
+                log.bug("engine_command_failed")
+
+    def _wait_secs(self) -> float:
+        if self._relay.again or self._commands:
+            return 0.0
+        return max(0.0, self._next_tick - time.monotonic())
+
+    def _happened(self, flow: Flow, mask: int) -> None:
+        """Something happened to the source of `flow`, which is the sink of its reverse."""
+        session = flow.session
+        if mask & _MORE_THAN_BYTES:
+            flow.urged = True
+        if session.state == "dialing":
+            if flow is session.downward:
+                self._answered(session, mask)
+            elif mask & _BROKEN:
+                self._finish(session, CloseReason.CLIENT_GONE, reset=True)
+            return
+        session.active_at = self._now
+        if mask & _WRITABLE and flow.reverse.blocked:
+            self._relay.pump(flow.reverse)
+        if not flow.blocked:
+            self._relay.pump(flow)
+        elif mask & select.EPOLLERR:
+            if flow is session.upward:
+                self._finish(session, CloseReason.CLIENT_RESET, reset=True)
+            elif not session.broken_since:
+                session.broken_since = self._now
+
+    def _tick(self) -> None:
+        now = self._now
+        for session in [each for each in self._dialing if each.deadline <= now]:
+            self._failed(session, DialFailure.TIMEOUT)
+        self._dial_waiting()
+        self._farewells.look(now)
+        if not self._short_of_descriptors:
+            self._acceptor.resume()
+        if now >= self._next_look:
+            self._look_at_sessions(now)
+            self._gate.tick(now)
+        hurry = self._dialing or self._farewells or self._acceptor.paused
+        self._next_tick = now + (SHORT_TICK_SECS if hurry else min(TICK_SECS, self._look_secs()))
+
+    def _look_secs(self) -> float:
+        timeouts = (self._settings.idle_timeout_secs, self._settings.user_timeout_secs)
+        shortest = min((each for each in timeouts if each), default=TICK_SECS)
+        return min(max(shortest / LOOKS_PER_TIMEOUT, SHORT_TICK_SECS), TICK_SECS)
+
+    def _look_at_sessions(self, now: float) -> None:
+        """End the sessions that are idle, or whose peers have vanished."""
+        idle_secs = self._settings.idle_timeout_secs
+        user_secs = self._settings.user_timeout_secs
+        pause_secs = self._look_secs()
+        self._next_look = now + pause_secs
+        for session in list(self._sessions):
+            if session.state != "open":
+                continue
+            if idle_secs and now - session.active_at >= idle_secs:
+                self._finish(session, CloseReason.IDLE)
+            elif session.broken_since and now - session.broken_since >= BROKEN_GRACE_SECS:
+                self._finish(session, CloseReason.BACKEND_RESET, reset=True)
+            elif user_secs and now - session.active_at >= pause_secs:
+                self._look_for_peers(session, user_secs, now)
+
+    def _look_for_peers(self, session: Session, user_secs: float, now: float) -> None:
+        for flow in (session.upward, session.downward):
+            flow.owing_since = since = owing_since(flow.sink, flow.owing_since, now)
+            if since and now - since >= user_secs:
+                self._finish(session, CloseReason.TIMED_OUT, reset=True)
+                return
+
+    # -- one client, from accept to dialed --------------------------------------------
+
+    def _open(self, client: socket.socket, address: SocketAddress, listener: str) -> None:
+        """A client has connected; called by the acceptor."""
+        answer = self._gate.opened(address, listener, self._now)
+        if isinstance(answer, Refuse):
+            self._turn_away(client)
+            return
+        session = Session(client, address, self._now)
+        session.ticket = answer.ticket
+        self._sessions.add(session)
+        self._flows[client.fileno()] = session.upward
+        self._epoll.register(client.fileno(), _INTEREST)
+        self._dial(session, answer)
+
+    def _dial(self, session: Session, answer: Answer) -> None:
+        """Follow the gate's answer until a dial is under way or the client is refused."""
+        while isinstance(answer, Connect):
+            session.ticket = answer.ticket
+            session.dialed_at = self._now
+            session.deadline = self._now + answer.timeout_secs
+            try:
+                self._begin(session, answer)
+                return
+            except dial.DialError as error:
+                answer = self._gate.failed(session.ticket, error.reason, self._now)
+        self._refuse(session)
+
+    def _begin(self, session: Session, answer: Connect) -> None:
+        """Begin the dial, or wait for a descriptor to begin it with. Raises DialError."""
+        try:
+            backend = dial.begin(answer.address)
+        except dial.DialError as error:
+            if not error.may_wait:
+                raise
+            self._short_of_descriptors.append((session, answer))
+            self._acceptor.pause("no descriptor is left", self._now)
+        else:
+            session.attach(backend)
+            self._flows[backend.fileno()] = session.downward
+            self._epoll.register(backend.fileno(), _INTEREST)
+            self._dialing.add(session)
+        self._next_tick = min(self._next_tick, self._now + SHORT_TICK_SECS)
+
+    def _answered(self, session: Session, mask: int) -> None:
+        """The backend has answered the dial, or something says that it will not."""
+        assert session.backend is not None
+        try:
+            dial.check(session.backend)
+        except dial.DialError as error:
+            self._failed(session, error.reason)
+            return
+        if not mask & _WRITABLE:
+            return
+        self._dialing.discard(session)
+        session.state = "open"
+        session.active_at = self._now
+        if not self._gate.dialed(session.ticket, self._now - session.dialed_at, self._now):
+            self._finish(session, CloseReason.FAULT, reset=True)
+            return
+        self._relay.pump(session.upward)
+        if mask & ~_WRITABLE:
+            self._relay.pump(session.downward)
+
+    def _failed(self, session: Session, reason: DialFailure) -> None:
+        self._dialing.discard(session)
+        self._forget_backend(session)
+        session.downward.urged = False
+        self._dial(session, self._gate.failed(session.ticket, reason, self._now))
+
+    def _dial_waiting(self) -> None:
+        """Dial those for whom there was no descriptor."""
+        waiting = self._short_of_descriptors
+        for _ in range(len(waiting)):
+            session, answer = waiting.popleft()
+            if session.state == "closed":
+                continue
+            try:
+                if session.deadline <= self._now:
+                    raise dial.DialError(errno.EMFILE)
+                self._begin(session, answer)
+            except dial.DialError as error:
+                self._dial(session, self._gate.failed(session.ticket, error.reason, self._now))
+
+    # -- the end ----------------------------------------------------------------------
+
+    def _refuse(self, session: Session) -> None:
+        """Close a client whose last attempt has failed; its ticket has ended already."""
+        session.state = "closed"
+        self._sessions.discard(session)
+        self._flows.pop(session.client.fileno(), None)
+        self._turn_away(session.client)
+
+    def _turn_away(self, client: socket.socket) -> None:
+        """Close a client without a byte, and without a reset for what it has said."""
+        try:
+            client.shutdown(socket.SHUT_WR)
+            client.recv(BUFFER_BYTES)
+        except OSError:
+            pass
+        self._ended.append(client)
+
+    def _abort(self, session: Session) -> None:
+        """Close a session on request. A side that would miss bytes is reset."""
+        if session.state == "open":
+            for flow in (session.upward, session.downward):
+                if flow.waiting is not None or flow.piped or _has_bytes(flow.source):
+                    reset_on_close(flow.sink)
+        self._finish(session, CloseReason.ABORTED)
+
+    def _finish(self, session: Session, reason: CloseReason, reset: bool = False) -> None:
+        """End a session: the one place where its ticket is handed back as closed."""
+        if session.state == "closed":
+            return
+        session.state = "closed"
+        self._sessions.discard(session)
+        self._dialing.discard(session)
+        for flow in (session.upward, session.downward):
+            flow.done = True
+            flow.waiting = None
+            self._relay.return_pipe(flow)
+        self._flows.pop(session.client.fileno(), None)
+        if reset and session.backend is not None:
+            reset_on_close(session.backend)
+        self._forget_backend(session)
+        if (
+            reset
+            and reason is CloseReason.BACKEND_RESET
+            and self._farewells.add(session.client, self._now)
+        ):
+            self._next_tick = min(self._next_tick, self._now + SHORT_TICK_SECS)
+        else:
+            if reset:
+                reset_on_close(session.client)
+            self._ended.append(session.client)
+        outcome = Outcome(
+            reason,
+            session.upward.carried,
+            session.downward.carried,
+            self._now - session.started_at,
+        )
+        self._gate.closed(session.ticket, outcome, self._now)
+
+    def _broke(self, session: Session) -> None:
+        """A bug was met while serving this session: it ends, the others go on."""
+        log.bug("session_failed", client=session.address[0])
+        self._finish(session, CloseReason.FAULT, reset=True)
+
+    def _forget_backend(self, session: Session) -> None:
+        if session.backend is not None:
+            self._flows.pop(session.backend.fileno(), None)
+            self._ended.append(session.backend)
+            session.backend = None
+
+    def _close_ended(self) -> None:
+        for ended in self._ended:
+            ended.close()
+        self._ended.clear()
+        if self._short_of_descriptors:
+            self._dial_waiting()
+        elif self._acceptor.paused:
+            self._acceptor.resume()
+
+    def _clean_up(self) -> None:
+        self._run_commands()
+        self._acceptor.close(self._now, serve_waiting=False)
+        for session in list(self._sessions):
+            self._abort(session)
+        self._farewells.close()
+        self._close_ended()
+        self._relay.close()
+        self._epoll.close()
+        os.close(self._wakeup)
+
+
+def _has_bytes(source: socket.socket) -> bool:
+    try:
+        return bool(source.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False

@@ -1,0 +1,27 @@
+"""What can go wrong, in the few kinds a caller can treat differently.
+
+Foreign exceptions (`sqlite3.Error`, `OSError`) become one of these at the edge of the
+module that met them. A message says what was wrong, where, what is allowed and what to
+do; it never holds a secret. A refused client is not an error but a value
+(`core.admission.Refusal`): it happens at connection rate.
+"""
+
+
+class EdgeProxyError(Exception):
+    """Base of all errors that are shown to people. Exit code 1 at the command line."""
+
+
+class UsageError(EdgeProxyError):
+    """A value that was given is not allowed; nothing has changed. Exit code 2."""
+
+
+class ConfigError(UsageError):
+    """The environment or the configuration file holds bad values; lists all of them."""
+
+
+class StoreError(EdgeProxyError):
+    """The routing database could not be read or changed; nothing has changed."""
+
+
+class GeoError(EdgeProxyError):
+    """A geo database or override file cannot be used; the last good one stays in use."""

@@ -1,0 +1,177 @@
+"""Events on stderr, one line each, written by a thread of its own.
+
+A text line is the event's name followed by `key=value` pairs, so that it can be read by
+people and searched by machines; `json` gives one object a line. The thread that reports an
+event never waits for whoever reads stderr: when more than `BACKLOG` lines are waiting,
+further ones are dropped and the next line written says how many.
+
+Values may come from the network: control characters are always escaped, so that a line
+stays one line.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import sys
+import threading
+import time
+from collections import deque
+from typing import TextIO
+
+BACKLOG = 10_000
+ROOT = "edgeproxy"
+
+
+class EventLog:
+    """Reports events of one part of the program, by name and fields."""
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, part: str) -> None:
+        self._logger = logging.getLogger(f"{ROOT}.{part}")
+
+    def debug(self, event: str, **fields: object) -> None:
+        """Report what only somebody who is searching for a fault wants to see."""
+        if self._logger.isEnabledFor(logging.DEBUG):
+            self._logger.debug(event, extra={"fields": fields})
+
+    def info(self, event: str, **fields: object) -> None:
+        """Report something that is normal and worth a line."""
+        self._logger.info(event, extra={"fields": fields})
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Report something that somebody should look at; the proxy goes on as before."""
+        self._logger.warning(event, extra={"fields": fields})
+
+    def error(self, event: str, **fields: object) -> None:
+        """Report something that does not work."""
+        self._logger.error(event, extra={"fields": fields})
+
+    def bug(self, event: str, **fields: object) -> None:
+        """Report an exception that nobody expected, with its traceback in one field."""
+        self._logger.exception(event, extra={"fields": fields})  # noqa: LOG004
+
+
+class Throttle:
+    """Lets one in `interval_secs` through and counts the others."""
+
+    __slots__ = ("_interval_secs", "_next", "_suppressed")
+
+    def __init__(self, interval_secs: float) -> None:
+        self._interval_secs = interval_secs
+        self._next = float("-inf")
+        self._suppressed = 0
+
+    def admit(self, now: float) -> int | None:
+        """Return how many were suppressed since the last one, or None to suppress this one."""
+        if now < self._next:
+            self._suppressed += 1
+            return None
+        suppressed, self._suppressed = self._suppressed, 0
+        self._next = now + self._interval_secs
+        return suppressed
+
+
+def _plain(value: object) -> str:
+    text = str(value)
+    if text and text.isprintable() and not any(c in text for c in ' "=\\'):
+        return text
+    return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+class TextFormatter(logging.Formatter):
+    """`event key=value … level=info time=…`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line for one event."""
+        parts = [record.getMessage()]
+        parts += [f"{key}={_plain(value)}" for key, value in _fields(record, self).items()]
+        return " ".join(parts)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object, the event's name under `event`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line for one event."""
+        event = {"event": record.getMessage(), **_fields(record, self)}
+        return json.dumps(event, default=str)
+
+
+def _fields(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str, object]:
+    fields: dict[str, object] = dict(getattr(record, "fields", {}))
+    if record.exc_info:
+        fields["traceback"] = formatter.formatException(record.exc_info)
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    fields["level"] = record.levelname.lower()
+    fields["time"] = f"{stamp}.{int(record.msecs):03d}Z"
+    return fields
+
+
+class Writer(logging.Handler):
+    """Writes formatted lines to a stream from a thread of its own; never blocks a reporter."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._lines: deque[str] = deque()
+        self._wakeup = threading.Event()
+        self._dropped = 0
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue one line, or count it as dropped when nobody reads the stream."""
+        if len(self._lines) >= BACKLOG:
+            self._dropped += 1
+            return
+        self._lines.append(self.format(record))
+        self._wakeup.set()
+
+    def _run(self) -> None:
+        while not self._closing or self._lines:
+            self._wakeup.wait()
+            self._wakeup.clear()
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        while self._lines:
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
+            dropped, self._dropped = self._dropped, 0
+            if dropped:
+                lines.append(f"log_lines_dropped count={dropped}")
+            try:
+                self._stream.write("\n".join(lines) + "\n")
+                self._stream.flush()
+            except (OSError, ValueError):
+                return  # nobody can be told that nobody can be told
+
+    def close(self) -> None:
+        """Write what is waiting, for at most a second."""
+        self._closing = True
+        self._wakeup.set()
+        self._thread.join(timeout=1)
+        super().close()
+
+
+def start(log_format: str = "text", *, debug: bool = False, stream: TextIO | None = None) -> None:
+    """Send events to `stream` (stderr) in `log_format`: text or json. Replaces an earlier one."""
+    logger = logging.getLogger(ROOT)
+    stop()
+    writer = Writer(stream or sys.stderr)
+    writer.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    logger.addHandler(writer)
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    logger.propagate = False
+    atexit.register(stop)
+
+
+def stop() -> None:
+    """Write what is waiting and stop."""
+    logger = logging.getLogger(ROOT)
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()

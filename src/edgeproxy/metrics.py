@@ -1,0 +1,35 @@
+"""Counters of one proxy process.
+
+Plain integers that the gate thread adds to; anybody may read them. They only ever grow.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+
+class Metrics:
+    """What happened since the process started.
+
+    Attributes:
+        accepted: Clients that were given a backend.
+        failovers: Dial attempts that were given to another backend.
+        refused: Clients that were turned away, by reason.
+        closed: Sessions that ended, by reason.
+        dial_failures: Failed dial attempts, by reason.
+        bytes_in: Bytes carried from clients to backends by ended sessions.
+        bytes_out: Bytes carried from backends to clients by ended sessions.
+        rows_skipped: Rows of the routing database that could not be used, ever read.
+        reload_errors: Times the routing database could not be read.
+    """
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.failovers = 0
+        self.refused: Counter[str] = Counter()
+        self.closed: Counter[str] = Counter()
+        self.dial_failures: Counter[str] = Counter()
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.rows_skipped = 0
+        self.reload_errors = 0

@@ -1,0 +1,1 @@
+"""Where backends come from: the routing database and the feed that turns rows into a table."""
