@@ -18,10 +18,24 @@ import sys
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import TextIO
 
 BACKLOG = 10_000
 ROOT = "edgeproxy"
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """How events are reported.
+
+    Attributes:
+        format: `text` or `json`.
+        debug: Report more.
+    """
+
+    format: str = "text"
+    debug: bool = False
 
 
 class EventLog:
@@ -157,14 +171,14 @@ class Writer(logging.Handler):
         super().close()
 
 
-def start(log_format: str = "text", *, debug: bool = False, stream: TextIO | None = None) -> None:
-    """Send events to `stream` (stderr) in `log_format`: text or json. Replaces an earlier one."""
+def start(settings: LogSettings, stream: TextIO | None = None) -> None:
+    """Send events to `stream` (stderr by default). Replaces an earlier start."""
     logger = logging.getLogger(ROOT)
     stop()
     writer = Writer(stream or sys.stderr)
-    writer.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    writer.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
     logger.addHandler(writer)
-    logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    logger.setLevel(logging.DEBUG if settings.debug else logging.INFO)
     logger.propagate = False
     atexit.register(stop)
 

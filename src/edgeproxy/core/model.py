@@ -35,6 +35,12 @@ class Backend:
     deleted: bool = False
     country: str | None = None
 
+    @property
+    def address(self) -> str:
+        """`wg_ip:port`, with brackets around IPv6."""
+        host = f"[{self.wg_ip}]" if ":" in self.wg_ip else self.wg_ip
+        return f"{host}:{self.port}"
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:

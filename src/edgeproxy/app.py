@@ -1,0 +1,210 @@
+"""The composition root: builds every part, starts and stops them in order.
+
+Nothing else knows all parts. Start: settings → geo → first routing table → listener →
+ready line. The engine's threads serve clients from then on; this thread runs the control
+plane on asyncio, which is imported only now, so that nobody waits for it.
+
+Stop, on SIGTERM or SIGINT: no new clients → wait for the open ones, up to the shutdown
+timeout → close the rest. A second signal ends the waiting at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from edgeproxy import log as events
+from edgeproxy.config import Loaded
+from edgeproxy.control.geo import Geo
+from edgeproxy.core.admission import Admission
+from edgeproxy.core.model import Backend
+from edgeproxy.engine.choice import make_engine
+from edgeproxy.engine.gate import AdmissionGate
+from edgeproxy.engine.listener import open_listener
+from edgeproxy.errors import EdgeProxyError
+from edgeproxy.metrics import Metrics
+from edgeproxy.store.feed import Feed
+from edgeproxy.store.sqlite import SqliteStore
+from edgeproxy.value import ListenAddress
+from edgeproxy.version import VERSION
+
+if TYPE_CHECKING:
+    import asyncio
+
+log = events.EventLog("app")
+
+LISTENER = "default"
+SWITCH_INTERVAL_SECS = 0.0005
+"""How long the control plane may keep the interpreter while the gate waits for it."""
+DRAIN_LOOK_SECS = 0.05
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Proxy:
+    """One running proxy. `run` does everything and returns the exit code."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+        self._config = config = loaded.config
+        self.metrics = Metrics()
+        self._geo = Geo(config.geo)
+        self.admission = Admission(
+            config.admission,
+            config.affinity,
+            config.ejection,
+            self._geo.locate,
+            dial_timeout_secs=config.engine.connect_timeout_secs,
+        )
+        self._store = SqliteStore(config.database.path)
+        self._feed = Feed(self._store, self._publish, self.metrics)
+        gate = AdmissionGate(
+            self.admission,
+            self.metrics,
+            {LISTENER: config.admission.app},
+            config.engine.connect_timeout_secs,
+        )
+        self.engine = make_engine(config.engine, gate, self._crashed)
+        self._backends = 0
+        self._signals = 0
+        self._exit_code = 0
+        self._wake: Callable[[], object] = lambda: None
+
+    def run(self) -> int:
+        """Serve until a signal asks to stop. Raises EdgeProxyError if it cannot start."""
+        for warning in self._loaded.warnings:
+            log.warning("configuration", warning=warning)
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._signalled)
+        log.info("geo", **self._geo.description)
+        sys.setswitchinterval(SWITCH_INTERVAL_SECS)
+        _raise_descriptor_limit()
+        try:
+            if self._store.ensure():
+                log.info("database_created", path=self._config.database.path)
+            self._feed.first()
+            self._listen()
+            self._control()
+        finally:
+            self.engine.stop()
+            self._store.close()
+        return self._exit_code
+
+    def _publish(self, backends: tuple[Backend, ...]) -> None:
+        self.admission.publish(backends)
+        self._backends = len(backends)
+
+    def _listen(self) -> None:
+        wanted = self._config.proxy.listen
+        try:
+            listening = open_listener(wanted.host, wanted.port)
+        except OSError as error:
+            raise EdgeProxyError(
+                f"cannot listen on {wanted}: {error.strerror}; "
+                "choose another address with EDGEPROXY_LISTEN_ADDR"
+            ) from None
+        address = listening.getsockname()
+        self.engine.listen(LISTENER, listening)
+        self.engine.start()
+        log.info(
+            "ready",
+            listen=ListenAddress(address[0], address[1]),
+            region=self._config.admission.region,
+            engine=self.engine.kind,
+            backends=self._backends,
+            app=self._config.admission.app or "*",
+            db=self._config.database.path,
+            pid=os.getpid(),
+            version=VERSION,
+        )
+
+    def _control(self) -> None:
+        import asyncio
+
+        asyncio.run(self._serve(asyncio.Event()))
+
+    async def _serve(self, woken: asyncio.Event) -> None:
+        """Follow the database and the geo files until asked to stop, then drain."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        self._wake = lambda: loop.call_soon_threadsafe(woken.set)
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, self._signalled, number, None)
+        loop.add_signal_handler(signal.SIGHUP, woken.set)
+        while not self._signals:
+            try:
+                async with asyncio.timeout(self._config.database.reload_secs):
+                    await woken.wait()
+                woken.clear()
+            except TimeoutError:
+                pass
+            if not self._signals:
+                await asyncio.to_thread(self._follow)
+        await self._drain(woken)
+
+    def _follow(self) -> None:
+        self._feed.poll()
+        self._geo.reload()
+
+    async def _drain(self, woken: asyncio.Event) -> None:
+        import asyncio
+
+        timeout_secs = self._config.proxy.shutdown_timeout_secs
+        if self._exit_code:
+            return
+        self.engine.stop_accepting()
+        log.info("draining", connections=self.engine.live(), timeout_secs=timeout_secs)
+        asked = self._signals
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_secs
+        woken.clear()
+        while self.engine.live() and loop.time() < deadline and self._signals == asked:
+            await asyncio.sleep(min(DRAIN_LOOK_SECS, max(deadline - loop.time(), 0)))
+        cut = self.engine.live()
+        self.engine.stop()
+        metrics = self.metrics
+        log.info(
+            "stopped",
+            cut=cut,
+            accepted=metrics.accepted,
+            refused=metrics.refused.total(),
+            failovers=metrics.failovers,
+            bytes_in=metrics.bytes_in,
+            bytes_out=metrics.bytes_out,
+            still_active=sum(self.admission.load.active().values()),
+        )
+
+    def _signalled(self, number: int, _frame: object) -> None:
+        self._signals += 1
+        log.info("signal", name=signal.Signals(number).name, times=self._signals)
+        self._wake()
+
+    def _crashed(self, error: BaseException) -> None:
+        log.error("engine_failed", error=repr(error))
+        self._exit_code = 1
+        self._signals += 1
+        self._wake()
+
+
+def _raise_descriptor_limit() -> None:
+    """Use as many descriptors as this process may have; each connection takes two."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):
+            log.debug("descriptor_limit", soft=soft, hard=hard)
+
+
+def serve(loaded: Loaded) -> int:
+    """Run a proxy with this configuration. Returns the exit code; raises EdgeProxyError."""
+    events.start(loaded.config.log)
+    try:
+        return Proxy(loaded).run()
+    finally:
+        events.stop()

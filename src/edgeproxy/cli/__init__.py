@@ -1,0 +1,52 @@
+"""The `edgeproxy` command: one file per group of commands.
+
+Exit codes: 0 done; 1 the operation could not be done; 2 bad usage or a bad value. What
+went wrong goes to stderr. Each command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from edgeproxy.cli import config, db, demo, explain, node, serve
+from edgeproxy.errors import EdgeProxyError, UsageError
+from edgeproxy.version import VERSION
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edgeproxy",
+        description="Geo-aware TCP load balancer for edge points of presence.",
+    )
+    parser.add_argument("--version", action="version", version=f"edgeproxy {VERSION}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for group in (serve, node, db, explain, config, demo):
+        group.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the `edgeproxy` command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+    except UsageError as error:
+        print(f"edgeproxy: {error}", file=sys.stderr)
+        return 2
+    except EdgeProxyError as error:
+        print(f"edgeproxy: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; nothing may be flushed into the closed pipe.
+        sys.stdout = open("/dev/null", "w")  # noqa: SIM115, PLW1514
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def serve_main() -> int:
+    """Run the `edge-proxy` command, which is `edgeproxy serve`."""
+    return main(["serve", *sys.argv[1:]])

@@ -1,0 +1,60 @@
+"""`edgeproxy config`: what the environment and the file amount to."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import Any
+
+
+def add_parser(commands: Any) -> None:
+    """Add the commands to the subparsers."""
+    group = commands.add_parser("config", help="check and show the configuration")
+    actions = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    check = actions.add_parser("check", help="validate the environment and the file")
+    check.set_defaults(run=run_check)
+    show = actions.add_parser("show", help="print every value and where it came from")
+    show.add_argument("--json", action="store_true", help="print JSON")
+    show.set_defaults(run=run_show)
+
+
+def run_check(_arguments: argparse.Namespace) -> int:
+    """Say whether a proxy would start with this configuration."""
+    from edgeproxy import config
+    from edgeproxy.control.geo import Geo
+
+    loaded = config.load(os.environ)
+    Geo(loaded.config.geo)
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    given = sum(each.source != "default" for each in loaded.effective)
+    print(f"the configuration is valid: {given} of {len(loaded.effective)} settings given")
+    return 0
+
+
+def run_show(arguments: argparse.Namespace) -> int:
+    """Print every setting with its value and its source."""
+    from edgeproxy import config
+    from edgeproxy.cli.table import text_table
+
+    loaded = config.load(os.environ)
+    rows = [
+        (
+            each.setting.variable,
+            config.shown(each.value),
+            each.source,
+            each.setting.place,
+            each.setting.meaning,
+        )
+        for each in loaded.effective
+    ]
+    names = ("variable", "value", "source", "file_key", "meaning")
+    if arguments.json:
+        print(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=2))
+    else:
+        print(text_table(names, rows))
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return 0

@@ -1,0 +1,99 @@
+"""`edgeproxy explain`: which backend a client would get, and why."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeproxy.core.explanation import Decision
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the subparsers."""
+    parser = commands.add_parser(
+        "explain",
+        help="say which backend a client would get, and why",
+        description="Decide for a client as the proxy would with this environment, on the "
+        "routing database as it is now, with no connections open and nobody bound.",
+    )
+    parser.add_argument("client_ip", help="IPv4 or IPv6 address of the client")
+    parser.add_argument("--app", help="decide for this app (default: EDGEPROXY_APP)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the decision. Exit code 1 if the client would be refused."""
+    decision = _decide(arguments.client_ip, arguments.app)
+    if arguments.json:
+        import json
+
+        print(json.dumps(asdict(decision), indent=2))
+    else:
+        print(_for_people(decision))
+    return 0 if decision.backend else 1
+
+
+def _decide(client_ip: str, app: str | None) -> Decision:
+    import ipaddress
+
+    from edgeproxy import config
+    from edgeproxy.control.geo import Geo
+    from edgeproxy.core.admission import Admission
+    from edgeproxy.core.explanation import explain
+    from edgeproxy.core.origin import normalise
+    from edgeproxy.errors import UsageError
+    from edgeproxy.store.sqlite import SqliteStore
+
+    try:
+        ipaddress.ip_address(client_ip)
+    except ValueError:
+        raise UsageError(f"{client_ip!r} is not an IPv4 or IPv6 address") from None
+    settings = config.load(os.environ).config
+    store = SqliteStore(settings.database.path)
+    try:
+        snapshot = store.read()
+    finally:
+        store.close()
+    geo = Geo(settings.geo)
+    admission = Admission(settings.admission, settings.affinity, settings.ejection, geo.locate)
+    scope = settings.admission.app if app is None else app
+    admission.publish(snapshot.backends, (scope,))
+    return explain(admission, normalise(client_ip), scope, now=0.0)
+
+
+def _for_people(decision: Decision) -> str:
+    from edgeproxy.cli.table import text_table
+
+    origin = decision.origin
+    found = f" ({origin.source} {origin.match})" if origin.match else f" ({origin.source})"
+    lines = [
+        f"client      {decision.client}",
+        f"country     {origin.country or 'unknown'}{found}",
+        f"region      {origin.region or 'unknown'}",
+        f"POP region  {decision.pop_region}",
+        f"app         {decision.scope or '* (all as one pool)'}",
+        f"backend     {decision.backend or 'none: the client is refused'} ({decision.how})",
+        "",
+        text_table(
+            ("backend", "region", "country", "address", "tier", "load", "weight", "score", "note"),
+            [
+                (
+                    each.id,
+                    each.region,
+                    each.country or "-",
+                    each.address,
+                    each.tier,
+                    f"{each.active}/{each.soft_limit}",
+                    each.weight,
+                    "-" if each.score is None else f"{each.score:.3f}",
+                    "chosen" if each.id == decision.backend else each.excluded or "",
+                )
+                for each in decision.candidates
+            ],
+        ),
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,30 @@
+"""`edgeproxy serve`, also installed as `edge-proxy`: run the proxy until it is stopped."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from edgeproxy.version import VERSION
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the subparsers."""
+    parser = commands.add_parser(
+        "serve",
+        help="run the proxy",
+        description="Run the proxy. It is configured by EDGEPROXY_* variables and the file "
+        "named by EDGEPROXY_CONFIG; see `edgeproxy config show`. SIGTERM lets open "
+        "connections finish, SIGHUP looks at the database and the geo files at once.",
+    )
+    parser.add_argument("--version", action="version", version=f"edgeproxy {VERSION}")
+    parser.set_defaults(run=run)
+
+
+def run(_arguments: argparse.Namespace) -> int:
+    """Serve until a signal."""
+    import os
+
+    from edgeproxy import app, config
+
+    return app.serve(config.load(os.environ))

@@ -1,0 +1,80 @@
+"""Which backend a client is bound to.
+
+A binding lives for `ttl_secs` after its last use, exactly: it is judged when it is looked
+up, not when somebody sweeps. Bindings are kept in order of their last use, so sweeping
+and evicting take from the front and cost only what they remove. There are never more than
+`max_bindings`; the one unused for longest makes room.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+Key = tuple[str, str]
+"""A client's address and the scope it connected to."""
+
+
+@dataclass(frozen=True, slots=True)
+class AffinitySettings:
+    """How long clients stay with their backend.
+
+    Attributes:
+        ttl_secs: How long a binding outlives its last use; 0 binds nobody.
+        gc_interval_secs: How often expired bindings are removed from memory.
+        max_bindings: How many there may be.
+    """
+
+    ttl_secs: float = 600.0
+    gc_interval_secs: float = 60.0
+    max_bindings: int = 262_144
+
+
+class Affinity:
+    """The bindings of this POP."""
+
+    def __init__(self, settings: AffinitySettings) -> None:
+        self._settings = settings
+        self._bindings: OrderedDict[Key, tuple[str, float]] = OrderedDict()
+        self._next_sweep = 0.0
+
+    def __len__(self) -> int:
+        return len(self._bindings)
+
+    def get(self, key: Key, now: float) -> str | None:
+        """Return the backend this client is bound to, if the binding is still alive."""
+        binding = self._bindings.get(key)
+        if binding is None:
+            return None
+        if binding[1] <= now:
+            del self._bindings[key]
+            return None
+        return binding[0]
+
+    def bind(self, key: Key, backend_id: str, now: float) -> None:
+        """Bind a client, or keep its binding alive."""
+        ttl_secs = self._settings.ttl_secs
+        if not ttl_secs:
+            return
+        bindings = self._bindings
+        bindings[key] = (backend_id, now + ttl_secs)
+        bindings.move_to_end(key)
+        if len(bindings) > self._settings.max_bindings:
+            bindings.popitem(last=False)
+
+    def drop(self, key: Key) -> None:
+        """Forget a client's binding."""
+        self._bindings.pop(key, None)
+
+    def sweep(self, now: float) -> int:
+        """Remove what has expired, if a sweep is due. Return how many were removed."""
+        if now < self._next_sweep:
+            return 0
+        self._next_sweep = now + self._settings.gc_interval_secs
+        removed = 0
+        for key, (_, expires) in list(self._bindings.items()):
+            if expires > now:
+                break
+            del self._bindings[key]
+            removed += 1
+        return removed

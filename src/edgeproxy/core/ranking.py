@@ -1,0 +1,219 @@
+"""The candidates of one place in order of load, so that choosing does not depend on how many.
+
+Every candidate has one current entry `(load score, turn, sequence, candidate)`. Entries of
+idle candidates wait in a queue per weight, all others in a heap. When a candidate's load
+changes it is placed anew; its older entries are dropped as they come to the front, and a
+queue or heap that has collected too many of them is made anew. Full candidates have no
+entry until a slot is released; those passed over wait aside.
+
+Among equal loads the lowest turn goes first. A chosen candidate's turn advances by
+1/weight, from the turn the place has reached, so shares are exact over any run of choices
+and nobody catches up in a burst after an absence (start-time fair queueing: Goyal, Vin,
+Cheng, SIGCOMM 1996).
+
+Only the gate thread chooses and places. A ranking under construction is nobody's yet.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable
+from heapq import heappop, heappush, heapreplace
+
+from edgeproxy.core import scoring
+from edgeproxy.core.load import Live
+from edgeproxy.core.model import Backend
+
+Entry = tuple[float, float, int, "Candidate"]
+
+NEVER = float("inf")
+
+MAX_QUEUES = 8
+"""Idle candidates of further weights wait in the heap."""
+
+DELETED = "deleted"
+UNHEALTHY = "unhealthy"
+NO_WEIGHT = "weight 0"
+FULL = "full"
+PASSED_OVER = "failed lately"
+
+
+class Candidate:
+    """A backend as one table knows it, joined to its live state.
+
+    Attributes:
+        backend: The row.
+        live: Its live state.
+        sequence: Its place in the table, which breaks the last ties.
+        table_version: The table it belongs to.
+        capacity: See `scoring.capacity`; 0 if its weight is 0.
+        limit: Slots it never exceeds.
+        usable: Neither deleted nor unhealthy.
+        rankings: Where it is ranked; empty if it takes no new clients.
+        entry: Its current entry in them, or None while it is full.
+    """
+
+    __slots__ = (
+        "backend",
+        "capacity",
+        "entry",
+        "limit",
+        "live",
+        "rankings",
+        "sequence",
+        "table_version",
+        "usable",
+    )
+
+    def __init__(
+        self, backend: Backend, live: Live, sequence: int = 0, table_version: int = 0
+    ) -> None:
+        self.table_version = table_version
+        self.backend = backend
+        self.live = live
+        self.sequence = sequence
+        self.capacity = scoring.capacity(backend)
+        self.limit: float = backend.hard_limit or NEVER
+        self.usable = backend.healthy and not backend.deleted
+        self.rankings: list[Ranking] = []
+        self.entry: Entry | None = None
+
+    def exclusion(self, now: float) -> str | None:
+        """Return why this backend takes no new client now, or None."""
+        if not self.usable or not self.capacity:
+            backend = self.backend
+            return DELETED if backend.deleted else NO_WEIGHT if backend.healthy else UNHEALTHY
+        if self.live.active >= self.limit:
+            return FULL
+        return PASSED_OVER if self.live.passed_over_until > now else None
+
+    def place(self) -> None:
+        """Rank this backend anew after its live state changed."""
+        if self.rankings:
+            entry = self.renew_entry()
+            for ranking in self.rankings:
+                ranking.push(entry)
+
+    def renew_entry(self) -> Entry:
+        """Make the entry for the load of this moment the current one."""
+        live = self.live
+        load = scoring.load_score(live.active, self.capacity)
+        self.entry = entry = (load, live.turn, self.sequence, self)
+        return entry
+
+    def take_turn(self, ranking: Ranking) -> None:
+        """Note that this backend was chosen in `ranking`."""
+        live = self.live
+        ranking.clock = max(ranking.clock, live.turn)
+        live.turn = ranking.clock + 1.0 / self.backend.weight
+
+
+class Ranking:
+    """The candidates of one app, region and country, the least loaded first.
+
+    Attributes:
+        members: All that take new clients.
+        clock: The turn this place has reached.
+    """
+
+    def __init__(self, members: Iterable[Candidate]) -> None:
+        self.members = tuple(members)
+        self.clock = max(
+            (each.live.turn - 1.0 / each.backend.weight for each in self.members), default=0.0
+        )
+        weights = sorted({each.backend.weight for each in self.members})[:MAX_QUEUES]
+        self._idle: dict[int, deque[Entry]] = {weight: deque() for weight in weights}
+        self._busy: list[Entry] = []
+        self._aside: dict[Candidate, None] = {}
+        self._wake = NEVER
+        self._most = 2 * len(self.members) + 64
+        for each in self.members:
+            each.rankings.append(self)
+            if each.entry is None:
+                each.renew_entry()
+        self._remake()
+
+    def _remake(self) -> None:
+        """Fill queues and heap from the current entries."""
+        self._busy = []
+        self._aside.clear()
+        self._wake = NEVER
+        for queue in self._idle.values():
+            queue.clear()
+        for entry in sorted(each.entry for each in self.members if each.entry is not None):
+            queue_or_none = self._idle.get(entry[3].backend.weight) if not entry[0] else None
+            (self._busy if queue_or_none is None else queue_or_none).append(entry)
+
+    def push(self, entry: Entry) -> None:
+        """Take the current entry of a member."""
+        line: deque[Entry] | list[Entry]
+        queue = None if entry[0] else self._idle.get(entry[3].backend.weight)
+        if queue is None:
+            line = busy = self._busy
+            if busy and busy[0][3].entry is not busy[0]:
+                heapreplace(busy, entry)
+            else:
+                heappush(busy, entry)
+        else:
+            line = queue
+            queue.append(entry)
+        if len(line) > self._most:
+            self._remake()
+
+    def best(self, now: float, tried: Collection[str]) -> Entry | None:
+        """Return the entry of the candidate to choose, or None if nobody is eligible.
+
+        `tried` are the ids of backends that this client is not to be given again.
+        """
+        if self._wake <= now:
+            self._readmit(now)
+        best = None
+        for queue in self._idle.values():
+            while queue:
+                entry = queue[0]
+                if self._stands(entry, now, tried):
+                    if best is None or entry < best:
+                        best = entry
+                    break
+                queue.popleft()
+        busy = self._busy
+        while busy and (best is None or not busy[0][0]):
+            entry = busy[0]
+            if self._stands(entry, now, tried):
+                return entry if best is None or entry < best else best
+            heappop(busy)
+        return best
+
+    def _stands(self, entry: Entry, now: float, tried: Collection[str]) -> bool:
+        """Return whether this is the entry of a candidate that may be chosen now."""
+        candidate = entry[3]
+        if candidate.entry is not entry:
+            return False
+        excluded = candidate.exclusion(now)
+        if excluded is None and candidate.backend.id not in tried:
+            return True
+        if excluded is FULL:
+            candidate.entry = None
+        else:
+            self._aside[candidate] = None
+            self._wake = min(self._wake, candidate.live.passed_over_until if excluded else now)
+        return False
+
+    def last_resort(self, tried: Collection[str]) -> list[Candidate]:
+        """Return those passed over that could be tried when nobody else is left."""
+        return [
+            each
+            for each in self._aside
+            if each.live.active < each.limit and each.backend.id not in tried
+        ]
+
+    def _readmit(self, now: float) -> None:
+        """Rank those again whose time aside is over."""
+        self._wake = NEVER
+        for candidate in list(self._aside):
+            if candidate.live.passed_over_until > now:
+                self._wake = min(self._wake, candidate.live.passed_over_until)
+            else:
+                self._aside.pop(candidate, None)
+                if candidate.entry is not None:
+                    self.push(candidate.entry)

@@ -1,0 +1,93 @@
+"""The routing table: which backends there are and in what order a client's choices lie.
+
+A table is built whole from the rows of the routing database and then never changes; the
+next one replaces it by one reference. Its candidates are grouped by scope, region and
+country when it is built, so that a decision looks only at the groups that matter.
+
+A scope is what a listener serves: the name of an app, or `EVERY_APP`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from edgeproxy.core import scoring
+from edgeproxy.core.load import Load
+from edgeproxy.core.model import Backend, Origin
+from edgeproxy.core.ranking import Candidate, Ranking
+
+EVERY_APP = ""
+
+Tier = tuple[float, tuple[Ranking, ...]]
+"""What its distance adds to the score, and where its candidates are."""
+
+MAX_CACHED_TIERS = 4096
+
+
+class RoutingTable:
+    """All backends of one version of the routing database.
+
+    Attributes:
+        version: Counts the published tables of this process.
+        candidates: All of them by id, also those that take no clients.
+        scopes: What can be asked for.
+    """
+
+    def __init__(
+        self,
+        backends: Iterable[Backend],
+        load: Load,
+        pop_region: str,
+        scopes: Iterable[str] = (EVERY_APP,),
+        version: int = 0,
+    ) -> None:
+        self.version = version
+        self.pop_region = pop_region
+        self.scopes = frozenset(scopes)
+        self.candidates = {
+            backend.id: Candidate(backend, load.of(backend.id), sequence, version)
+            for sequence, backend in enumerate(backends)
+        }
+        self._rankings = self._ranked()
+        self._tiers: dict[tuple[str, str | None, str | None], tuple[Tier, ...]] = {}
+
+    def __repr__(self) -> str:
+        return f"<RoutingTable version={self.version} backends={len(self.candidates)}>"
+
+    def _ranked(self) -> dict[str, dict[tuple[str, str | None], Ranking]]:
+        groups: dict[str, dict[tuple[str, str | None], list[Candidate]]] = {
+            scope: defaultdict(list) for scope in self.scopes
+        }
+        for candidate in self.candidates.values():
+            backend = candidate.backend
+            if candidate.usable and candidate.capacity:
+                for scope in {backend.app, EVERY_APP} & self.scopes:
+                    groups[scope][backend.region, backend.country].append(candidate)
+        return {
+            scope: {place: Ranking(members) for place, members in places.items()}
+            for scope, places in groups.items()
+        }
+
+    def serves(self, candidate: Candidate, scope: str) -> bool:
+        """Return whether this backend belongs to the scope."""
+        return scope in (EVERY_APP, candidate.backend.app)
+
+    def tiers(self, scope: str, origin: Origin) -> tuple[Tier, ...]:
+        """Return where the candidates for a client from `origin` are, nearest first."""
+        key = (scope, origin.region, origin.country)
+        tiers = self._tiers.get(key)
+        if tiers is None:
+            if len(self._tiers) >= MAX_CACHED_TIERS:
+                self._tiers.clear()
+            tiers = self._tiers[key] = self._sorted(scope, origin)
+        return tiers
+
+    def _sorted(self, scope: str, origin: Origin) -> tuple[Tier, ...]:
+        by_score: dict[float, list[Ranking]] = defaultdict(list)
+        for (region, country), ranking in self._rankings.get(scope, {}).items():
+            score = scoring.region_score(region, country, origin, self.pop_region)
+            by_score[score].append(ranking)
+        return tuple(
+            (score * scoring.REGION_UNIT, tuple(by_score[score])) for score in sorted(by_score)
+        )

@@ -1,0 +1,119 @@
+"""The gate of the real proxy: asks `core.admission`, counts, and reports what is odd.
+
+Runs on the engine's gate thread. It adds no decision of its own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from edgeproxy.core.admission import Admission, Reason, Refusal, Ticket
+from edgeproxy.core.origin import normalise
+from edgeproxy.engine.contract import (
+    Answer,
+    Connect,
+    DialFailure,
+    Outcome,
+    Refuse,
+    SocketAddress,
+)
+from edgeproxy.log import EventLog, Throttle
+from edgeproxy.metrics import Metrics
+
+log = EventLog("gate")
+
+QUIET_SECS = 10.0
+"""A refusal or failed dial of the same kind is reported once in so long."""
+
+HINTS = {
+    Reason.NO_BACKEND: "no healthy backend has a weight; see `edgeproxy db show`",
+    Reason.FULL: "every backend is at its hard_limit; see `edgeproxy node limits`",
+    Reason.UNREACHABLE: "the backends that were tried did not answer",
+    Reason.NO_RESOURCES: "this host has no descriptors or ports left; raise `ulimit -n`",
+}
+
+
+class AdmissionGate:
+    """Implements `engine.contract.Gate`.
+
+    `scopes` says which scope each listener serves, by the listener's name.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        metrics: Metrics,
+        scopes: Mapping[str, str],
+        connect_timeout_secs: float,
+    ) -> None:
+        self._admission = admission
+        self._metrics = metrics
+        self._scopes = scopes
+        self._connect_timeout_secs = connect_timeout_secs
+        self._throttles: dict[str, Throttle] = defaultdict(lambda: Throttle(QUIET_SECS))
+
+    def opened(self, client: SocketAddress, listener: str, now: float) -> Answer:
+        """Give a new client its backend, or turn it away."""
+        address = normalise(client[0])
+        ticket = self._admission.admit(address, self._scopes[listener], now)
+        if isinstance(ticket, Refusal):
+            return self._refused(ticket, address, now)
+        self._metrics.accepted += 1
+        return self._connect(ticket)
+
+    def dialed(self, ticket: Ticket, secs: float, now: float) -> None:
+        """The backend answered."""
+        del secs, now
+        self._admission.dialed(ticket)
+
+    def failed(self, ticket: Ticket, reason: str, now: float) -> Answer:
+        """Give the client its next backend, or turn it away."""
+        self._metrics.dial_failures[reason] += 1
+        backend = ticket.backend
+        at_fault = reason != DialFailure.LOCAL
+        answer = self._admission.failed(ticket, now, at_fault=at_fault)
+        suppressed = self._throttles["dial_failed"].admit(now)
+        if suppressed is not None:
+            log.warning(
+                "dial_failed",
+                backend=backend.id,
+                address=backend.address,
+                reason=reason,
+                suppressed=suppressed,
+            )
+        if isinstance(answer, Refusal):
+            return self._refused(answer, ticket.client, now)
+        self._metrics.failovers += 1
+        return self._connect(answer)
+
+    def closed(self, ticket: Ticket, outcome: Outcome, now: float) -> None:
+        """The session has ended: release its slot and count it."""
+        del now
+        self._admission.closed(ticket)
+        metrics = self._metrics
+        metrics.closed[outcome.reason] += 1
+        metrics.bytes_in += outcome.bytes_in
+        metrics.bytes_out += outcome.bytes_out
+
+    def tick(self, now: float) -> None:
+        """Do the housekeeping."""
+        self._admission.tick(now)
+
+    def _connect(self, ticket: Ticket) -> Connect:
+        backend = ticket.backend
+        return Connect(ticket, (backend.wg_ip, backend.port), self._connect_timeout_secs)
+
+    def _refused(self, refusal: Refusal, client: str, now: float) -> Refuse:
+        reason = refusal.reason
+        self._metrics.refused[reason] += 1
+        suppressed = self._throttles[reason].admit(now)
+        if suppressed is not None:
+            log.warning(
+                "client_refused",
+                reason=reason,
+                client=client,
+                suppressed=suppressed,
+                hint=HINTS[reason],
+            )
+        return Refuse(reason)

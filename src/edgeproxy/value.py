@@ -1,0 +1,117 @@
+"""Turns the text of a setting into its value, or says what is allowed.
+
+Each parser takes text and raises `BadValueError` with what is wrong and what is allowed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+TRUE = ("true", "1", "yes", "on")
+FALSE = ("false", "0", "no", "off")
+
+_REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,15}")
+
+
+class BadValueError(ValueError):
+    """The text is not allowed; the message says what is."""
+
+
+class ListenAddress(NamedTuple):
+    """An IP address and a port to listen on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def boolean(text: str) -> bool:
+    """Return a boolean: true/false, 1/0, yes/no, on/off, in any case."""
+    word = text.strip().lower()
+    if word not in TRUE + FALSE:
+        raise BadValueError(f"allowed are {'/'.join(TRUE)} and {'/'.join(FALSE)}")
+    return word in TRUE
+
+
+def number(unit: str, least: float) -> Callable[[str], float]:
+    """Return a parser of finite numbers from `least` on."""
+
+    def parse(text: str) -> float:
+        try:
+            parsed = float(text)
+        except ValueError:
+            parsed = math.nan
+        if not math.isfinite(parsed) or parsed < least:
+            raise BadValueError(f"allowed is a number of {unit}, {least:g} or more")
+        return parsed
+
+    return parse
+
+
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return a parser of whole numbers from `least` to `most`."""
+    bounds = f"from {least} to {most}" if most is not None else f"{least} or more"
+
+    def parse(text: str) -> int:
+        try:
+            parsed = int(text)
+        except ValueError:
+            parsed = least - 1
+        if parsed < least or (most is not None and parsed > most):
+            raise BadValueError(f"allowed is a whole number, {bounds}")
+        return parsed
+
+    return parse
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """Return a parser of these words."""
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise BadValueError(f"allowed are {', '.join(words)}")
+        return text
+
+    return parse
+
+
+def region(text: str) -> str:
+    """Return a region code."""
+    if not _REGION.fullmatch(text):
+        raise BadValueError(
+            "allowed is a code of up to 16 lower-case letters, digits and hyphens, such as sa"
+        )
+    return text
+
+
+def text(given: str) -> str:
+    """Return printable text."""
+    if not given.isprintable():
+        raise BadValueError("allowed is printable text")
+    return given
+
+
+def listen_address(given: str) -> ListenAddress:
+    """Return an address to listen on, for instance `0.0.0.0:8080` or `[::]:8080`."""
+    host, colon, port = given.rpartition(":")
+    if host == "localhost":
+        host = "127.0.0.1"
+    try:
+        if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+            raise ValueError
+        bracketed = host.startswith("[") and host.endswith("]")
+        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
+        if bracketed != (address.version == 6):
+            raise ValueError
+    except ValueError:
+        raise BadValueError(
+            "allowed is ADDRESS:PORT with an IP address and a port from 0 to 65535, "
+            "such as 0.0.0.0:8080 or [::]:8080"
+        ) from None
+    return ListenAddress(str(address), int(port))
