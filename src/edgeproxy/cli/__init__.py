@@ -7,6 +7,7 @@ went wrong goes to stderr. Each command imports what it needs when it runs.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 
@@ -29,6 +30,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the `edgeproxy` command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # any id on any terminal
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
@@ -40,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:
         # Whoever read our output has seen enough; nothing may be flushed into the closed pipe.
-        sys.stdout = open("/dev/null", "w")  # noqa: SIM115, PLW1514
+        sys.stdout = open("/dev/null", "w")  # noqa: SIM115
         return 1
     except KeyboardInterrupt:
         return 130

@@ -81,8 +81,9 @@ class Choice(NamedTuple):
 
     candidate: Candidate
     how: How
-    origin: Origin | None
-    ranking: Ranking | None
+    origin: Origin | None = None
+    tier: Tier | None = None
+    ranking: Ranking | None = None
 
 
 class Ticket:
@@ -194,7 +195,7 @@ class Admission:
             self.adopt()
         bound = self._bound((client, scope), now)
         if bound is not None and bound.backend.id not in tried:
-            return Choice(bound, How.BOUND, None, None)
+            return Choice(bound, How.BOUND)
         origin = self.locate(client)
         tiers = self.table.tiers(scope, origin)
         return _lowest(tiers, origin, now, tried) or self._otherwise(tiers, origin, tried)
@@ -214,15 +215,15 @@ class Admission:
     ) -> Choice | Refusal:
         """Nobody is eligible: try those that failed lately, or say why there is nobody."""
         lowest = None
-        for distance, rankings in tiers:
-            for each in rankings:
+        for tier in tiers:
+            for each in tier.rankings:
                 for candidate in each.last_resort(tried):
                     load = scoring.load_score(candidate.live.active, candidate.capacity)
-                    order = (distance + load, candidate.live.turn, candidate.sequence)
+                    order = (tier.distance + load, candidate.live.turn, candidate.sequence)
                     if lowest is None or order < lowest[0]:
-                        lowest = (order, candidate, each)
+                        lowest = (order, Choice(candidate, How.LAST_RESORT, origin, tier, each))
         if lowest is not None:
-            return Choice(lowest[1], How.LAST_RESORT, origin, lowest[2])
+            return lowest[1]
         if tried:
             return Refusal(Reason.UNREACHABLE)
         return Refusal(Reason.FULL if tiers else Reason.NO_BACKEND)
@@ -299,8 +300,8 @@ class Admission:
         ticket.origin = choice.origin
         ticket.attempts += 1
         live.active += 1
-        if choice.ranking is not None:
-            candidate.take_turn(choice.ranking)
+        if choice.tier is not None and choice.ranking is not None:
+            choice.tier.take_turn(candidate, choice.ranking)
         if live.failures:
             self._ejection.trying(live, self._dial_timeout_secs, now)
         self._touch(candidate)
@@ -332,21 +333,18 @@ def _lowest(
     tiers: tuple[Tier, ...], origin: Origin, now: float, tried: Collection[str]
 ) -> Choice | None:
     """Return the eligible candidate with the lowest score, ties by turn."""
-    best: ranking.Entry | None = None
-    best_ranking: Ranking | None = None
-    best_order = (ranking.NEVER, 0.0)
-    best_distance = 0.0
-    for distance, rankings in tiers:
-        if best_order[0] <= distance:
+    best: Choice | None = None
+    best_order = (ranking.NEVER, 0.0, 0.0)
+    for tier in tiers:
+        if best_order[0] <= tier.distance:
             break
-        for each in rankings:
+        for each in tier.rankings:
             entry = each.best(now, tried)
             if entry is None:
                 continue
-            order = (distance + entry[0], entry[1] - each.clock)
+            order = (tier.distance + entry[0], tier.distance, tier.turn(each))
             if order < best_order:
-                best, best_ranking, best_order, best_distance = entry, each, order, distance
-    if best is None:
-        return None
-    how = How.SCORED if best_distance == tiers[0][0] else How.SPILLED
-    return Choice(best[3], how, origin, best_ranking)
+                how = How.SCORED if tier is tiers[0] else How.SPILLED
+                best = Choice(entry[3], how, origin, tier, each)
+                best_order = order
+    return best

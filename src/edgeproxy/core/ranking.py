@@ -113,11 +113,13 @@ class Ranking:
 
     Attributes:
         members: All that take new clients.
+        weight: The sum of their weights.
         clock: The turn this place has reached.
     """
 
     def __init__(self, members: Iterable[Candidate]) -> None:
         self.members = tuple(members)
+        self.weight = sum(each.backend.weight for each in self.members)
         self.clock = max(
             (each.live.turn - 1.0 / each.backend.weight for each in self.members), default=0.0
         )

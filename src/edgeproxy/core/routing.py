@@ -19,10 +19,37 @@ from edgeproxy.core.ranking import Candidate, Ranking
 
 EVERY_APP = ""
 
-Tier = tuple[float, tuple[Ranking, ...]]
-"""What its distance adds to the score, and where its candidates are."""
-
 MAX_CACHED_TIERS = 4096
+
+
+class Tier:
+    """What is equally far from a client.
+
+    Where several places tie they take turns in proportion to their weights, by the same
+    rule as the candidates of one place (`core.ranking`).
+
+    Attributes:
+        distance: What it adds to the score.
+        rankings: Where the candidates are.
+    """
+
+    __slots__ = ("_clock", "_turns", "distance", "rankings")
+
+    def __init__(self, distance: float, rankings: list[Ranking]) -> None:
+        self.distance = distance
+        self.rankings = rankings
+        self._turns = dict.fromkeys(rankings, 0.0)
+        self._clock = 0.0
+
+    def turn(self, ranking: Ranking) -> float:
+        """Return whose turn it is: the lowest goes first."""
+        return self._turns[ranking]
+
+    def take_turn(self, candidate: Candidate, ranking: Ranking) -> None:
+        """Note that this candidate was chosen."""
+        self._clock = max(self._clock, self._turns[ranking])
+        self._turns[ranking] = self._clock + 1.0 / ranking.weight
+        candidate.take_turn(ranking)
 
 
 class RoutingTable:
@@ -89,5 +116,5 @@ class RoutingTable:
             score = scoring.region_score(region, country, origin, self.pop_region)
             by_score[score].append(ranking)
         return tuple(
-            (score * scoring.REGION_UNIT, tuple(by_score[score])) for score in sorted(by_score)
+            Tier(score * scoring.REGION_UNIT, by_score[score]) for score in sorted(by_score)
         )

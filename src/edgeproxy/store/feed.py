@@ -1,0 +1,101 @@
+"""Keeps the routing table equal to the routing database, through every fault of the database.
+
+What was published last stays until something different can be read: a missing, locked,
+damaged or emptied-out file never takes the backends away, rows that an operator deletes do.
+A fault is one warning when it begins (and one for each further reason while it lasts) and
+one line when it is over; a faulty row is one warning per change of its fault.
+
+It has no timer and no thread: somebody calls `poll`, in any one thread at a time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeproxy.errors import StoreError
+from edgeproxy.log import EventLog
+from edgeproxy.store.database import TableMissingError
+from edgeproxy.store.sqlite import SkippedRow, Snapshot, SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgeproxy.core.model import Backend
+    from edgeproxy.metrics import Metrics
+
+FIRST_WAIT_SECS = 5.0
+"""How long a start waits for somebody else's write; a poll can simply come again."""
+
+_log = EventLog("store")
+
+
+class Feed:
+    """Turns what a store holds into published tables."""
+
+    def __init__(
+        self,
+        store: SqliteStore,
+        publish: Callable[[tuple[Backend, ...]], None],
+        metrics: Metrics,
+    ) -> None:
+        self._store = store
+        self._publish = publish
+        self._metrics = metrics
+        self._backends: tuple[Backend, ...] | None = None  # as published last
+        self._skipped: frozenset[SkippedRow] = frozenset()  # as logged
+        self._faults: set[str] = set()  # logged in the present episode; empty: all is well
+
+    def first(self, wait_secs: float = FIRST_WAIT_SECS) -> None:
+        """Read and publish for the first time.
+
+        Raises `StoreError` when the database cannot be read. One without a table counts as
+        empty, so that a proxy can be started before its database is filled.
+        """
+        try:
+            snapshot = self._store.read(wait_secs)
+        except TableMissingError as error:
+            self._faults.add(error.reason)
+            _log.warning("database_without_table", path=self._store.path, reason=error.reason)
+            snapshot = Snapshot()
+        self._take(snapshot)
+
+    def poll(self) -> bool:
+        """Read if something changed; return whether a different table was published.
+
+        Never raises for a fault of the database.
+        """
+        try:
+            snapshot = self._store.read() if self._store.changed() else None
+        except StoreError as error:
+            self._metrics.reload_errors += 1
+            self._report(error)
+            return False
+        if self._faults:
+            self._faults.clear()
+            _log.info("database_recovered", path=self._store.path)
+        return snapshot is not None and self._take(snapshot)
+
+    def _report(self, error: StoreError) -> None:
+        reason = getattr(error, "reason", str(error))
+        if reason not in self._faults:
+            self._faults.add(reason)
+            _log.warning("database_unreadable", path=self._store.path, reason=reason)
+
+    def _take(self, snapshot: Snapshot) -> bool:
+        self._name_skipped(snapshot)
+        before = self._backends
+        if snapshot.backends == before:
+            return False
+        if before and not snapshot.backends:
+            _log.warning("table_lost_all_backends", path=self._store.path, before=len(before))
+        self._publish(snapshot.backends)
+        self._backends = snapshot.backends
+        _log.info("table_published", backends=len(snapshot.backends), skipped=len(snapshot.skipped))
+        return True
+
+    def _name_skipped(self, snapshot: Snapshot) -> None:
+        new = [row for row in snapshot.skipped if row not in self._skipped]
+        self._metrics.rows_skipped += len(new)
+        for row in new:
+            _log.warning("row_skipped", id=row.id, reason=row.reason)
+        self._skipped = frozenset(snapshot.skipped)

@@ -1,0 +1,460 @@
+"""Who gets which backend, and that the books are right whatever happens."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from edgeproxy.core import scoring
+from edgeproxy.core.admission import (
+    Admission,
+    AdmissionSettings,
+    How,
+    Reason,
+    Refusal,
+    Ticket,
+)
+from edgeproxy.core.affinity import AffinitySettings
+from edgeproxy.core.ejection import EjectionSettings
+from edgeproxy.core.explanation import explain
+from edgeproxy.core.model import Backend, Origin
+
+ORIGINS = {
+    "br": Origin("br", "BR", "sa"),
+    "ar": Origin("ar", "AR", "sa"),
+    "us": Origin("us", "US", "us"),
+    "de": Origin("de", "DE", "eu"),
+    "jp": Origin("jp", "JP", "ap"),
+    "nowhere": Origin("nowhere"),
+}
+
+
+def locate(client: str) -> Origin:
+    """Return the origin that the client's name begins with: `br`, `br-7`."""
+    return ORIGINS[client.split("-", maxsplit=1)[0]]
+
+
+def backend(backend_id: str, region: str = "sa", **values: object) -> Backend:
+    """Return a backend with these values and no limits."""
+    defaults: dict[str, object] = {"soft_limit": 100, "hard_limit": 0}
+    plain = Backend(backend_id, "myapp", region, "10.0.0.1", 8080)
+    return dataclasses.replace(plain, **{**defaults, **values})  # type: ignore[arg-type]
+
+
+def admission(
+    *backends: Backend, region: str = "sa", ttl_secs: float = 0, **values: float
+) -> Admission:
+    """Return an admission with these backends in force; nobody is bound unless asked for."""
+    made = Admission(
+        AdmissionSettings(region=region),
+        AffinitySettings(ttl_secs=ttl_secs),
+        EjectionSettings(**values),
+        locate,
+    )
+    made.publish(backends)
+    return made
+
+
+def admit(to: Admission, client: str, now: float = 0.0, scope: str = "") -> Ticket:
+    """Admit a client that must be admitted."""
+    ticket = to.admit(client, scope, now)
+    assert isinstance(ticket, Ticket), ticket
+    return ticket
+
+
+def served(to: Admission, clients: int, client: str = "br") -> dict[str, int]:
+    """Count which backend each of so many clients gets, one after the other."""
+    counts: dict[str, int] = {}
+    for number in range(clients):
+        ticket = admit(to, f"{client}-{number}", now=float(number))
+        counts[ticket.backend.id] = counts.get(ticket.backend.id, 0) + 1
+        to.closed(ticket)
+    return counts
+
+
+class TestGeography:
+    """Country, then region, then the POP's region, then the rest."""
+
+    BACKENDS = (
+        backend("sa-br", "sa", country="BR"),
+        backend("sa-ar", "sa", country="AR"),
+        backend("us-1", "us"),
+        backend("eu-1", "eu"),
+    )
+
+    @pytest.mark.parametrize(
+        ("client", "expected"),
+        [("br", "sa-br"), ("ar", "sa-ar"), ("us", "us-1"), ("de", "eu-1"), ("jp", "eu-1")],
+    )
+    def test_the_nearest_backend_wins(self, client: str, expected: str) -> None:
+        ticket = admit(admission(*self.BACKENDS, region="eu"), client)
+        assert (ticket.backend.id, ticket.how) == (expected, How.SCORED)
+
+    def test_a_client_from_nowhere_goes_to_the_pops_region(self) -> None:
+        assert admit(admission(*self.BACKENDS, region="us"), "nowhere").backend.id == "us-1"
+
+    def test_a_full_tier_falls_through_to_the_next(self) -> None:
+        full = [dataclasses.replace(each, hard_limit=1) for each in self.BACKENDS]
+        pop = admission(*full, region="us")
+        chosen = [admit(pop, "br").backend.id for _ in range(4)]
+        assert chosen == ["sa-br", "sa-ar", "us-1", "eu-1"]
+        assert pop.admit("br", "", 0.0) == Refusal(Reason.FULL)
+
+    def test_spilling_is_told(self) -> None:
+        pop = admission(backend("a", "sa", hard_limit=1), backend("b", "us"))
+        assert admit(pop, "br").how is How.SCORED
+        assert admit(pop, "br").how is How.SPILLED
+
+    def test_enormous_load_outweighs_distance_as_the_formula_says(self) -> None:
+        pop = admission(backend("near", "sa", soft_limit=1), backend("far", "us"), region="us")
+        chosen = [admit(pop, "br").backend.id for _ in range(102)]
+        assert chosen.index("far") == 101
+        assert chosen.count("far") == 1
+
+
+class TestWeights:
+    """Weights hold, one after the other and all at once."""
+
+    def test_three_to_one_one_after_the_other(self) -> None:
+        pop = admission(backend("a", weight=3), backend("b", weight=1))
+        assert served(pop, 40) == {"a": 30, "b": 10}
+
+    def test_three_to_one_all_at_once(self) -> None:
+        pop = admission(backend("a", weight=3), backend("b", weight=1))
+        chosen = [admit(pop, f"br-{n}").backend.id for n in range(40)]
+        assert (chosen.count("a"), chosen.count("b")) == (30, 10)
+
+    def test_shares_hold_over_any_run_of_forty(self) -> None:
+        pop = admission(backend("a", weight=3), backend("b", weight=1))
+        chosen = []
+        for number in range(200):
+            ticket = admit(pop, f"br-{number}")
+            chosen.append(ticket.backend.id)
+            pop.closed(ticket)
+        for start in range(160):
+            assert 29 <= chosen[start : start + 40].count("a") <= 31
+
+    def test_more_weights_than_there_are_queues(self) -> None:
+        pop = admission(*(backend(f"w{n}", weight=n) for n in range(1, 21)))
+        counts = served(pop, 210)
+        assert all(abs(counts[f"w{n}"] - n) <= 1 for n in range(1, 21)), counts
+
+    def test_weights_hold_across_regions(self) -> None:
+        pop = admission(backend("u", "us", weight=3), backend("e", "eu", weight=1), region="xx")
+        assert served(pop, 40, client="jp") == {"u": 30, "e": 10}
+
+    def test_no_burst_for_a_backend_that_comes_late(self) -> None:
+        pop = admission(backend("a"), backend("b"))
+        served(pop, 100)
+        pop.publish([backend("a"), backend("b"), backend("c")])
+        assert max(served(pop, 30).values()) <= 11
+
+    def test_weight_zero_takes_no_new_clients(self) -> None:
+        pop = admission(backend("a", weight=0), backend("b", weight=1))
+        assert served(pop, 10) == {"b": 10}
+
+    def test_only_weight_zero_is_no_backend(self) -> None:
+        assert admission(backend("a", weight=0)).admit("br", "", 0.0) == Refusal(Reason.NO_BACKEND)
+
+
+class TestAffinity:
+    """A client comes back to its backend."""
+
+    BACKENDS = tuple(backend(name) for name in "abcd")
+
+    def test_a_client_stays_for_the_ttl_and_slides(self) -> None:
+        pop = admission(*self.BACKENDS, ttl_secs=10)
+        first = admit(pop, "br").backend.id
+        for now in (5.0, 14.0, 23.0):
+            ticket = admit(pop, "br", now)
+            assert (ticket.backend.id, ticket.how) == (first, How.BOUND)
+        assert admit(pop, "br", 33.0).how is How.SCORED
+
+    @pytest.mark.parametrize("change", [{"healthy": False}, {"deleted": True}, {"app": "other"}])
+    def test_a_backend_that_cannot_serve_loses_its_clients(self, change: dict[str, bool]) -> None:
+        pop = admission(ttl_secs=600)
+        pop.publish(self.BACKENDS, ["myapp"])
+        first = admit(pop, "br", scope="myapp")
+        changed = [
+            dataclasses.replace(each, **change) if each.id == first.backend.id else each  # type: ignore[arg-type]
+            for each in self.BACKENDS
+        ]
+        pop.publish(changed, [first.scope])
+        moved = admit(pop, "br", scope=first.scope)
+        assert moved.backend.id != first.backend.id
+        pop.publish(self.BACKENDS, [first.scope])
+        assert admit(pop, "br", scope=first.scope).backend.id == moved.backend.id
+
+    def test_a_full_backend_keeps_its_client(self) -> None:
+        pop = admission(*(dataclasses.replace(b, hard_limit=1) for b in self.BACKENDS), ttl_secs=9)
+        first = admit(pop, "br")
+        elsewhere = admit(pop, "br")
+        assert elsewhere.backend.id != first.backend.id
+        pop.closed(first)
+        assert admit(pop, "br").backend.id == first.backend.id
+
+    def test_weight_zero_keeps_its_clients(self) -> None:
+        pop = admission(backend("a"), ttl_secs=600)
+        admit(pop, "br")
+        pop.publish([backend("a", weight=0), backend("b")])
+        assert admit(pop, "br").backend.id == "a"
+        assert admit(pop, "ar").backend.id == "b"
+
+    def test_a_failed_dial_moves_the_binding(self) -> None:
+        pop = admission(*self.BACKENDS, ttl_secs=600)
+        ticket = admit(pop, "br")
+        dead = ticket.backend.id
+        assert pop.failed(ticket, 0.0) is ticket
+        alive = ticket.backend.id
+        assert alive != dead
+        assert admit(pop, "br", 100.0).backend.id == alive
+
+    def test_a_client_bound_to_a_backend_that_failed_others_is_lent_out(self) -> None:
+        pop = admission(backend("a"), backend("b"), ttl_secs=600)
+        bound = {admit(pop, name).backend.id: name for name in ("br", "ar")}
+        pop.failed(admit(pop, bound["a"]), 0.0)
+        # The one that failed has moved to b; nobody else is bound to a.
+        assert admit(pop, bound["a"], 1.0).backend.id == "b"
+
+
+class TestFailover:
+    """A dead backend costs time, not the connection."""
+
+    def test_the_next_candidate_is_tried(self) -> None:
+        pop = admission(backend("a"), backend("b"))
+        ticket = admit(pop, "br")
+        first = ticket.backend.id
+        again = pop.failed(ticket, 0.0)
+        assert again is ticket
+        assert ticket.backend.id != first
+        assert (ticket.attempts, ticket.tried) == (2, (first,))
+
+    def test_attempts_are_bounded(self) -> None:
+        pop = admission(*(backend(name) for name in "abcde"))
+        ticket = admit(pop, "br")
+        assert pop.failed(ticket, 0.0) is ticket
+        assert pop.failed(ticket, 0.0) is ticket
+        assert pop.failed(ticket, 0.0) == Refusal(Reason.UNREACHABLE)
+        assert pop.load.active() == {}
+
+    def test_nobody_is_tried_twice_for_one_client(self) -> None:
+        pop = admission(backend("a"))
+        assert pop.failed(admit(pop, "br"), 0.0) == Refusal(Reason.UNREACHABLE)
+
+    def test_new_clients_pass_the_failed_one_over_for_a_while(self) -> None:
+        pop = admission(backend("a"), backend("b"), first_secs=5)
+        dead = admit(pop, "br", 0.0)
+        name = dead.backend.id
+        pop.failed(dead, 0.0)
+        for second in range(5):
+            assert admit(pop, f"br-{second}", second + 0.0).backend.id != name
+        late = [admit(pop, f"ar-{n}", 5.1) for n in range(6)]
+        assert [each.backend.id for each in late].count(name) == 1, "one client tries it"
+        (trial,) = [each for each in late if each.backend.id == name]
+        pop.dialed(trial)
+        assert name in {admit(pop, f"de-{n}", 5.2).backend.id for n in range(12)}
+
+    def test_those_that_failed_are_tried_when_nobody_else_is_left(self) -> None:
+        pop = admission(backend("a"))
+        pop.failed(admit(pop, "br"), 0.0)
+        ticket = admit(pop, "br", 1.0)
+        assert (ticket.backend.id, ticket.how) == ("a", How.LAST_RESORT)
+
+    def test_a_fault_of_this_host_blames_nobody(self) -> None:
+        pop = admission(backend("a"), backend("b"))
+        ticket = admit(pop, "br")
+        assert pop.failed(ticket, 0.0, at_fault=False) == Refusal(Reason.NO_RESOURCES)
+        assert pop.load.of(ticket.backend.id).failures == 0
+        assert pop.load.active() == {}
+
+
+class TestTables:
+    """A new table takes over without a seam."""
+
+    def test_open_connections_count_across_tables(self) -> None:
+        pop = admission(backend("a", hard_limit=2))
+        admit(pop, "br")
+        pop.publish([backend("a", hard_limit=2, weight=5)])
+        admit(pop, "br")
+        assert pop.admit("br", "", 0.0) == Refusal(Reason.FULL)
+
+    def test_a_slot_released_between_publishing_and_adopting_is_free(self) -> None:
+        pop = admission(backend("a", hard_limit=1))
+        ticket = admit(pop, "br")
+        pop.publish([backend("a", hard_limit=1)])
+        pop.closed(ticket)
+        assert admit(pop, "br").backend.id == "a"
+
+    def test_a_slot_reserved_while_a_table_is_built_is_known_to_it(self) -> None:
+        pop = admission(backend("a", hard_limit=1), backend("b", "us"))
+        tickets = []
+
+        class Meanwhile(tuple[Backend, ...]):
+            """Rows during whose reading a client comes."""
+
+            __slots__ = ()
+
+            def __iter__(self):  # type: ignore[no-untyped-def]
+                yield backend("a", hard_limit=1)
+                tickets.append(admit(pop, "br"))
+                yield backend("b", "us")
+
+        pop.publish(Meanwhile())
+        assert tickets[0].backend.id == "a"
+        assert admit(pop, "br").backend.id == "b"
+
+    def test_a_removed_backend_is_forgotten_only_when_idle(self) -> None:
+        pop = admission(backend("a", hard_limit=1))
+        ticket = admit(pop, "br")
+        for _ in range(3):
+            pop.publish([])
+            pop.adopt()
+        pop.publish([backend("a", hard_limit=1)])
+        assert pop.admit("br", "", 0.0) == Refusal(Reason.FULL)
+        pop.closed(ticket)
+        assert admit(pop, "br").backend.id == "a"
+
+    def test_scopes_keep_apps_apart(self) -> None:
+        pop = admission()
+        pop.publish([backend("a", app="web"), backend("b", app="db")], ["web", "db", ""])
+        assert admit(pop, "br", scope="web").backend.id == "a"
+        assert admit(pop, "br", scope="db").backend.id == "b"
+        assert admit(pop, "br", scope="").backend.id in {"a", "b"}
+        assert pop.admit("br", "none", 0.0) == Refusal(Reason.NO_BACKEND)
+
+    def test_one_backend_in_two_scopes_has_one_limit(self) -> None:
+        pop = admission()
+        pop.publish([backend("a", app="web", hard_limit=1)], ["web", ""])
+        ticket = admit(pop, "br", scope="web")
+        assert pop.admit("br", "", 0.0) == Refusal(Reason.FULL)
+        pop.closed(ticket)
+        assert admit(pop, "br", scope="").backend.id == "a"
+
+
+BACKENDS = st.lists(
+    st.builds(
+        Backend,
+        id=st.sampled_from("abcdefgh"),
+        app=st.sampled_from(["web", "db"]),
+        region=st.sampled_from(["sa", "us", "eu"]),
+        wg_ip=st.just("10.0.0.1"),
+        port=st.just(80),
+        healthy=st.booleans() | st.just(True),
+        weight=st.integers(0, 3),
+        soft_limit=st.integers(0, 3),
+        hard_limit=st.integers(0, 3),
+        deleted=st.just(False) | st.booleans(),
+        country=st.none() | st.sampled_from(["BR", "AR", "US"]),
+    ),
+    max_size=8,
+    unique_by=lambda each: each.id,
+)
+
+
+class Books(RuleBasedStateMachine):
+    """Random clients, failures and tables: the choice is always right and the books balance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pop = Admission(
+            AdmissionSettings(region="us", max_attempts=2),
+            AffinitySettings(ttl_secs=20, max_bindings=3),
+            EjectionSettings(first_secs=3, longest_secs=9),
+            locate,
+        )
+        self.scopes = ("", "web", "db")
+        self.tickets: list[Ticket] = []
+        self.rows: dict[str, Backend] = {}
+        self.now = 0.0
+
+    @rule(backends=BACKENDS)
+    def publish(self, backends: list[Backend]) -> None:
+        self.pop.publish(backends, self.scopes)
+        self.rows = {each.id: each for each in backends}
+
+    @rule(secs=st.floats(0, 5))
+    def wait(self, secs: float) -> None:
+        self.now += secs
+        self.pop.tick(self.now)
+
+    @rule(client=st.sampled_from(sorted(ORIGINS)), scope=st.sampled_from(["", "web", "db"]))
+    def admit(self, client: str, scope: str) -> None:
+        told = explain(self.pop, client, scope, self.now)
+        before = self.pop.load.active()
+        answer = self.pop.admit(client, scope, self.now)
+        if isinstance(answer, Refusal):
+            assert (told.backend, told.how) == (None, answer.reason)
+            assert self.pop.load.active() == before
+            assert not any(each.excluded is None for each in told.candidates)
+            return
+        assert (told.backend, told.how) == (answer.backend.id, answer.how)
+        self.tickets.append(answer)
+        row = self.rows[answer.backend.id]
+        assert row.healthy
+        assert not row.deleted
+        assert scope in ("", row.app)
+        if answer.how in (How.SCORED, How.SPILLED):
+            self.was_lowest(client, scope, answer, before)
+
+    def was_lowest(self, client: str, scope: str, ticket: Ticket, before: dict[str, int]) -> None:
+        """Compare with the documented formula over all rows."""
+
+        def score(row: Backend) -> float:
+            distance = scoring.region_score(row.region, row.country, locate(client), "us")
+            load = before.get(row.id, 0) / max(row.soft_limit, 1) / row.weight
+            return distance * 100 + load
+
+        lives = self.pop.load
+        eligible = [
+            row
+            for row in self.rows.values()
+            if row.healthy
+            and not row.deleted
+            and row.weight
+            and scope in ("", row.app)
+            and before.get(row.id, 0) < (row.hard_limit or 1 << 30)
+            and (row.id == ticket.backend.id or lives.of(row.id).passed_over_until <= self.now)
+        ]
+        lowest = min(map(score, eligible))
+        assert score(self.rows[ticket.backend.id]) == pytest.approx(lowest)
+
+    @precondition(lambda self: self.tickets)
+    @rule(data=st.data(), at_fault=st.booleans())
+    def fail(self, data: st.DataObject, at_fault: bool) -> None:
+        ticket = self.tickets.pop(data.draw(st.integers(0, len(self.tickets) - 1)))
+        failed = ticket.backend.id
+        answer = self.pop.failed(ticket, self.now, at_fault=at_fault)
+        if isinstance(answer, Ticket):
+            assert answer.backend.id not in answer.tried
+            assert failed in answer.tried
+            self.tickets.append(answer)
+
+    @precondition(lambda self: self.tickets)
+    @rule(data=st.data())
+    def dialed(self, data: st.DataObject) -> None:
+        self.pop.dialed(data.draw(st.sampled_from(self.tickets)))
+
+    @precondition(lambda self: self.tickets)
+    @rule(data=st.data())
+    def close(self, data: st.DataObject) -> None:
+        self.pop.closed(self.tickets.pop(data.draw(st.integers(0, len(self.tickets) - 1))))
+
+    @invariant()
+    def books_balance(self) -> None:
+        held: dict[str, int] = {}
+        for ticket in self.tickets:
+            held[ticket.backend.id] = held.get(ticket.backend.id, 0) + 1
+        assert self.pop.load.active() == held
+
+    def teardown(self) -> None:
+        for ticket in self.tickets:
+            self.pop.closed(ticket)
+        assert self.pop.load.active() == {}
+
+
+TestBooks = Books.TestCase
+TestBooks.settings = hypothesis_settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -1,0 +1,248 @@
+"""The feed publishes what the database says and keeps the last good table through its faults."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.store.editing import DOCUMENTED_TABLE, documented, execute, locked, release
+
+from edgeproxy.errors import StoreError
+from edgeproxy.metrics import Metrics
+from edgeproxy.store.feed import Feed
+from edgeproxy.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from edgeproxy.core.model import Backend
+
+BAD_ROW = "INSERT INTO backends VALUES ('bad', 'a', 'sa', '10.0.0.1', {}, 1, 1, 1, 1, 0);"
+
+
+class Events(logging.Handler):
+    """Collects events as (name, fields) until they are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._collected: list[tuple[str, dict[str, object]]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._collected.append((record.getMessage(), record.__dict__["fields"]))
+
+    def take(self) -> list[tuple[str, dict[str, object]]]:
+        collected, self._collected = self._collected, []
+        return collected
+
+    def names(self) -> list[str]:
+        return [name for name, _ in self.take()]
+
+
+class Proxy:
+    """What a proxy has of its database: a feed and the tables that it published."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.store = SqliteStore(path)
+        self.metrics = Metrics()
+        self.tables: list[tuple[Backend, ...]] = []
+        self.feed = Feed(self.store, self.tables.append, self.metrics)
+
+    def ids(self) -> list[str]:
+        return [backend.id for backend in self.tables[-1]]
+
+
+@pytest.fixture
+def events() -> Iterator[Events]:
+    logger = logging.getLogger("edgeproxy")
+    handler, level = Events(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield handler
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return documented(tmp_path / "routing.db")
+
+
+@pytest.fixture
+def proxy(path: Path, events: Events) -> Iterator[Proxy]:
+    """A proxy that has published the documented rows, with no events waiting."""
+    proxy = Proxy(path)
+    proxy.feed.first()
+    assert events.take() == [("table_published", {"backends": 3, "skipped": 0})]
+    yield proxy
+    proxy.store.close()
+
+
+def test_the_first_table_is_published_at_once(proxy: Proxy) -> None:
+    assert proxy.ids() == ["sa-node-1", "us-node-1", "eu-node-1"]
+
+
+def test_a_poll_publishes_only_what_is_different(proxy: Proxy, path: Path, events: Events) -> None:
+    assert not proxy.feed.poll()
+    execute(path, "UPDATE backends SET weight = weight; CREATE TABLE notes (text TEXT)")
+    assert not proxy.feed.poll()
+    assert len(proxy.tables) == 1
+    assert events.take() == []
+    execute(path, "UPDATE backends SET weight = 9 WHERE id = 'sa-node-1'")
+    assert proxy.feed.poll()
+    assert proxy.tables[1][0].weight == 9
+    assert events.take() == [("table_published", {"backends": 3, "skipped": 0})]
+
+
+def test_a_faulty_row_is_reported_once_per_fault(proxy: Proxy, path: Path, events: Events) -> None:
+    execute(path, BAD_ROW.format(70000))
+    assert not proxy.feed.poll()
+    reason = "port 70000 is not allowed: 1 to 65535"
+    assert events.take() == [("row_skipped", {"id": "bad", "reason": reason})]
+    execute(path, "UPDATE backends SET weight = 9 WHERE id = 'sa-node-1'")
+    assert proxy.feed.poll()
+    assert events.take() == [("table_published", {"backends": 3, "skipped": 1})]
+    execute(path, "UPDATE backends SET port = NULL WHERE id = 'bad'")
+    proxy.feed.poll()
+    assert events.names() == ["row_skipped"]
+    execute(path, "UPDATE backends SET port = 80 WHERE id = 'bad'")
+    assert proxy.feed.poll()
+    execute(path, "UPDATE backends SET port = NULL WHERE id = 'bad'")
+    assert proxy.feed.poll()
+    assert events.names() == ["table_published", "row_skipped", "table_published"]
+    assert proxy.metrics.rows_skipped == 3
+
+
+def test_a_deleted_database_keeps_the_table_is_not_made_anew_and_recovers(
+    proxy: Proxy, path: Path, events: Events
+) -> None:
+    path.unlink()
+    assert [proxy.feed.poll() for _ in range(3)] == [False] * 3
+    assert not path.exists()
+    assert events.take() == [
+        (
+            "database_unreadable",
+            {"path": path, "reason": f"does not exist: run `edgeproxy db init --db {path}`"},
+        )
+    ]
+    assert proxy.metrics.reload_errors == 3
+    documented(path)
+    assert not proxy.feed.poll()  # the same rows
+    assert events.take() == [("database_recovered", {"path": path})]
+    assert len(proxy.tables) == 1
+    path.unlink()
+    proxy.feed.poll()
+    assert events.names() == ["database_unreadable"]  # a new episode
+
+
+def test_a_locked_database_keeps_the_table_and_recovers_by_itself(
+    proxy: Proxy, path: Path, events: Events
+) -> None:
+    with locked(path) as process:
+        assert not proxy.feed.poll()
+        assert events.names() == ["database_unreadable"]
+        assert not proxy.feed.poll()
+        release(process)
+    assert not proxy.feed.poll()
+    assert events.names() == ["database_recovered"]
+    assert proxy.metrics.reload_errors == 2
+    execute(path, "DELETE FROM backends WHERE id = 'sa-node-1'")
+    assert proxy.feed.poll()
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 1000])
+def test_a_spoiled_file_keeps_the_table_until_it_is_restored(
+    proxy: Proxy, path: Path, events: Events, tmp_path: Path, content: bytes
+) -> None:
+    shutil.copy(path, tmp_path / "copy.db")
+    path.write_bytes(content)
+    assert [proxy.feed.poll() for _ in range(3)] == [False] * 3
+    assert events.names() == ["database_unreadable"]
+    execute(tmp_path / "copy.db", "DELETE FROM backends WHERE id = 'us-node-1'")
+    (tmp_path / "copy.db").replace(path)
+    assert proxy.feed.poll()
+    assert events.names() == ["database_recovered", "table_published"]
+    assert proxy.ids() == ["sa-node-1", "eu-node-1"]
+
+
+def test_each_reason_is_reported_once_in_an_episode(
+    proxy: Proxy, path: Path, events: Events
+) -> None:
+    for _ in range(2):
+        path.unlink()
+        proxy.feed.poll()
+        path.write_bytes(b"garbage" * 1000)
+        proxy.feed.poll()
+    assert events.names() == ["database_unreadable"] * 2
+
+
+def test_deleting_all_rows_is_what_the_operator_wrote_and_worth_a_warning(
+    proxy: Proxy, path: Path, events: Events
+) -> None:
+    execute(path, "DELETE FROM backends")
+    assert proxy.feed.poll()
+    assert proxy.ids() == []
+    assert events.take() == [
+        ("table_lost_all_backends", {"path": path, "before": 3}),
+        ("table_published", {"backends": 0, "skipped": 0}),
+    ]
+
+
+@pytest.mark.parametrize("script", ["", "CREATE TABLE notes (text TEXT)"])
+def test_a_start_without_the_table_is_a_start_with_no_backends(
+    tmp_path: Path, events: Events, script: str
+) -> None:
+    path = tmp_path / "other.db"
+    path.write_bytes(b"")
+    execute(path, script)
+    proxy = Proxy(path)
+    proxy.feed.first()
+    assert proxy.tables == [()]
+    (name, fields), (published, _) = events.take()
+    assert (name, published) == ("database_without_table", "table_published")
+    assert "edgeproxy db init --force" in str(fields["reason"])
+    assert [proxy.feed.poll() for _ in range(2)] == [False, False]
+    assert events.take() == []
+    execute(path, DOCUMENTED_TABLE)
+    proxy.feed.poll()
+    assert events.names() == ["database_recovered"]
+    execute(path, "INSERT INTO backends VALUES ('a', 'a', 'sa', '10.0.0.1', 80, 1, 1, 1, 1, 0)")
+    assert proxy.feed.poll()
+    assert proxy.ids() == ["a"]
+    proxy.store.close()
+
+
+def test_a_start_without_a_usable_database_fails_and_publishes_nothing(tmp_path: Path) -> None:
+    proxy = Proxy(tmp_path / "missing.db")
+    with pytest.raises(StoreError, match="does not exist"):
+        proxy.feed.first()
+    proxy.path.write_bytes(b"garbage" * 1000)
+    with pytest.raises(StoreError, match="is damaged or not an SQLite database"):
+        proxy.feed.first()
+    assert proxy.tables == []
+
+
+def test_a_start_waits_for_a_locked_database(path: Path) -> None:
+    proxy = Proxy(path)
+    with locked(path) as process:
+        with pytest.raises(StoreError, match="is locked by another program"):
+            proxy.feed.first(wait_secs=0.1)
+        timer = threading.Timer(0.3, release, [process])
+        timer.start()
+        proxy.feed.first()
+        timer.join()
+    assert len(proxy.tables) == 1
+    proxy.store.close()
+
+
+def test_rows_skipped_at_the_start_are_reported(path: Path, events: Events) -> None:
+    execute(path, BAD_ROW.format("NULL"))
+    proxy = Proxy(path)
+    proxy.feed.first()
+    assert events.names() == ["row_skipped", "table_published"]
+    assert proxy.metrics.rows_skipped == 1
+    proxy.store.close()

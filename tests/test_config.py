@@ -1,0 +1,155 @@
+"""Every setting from environment and file, and what is said about bad ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from edgeproxy import config
+from edgeproxy.config import SETTINGS, Config
+from edgeproxy.errors import ConfigError
+
+README = Path(__file__).parent.parent / "README.md"
+
+DOCUMENTED = {
+    "EDGEPROXY_LISTEN_ADDR": "0.0.0.0:8080",
+    "EDGEPROXY_DB_PATH": "routing.db",
+    "EDGEPROXY_REGION": "sa",
+    "EDGEPROXY_DB_RELOAD_SECS": "5",
+    "EDGEPROXY_BINDING_TTL_SECS": "600",
+    "EDGEPROXY_BINDING_GC_INTERVAL_SECS": "60",
+    "EDGEPROXY_GEOIP_PATH": "",
+    "EDGEPROXY_SHUTDOWN_TIMEOUT_SECS": "30",
+    "DEBUG": "false",
+}
+
+
+def complaint(environ: dict[str, str]) -> str:
+    """Return what is said about this environment."""
+    with pytest.raises(ConfigError) as error:
+        config.load(environ)
+    return str(error.value)
+
+
+def test_the_documented_defaults() -> None:
+    defaults = {each.variable: config.shown(config.default_of(each)) for each in SETTINGS}
+    assert {name: defaults[name] for name in DOCUMENTED} == DOCUMENTED
+
+
+def test_nothing_set_gives_the_defaults_of_the_parts() -> None:
+    loaded = config.load({})
+    assert loaded.config == Config()
+    assert {each.source for each in loaded.effective} == {"default"}
+
+
+def test_every_variable_place_and_target_is_there_once() -> None:
+    for name in ("variable", "place", "target"):
+        values = [getattr(each, name) for each in SETTINGS]
+        assert len(set(values)) == len(values)
+
+
+def test_every_field_of_every_part_can_be_set_or_is_known_not_to() -> None:
+    fixed = {"ejection.longest_secs"}
+    fields = {
+        f"{part.name}.{field.name}"
+        for part in dataclasses.fields(Config)
+        for field in dataclasses.fields(getattr(Config(), part.name))
+    }
+    assert fields - {each.target for each in SETTINGS} == fixed
+
+
+def test_environment_wins_over_file_and_file_over_default(tmp_path: Path) -> None:
+    file = tmp_path / "edgeproxy.toml"
+    file.write_text('[proxy]\nregion = "eu"\napp = "web"\n[database]\nreload_secs = 2\n')
+    loaded = config.load({"EDGEPROXY_CONFIG": str(file), "EDGEPROXY_REGION": "us"})
+    assert loaded.config.admission.region == "us"
+    assert loaded.config.admission.app == "web"
+    assert loaded.config.database.reload_secs == 2
+    sources = {each.setting.variable: each.source for each in loaded.effective}
+    assert sources["EDGEPROXY_REGION"] == "environment"
+    assert sources["EDGEPROXY_APP"] == str(file)
+    assert sources["DEBUG"] == "default"
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    assert config.load({"EDGEPROXY_GEOIP_PATH": ""}).config.geo.database is None
+
+
+def test_all_bad_values_are_listed_at_once() -> None:
+    said = complaint(
+        {
+            "EDGEPROXY_DB_RELOAD_SECS": "abc",
+            "EDGEPROXY_BINDING_TTL_SECS": "-1",
+            "EDGEPROXY_LISTEN_ADDR": "nonsense",
+            "EDGEPROXY_REGION": "us",
+        }
+    )
+    assert "EDGEPROXY_DB_RELOAD_SECS='abc': allowed is a number of seconds" in said
+    assert "EDGEPROXY_BINDING_TTL_SECS='-1'" in said
+    assert "EDGEPROXY_LISTEN_ADDR='nonsense': allowed is ADDRESS:PORT" in said
+    assert "EDGEPROXY_REGION" not in said
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("EDGEPROXY_DB_RELOAD_SECS", "0"),
+        ("EDGEPROXY_DB_RELOAD_SECS", "nan"),
+        ("EDGEPROXY_BINDING_TTL_SECS", "inf"),
+        ("EDGEPROXY_CONNECT_ATTEMPTS", "0"),
+        ("EDGEPROXY_CONNECT_ATTEMPTS", "2.5"),
+        ("EDGEPROXY_REGION", "South America"),
+        ("EDGEPROXY_ENGINE", "rust"),
+        ("EDGEPROXY_LOG_FORMAT", "xml"),
+        ("EDGEPROXY_LISTEN_ADDR", "8080"),
+        ("EDGEPROXY_LISTEN_ADDR", "0.0.0.0:70000"),
+        ("EDGEPROXY_LISTEN_ADDR", "::1:8080"),
+        ("EDGEPROXY_LISTEN_ADDR", "[127.0.0.1]:80"),
+        ("DEBUG", "maybe"),
+    ],
+)
+def test_bad_values_are_refused_with_what_is_allowed(variable: str, text: str) -> None:
+    assert f"{variable}={text!r}: allowed" in complaint({variable: text})
+
+
+@pytest.mark.parametrize("text", ["true", "1", "yes", "on", "TRUE", "On"])
+def test_booleans_in_any_form(text: str) -> None:
+    assert config.load({"DEBUG": text}).config.log.debug is True
+
+
+def test_an_unknown_variable_is_a_warning_with_the_nearest_name() -> None:
+    (warning,) = config.load({"EDGEPROXY_REGON": "us"}).warnings
+    assert "EDGEPROXY_REGON" in warning
+    assert "did you mean EDGEPROXY_REGION?" in warning
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[proxy]\nregoin = 'eu'", "proxy.regoin is not a setting; did you mean proxy.region?"),
+        ("[proxy]\nregion = ['eu']", "proxy.region takes one value"),
+        ("[proxy]\nregion = 'EU!'", "proxy.region = 'EU!': allowed"),
+        ("[database]\nreload_secs = -1", "database.reload_secs = '-1': allowed"),
+        ("region = 'eu'", "region is not a setting"),
+        ("[proxy", "is not valid TOML"),
+    ],
+)
+def test_a_bad_file_is_refused(tmp_path: Path, content: str, said: str) -> None:
+    file = tmp_path / "edgeproxy.toml"
+    file.write_text(content)
+    assert said in complaint({"EDGEPROXY_CONFIG": str(file)})
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    said = complaint({"EDGEPROXY_CONFIG": str(tmp_path / "none.toml")})
+    assert "cannot be read: No such file" in said
+
+
+def test_the_readme_lists_exactly_the_variables_with_their_defaults() -> None:
+    row = re.compile(r"^\| `([A-Z_]+)` \| (?:`([^`]*)`|unset) \|", re.MULTILINE)
+    rows = row.findall(README.read_text(encoding="utf-8"))
+    expected = {each.variable: config.shown(config.default_of(each)) for each in SETTINGS}
+    assert dict(rows) == {**expected, config.FILE_VARIABLE: ""}

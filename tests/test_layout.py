@@ -1,0 +1,94 @@
+"""The layout: imports go one way, tests mirror the source, files can be read in one sitting."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "edgeproxy"
+TESTS = Path(__file__).parent
+
+LAYERS = (
+    {"errors", "version"},
+    {"core"},
+    {"wire"},
+    {"log", "metrics", "value"},
+    {"engine", "store", "control", "cluster", "mesh"},
+    {"config"},
+    {"app"},
+    {"cli", "demo", "__init__", "__main__"},
+)
+"""From the innermost to the outermost; each may import what is further in."""
+
+SHELLS = LAYERS[4]
+IMPURE = {"asyncio", "logging", "os", "random", "socket", "sqlite3", "ssl", "time"}
+MOST_LINES = 400
+MAY_BE_LONGER = {"engine/portable.py"}
+"""One loop that would not become clearer in pieces."""
+
+MODULES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
+
+
+def imported(module: str) -> set[str]:
+    """Return the full names of everything a module imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse((SOURCE / module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def own_parts(module: str) -> set[str]:
+    """Return the parts of edgeproxy that a module imports."""
+    return {name.split(".")[1] for name in imported(module) if name.startswith("edgeproxy.")}
+
+
+def part(module: str) -> str:
+    """Return the part of edgeproxy that a module belongs to."""
+    return Path(module).parts[0].removesuffix(".py")
+
+
+def layer(name: str) -> int:
+    """Return how far out a part is."""
+    (found,) = [number for number, names in enumerate(LAYERS) if name in names]
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_inwards(module: str) -> None:
+    own = part(module)
+    for name in own_parts(module) - {own}:
+        assert layer(name) <= layer(own), f"{module} imports edgeproxy.{name}"
+        assert not ({own, name} <= SHELLS), f"{module} and edgeproxy.{name} meet in app.py"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if part(name) in {"core", "wire"}])
+def test_core_touches_nothing_of_the_world(module: str) -> None:
+    roots = {name.split(".")[0] for name in imported(module)}
+    assert not roots & IMPURE
+    assert own_parts(module) <= {"core", "wire", "errors"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_files_can_be_read_in_one_sitting(module: str) -> None:
+    lines = len((SOURCE / module).read_text(encoding="utf-8").splitlines())
+    assert lines <= MOST_LINES or module in MAY_BE_LONGER
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_says_what_it_is(module: str) -> None:
+    assert ast.get_docstring(ast.parse((SOURCE / module).read_text(encoding="utf-8")))
+
+
+def test_tests_mirror_the_source() -> None:
+    orphans = [
+        path.relative_to(TESTS).as_posix()
+        for folder in ("core", "engine", "store", "control", "cli")
+        for path in (TESTS / folder).glob("test_*.py")
+        if not (SOURCE / folder / path.name.removeprefix("test_")).exists()
+    ]
+    assert not orphans

@@ -1,0 +1,94 @@
+"""Events are one line each, and nobody waits for who reads them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from edgeproxy import log
+from edgeproxy.log import EventLog, LogSettings, Throttle
+
+events = EventLog("test")
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    """Give a stream and stop logging afterwards."""
+    yield io.StringIO()
+    log.stop()
+
+
+def test_a_text_line_starts_with_the_event(stream: io.StringIO) -> None:
+    log.start(LogSettings(), stream)
+    events.info("ready", listen="127.0.0.1:1", note="two words")
+    log.stop()
+    assert stream.getvalue().startswith(
+        'ready listen=127.0.0.1:1 note="two words" level=info time='
+    )
+    assert stream.getvalue().count("\n") == 1
+
+
+def test_json_is_one_object_a_line(stream: io.StringIO) -> None:
+    log.start(LogSettings(format="json"), stream)
+    events.warning("odd", text='a "quote"\n', count=3)
+    log.stop()
+    event = json.loads(stream.getvalue())
+    assert (event["event"], event["text"], event["count"]) == ("odd", 'a "quote"\n', 3)
+    assert event["level"] == "warning"
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\rb", "\x1b[31m", "\u2028", "tab\there", ""])
+def test_hostile_values_stay_on_their_line(stream: io.StringIO, text: str) -> None:
+    log.start(LogSettings(), stream)
+    events.info("odd", text=text)
+    log.stop()
+    assert len(stream.getvalue().splitlines()) == 1
+    assert stream.getvalue().rstrip("\n").isprintable()
+
+
+def test_debug_lines_only_when_asked_for(stream: io.StringIO) -> None:
+    log.start(LogSettings(), stream)
+    events.debug("detail")
+    log.start(LogSettings(debug=True), stream)
+    events.debug("detail")
+    log.stop()
+    assert stream.getvalue().count("detail") == 1
+
+
+def test_a_bug_is_one_line_with_its_traceback(stream: io.StringIO) -> None:
+    log.start(LogSettings(), stream)
+    try:
+        raise ValueError("why")
+    except ValueError:
+        events.bug("failed", client="x")
+    log.stop()
+    assert stream.getvalue().count("\n") == 1
+    assert "ValueError: why" in stream.getvalue()
+
+
+def test_nobody_waits_for_a_reader_that_never_reads() -> None:
+    read, write = os.pipe()
+    with os.fdopen(read, "rb", buffering=0) as reader, os.fdopen(write, "w") as writer:
+        log.start(LogSettings(), writer)
+        for number in range(log.BACKLOG + 5_000):
+            events.info("flood", number=number, padding="x" * 100)
+        seen = b""
+        while b"log_lines_dropped" not in seen:
+            seen = seen[-50:] + reader.read(1 << 16)
+        log.stop()
+
+
+def test_a_throttle_counts_what_it_holds_back() -> None:
+    throttle = Throttle(10.0)
+    assert [throttle.admit(now) for now in (0.0, 1.0, 9.9, 10.0, 11.0, 20.0)] == [
+        0,
+        None,
+        None,
+        2,
+        None,
+        1,
+    ]
