@@ -1,0 +1,125 @@
+"""What a decision costs: the whole pipeline, for new and bound clients, few and many backends.
+
+    ./task bench-decide            # a table of medians
+    ./task bench-decide -- --json  # the same as JSON
+
+Rounds over the variants alternate, so that drift of the machine hits all alike. Quoted are
+medians over the rounds, in microseconds, and the ratio to 10 backends in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+from edgeproxy.core.admission import Admission, AdmissionSettings, Ticket
+from edgeproxy.core.affinity import AffinitySettings
+from edgeproxy.core.ejection import EjectionSettings
+from edgeproxy.core.model import Backend, Origin
+
+REGIONS = {"sa": ("BR", "AR"), "us": ("US", "CA"), "eu": ("DE", "FR"), "ap": ("JP", "AU")}
+CLIENTS = 1000
+HELD = 100
+"""Connections open at any time."""
+
+
+@dataclass
+class Variant:
+    """One case: so many backends, clients that are new or bound."""
+
+    backends: int
+    bound: bool
+    decide_us: list[float] = field(default_factory=list)
+    connection_us: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        places = [(region, country) for region, pair in REGIONS.items() for country in pair]
+        origins = {
+            f"10.0.{n >> 8}.{n & 255}": Origin("", places[n % 8][1], places[n % 8][0])
+            for n in range(CLIENTS)
+        }
+        self.clients = list(origins)
+        self.admission = Admission(
+            AdmissionSettings(region="sa"),
+            AffinitySettings(ttl_secs=1e9 if self.bound else 0),
+            EjectionSettings(),
+            origins.__getitem__,
+        )
+        self.admission.publish(
+            [
+                Backend(f"node-{n}", "myapp", places[n % 8][0], "10.0.0.1", 80, weight=1 + n % 3)
+                for n in range(self.backends)
+            ]
+        )
+        self.held: deque[Ticket] = deque()
+
+    def measure(self, calls: int) -> None:
+        """Take one sample of `decide` alone and one of a whole connection's decisions."""
+        clients = (self.clients * (calls // CLIENTS + 1))[:calls]
+        decide = self.admission.decide
+        begun = time.perf_counter()
+        for client in clients:
+            decide(client, "", 1.0)
+        self.decide_us.append((time.perf_counter() - begun) / calls * 1e6)
+        begun = time.perf_counter()
+        for client in clients:
+            self._connect(client)
+        self.connection_us.append((time.perf_counter() - begun) / calls * 1e6)
+
+    def _connect(self, client: str) -> None:
+        """Admit a client, and let the one that came `HELD` clients ago leave."""
+        ticket = self.admission.admit(client, "", 1.0)
+        assert isinstance(ticket, Ticket)
+        self.held.append(ticket)
+        if len(self.held) > HELD:
+            self.admission.closed(self.held.popleft())
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--calls", type=int, default=20_000)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    variants = [Variant(n, bound) for bound in (False, True) for n in (10, 1000, 10_000)]
+    gc.collect()
+    gc.freeze()
+    for _ in range(arguments.rounds):
+        for variant in variants:
+            variant.measure(arguments.calls)
+    rows = []
+    for variant in variants:
+        few = next(each for each in variants if each.bound == variant.bound)
+        decide, whole = map(statistics.median, (variant.decide_us, variant.connection_us))
+        rows.append(
+            {
+                "client": "bound" if variant.bound else "new",
+                "backends": variant.backends,
+                "decide_us": round(decide, 2),
+                "decide_ratio": round(decide / statistics.median(few.decide_us), 2),
+                "connection_us": round(whole, 2),
+                "connection_ratio": round(whole / statistics.median(few.connection_us), 2),
+            }
+        )
+    if arguments.json:
+        print(json.dumps(rows, indent=2))
+        return
+    print("decide: one decision. connection: admit, reserve, bind, release. Medians.\n")
+    print(
+        f"{'client':8}{'backends':>9}{'decide us':>11}{'ratio':>7}{'connection us':>15}{'ratio':>7}"
+    )
+    for row in rows:
+        print(
+            f"{row['client']:8}{row['backends']:>9}{row['decide_us']:>11}"
+            f"{row['decide_ratio']:>7}{row['connection_us']:>15}{row['connection_ratio']:>7}"
+        )
+
+
+if __name__ == "__main__":
+    main()

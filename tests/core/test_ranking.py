@@ -1,0 +1,140 @@
+"""A ranking always gives the least loaded eligible candidate, ties by turn."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeproxy.core import ranking
+from edgeproxy.core.load import Live
+from edgeproxy.core.model import Backend
+from edgeproxy.core.ranking import Candidate, Ranking
+
+
+def candidate(backend_id: str, weight: int = 1, soft: int = 10, hard: int = 0) -> Candidate:
+    """Return an idle candidate."""
+    backend = Backend(
+        backend_id, "myapp", "sa", "10.0.0.1", 80, weight=weight, soft_limit=soft, hard_limit=hard
+    )
+    return Candidate(backend, Live(backend_id), sequence=ord(backend_id))
+
+
+def chosen(of: Ranking, now: float = 0.0, tried: tuple[str, ...] = ()) -> str | None:
+    """Return the id of the candidate to choose."""
+    entry = of.best(now, tried)
+    return entry[3].backend.id if entry else None
+
+
+def set_active(of: Candidate, active: int) -> None:
+    """Change a candidate's load."""
+    of.live.active = active
+    of.place()
+
+
+def test_a_full_candidate_comes_back_when_a_slot_is_released() -> None:
+    only = candidate("a", hard=1)
+    ranked = Ranking([only])
+    set_active(only, 1)
+    assert chosen(ranked) is None
+    set_active(only, 0)
+    assert chosen(ranked) == "a"
+
+
+def test_one_passed_over_comes_back_by_itself() -> None:
+    first, second = candidate("a"), candidate("b")
+    ranked = Ranking([first, second])
+    first.live.passed_over_until = 5.0
+    assert chosen(ranked, now=1.0) == "b"
+    set_active(second, 5)
+    assert chosen(ranked, now=4.9) == "b"
+    assert chosen(ranked, now=5.0) == "a"
+
+
+def test_one_that_was_tried_is_skipped_for_that_client_only() -> None:
+    other = candidate("b")
+    ranked = Ranking([candidate("a"), other])
+    assert chosen(ranked, tried=("a",)) == "b"
+    assert chosen(ranked, tried=("a", "b")) is None
+    set_active(other, 1)
+    assert chosen(ranked) == "a"
+
+
+def test_the_last_resort_are_those_passed_over_and_not_full() -> None:
+    first, second = candidate("a"), candidate("b", hard=1)
+    ranked = Ranking([first, second])
+    first.live.passed_over_until = second.live.passed_over_until = 9.0
+    assert chosen(ranked) is None
+    assert {each.backend.id for each in ranked.last_resort(())} == {"a", "b"}
+    assert {each.backend.id for each in ranked.last_resort(("a",))} == {"b"}
+    set_active(second, 1)
+    assert {each.backend.id for each in ranked.last_resort(())} == {"a"}
+
+
+def test_every_exclusion_has_its_reason() -> None:
+    fine = candidate("a", hard=2)
+    assert fine.exclusion(0.0) is None
+    set_active(fine, 2)
+    assert fine.exclusion(0.0) == ranking.FULL
+    set_active(fine, 0)
+    fine.live.passed_over_until = 1.0
+    assert fine.exclusion(0.0) == ranking.PASSED_OVER
+    assert candidate("a", weight=0).exclusion(0.0) == ranking.NO_WEIGHT
+    for healthy, deleted, reason in ((False, False, "unhealthy"), (True, True, "deleted")):
+        row = Backend("a", "m", "sa", "10.0.0.1", 80, healthy=healthy, deleted=deleted)
+        assert Candidate(row, Live("a")).exclusion(0.0) == reason
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 12), st.integers(0, 3)), min_size=1, max_size=12),
+    st.lists(
+        st.tuples(st.integers(0, 11), st.integers(0, 4), st.floats(0, 9), st.booleans()),
+        max_size=200,
+    ),
+)
+def test_the_choice_is_the_minimum_whatever_happened_before(
+    members: list[tuple[int, int]], changes: list[tuple[int, int, float, bool]]
+) -> None:
+    candidates = [
+        candidate(chr(97 + n), weight, soft=3, hard=hard)
+        for n, (weight, hard) in enumerate(members)
+    ]
+    ranked = Ranking(candidates)
+    now = 0.0
+    for index, active, until, look in changes:
+        changed = candidates[index % len(candidates)]
+        changed.live.passed_over_until = until
+        set_active(changed, active)
+        now += 0.1
+        if look:
+            eligible = [each for each in candidates if each.exclusion(now) is None]
+            entry = ranked.best(now, ())
+            if not eligible:
+                assert entry is None
+                continue
+            assert entry is not None
+            assert entry[0] == min(each.live.active / each.capacity for each in eligible)
+            entry[3].take_turn(ranked)
+            entry[3].place()
+
+
+def test_turns_keep_shares_exact_while_nobody_holds_anything() -> None:
+    candidates = [candidate("a", 5), candidate("b", 3), candidate("c", 2)]
+    ranked = Ranking(candidates)
+    counts = dict.fromkeys("abc", 0)
+    for _ in range(1000):
+        entry = ranked.best(0.0, ())
+        assert entry is not None
+        entry[3].take_turn(ranked)
+        entry[3].place()
+        counts[entry[3].backend.id] += 1
+    assert counts == {"a": 500, "b": 300, "c": 200}
+
+
+def test_entries_that_nobody_looks_at_do_not_pile_up() -> None:
+    candidates = [candidate("a"), candidate("b")]
+    ranked = Ranking(candidates)
+    for number in range(10_000):
+        set_active(candidates[0], number % 2)
+    held = len(ranked._busy) + sum(map(len, ranked._idle.values()))
+    assert held < 500
