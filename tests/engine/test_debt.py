@@ -5,17 +5,21 @@ from __future__ import annotations
 import socket
 import time
 
-from edgeproxy.engine.debt import owing_since
+import pytest
+
+from edgeproxy.engine.debt import owing_since, undelivered_bytes
 
 
 def test_who_has_acknowledged_everything_owes_nothing() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(server.getsockname()) as client:
-            accepted, _ = server.accept()
-            with accepted:
-                client.sendall(b"x")
-                accepted.recv(1)
-                assert owing_since(client, 0.0, time.monotonic()) == 0.0
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        accepted, _ = server.accept()
+        with accepted:
+            client.sendall(b"x")
+            accepted.recv(1)
+            assert owing_since(client, 0.0, time.monotonic()) == 0.0
 
 
 def test_a_dial_without_an_answer_is_owed_since_the_first_look() -> None:
@@ -45,3 +49,20 @@ def test_what_is_no_connection_owes_nothing() -> None:
     left, right = socket.socketpair()
     with left, right:
         assert owing_since(left, 5.0, 9.0) == 0.0
+
+
+def test_undelivered_bytes_are_those_the_peer_has_not_taken() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        accepted, _ = server.accept()
+        with accepted:
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                while True:
+                    client.send(b"x" * 65536)
+            assert undelivered_bytes(client) > 0
+            assert undelivered_bytes(accepted) == 0
+    assert undelivered_bytes(client) == 0

@@ -8,8 +8,11 @@ off the path of the bytes.
 
 from __future__ import annotations
 
+import array
+import fcntl
 import socket
 import struct
+import termios
 
 _TCP_INFO = struct.Struct("=8B13I")
 """The first 60 bytes of `struct tcp_info` in linux/tcp.h; they have never changed."""
@@ -32,3 +35,13 @@ def owing_since(tcp: socket.socket, since: float, now: float) -> float:
         return 0.0
     acknowledged_at = now - fields[_LAST_ACK_RECV_MS] / 1000
     return since if since and acknowledged_at <= since else now
+
+
+def undelivered_bytes(tcp: socket.socket) -> int:
+    """Return how many bytes the kernel holds that the peer has not acknowledged."""
+    count = array.array("i", [0])
+    try:
+        fcntl.ioctl(tcp.fileno(), termios.TIOCOUTQ, count)
+    except (OSError, ValueError):
+        return 0
+    return count[0]

@@ -7,11 +7,9 @@ backend has reset is kept, on its own, until the kernel has delivered everything
 
 from __future__ import annotations
 
-import array
-import fcntl
 import socket
-import termios
 
+from edgeproxy.engine.debt import undelivered_bytes
 from edgeproxy.engine.relay import reset_on_close
 
 PATIENCE_SECS = 10.0
@@ -28,7 +26,7 @@ class Farewells:
 
     def add(self, leaving: socket.socket, now: float) -> bool:
         """Keep this socket until it is empty. Return whether that is necessary."""
-        if not _undelivered_bytes(leaving):
+        if not undelivered_bytes(leaving):
             return False
         self._deadlines[leaving] = now + PATIENCE_SECS
         return True
@@ -36,7 +34,7 @@ class Farewells:
     def look(self, now: float) -> None:
         """Reset those that have delivered everything and those that had their time."""
         for leaving, deadline in list(self._deadlines.items()):
-            if deadline <= now or not _undelivered_bytes(leaving):
+            if deadline <= now or not undelivered_bytes(leaving):
                 del self._deadlines[leaving]
                 reset_on_close(leaving)
                 leaving.close()
@@ -44,13 +42,3 @@ class Farewells:
     def close(self) -> None:
         """Reset all of them now."""
         self.look(float("inf"))
-
-
-def _undelivered_bytes(tcp: socket.socket) -> int:
-    """Return how many bytes the kernel holds that the peer has not acknowledged."""
-    count = array.array("i", [0])
-    try:
-        fcntl.ioctl(tcp.fileno(), termios.TIOCOUTQ, count)
-    except OSError:
-        return 0
-    return count[0]

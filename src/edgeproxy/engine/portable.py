@@ -35,7 +35,7 @@ from edgeproxy.engine.contract import (
     SessionInfo,
     SocketAddress,
 )
-from edgeproxy.engine.debt import owing_since
+from edgeproxy.engine.debt import owing_since, undelivered_bytes
 from edgeproxy.engine.farewell import Farewells
 from edgeproxy.engine.guard import GuardedGate
 from edgeproxy.engine.relay import BUFFER_BYTES, Flow, Relay, Session, reset_on_close
@@ -227,6 +227,7 @@ class PortableEngine:
                 self._finish(session, CloseReason.CLIENT_GONE, reset=True)
             return
         session.active_at = self._now
+        session.settled = False
         if mask & _WRITABLE and flow.reverse.blocked:
             self._relay.pump(flow.reverse)
         if not flow.blocked:
@@ -269,11 +270,16 @@ class PortableEngine:
                 self._finish(session, CloseReason.IDLE)
             elif session.broken_since and now - session.broken_since >= BROKEN_GRACE_SECS:
                 self._finish(session, CloseReason.BACKEND_RESET, reset=True)
-            elif user_secs and now - session.active_at >= pause_secs:
+            elif user_secs and not session.settled and now - session.active_at >= pause_secs:
                 self._look_for_peers(session, user_secs, now)
 
     def _look_for_peers(self, session: Session, user_secs: float, now: float) -> None:
+        session.settled = True
         for flow in (session.upward, session.downward):
+            if not undelivered_bytes(flow.sink):
+                flow.owing_since = 0.0
+                continue
+            session.settled = False
             flow.owing_since = since = owing_since(flow.sink, flow.owing_since, now)
             if since and now - since >= user_secs:
                 self._finish(session, CloseReason.TIMED_OUT, reset=True)

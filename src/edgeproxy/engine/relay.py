@@ -105,6 +105,7 @@ class Session:
         state: `dialing`, `open` or `closed`.
         reset_by: The side that has reset its connection while bytes before the reset are
             still being carried.
+        settled: Everything sent since the last event has been acknowledged.
         broken_since: When a reset of the backend was seen that cannot be carried yet.
     """
 
@@ -118,6 +119,7 @@ class Session:
         "dialed_at",
         "downward",
         "reset_by",
+        "settled",
         "started_at",
         "state",
         "ticket",
@@ -135,6 +137,7 @@ class Session:
         self.started_at = now
         self.active_at = now
         self.state = "dialing"
+        self.settled = False
         self.reset_by: CloseReason | None = None
         self.broken_since = 0.0
         self.upward = Flow(self)
