@@ -78,6 +78,7 @@ class Proxy:
             log.warning("configuration", warning=warning)
         for number in STOP_SIGNALS:
             signal.signal(number, self._signalled)
+        signal.signal(signal.SIGHUP, lambda *_: None)  # everything is about to be read anyway
         log.info("geo", **self._geo.description)
         sys.setswitchinterval(SWITCH_INTERVAL_SECS)
         _raise_descriptor_limit()
@@ -110,7 +111,7 @@ class Proxy:
         self.engine.start()
         log.info(
             "ready",
-            listen=ListenAddress(address[0], address[1]),
+            listen=str(ListenAddress(address[0], address[1])),
             region=self._config.admission.region,
             engine=self.engine.kind,
             backends=self._backends,

@@ -156,7 +156,7 @@ class Writer(logging.Handler):
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
             dropped, self._dropped = self._dropped, 0
             if dropped:
-                lines.append(f"log_lines_dropped count={dropped}")
+                lines.append(self.format(_report_of(dropped)))
             try:
                 self._stream.write("\n".join(lines) + "\n")
                 self._stream.flush()
@@ -169,6 +169,12 @@ class Writer(logging.Handler):
         self._wakeup.set()
         self._thread.join(timeout=1)
         super().close()
+
+
+def _report_of(dropped: int) -> logging.LogRecord:
+    record = logging.LogRecord(ROOT, logging.WARNING, "", 0, "log_lines_dropped", None, None)
+    record.fields = {"count": dropped}
+    return record
 
 
 def start(settings: LogSettings, stream: TextIO | None = None) -> None:

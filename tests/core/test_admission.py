@@ -204,6 +204,12 @@ class TestAffinity:
         assert admit(pop, "br").backend.id == "a"
         assert admit(pop, "ar").backend.id == "b"
 
+    def test_weight_zero_keeps_its_clients_only_up_to_its_limit(self) -> None:
+        pop = admission(backend("a", hard_limit=1), ttl_secs=600)
+        admit(pop, "br")
+        pop.publish([backend("a", weight=0, hard_limit=1), backend("b")])
+        assert admit(pop, "br").backend.id == "b"
+
     def test_a_failed_dial_moves_the_binding(self) -> None:
         pop = admission(*self.BACKENDS, ttl_secs=600)
         ticket = admit(pop, "br")

@@ -208,7 +208,7 @@ class Admission:
         candidate = self.table.candidates.get(backend_id)
         if candidate is None or not self.table.serves(candidate, key[1]):
             return None
-        return candidate if candidate.exclusion(now) in (None, ranking.NO_WEIGHT) else None
+        return candidate if candidate.obstacle(now) is None else None
 
     def _otherwise(
         self, tiers: tuple[Tier, ...], origin: Origin, tried: Collection[str]

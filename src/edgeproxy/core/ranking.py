@@ -78,14 +78,19 @@ class Candidate:
         self.rankings: list[Ranking] = []
         self.entry: Entry | None = None
 
-    def exclusion(self, now: float) -> str | None:
-        """Return why this backend takes no new client now, or None."""
-        if not self.usable or not self.capacity:
-            backend = self.backend
-            return DELETED if backend.deleted else NO_WEIGHT if backend.healthy else UNHEALTHY
+    def obstacle(self, now: float) -> str | None:
+        """Return why this backend takes nobody now, not even a client bound to it, or None."""
+        if not self.usable:
+            return DELETED if self.backend.deleted else UNHEALTHY
         if self.live.active >= self.limit:
             return FULL
         return PASSED_OVER if self.live.passed_over_until > now else None
+
+    def exclusion(self, now: float) -> str | None:
+        """Return why this backend takes no new client now, or None."""
+        if self.usable and not self.capacity:
+            return NO_WEIGHT
+        return self.obstacle(now)
 
     def place(self) -> None:
         """Rank this backend anew after its live state changed."""
