@@ -5,8 +5,6 @@ from __future__ import annotations
 import socket
 import time
 
-import pytest
-
 from edgeproxy.engine.debt import owing_since, undelivered_bytes
 
 
@@ -60,9 +58,11 @@ def test_undelivered_bytes_are_those_the_peer_has_not_taken() -> None:
         with accepted:
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.setblocking(False)
-            with pytest.raises(BlockingIOError):
-                while True:
-                    client.send(b"x" * 65536)
+            try:
+                while client.send(b"x" * 65536):
+                    pass
+            except BlockingIOError:
+                pass
             assert undelivered_bytes(client) > 0
             assert undelivered_bytes(accepted) == 0
     assert undelivered_bytes(client) == 0

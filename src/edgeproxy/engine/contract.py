@@ -163,8 +163,8 @@ class Engine(Protocol):
     def close_sessions(self, wanted: Callable[[Any], bool] | None = None) -> None:
         """Close the sessions whose ticket is `wanted` (all by default), `ABORTED`.
 
-        A side whose bytes have all been handed over sees an ordinary end; one that
-        would miss some sees a reset.
+        A side that has been given everything sees an ordinary end. One that would miss
+        bytes, or whose own bytes nobody has taken, sees a reset.
         """
 
     def call(self, function: Callable[[], object]) -> None:

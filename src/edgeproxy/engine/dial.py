@@ -26,6 +26,11 @@ _FAILURES = {
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 
 
+def failure(code: int) -> DialFailure:
+    """Return what an error number of a dial means."""
+    return _FAILURES.get(code, DialFailure.ERROR)
+
+
 class DialError(Exception):
     """The dial has failed; nothing is left open.
 
@@ -36,7 +41,7 @@ class DialError(Exception):
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
-        self.reason = _FAILURES.get(code, DialFailure.ERROR)
+        self.reason = failure(code)
         self.may_wait = code in _NO_DESCRIPTORS
 
 

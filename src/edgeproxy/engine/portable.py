@@ -80,6 +80,7 @@ class PortableEngine:
         self._epoll = select.epoll()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wakeup, _READABLE)
+        self._lock = threading.Lock()  # of the wake-up descriptor, which others write to
         self._commands: deque[Callable[[], object]] = deque()
         self._acceptor = Acceptor(self._epoll, self._open)
         self._relay = Relay(self._finish)
@@ -107,11 +108,10 @@ class PortableEngine:
 
     def call(self, function: Callable[[], object]) -> None:
         """Run `function` on the gate thread soon."""
-        self._commands.append(function)
-        try:
-            os.eventfd_write(self._wakeup, 1)
-        except OSError:
-            pass  # stopped
+        with self._lock:
+            self._commands.append(function)
+            if self._wakeup >= 0:
+                os.eventfd_write(self._wakeup, 1)
 
     def stop_accepting(self) -> None:
         """Accept what has already connected, then close the listeners. Returns when done."""
@@ -150,16 +150,18 @@ class PortableEngine:
         def close() -> None:
             for session in list(self._sessions):
                 if wanted is None or wanted(session.ticket):
-                    self._abort(session)
+                    self._break_off(session, CloseReason.ABORTED)
 
         self.call(close)
 
     def stop(self) -> None:
         """Close everything, end the thread and wait for it. Idempotent."""
-        self._stopping = True
         if self._thread.ident is None:
-            self._clean_up()
+            if not self._stopping:
+                self._stopping = True
+                self._clean_up()
         else:
+            self._stopping = True
             self.call(lambda: None)
             if self._thread is not threading.current_thread():
                 self._thread.join()
@@ -230,13 +232,19 @@ class PortableEngine:
         session.settled = False
         if mask & _WRITABLE and flow.reverse.blocked:
             self._relay.pump(flow.reverse)
-        if not flow.blocked:
-            self._relay.pump(flow)
+        if not flow.blocked and not flow.done:
+            if mask & ~_WRITABLE:
+                self._relay.pump(flow)
         elif mask & select.EPOLLERR:
-            if flow is session.upward:
-                self._finish(session, CloseReason.CLIENT_RESET, reset=True)
-            elif not session.broken_since:
-                session.broken_since = self._now
+            self._cannot_be_read(flow)
+
+    def _cannot_be_read(self, flow: Flow) -> None:
+        """The peer of a source that is not being read has reset its connection."""
+        session = flow.session
+        if flow.done or flow is session.upward:
+            self._finish(session, session.reset_by or session.side(flow.source), reset=True)
+        elif not session.broken_since:
+            session.broken_since = self._now
 
     def _tick(self) -> None:
         now = self._now
@@ -267,7 +275,7 @@ class PortableEngine:
             if session.state != "open":
                 continue
             if idle_secs and now - session.active_at >= idle_secs:
-                self._finish(session, CloseReason.IDLE)
+                self._break_off(session, CloseReason.IDLE)
             elif session.broken_since and now - session.broken_since >= BROKEN_GRACE_SECS:
                 self._finish(session, CloseReason.BACKEND_RESET, reset=True)
             elif user_secs and not session.settled and now - session.active_at >= pause_secs:
@@ -387,13 +395,13 @@ class PortableEngine:
             pass
         self._ended.append(client)
 
-    def _abort(self, session: Session) -> None:
-        """Close a session on request. A side that would miss bytes is reset."""
+    def _break_off(self, session: Session, reason: CloseReason) -> None:
+        """End a session that has not come to its end. A side that would miss bytes is reset."""
         if session.state == "open":
             for flow in (session.upward, session.downward):
                 if flow.waiting is not None or flow.piped or _has_bytes(flow.source):
                     reset_on_close(flow.sink)
-        self._finish(session, CloseReason.ABORTED)
+        self._finish(session, reason)
 
     def _finish(self, session: Session, reason: CloseReason, reset: bool = False) -> None:
         """End a session: the one place where its ticket is handed back as closed."""
@@ -452,12 +460,14 @@ class PortableEngine:
         self._run_commands()
         self._acceptor.close(self._now, serve_waiting=False)
         for session in list(self._sessions):
-            self._abort(session)
+            self._break_off(session, CloseReason.ABORTED)
         self._farewells.close()
         self._close_ended()
         self._relay.close()
         self._epoll.close()
-        os.close(self._wakeup)
+        with self._lock:
+            os.close(self._wakeup)
+            self._wakeup = -1
 
 
 def _has_bytes(source: socket.socket) -> bool:

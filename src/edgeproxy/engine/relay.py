@@ -239,14 +239,16 @@ class Relay:
                     flow.source.fileno(), flow.pipe.write_fd, PIPE_BYTES, flags=_SPLICE_FLAGS
                 )
             except BlockingIOError:
-                flow.urged = False
-                self.return_pipe(flow)
+                if flow.urged:  # splice stops before an urgent byte; recv does not
+                    self._leave_bulk(flow)
+                else:
+                    self.return_pipe(flow)
                 return
             except OSError as error:
                 self._source_failed(flow, error)
                 return
-            if not size:
-                self._source_ended(flow)
+            if not size:  # the end, or an urgent byte before it: recv will tell
+                self._leave_bulk(flow)
                 return
             flow.piped = size
             if not self._drain_pipe(flow):

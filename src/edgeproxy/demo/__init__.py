@@ -1,0 +1,1 @@
+"""`edgeproxy demo`: the main job, shown on real processes and real connections of this machine."""

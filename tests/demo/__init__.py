@@ -1,0 +1,1 @@
+"""`edgeproxy demo`, part by part."""
