@@ -171,6 +171,7 @@ class Proxy:
             "stopped",
             cut=cut,
             accepted=metrics.accepted,
+            closed=metrics.closed.total(),
             refused=metrics.refused.total(),
             failovers=metrics.failovers,
             bytes_in=metrics.bytes_in,

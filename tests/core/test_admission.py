@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import random
 
 import pytest
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -127,6 +130,42 @@ class TestWeights:
         pop = admission(backend("a", weight=3), backend("b", weight=1))
         chosen = [admit(pop, f"br-{n}").backend.id for n in range(40)]
         assert (chosen.count("a"), chosen.count("b")) == (30, 10)
+
+    @pytest.mark.parametrize("open_at_once", range(1, 13))
+    def test_three_to_one_with_any_number_open_at_once(self, open_at_once: int) -> None:
+        pop = admission(backend("a", weight=3), backend("b", weight=1))
+        held: list[Ticket] = []
+        chosen = []
+        for number in range(200):
+            held.append(admit(pop, f"br-{number}"))
+            chosen.append(held[-1].backend.id)
+            if len(held) > open_at_once:
+                pop.closed(held.pop(0))
+        for start in range(160):
+            assert 29 <= chosen[start : start + 40].count("a") <= 31, chosen
+
+    @given(st.integers(1, 12), st.randoms(use_true_random=False))
+    def test_three_to_one_in_the_long_run_however_long_they_last(
+        self, open_at_once: int, rng: random.Random
+    ) -> None:
+        pop = admission(backend("a", weight=3), backend("b", weight=1))
+        held: list[Ticket] = []
+        heavy = 0
+        for number in range(1000):
+            held.append(admit(pop, f"br-{number}"))
+            heavy += held[-1].backend.id == "a"
+            if len(held) > open_at_once:
+                pop.closed(held.pop(rng.randrange(len(held))))
+        assert 680 <= heavy <= 820
+
+    @pytest.mark.parametrize("weight", [1, 2, 7])
+    def test_equal_weights_give_the_plain_formula(self, weight: int) -> None:
+        pop = admission(backend("a", weight=weight), backend("b", weight=weight))
+        lasting = admit(pop, "br").backend.id
+        for number in range(10):
+            ticket = admit(pop, f"br-{number}")
+            assert ticket.backend.id != lasting
+            pop.closed(ticket)
 
     def test_shares_hold_over_any_run_of_forty(self) -> None:
         pop = admission(backend("a", weight=3), backend("b", weight=1))
@@ -407,12 +446,14 @@ class Books(RuleBasedStateMachine):
             self.was_lowest(client, scope, answer, before)
 
     def was_lowest(self, client: str, scope: str, ticket: Ticket, before: dict[str, int]) -> None:
-        """Compare with the documented formula over all rows."""
+        """Compare with the documented formula over all rows, in whole rounds."""
+        divisor = math.gcd(*(row.weight for row in self.rows.values())) or 1
+        units = {row.id: row.weight // divisor or 1 for row in self.rows.values()}
 
         def score(row: Backend) -> float:
             distance = scoring.region_score(row.region, row.country, locate(client), "us")
-            load = before.get(row.id, 0) / max(row.soft_limit, 1) / row.weight
-            return distance * 100 + load
+            rounds = before.get(row.id, 0) // units[row.id] * units[row.id]
+            return distance * 100 + rounds / max(row.soft_limit, 1) / row.weight
 
         lives = self.pop.load
         eligible = [

@@ -70,3 +70,10 @@ def test_equal_loads_are_exactly_equal(active: int, soft: int, weight: int, time
         active * times, capacity * times
     )
     assert scoring.load_score(active, capacity) < scoring.load_score(active + 1, capacity)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 100), st.integers(1, 100))
+def test_only_whole_rounds_are_compared(active: int, soft: int, unit: int) -> None:
+    compared = scoring.compared_load(active, soft * unit, unit)
+    assert compared == active // unit / soft
+    assert compared <= scoring.load_score(active, soft * unit) < compared + 1 / soft

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from edgeproxy.core import ranking, scoring
+from edgeproxy.core import ranking
 from edgeproxy.core.affinity import Affinity, AffinitySettings
 from edgeproxy.core.ejection import Ejection, EjectionSettings
 from edgeproxy.core.load import Live, Load, Watch
@@ -218,8 +218,8 @@ class Admission:
         for tier in tiers:
             for each in tier.rankings:
                 for candidate in each.last_resort(tried):
-                    load = scoring.load_score(candidate.live.active, candidate.capacity)
-                    order = (tier.distance + load, candidate.live.turn, candidate.sequence)
+                    score = tier.distance + candidate.load()
+                    order = (score, candidate.live.turn, candidate.sequence)
                     if lowest is None or order < lowest[0]:
                         lowest = (order, Choice(candidate, How.LAST_RESORT, origin, tier, each))
         if lowest is not None:
@@ -278,7 +278,7 @@ class Admission:
         candidate = ticket.held
         assert candidate is not None
         if self._ejection.answered(candidate.live):
-            self._touch(candidate)
+            self._touch(candidate, anew=True)
 
     def closed(self, ticket: Ticket) -> None:
         """The session ended, or its client left while dialing."""
@@ -318,13 +318,18 @@ class Admission:
         self._touch(candidate)
         return live
 
-    def _touch(self, candidate: Candidate) -> None:
-        """Rank a backend anew, in the table in force, after its live state changed."""
+    def _touch(self, candidate: Candidate, *, anew: bool = False) -> None:
+        """Rank a backend, in the table in force, after its live state changed.
+
+        `anew` also where its load is the same, because it may have been passed over.
+        """
         live = candidate.live
         current: Candidate | None = candidate
         if candidate.table_version != self.table.version:
             current = self.table.candidates.get(live.backend_id)
         if current is not None:
+            if anew:
+                current.entry = None
             current.place()
         self.load.touch(live)
 

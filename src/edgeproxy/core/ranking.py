@@ -47,6 +47,7 @@ class Candidate:
         sequence: Its place in the table, which breaks the last ties.
         table_version: The table it belongs to.
         capacity: See `scoring.capacity`; 0 if its weight is 0.
+        unit: Connections in a round; see `scoring`.
         limit: Slots it never exceeds.
         usable: Neither deleted nor unhealthy.
         rankings: Where it is ranked; empty if it takes no new clients.
@@ -62,13 +63,20 @@ class Candidate:
         "rankings",
         "sequence",
         "table_version",
+        "unit",
         "usable",
     )
 
     def __init__(
-        self, backend: Backend, live: Live, sequence: int = 0, table_version: int = 0
+        self,
+        backend: Backend,
+        live: Live,
+        sequence: int = 0,
+        table_version: int = 0,
+        unit: int = 1,
     ) -> None:
         self.table_version = table_version
+        self.unit = unit
         self.backend = backend
         self.live = live
         self.sequence = sequence
@@ -92,18 +100,27 @@ class Candidate:
             return NO_WEIGHT
         return self.obstacle(now)
 
+    def load(self) -> float:
+        """Return what its load adds to the score when candidates are compared."""
+        return scoring.compared_load(self.live.active, self.capacity, self.unit)
+
     def place(self) -> None:
-        """Rank this backend anew after its live state changed."""
-        if self.rankings:
+        """Rank this backend after its live state changed.
+
+        Nothing is done where that makes no difference; who ends the time that a backend is
+        passed over before it is up takes its `entry` away first.
+        """
+        if not self.rankings:
+            return
+        entry = self.entry
+        if entry is None or entry[1] != self.live.turn or entry[0] != self.load():
             entry = self.renew_entry()
             for ranking in self.rankings:
                 ranking.push(entry)
 
     def renew_entry(self) -> Entry:
         """Make the entry for the load of this moment the current one."""
-        live = self.live
-        load = scoring.load_score(live.active, self.capacity)
-        self.entry = entry = (load, live.turn, self.sequence, self)
+        self.entry = entry = (self.load(), self.live.turn, self.sequence, self)
         return entry
 
     def take_turn(self, ranking: Ranking) -> None:

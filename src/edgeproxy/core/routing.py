@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from math import gcd
 
 from edgeproxy.core import scoring
 from edgeproxy.core.load import Load
@@ -72,9 +73,11 @@ class RoutingTable:
         self.version = version
         self.pop_region = pop_region
         self.scopes = frozenset(scopes)
+        rows = tuple(backends)
+        divisor = gcd(*(each.weight for each in rows)) or 1
         self.candidates = {
-            backend.id: Candidate(backend, load.of(backend.id), sequence, version)
-            for sequence, backend in enumerate(backends)
+            row.id: Candidate(row, load.of(row.id), sequence, version, row.weight // divisor or 1)
+            for sequence, row in enumerate(rows)
         }
         self._rankings = self._ranked()
         self._tiers: dict[tuple[str, str | None, str | None], tuple[Tier, ...]] = {}

@@ -10,6 +10,12 @@
 
 A soft limit of 0 counts as 1. Because only sums of these are compared, a near backend
 under enormous load can lose to a far one that is idle: that is what the formula says.
+
+Connections come in ones and weights do not. Where weights differ, two backends are compared
+by the whole rounds they carry, a round being as many connections as the weight, in lowest
+terms: with weights 3 and 1, a backend with 0, 1 or 2 connections and one with 0 are equal,
+and ties are settled by weight. Otherwise a single connection that is still closing would
+send the next client to the lightest backend. Equal weights give the plain formula.
 """
 
 from __future__ import annotations
@@ -50,3 +56,8 @@ def load_score(active: int, capacity: int) -> float:
     One division of integers: equal loads give equal floats, so ties are exact.
     """
     return active / capacity
+
+
+def compared_load(active: int, capacity: int, unit: int) -> float:
+    """Return the load score of the whole rounds of `unit` connections in `active`."""
+    return (active - active % unit) / capacity

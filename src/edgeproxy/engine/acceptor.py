@@ -1,7 +1,8 @@
 """Accepts clients from listening sockets, and survives every error of `accept`.
 
 Out of descriptors or memory, accepting pauses: clients wait in the kernel's queue instead
-of being turned away or of turning the loop into a busy one. It is said once per episode.
+of being turned away or of turning the loop into a busy one. It is said once per episode,
+which is over when accepting has not paused for `CALM_SECS`.
 """
 
 from __future__ import annotations
@@ -13,13 +14,12 @@ import socket
 from collections.abc import Callable
 
 from edgeproxy.engine.contract import SocketAddress
-from edgeproxy.log import EventLog, Throttle
+from edgeproxy.log import EventLog
 
 log = EventLog("engine")
 
 ACCEPTS_PER_TURN = 64
-QUIET_SECS = 60.0
-"""Episodes that follow each other more closely are told as one."""
+CALM_SECS = 1.0
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -37,8 +37,8 @@ class Acceptor:
         self._epoll = epoll
         self._opened = opened
         self._listeners: dict[int, tuple[str, socket.socket]] = {}
-        self._throttle = Throttle(QUIET_SECS)
         self._told = False
+        self._resumed_at = 0.0
         self.paused = False
 
     def add(self, name: str, listening: socket.socket) -> None:
@@ -47,7 +47,7 @@ class Acceptor:
         if not self.paused:
             self._epoll.register(listening.fileno(), select.EPOLLIN)
 
-    def accept(self, descriptor: int, now: float, limit: int = ACCEPTS_PER_TURN) -> None:
+    def accept(self, descriptor: int, limit: int = ACCEPTS_PER_TURN) -> None:
         """Accept up to `limit` clients of the listener with this descriptor."""
         name, listening = self._listeners.get(descriptor, ("", None))
         if listening is None or self.paused:
@@ -59,21 +59,20 @@ class Acceptor:
                 return
             except OSError as error:
                 if error.errno in _EXHAUSTED:
-                    self.pause(os.strerror(error.errno), now)
+                    self.pause(os.strerror(error.errno))
                     return
                 continue  # that client is gone already; the next one may be there
             client.setblocking(False)
             self._opened(client, address, name)
 
-    def pause(self, reason: str, now: float) -> None:
+    def pause(self, reason: str) -> None:
         """Stop accepting until `resume`."""
         if self.paused:
             return
         self.paused = True
         for descriptor in self._listeners:
             self._epoll.unregister(descriptor)
-        suppressed = self._throttle.admit(now)
-        if suppressed is not None:
+        if not self._told:
             self._told = True
             log.warning(
                 "accept_paused",
@@ -81,21 +80,21 @@ class Acceptor:
                 hint="raise the limit of open files (ulimit -n, LimitNOFILE)",
             )
 
-    def resume(self) -> None:
+    def resume(self, now: float) -> None:
         """Accept again, if that was paused."""
-        if not self.paused:
-            return
-        self.paused = False
-        for descriptor in self._listeners:
-            self._epoll.register(descriptor, select.EPOLLIN)
-        if self._told:
+        if self.paused:
+            self.paused = False
+            self._resumed_at = now
+            for descriptor in self._listeners:
+                self._epoll.register(descriptor, select.EPOLLIN)
+        elif self._told and now - self._resumed_at >= CALM_SECS:
             self._told = False
             log.info("accept_resumed")
 
-    def close(self, now: float, *, serve_waiting: bool = True) -> None:
+    def close(self, *, serve_waiting: bool = True) -> None:
         """Close the listeners, after accepting those who have connected already."""
         for descriptor, (_, listening) in list(self._listeners.items()):
             if serve_waiting:
-                self.accept(descriptor, now, limit=1 << 16)
+                self.accept(descriptor, limit=1 << 16)
             listening.close()
         self._listeners.clear()

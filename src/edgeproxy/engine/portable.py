@@ -118,7 +118,7 @@ class PortableEngine:
         done = threading.Event()
 
         def stop() -> None:
-            self._acceptor.close(self._now)
+            self._acceptor.close()
             done.set()
 
         self.call(stop)
@@ -192,7 +192,7 @@ class PortableEngine:
             elif descriptor == self._wakeup:
                 os.eventfd_read(self._wakeup)
             else:
-                self._acceptor.accept(descriptor, self._now)
+                self._acceptor.accept(descriptor)
         for _ in range(len(self._relay.again)):
             flow = self._relay.again.popleft()
             try:
@@ -253,7 +253,7 @@ class PortableEngine:
         self._dial_waiting()
         self._farewells.look(now)
         if not self._short_of_descriptors:
-            self._acceptor.resume()
+            self._acceptor.resume(self._now)
         if now >= self._next_look:
             self._look_at_sessions(now)
             self._gate.tick(now)
@@ -329,7 +329,7 @@ class PortableEngine:
             if not error.may_wait:
                 raise
             self._short_of_descriptors.append((session, answer))
-            self._acceptor.pause("no descriptor is left", self._now)
+            self._acceptor.pause("no descriptor is left")
         else:
             session.attach(backend)
             self._flows[backend.fileno()] = session.downward
@@ -454,11 +454,11 @@ class PortableEngine:
         if self._short_of_descriptors:
             self._dial_waiting()
         elif self._acceptor.paused:
-            self._acceptor.resume()
+            self._acceptor.resume(self._now)
 
     def _clean_up(self) -> None:
         self._run_commands()
-        self._acceptor.close(self._now, serve_waiting=False)
+        self._acceptor.close(serve_waiting=False)
         for session in list(self._sessions):
             self._break_off(session, CloseReason.ABORTED)
         self._farewells.close()
