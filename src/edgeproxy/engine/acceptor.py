@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable
 
 from edgeproxy.engine.contract import SocketAddress
+from edgeproxy.engine.descriptors import ceiling, room_below
 from edgeproxy.log import EventLog
 
 log = EventLog("engine")
@@ -31,11 +32,13 @@ class Acceptor:
 
     Attributes:
         paused: Accepting waits for descriptors.
+        ceiling: See `engine.descriptors`.
     """
 
     def __init__(self, epoll: select.epoll, opened: Opened) -> None:
         self._epoll = epoll
         self._opened = opened
+        self.ceiling = ceiling()
         self._listeners: dict[int, tuple[str, socket.socket]] = {}
         self._told = False
         self._resumed_at = 0.0
@@ -50,9 +53,8 @@ class Acceptor:
     def accept(self, descriptor: int, limit: int = ACCEPTS_PER_TURN) -> None:
         """Accept up to `limit` clients of the listener with this descriptor."""
         name, listening = self._listeners.get(descriptor, ("", None))
-        if listening is None or self.paused:
-            return
-        for _ in range(limit):
+        while listening and limit and not self.paused:
+            limit -= 1
             try:
                 client, address = listening.accept()
             except BlockingIOError:
@@ -63,6 +65,8 @@ class Acceptor:
                     return
                 continue  # that client is gone already; the next one may be there
             client.setblocking(False)
+            if client.fileno() >= self.ceiling:
+                self.pause(os.strerror(errno.EMFILE))
             self._opened(client, address, name)
 
     def pause(self, reason: str) -> None:
@@ -81,8 +85,10 @@ class Acceptor:
             )
 
     def resume(self, now: float) -> None:
-        """Accept again, if that was paused."""
+        """Accept again, if that was paused and there are descriptors now."""
         if self.paused:
+            if not room_below(self.ceiling):
+                return
             self.paused = False
             self._resumed_at = now
             for descriptor in self._listeners:

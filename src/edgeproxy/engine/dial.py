@@ -45,13 +45,19 @@ class DialError(Exception):
         self.may_wait = code in _NO_DESCRIPTORS
 
 
-def begin(address: tuple[str, int]) -> socket.socket:
-    """Return a socket that is connecting to `address`. Raises DialError."""
+def begin(address: tuple[str, int], ceiling: int) -> socket.socket:
+    """Return a socket that is connecting to `address`. Raises DialError.
+
+    Its number is below `ceiling`, see `engine.descriptors`.
+    """
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     try:
         backend = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
         raise DialError(error.errno or 0) from None
+    if backend.fileno() >= ceiling:
+        backend.close()
+        raise DialError(errno.EMFILE)
     backend.setblocking(False)
     prepare(backend)
     code = backend.connect_ex(address)

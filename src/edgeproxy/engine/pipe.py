@@ -39,14 +39,18 @@ class PipePool:
     def __init__(self) -> None:
         self._empty: list[Pipe] = []
 
-    def borrow(self) -> Pipe | None:
-        """Return an empty pipe, or None when the system has none left."""
+    def borrow(self, ceiling: int) -> Pipe | None:
+        """Return an empty pipe, or None when no descriptors below `ceiling` are left."""
         if self._empty:
             return self._empty.pop()
         try:
-            return Pipe()
+            pipe = Pipe()
         except OSError:
             return None
+        if pipe.write_fd < ceiling:
+            return pipe
+        pipe.close()
+        return None
 
     def give_back(self, pipe: Pipe, *, empty: bool) -> None:
         """Take a pipe back; one that still holds bytes is closed."""

@@ -36,6 +36,7 @@ from edgeproxy.engine.contract import (
     SocketAddress,
 )
 from edgeproxy.engine.debt import owing_since, undelivered_bytes
+from edgeproxy.engine.descriptors import ceiling
 from edgeproxy.engine.farewell import Farewells
 from edgeproxy.engine.guard import GuardedGate
 from edgeproxy.engine.relay import BUFFER_BYTES, Flow, Relay, Session, reset_on_close
@@ -104,6 +105,7 @@ class PortableEngine:
 
     def start(self) -> None:
         """Start the engine's thread."""
+        self._acceptor.ceiling = self._relay.ceiling = ceiling()
         self._thread.start()
 
     def call(self, function: Callable[[], object]) -> None:
@@ -324,12 +326,12 @@ class PortableEngine:
     def _begin(self, session: Session, answer: Connect) -> None:
         """Begin the dial, or wait for a descriptor to begin it with. Raises DialError."""
         try:
-            backend = dial.begin(answer.address)
+            backend = dial.begin(answer.address, self._acceptor.ceiling)
         except dial.DialError as error:
             if not error.may_wait:
                 raise
             self._short_of_descriptors.append((session, answer))
-            self._acceptor.pause("no descriptor is left")
+            self._acceptor.pause(os.strerror(errno.EMFILE))
         else:
             session.attach(backend)
             self._flows[backend.fileno()] = session.downward

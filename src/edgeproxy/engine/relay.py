@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable
 
 from edgeproxy.engine.contract import CloseReason, SocketAddress
+from edgeproxy.engine.descriptors import ceiling
 from edgeproxy.engine.pipe import PIPE_BYTES, Pipe, PipePool
 
 BUFFER_BYTES = 64 * 1024
@@ -160,10 +161,12 @@ class Relay:
 
     Attributes:
         again: Flows that have more to read and are to be pumped in the next turn.
+        ceiling: See `engine.descriptors`.
     """
 
     def __init__(self, finish: Callable[[Session, CloseReason, bool], None]) -> None:
         self.again: deque[Flow] = deque()
+        self.ceiling = ceiling()
         self._finish = finish
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._pipes = PipePool()
@@ -230,7 +233,7 @@ class Relay:
     def _splice(self, flow: Flow) -> None:
         for _ in range(READS_PER_TURN):
             if flow.pipe is None:
-                flow.pipe = self._pipes.borrow()
+                flow.pipe = self._pipes.borrow(self.ceiling)
                 if flow.pipe is None:
                     self._leave_bulk(flow)
                     return

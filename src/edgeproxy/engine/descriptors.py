@@ -1,0 +1,32 @@
+"""How many descriptors the engine leaves to the rest of the process.
+
+The system gives out the lowest free number, so a descriptor's number tells how many are
+left. The engine gives back or stops asking for those from `ceiling()` on; otherwise a rush
+of clients could take the last one from the control plane, which would then fail to open
+the routing database, or even to import a module.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+
+RESERVED = 64
+
+
+def ceiling() -> int:
+    """Return the first number that the engine does not use."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return 1 << 30
+    return soft - min(RESERVED, soft // 4)
+
+
+def room_below(limit: int) -> bool:
+    """Return whether a number below `limit` is free."""
+    try:
+        probe = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    os.close(probe)
+    return probe < limit
