@@ -69,6 +69,7 @@ class Proxy:
         self.engine = make_engine(config.engine, gate, self._crashed)
         self._backends = 0
         self._signals = 0
+        self._look_at_once = False
         self._exit_code = 0
         self._wake: Callable[[], object] = lambda: None
 
@@ -78,7 +79,7 @@ class Proxy:
             log.warning("configuration", warning=warning)
         for number in STOP_SIGNALS:
             signal.signal(number, self._signalled)
-        signal.signal(signal.SIGHUP, lambda *_: None)  # everything is about to be read anyway
+        signal.signal(signal.SIGHUP, self._hung_up)
         log.info("geo", **self._geo.description)
         sys.setswitchinterval(SWITCH_INTERVAL_SECS)
         _raise_descriptor_limit()
@@ -135,6 +136,8 @@ class Proxy:
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._signalled, number, None)
         loop.add_signal_handler(signal.SIGHUP, woken.set)
+        if self._look_at_once:
+            woken.set()
         while not self._signals:
             try:
                 async with asyncio.timeout(self._config.database.reload_secs):
@@ -183,6 +186,10 @@ class Proxy:
         self._signals += 1
         log.info("signal", name=signal.Signals(number).name, times=self._signals)
         self._wake()
+
+    def _hung_up(self, _number: int, _frame: object) -> None:
+        """SIGHUP has come before the control plane has."""
+        self._look_at_once = True
 
     def _crashed(self, error: BaseException) -> None:
         log.error("engine_failed", error=repr(error))

@@ -60,7 +60,10 @@ def begin(address: tuple[str, int], ceiling: int) -> socket.socket:
         raise DialError(errno.EMFILE)
     backend.setblocking(False)
     prepare(backend)
-    code = backend.connect_ex(address)
+    try:
+        code = backend.connect_ex(address)
+    except (OverflowError, ValueError, TypeError):  # no address at all
+        code = errno.EINVAL
     if code not in (0, errno.EINPROGRESS):
         backend.close()
         raise DialError(code)

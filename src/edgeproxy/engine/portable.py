@@ -91,6 +91,7 @@ class PortableEngine:
         self._short_of_descriptors: deque[tuple[Session, Connect]] = deque()
         self._farewells = Farewells()
         self._ended: list[socket.socket] = []
+        self._over: list[tuple[Session, CloseReason]] = []
         self._now = time.monotonic()
         self._next_tick = 0.0
         self._next_look = 0.0
@@ -144,6 +145,7 @@ class PortableEngine:
                 now - session.started_at,
             )
             for session in list(self._sessions)
+            if session.state != "closed"
         ]
 
     def close_sessions(self, wanted: Callable[[Any], bool] | None = None) -> None:
@@ -204,7 +206,7 @@ class PortableEngine:
         self._run_commands()
         if self._now >= self._next_tick:
             self._tick()
-        if self._ended:
+        if self._ended or self._over:
             self._close_ended()
 
     def _run_commands(self) -> None:
@@ -360,8 +362,11 @@ class PortableEngine:
             self._relay.pump(session.downward)
 
     def _failed(self, session: Session, reason: DialFailure) -> None:
+        assert session.backend is not None
         self._dialing.discard(session)
-        self._forget_backend(session)
+        self._flows.pop(session.backend.fileno(), None)
+        session.backend.close()
+        session.backend = None
         session.downward.urged = False
         self._dial(session, self._gate.failed(session.ticket, reason, self._now))
 
@@ -406,53 +411,49 @@ class PortableEngine:
         self._finish(session, reason)
 
     def _finish(self, session: Session, reason: CloseReason, reset: bool = False) -> None:
-        """End a session: the one place where its ticket is handed back as closed."""
+        """End a session. The gate is told when its sockets are closed, after this turn."""
         if session.state == "closed":
             return
         session.state = "closed"
-        self._sessions.discard(session)
+        self._over.append((session, reason))
         self._dialing.discard(session)
         for flow in (session.upward, session.downward):
             flow.done = True
             flow.waiting = None
             self._relay.return_pipe(flow)
         self._flows.pop(session.client.fileno(), None)
-        if reset and session.backend is not None:
-            reset_on_close(session.backend)
-        self._forget_backend(session)
-        if (
-            reset
-            and reason is CloseReason.BACKEND_RESET
-            and self._farewells.add(session.client, self._now)
-        ):
-            self._next_tick = min(self._next_tick, self._now + SHORT_TICK_SECS)
-        else:
+        if session.backend is not None:
             if reset:
-                reset_on_close(session.client)
-            self._ended.append(session.client)
-        outcome = Outcome(
-            reason,
-            session.upward.carried,
-            session.downward.carried,
-            self._now - session.started_at,
-        )
-        self._gate.closed(session.ticket, outcome, self._now)
+                reset_on_close(session.backend)
+            self._flows.pop(session.backend.fileno(), None)
+            self._ended.append(session.backend)
+        heard_out = reset and reason is CloseReason.BACKEND_RESET
+        if heard_out and self._farewells.add(session.client, self._now):
+            self._next_tick = min(self._next_tick, self._now + SHORT_TICK_SECS)
+            return
+        if reset:
+            reset_on_close(session.client)
+        self._ended.append(session.client)
 
     def _broke(self, session: Session) -> None:
         """A bug was met while serving this session: it ends, the others go on."""
         log.bug("session_failed", client=session.address[0])
         self._finish(session, CloseReason.FAULT, reset=True)
 
-    def _forget_backend(self, session: Session) -> None:
-        if session.backend is not None:
-            self._flows.pop(session.backend.fileno(), None)
-            self._ended.append(session.backend)
-            session.backend = None
-
     def _close_ended(self) -> None:
+        """Close the sockets that ended in this turn, then tell the gate which sessions did.
+
+        In this order, so that a slot is free only when the backend's connection is gone.
+        """
         for ended in self._ended:
             ended.close()
         self._ended.clear()
+        for session, reason in self._over:
+            carried = session.upward.carried, session.downward.carried
+            outcome = Outcome(reason, *carried, self._now - session.started_at)
+            self._sessions.discard(session)
+            self._gate.closed(session.ticket, outcome, self._now)
+        self._over.clear()
         if self._short_of_descriptors:
             self._dial_waiting()
         elif self._acceptor.paused:
