@@ -1,0 +1,167 @@
+"""A gate that follows a script, writes everything down and watches how it is called."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from edgeproxy.engine.contract import (
+    Answer,
+    CloseReason,
+    Connect,
+    DialFailure,
+    Outcome,
+    Refuse,
+    SocketAddress,
+)
+from tests.conformance.peers import DEADLINE_SECS
+
+Address = tuple[str, int]
+
+STALE_SECS = 5.0
+"""How old the `now` of a call may be; engines read the clock once per turn."""
+
+
+class GateBugError(Exception):
+    """Raised by a gate that was told to fail."""
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One `Connect` and everything the engine has told about it."""
+
+    client: SocketAddress
+    listener: str
+    address: Address
+    given_at: float
+    dialed_at: float | None = None
+    failure: str | None = None
+    outcome: Outcome | None = None
+    ended_at: float | None = None
+    calls: list[str] = field(default_factory=list)
+
+
+class ScriptedGate:
+    """Dials the addresses of `route` in turn for every client, and then refuses it.
+
+    Attributes:
+        routes: Routes of listeners that have one of their own, by the listener's name.
+        raising: Names of the methods that raise after they have written down the call.
+        after_opened: Called with every `opened`.
+        tickets: One for each `Connect`, in order.
+        clients: The addresses given to `opened`, in order.
+        violations: Everything the engine did that the contract does not allow.
+        thread_ids: Threads on which the gate was called.
+    """
+
+    def __init__(self, *route: Address, timeout_secs: float = 5.0) -> None:
+        self.route: Sequence[Address] = route
+        self.routes: dict[str, Sequence[Address]] = {}
+        self.timeout_secs = timeout_secs
+        self.raising: set[str] = set()
+        self.tickets: list[Ticket] = []
+        self.clients: list[SocketAddress] = []
+        self.violations: list[str] = []
+        self.thread_ids: set[int] = set()
+        self.after_opened: Callable[[], object] | None = None
+        self.ticks = 0
+        self._attempts: dict[Ticket, int] = {}
+        self._inside = threading.Lock()
+        self._called = threading.Condition()
+        self._latest = float("-inf")
+
+    def opened(self, client: SocketAddress, listener: str, now: float) -> Answer:
+        with self._call("opened", now):
+            self.clients.append(client)
+            if self.after_opened is not None:
+                self.after_opened()
+            self._perhaps_raise("opened")
+            return self._attempt(0, client, listener, now)
+
+    def dialed(self, ticket: Ticket, secs: float, now: float) -> None:
+        with self._call("dialed", now, ticket):
+            if ticket.dialed_at is not None:
+                self.violations.append(f"dialed twice: {ticket}")
+            if not 0 <= secs <= now - ticket.given_at + 0.001:
+                self.violations.append(f"a dial of {secs} s does not fit: {ticket}")
+            ticket.dialed_at = now
+            self._perhaps_raise("dialed")
+
+    def failed(self, ticket: Ticket, reason: str, now: float) -> Answer:
+        with self._call("failed", now, ticket):
+            if ticket.dialed_at is not None or reason not in list(DialFailure):
+                self.violations.append(f"failed with {reason!r}: {ticket}")
+            ticket.failure, ticket.ended_at = reason, now
+            self._perhaps_raise("failed")
+            attempt = self._attempts[ticket] + 1
+            return self._attempt(attempt, ticket.client, ticket.listener, now)
+
+    def closed(self, ticket: Ticket, outcome: Outcome, now: float) -> None:
+        with self._call("closed", now, ticket):
+            if outcome.reason not in list(CloseReason) or outcome.secs < 0:
+                self.violations.append(f"{outcome}: {ticket}")
+            if ticket.dialed_at is None and (outcome.bytes_in or outcome.bytes_out):
+                self.violations.append(f"bytes without a backend, {outcome}: {ticket}")
+            ticket.outcome, ticket.ended_at = outcome, now
+            self._perhaps_raise("closed")
+
+    def tick(self, now: float) -> None:
+        with self._call("tick", now):
+            self.ticks += 1
+            self._perhaps_raise("tick")
+
+    def wait_for(self, condition: Callable[[], object], what: str) -> None:
+        """Return as soon as a call has made `condition()` true; fail after DEADLINE_SECS."""
+        with self._called:
+            met = self._called.wait_for(condition, DEADLINE_SECS)
+        assert met, f"not within {DEADLINE_SECS} s: {what}"
+
+    def unended(self) -> list[Ticket]:
+        """Return the tickets that have not ended yet."""
+        return [ticket for ticket in self.tickets if ticket.ended_at is None]
+
+    def check(self) -> None:
+        """Fail if the rules of calling were broken or a ticket did not end exactly once."""
+        for ticket in self.tickets:
+            if sum(call in ("failed", "closed") for call in ticket.calls) != 1:
+                self.violations.append(f"did not end exactly once: {ticket}")
+        if len(self.thread_ids) > 1:
+            self.violations.append(f"called on {len(self.thread_ids)} threads")
+        assert not self.violations, "\n".join(self.violations)
+
+    def _attempt(self, attempt: int, client: SocketAddress, listener: str, now: float) -> Answer:
+        route = self.routes.get(listener, self.route)
+        if attempt >= len(route):
+            return Refuse("the route has ended")
+        ticket = Ticket(client, listener, route[attempt], now)
+        self._attempts[ticket] = attempt
+        self.tickets.append(ticket)
+        return Connect(ticket, route[attempt], self.timeout_secs)
+
+    @contextmanager
+    def _call(self, method: str, now: float, ticket: Ticket | None = None) -> Iterator[None]:
+        if not self._inside.acquire(blocking=False):
+            self.violations.append(f"{method} was called during another call")
+        self.thread_ids.add(threading.get_ident())
+        clock = time.monotonic()
+        if not max(self._latest, clock - STALE_SECS) <= now <= clock:
+            self.violations.append(f"{method} came with now={now}, at {clock}")
+        self._latest = now
+        if ticket is not None:
+            if ticket.ended_at is not None:
+                self.violations.append(f"{method} came after the end: {ticket}")
+            ticket.calls.append(method)
+        try:
+            yield
+        finally:
+            if self._inside.locked():
+                self._inside.release()
+            with self._called:
+                self._called.notify_all()
+
+    def _perhaps_raise(self, method: str) -> None:
+        if method in self.raising:
+            raise GateBugError(method)

@@ -1,0 +1,153 @@
+"""Other threads may look at the sessions and run something on the gate thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import partial
+
+from edgeproxy.engine.contract import SessionInfo
+from tests.conformance.peers import Rest
+from tests.conformance.rig import Rig
+from tests.waiting import wait_until
+
+
+def test_a_new_engine_has_no_sessions(rig: Rig) -> None:
+    rig.prepare()
+    assert rig.engine.live() == 0
+    assert rig.engine.sessions() == []
+    assert rig.engine.kind in ("portable", "native")
+
+
+def test_a_session_is_listed_with_its_ticket_client_and_counts(rig: Rig) -> None:
+    client, server = rig.pair()
+    client.send(b"12345")
+    assert server.receive(5) == b"12345"
+    server.send(b"123")
+    assert client.receive(3) == b"123"
+    wait_until(lambda: rig.session()[3:5] == (5, 3), "the bytes are counted")
+    session = rig.session()
+    assert session.ticket is rig.gate.tickets[0]
+    assert session.client == client.sock.getsockname() == rig.gate.clients[0]
+    assert session.state == "open"
+    assert 0 < session.secs < 20
+    assert rig.engine.live() == 1
+
+
+def test_a_session_that_ended_is_listed_no_more(rig: Rig) -> None:
+    client, server = rig.pair()
+    client.close()
+    assert server.rest() == Rest(b"", reset=False)
+    server.close()
+    rig.outcome()
+    wait_until(lambda: rig.engine.sessions() == [], "no session is listed")
+    assert rig.engine.live() == 0
+
+
+def test_a_dialing_session_is_listed_with_the_ticket_of_its_latest_attempt(rig: Rig) -> None:
+    rig.backend.fall_silent()
+    rig.serve()
+    rig.gate.route = [rig.refusing_address(), rig.backend.address]
+    client = rig.connect()
+    wait_until(lambda: len(rig.gate.tickets) == 2 and rig.engine.sessions(), "it is dialing")
+    session = rig.session()
+    assert session.ticket is rig.gate.tickets[1]
+    assert session.state == "dialing"
+    assert session[3:5] == (0, 0)
+    client.reset()
+
+
+def test_each_listener_gives_its_name(rig: Rig) -> None:
+    rig.prepare()
+    rig.listen("web")
+    rig.listen("mail")
+    rig.start()
+    for name in ("mail", "web", "mail"):
+        rig.connect(name)
+        rig.accept()
+    assert [ticket.listener for ticket in rig.gate.tickets] == ["mail", "web", "mail"]
+
+
+def test_a_listener_may_be_added_while_running(rig: Rig) -> None:
+    older = rig.pair()
+    rig.listen("later")
+    client, server = rig.connect("later"), rig.accept()
+    client.send(b"hello")
+    assert server.receive(5) == b"hello"
+    older[0].send(b"x")
+    assert older[1].receive(1) == b"x"
+
+
+def test_calls_run_in_order_on_the_gate_thread(rig: Rig) -> None:
+    rig.pair()
+    ran: list[tuple[int, int]] = []
+
+    def note(index: int) -> None:
+        ran.append((index, threading.get_ident()))
+
+    for index in range(100):
+        rig.engine.call(partial(note, index))
+    wait_until(lambda: len(ran) == 100, "all calls")
+    assert [index for index, _ in ran] == list(range(100))
+    assert {thread for _, thread in ran} == rig.gate.thread_ids
+    assert threading.get_ident() not in rig.gate.thread_ids
+
+
+def test_a_call_runs_soon_in_an_idle_engine(rig: Rig) -> None:
+    rig.serve()
+    wait_until(lambda: rig.gate.ticks > 0, "the engine runs")
+    for _ in range(5):
+        asked_at = time.monotonic()
+        ran = threading.Event()
+        rig.engine.call(ran.set)
+        assert ran.wait(5)
+        assert time.monotonic() - asked_at < 0.3
+
+
+def test_a_call_made_before_the_start_runs_after_it(rig: Rig) -> None:
+    rig.prepare()
+    ran = threading.Event()
+    rig.engine.call(ran.set)
+    rig.start()
+    assert ran.wait(5)
+
+
+def test_a_call_may_make_another_call(rig: Rig) -> None:
+    rig.serve()
+    ran = threading.Event()
+    rig.engine.call(lambda: rig.engine.call(ran.set))
+    assert ran.wait(5)
+
+
+def test_the_gate_is_ticked_about_once_a_second(rig: Rig) -> None:
+    rig.serve()
+    wait_until(lambda: rig.gate.ticks > 0, "the first tick")
+    first, began_at = rig.gate.ticks, time.monotonic()
+    wait_until(lambda: rig.gate.ticks >= first + 3, "three more ticks")
+    assert 2.0 <= time.monotonic() - began_at <= 5.0
+
+
+def test_many_threads_may_look_while_sessions_come_and_go(rig: Rig) -> None:
+    rig.serve()
+    over = threading.Event()
+
+    def look() -> int:
+        looks = 0
+        while not over.wait(0.001):
+            for session in rig.engine.sessions():
+                assert isinstance(session, SessionInfo)
+                assert session.state in ("dialing", "open", "half_closed")
+            assert rig.engine.live() >= 0
+            rig.engine.call(lambda: None)
+            looks += 1
+        return looks
+
+    looking = [rig.run(look) for _ in range(4)]
+    for index in range(200):
+        client, server = rig.pair()
+        client.send(b"?")
+        assert server.receive(1) == b"?"
+        (client.reset if index % 2 else client.close)()
+        server.close()
+    over.set()
+    assert all(each.result() > 0 for each in looking)

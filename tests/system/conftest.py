@@ -1,0 +1,28 @@
+"""A fresh point of presence for each test, and room for a thousand sockets in this process."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.system.pop import Pop
+
+DESCRIPTORS = 8192
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _room_for_sockets() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+@pytest.fixture
+def pop(tmp_path: Path) -> Iterator[Pop]:
+    with closing(Pop(tmp_path)) as pop:
+        yield pop
