@@ -72,7 +72,7 @@ def test_a_bug_is_one_line_with_its_traceback(stream: io.StringIO) -> None:
 
 def test_nobody_waits_for_a_reader_that_never_reads() -> None:
     read, write = os.pipe()
-    with os.fdopen(read, "rb", buffering=0) as reader, os.fdopen(write, "w") as writer:
+    with os.fdopen(read, "rb", buffering=0) as reader, os.fdopen(write, "w", 1) as writer:
         log.start(LogSettings(), writer)
         for number in range(log.BACKLOG + 5_000):
             events.info("flood", number=number, padding="x" * 100)

@@ -14,14 +14,16 @@ from __future__ import annotations
 import atexit
 import json
 import logging
-import sys
+import os
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TextIO
 
 BACKLOG = 10_000
+STDERR = 2
 ROOT = "edgeproxy"
 
 
@@ -125,11 +127,14 @@ def _fields(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str
 
 
 class Writer(logging.Handler):
-    """Writes formatted lines to a stream from a thread of its own; never blocks a reporter."""
+    """Writes formatted lines from a thread of its own; never blocks a reporter.
 
-    def __init__(self, stream: TextIO) -> None:
+    `write` may block and may raise OSError.
+    """
+
+    def __init__(self, write: Callable[[str], object]) -> None:
         super().__init__()
-        self._stream = stream
+        self._write = write
         self._lines: deque[str] = deque()
         self._wakeup = threading.Event()
         self._dropped = 0
@@ -158,8 +163,7 @@ class Writer(logging.Handler):
             if dropped:
                 lines.append(self.format(_report_of(dropped)))
             try:
-                self._stream.write("\n".join(lines) + "\n")
-                self._stream.flush()
+                self._write("\n".join(lines) + "\n")
             except (OSError, ValueError):
                 return  # nobody can be told that nobody can be told
 
@@ -169,6 +173,13 @@ class Writer(logging.Handler):
         self._wakeup.set()
         self._thread.join(timeout=1)
         super().close()
+
+
+def _write_to_stderr(text: str) -> None:
+    """Write past the buffer of `sys.stderr`, whose flush at the exit could block or fail."""
+    waiting = memoryview(text.encode(errors="backslashreplace"))
+    while waiting:
+        waiting = waiting[os.write(STDERR, waiting) :]
 
 
 def _report_of(dropped: int) -> logging.LogRecord:
@@ -181,7 +192,7 @@ def start(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Send events to `stream` (stderr by default). Replaces an earlier start."""
     logger = logging.getLogger(ROOT)
     stop()
-    writer = Writer(stream or sys.stderr)
+    writer = Writer(stream.write if stream else _write_to_stderr)
     writer.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
     logger.addHandler(writer)
     logger.setLevel(logging.DEBUG if settings.debug else logging.INFO)

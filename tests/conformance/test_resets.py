@@ -142,7 +142,7 @@ def test_an_answer_arrives_though_its_sender_never_read_the_question(rig: Rig) -
         client.close()
 
 
-@pytest.mark.parametrize("size", [SMALL_BUFFER * 3 // 2, SMALL_BUFFER * 4])
+@pytest.mark.parametrize("size", [SMALL_BUFFER * 2, SMALL_BUFFER * 4])
 def test_an_answer_before_a_reset_arrives_at_a_slow_reader(rig: Rig, size: int) -> None:
     """More than the client's kernel takes at once: the rest has to wait somewhere."""
     client, server = rig.small_pair()
