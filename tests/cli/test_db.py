@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.cli.commands import Commands
-from tests.store.editing import documented, execute
 
 from edgeproxy.core.rows import COLUMNS
+from tests.cli.commands import Commands
+from tests.store.editing import documented, execute
 
 BAD_ROW = (
     "INSERT INTO backends VALUES ('bad' || char(10) || char(27) || '[31m', 'myapp', 'sa',"

@@ -6,10 +6,10 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.cli.commands import Commands
-from tests.store.editing import documented, execute
 
 from edgeproxy.core.rows import COLUMNS
+from tests.cli.commands import Commands
+from tests.store.editing import documented, execute
 
 if TYPE_CHECKING:
     from pathlib import Path

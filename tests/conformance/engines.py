@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from edgeproxy.engine.contract import Engine, EngineSettings, Gate
+from edgeproxy.engine.choice import MakeEngine, native_engine
 from edgeproxy.engine.portable import PortableEngine
 
-MakeEngine = Callable[[EngineSettings, Gate, Callable[[BaseException], object]], Engine]
+__all__ = ["ENGINES", "MakeEngine"]
 
-ENGINES: list[tuple[str, MakeEngine]] = [
-    ("portable", PortableEngine),
-]
+ENGINES: list[tuple[str, MakeEngine]] = [("portable", PortableEngine)]
+
+if NATIVE := native_engine():
+    ENGINES.append(("native", NATIVE))

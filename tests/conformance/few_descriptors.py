@@ -31,9 +31,9 @@ def main(kind: str, backend_port: int, spare: int) -> None:
     listening = open_listener("127.0.0.1", 0)
     port = listening.getsockname()[1]
     engine.listen("main", listening)
-    engine.start()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_descriptors()) + 1 + spare, hard))
+    engine.start()
     _say(port=port)
     for _ in sys.stdin:
         began = time.process_time()

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet  # type: ignore[import-untyped]
-from tests.waiting import wait_until
 
 from edgeproxy.control.geo import BUNDLED_DATABASE, Geo, GeoSettings
 from edgeproxy.errors import GeoError
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.store.editing import DOCUMENTED_TABLE, documented, execute, locked
 
 from edgeproxy.errors import StoreError
 from edgeproxy.store.database import (
@@ -27,6 +26,7 @@ from edgeproxy.store.database import (
     replace,
     transaction,
 )
+from tests.store.editing import DOCUMENTED_TABLE, documented, execute, locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

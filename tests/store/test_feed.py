@@ -8,12 +8,12 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.store.editing import DOCUMENTED_TABLE, documented, execute, locked, release
 
 from edgeproxy.errors import StoreError
 from edgeproxy.metrics import Metrics
 from edgeproxy.store.feed import Feed
 from edgeproxy.store.sqlite import SqliteStore
+from tests.store.editing import DOCUMENTED_TABLE, documented, execute, locked, release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

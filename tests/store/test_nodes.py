@@ -8,13 +8,13 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.store.editing import DOCUMENTED_TABLE, documented, execute, locked, release
 
 from edgeproxy.core.model import Backend
 from edgeproxy.core.rows import COLUMNS, RowError
 from edgeproxy.errors import StoreError
 from edgeproxy.store.nodes import Node, Nodes
 from edgeproxy.store.sqlite import SqliteStore
+from tests.store.editing import DOCUMENTED_TABLE, documented, execute, locked, release
 
 if TYPE_CHECKING:
     from collections.abc import Callable

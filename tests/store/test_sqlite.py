@@ -12,6 +12,11 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+
+from edgeproxy.core.model import Backend
+from edgeproxy.errors import StoreError
+from edgeproxy.store.database import replace
+from edgeproxy.store.sqlite import DatabaseSettings, SkippedRow, SqliteStore
 from tests.store.editing import (
     DOCUMENTED_INSERT,
     DOCUMENTED_TABLE,
@@ -21,11 +26,6 @@ from tests.store.editing import (
     release,
     sqlite3_command,
 )
-
-from edgeproxy.core.model import Backend
-from edgeproxy.errors import StoreError
-from edgeproxy.store.database import replace
-from edgeproxy.store.sqlite import DatabaseSettings, SkippedRow, SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ from tests.waiting import PAUSE, wait_until
 
 pytestmark = pytest.mark.system
 
-LIMIT = 48 + 4 * (os.cpu_count() or 1)
+LIMIT = 120 + 4 * (os.cpu_count() or 1)
 CLIENTS = LIMIT + 12
 """More than can be served at once with so few descriptors, two for each."""
 

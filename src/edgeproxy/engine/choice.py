@@ -1,23 +1,43 @@
-"""Picks the engine. `auto` is the best one this installation has."""
+"""Picks the engine. `auto` is the native one where this installation has it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from edgeproxy.engine.contract import Engine, EngineSettings, Gate
-from edgeproxy.engine.portable import PortableEngine
 from edgeproxy.errors import UsageError
 
 KINDS = ("auto", "native", "portable")
+
+MakeEngine = Callable[[EngineSettings, Gate, Callable[[BaseException], object]], Engine]
+
+
+def native_engine() -> MakeEngine | None:
+    """Return the native engine, or None where it was not built."""
+    try:
+        from edgeproxy.engine.native import NativeEngine
+    except ImportError:
+        return None
+    return NativeEngine
+
+
+def best_kind() -> str:
+    """Return the kind of engine that `auto` gives here."""
+    return "native" if native_engine() else "portable"
 
 
 def make_engine(
     settings: EngineSettings, gate: Gate, on_crash: Callable[[BaseException], object]
 ) -> Engine:
     """Return the engine that the settings ask for, not started yet. Raises UsageError."""
-    if settings.kind == "native":
-        raise UsageError(
-            "EDGEPROXY_ENGINE=native: this installation has no native engine; "
-            "use `portable`, or `auto` for the best one there is"
-        )
-    return PortableEngine(settings, gate, on_crash)
+    make = None if settings.kind == "portable" else native_engine()
+    if make is None:
+        if settings.kind == "native":
+            raise UsageError(
+                "EDGEPROXY_ENGINE=native: this installation has no native engine, which is "
+                "built where there is a C compiler; use `portable`, or `auto` for the best one"
+            )
+        from edgeproxy.engine.portable import PortableEngine
+
+        make = PortableEngine
+    return make(settings, gate, on_crash)

@@ -1,0 +1,38 @@
+"""Builds the native engine where that is possible; everything else is in pyproject.toml.
+
+Without a compiler, without Cython, or with EDGEPROXY_NO_NATIVE=1 the package is complete
+all the same: the portable engine takes over.
+"""
+
+import os
+import sys
+
+from setuptools import Extension, setup
+
+
+def extensions() -> list[Extension]:
+    """Return the modules of the native engine; a failing build of one is a warning."""
+    if os.environ.get("EDGEPROXY_NO_NATIVE", "") not in ("", "0") or sys.platform != "linux":
+        return []
+    try:
+        from Cython.Build import cythonize
+    except ImportError:
+        return []
+    modules = [
+        Extension(
+            f"edgeproxy.engine.{name}",
+            [f"src/edgeproxy/engine/{name}.pyx"],
+            define_macros=[("_GNU_SOURCE", "1")],
+            extra_compile_args=["-O2", "-pthread", "-Wno-unused-function"],
+            extra_link_args=["-pthread"],
+            optional=True,
+        )
+        for name in ("carrier", "native")
+    ]
+    built: list[Extension] = cythonize(modules, build_dir="build/cython", include_path=["src"])
+    for module in built:
+        module.optional = True
+    return built
+
+
+setup(ext_modules=extensions())

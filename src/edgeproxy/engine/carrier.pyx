@@ -1,0 +1,719 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False
+"""The byte threads of the native engine: they relay, and never touch a Python object.
+
+The rules are those of `engine.relay`, `engine.farewell` and `engine.debt`, which are this
+module's twins in Python, where they are explained; the conformance suite runs over both.
+
+Who owns what. A session belongs to the gate thread until `hand_over`, to one byte thread
+until `hand_back`, and then to the gate thread again, which reuses its memory. A byte thread
+hands sessions back only at the end of a turn, with both sockets closed, so that no event
+can still point to them. What the gate thread wants of a session it does not own it asks for
+(`ask`), and takes back what it asked before it reuses the memory (`forget`). Sessions are
+handed back under `Ended.lock`; everything else that two threads touch is under
+`Worker.lock`, which nobody holds while waiting.
+
+Sockets are registered once, edge-triggered. The buffer for reading belongs to the thread;
+a session holds memory for bytes only while somebody does not take them.
+"""
+
+from libc.errno cimport EAGAIN, EINTR, ENOMEM, ETIMEDOUT, errno
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.unistd cimport close, read, write
+
+from edgeproxy.engine.system cimport (
+    EFD_CLOEXEC,
+    EFD_NONBLOCK,
+    EPOLLERR,
+    EPOLLET,
+    EPOLLHUP,
+    EPOLLIN,
+    EPOLLOUT,
+    EPOLLPRI,
+    EPOLLRDHUP,
+    EPOLL_CLOEXEC,
+    EPOLL_CTL_ADD,
+    EPOLL_CTL_DEL,
+    F_SETPIPE_SZ,
+    IPPROTO_TCP,
+    MSG_NOSIGNAL,
+    MSG_PEEK,
+    O_CLOEXEC,
+    O_NONBLOCK,
+    SHUT_WR,
+    SOL_SOCKET,
+    SO_ERROR,
+    SO_LINGER,
+    SPLICE_F_MOVE,
+    SPLICE_F_NONBLOCK,
+    TCP_INFO,
+    TIOCOUTQ,
+    epoll_create1,
+    epoll_ctl,
+    epoll_event,
+    epoll_wait,
+    eventfd,
+    fcntl,
+    getsockopt,
+    ioctl,
+    linger,
+    pipe2,
+    pthread_create,
+    pthread_join,
+    pthread_mutex_destroy,
+    pthread_mutex_init,
+    pthread_mutex_lock,
+    pthread_mutex_unlock,
+    pthread_setname_np,
+    recv,
+    send,
+    setsockopt,
+    shutdown,
+    socklen_t,
+    splice,
+)
+
+cdef uint32_t INTEREST = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET
+cdef uint32_t MORE_THAN_BYTES = EPOLLERR | EPOLLHUP | EPOLLRDHUP | EPOLLPRI
+cdef unsigned SPLICE_FLAGS = SPLICE_F_NONBLOCK | SPLICE_F_MOVE
+
+
+# -- small things -----------------------------------------------------------------------
+
+cdef double monotonic() noexcept nogil:
+    cdef timespec at
+    clock_gettime(CLOCK_MONOTONIC, &at)
+    return at.tv_sec + at.tv_nsec * 1e-9
+
+cdef void append(Line* line, Session* session) noexcept nogil:
+    session.next = NULL
+    if line.last == NULL:
+        line.first = session
+    else:
+        line.last.next = session
+    line.last = session
+
+cdef Session* take_first(Line* line) noexcept nogil:
+    cdef Session* session = line.first
+    if session != NULL:
+        line.first = session.next
+        if line.first == NULL:
+            line.last = NULL
+        session.next = NULL
+    return session
+
+cdef void wake(int fd) noexcept nogil:
+    cdef uint64_t one = 1
+    write(fd, &one, sizeof(one))
+
+cdef void unwake(int fd) noexcept nogil:
+    cdef uint64_t count
+    read(fd, &count, sizeof(count))
+
+cdef void set_option(int fd, int level, int name, int value) noexcept nogil:
+    setsockopt(fd, level, name, &value, sizeof(value))
+
+cdef void reset_on_close(int fd) noexcept nogil:
+    cdef linger at_once
+    at_once.l_onoff = 1
+    at_once.l_linger = 0
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once))
+
+cdef int undelivered_bytes(int fd) noexcept nogil:
+    cdef int count = 0
+    if ioctl(fd, TIOCOUTQ, &count) < 0:
+        return 0
+    return count
+
+cdef int has_bytes(int fd) noexcept nogil:
+    cdef char byte
+    return recv(fd, &byte, 1, MSG_PEEK) > 0
+
+cdef int failure_of(int fd) noexcept nogil:
+    """Return the pending error of a socket."""
+    cdef int code = 0
+    cdef socklen_t size = sizeof(code)
+    if getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &size) < 0:
+        return errno
+    return code
+
+cdef double owing_since(int fd, double since, double now) noexcept nogil:
+    """See `engine.debt`, its twin."""
+    cdef uint8_t[60] raw
+    cdef uint32_t unacked, since_ack_ms
+    cdef socklen_t size = sizeof(raw)
+    cdef double acknowledged_at
+    if getsockopt(fd, IPPROTO_TCP, TCP_INFO, raw, &size) < 0 or size < sizeof(raw):
+        return 0.0
+    memcpy(&unacked, &raw[24], 4)
+    memcpy(&since_ack_ms, &raw[56], 4)
+    if unacked == 0 and raw[3] == 0:
+        return 0.0
+    acknowledged_at = now - since_ack_ms / 1000.0
+    return since if since > 0 and acknowledged_at <= since else now
+
+
+# -- carrying bytes: the twin of engine.relay ---------------------------------------------
+
+cdef void again(Worker* worker, Flow* flow) noexcept nogil:
+    """Let the flow be pumped in the next turn."""
+    if flow.flags & QUEUED:
+        return
+    flow.flags |= QUEUED
+    flow.again_next = NULL
+    if worker.again_last == NULL:
+        worker.again_first = flow
+    else:
+        worker.again_last.again_next = flow
+    worker.again_last = flow
+    worker.again_count += 1
+
+cdef Flow* take_again(Worker* worker) noexcept nogil:
+    cdef Flow* flow = worker.again_first
+    if flow != NULL:
+        worker.again_first = flow.again_next
+        if worker.again_first == NULL:
+            worker.again_last = NULL
+        worker.again_count -= 1
+        flow.flags &= ~<uint32_t>QUEUED
+    return flow
+
+cdef void pump(Worker* worker, Flow* flow) noexcept nogil:
+    """Carry what can be carried now."""
+    cdef ssize_t size
+    cdef int turn
+    if flow.flags & DONE or (flow.flags & BLOCKED and not unblock(worker, flow)):
+        return
+    if flow.flags & BULK:
+        carry_bulk(worker, flow)
+        return
+    for turn in range(READS_PER_TURN):
+        size = recv(flow.source, worker.buffer, BUFFER_BYTES, 0)
+        if size < 0:
+            if errno == EAGAIN:
+                flow.flags &= ~<uint32_t>URGED
+                return
+            if errno == EINTR:
+                continue
+            source_failed(worker, flow, errno)
+            return
+        if size == 0:
+            source_ended(worker, flow)
+            return
+        if not hand_over_bytes(worker, flow, worker.buffer, size):
+            return
+        if size < BUFFER_BYTES:
+            flow.streak = 0
+            if not flow.flags & URGED:
+                return
+        else:
+            flow.streak += 1
+            if flow.streak >= BULK_READS:
+                flow.flags |= BULK
+                flow.streak = 0
+                break
+    again(worker, flow)
+
+cdef int hand_over_bytes(Worker* worker, Flow* flow, char* data, ssize_t size) noexcept nogil:
+    """Hand bytes to the sink; keep what it does not take. Return whether to go on."""
+    cdef ssize_t sent = send(flow.sink, data, size, MSG_NOSIGNAL)
+    cdef char* kept
+    if sent == size:
+        flow.carried += sent
+        return True
+    if sent < 0:
+        if errno != EAGAIN and errno != EINTR:
+            sink_failed(worker, flow, errno)
+            return False
+        sent = 0
+    flow.carried += sent
+    flow.flags |= BLOCKED
+    if data == worker.buffer:
+        kept = <char*>malloc(size - sent)
+        if kept == NULL:
+            sink_failed(worker, flow, ENOMEM)
+            return False
+        memcpy(kept, data + sent, size - sent)
+        flow.waiting = kept
+        flow.waiting_at = 0
+        flow.waiting_size = size - sent
+    else:
+        flow.waiting_at += sent
+    return False
+
+cdef int unblock(Worker* worker, Flow* flow) noexcept nogil:
+    """Hand over what was waiting. Return whether the sink has taken all of it."""
+    flow.flags &= ~<uint32_t>BLOCKED
+    if flow.waiting != NULL:
+        if not hand_over_bytes(
+            worker, flow, flow.waiting + flow.waiting_at, flow.waiting_size - flow.waiting_at
+        ):
+            return False
+        free(flow.waiting)
+        flow.waiting = NULL
+    return not flow.piped or drain_pipe(worker, flow)
+
+cdef void carry_bulk(Worker* worker, Flow* flow) noexcept nogil:
+    cdef ssize_t size
+    cdef int turn
+    for turn in range(READS_PER_TURN):
+        if flow.pipe_read < 0 and not borrow_pipe(worker, flow):
+            leave_bulk(worker, flow)
+            return
+        size = splice(flow.source, NULL, flow.pipe_write, NULL, PIPE_BYTES, SPLICE_FLAGS)
+        if size < 0:
+            if errno == EINTR:
+                continue
+            if errno == EAGAIN:
+                if flow.flags & URGED:  # splice stops before an urgent byte; recv does not
+                    leave_bulk(worker, flow)
+                else:
+                    return_pipe(worker, flow)
+                return
+            source_failed(worker, flow, errno)
+            return
+        if size == 0:  # the end, or an urgent byte before it: recv will tell
+            leave_bulk(worker, flow)
+            return
+        flow.piped = size
+        if not drain_pipe(worker, flow):
+            return
+        flow.streak = flow.streak + 1 if size < CHATTY_BYTES else 0
+        if flow.streak >= CHATTY_READS:
+            leave_bulk(worker, flow)
+            return
+    again(worker, flow)
+
+cdef int drain_pipe(Worker* worker, Flow* flow) noexcept nogil:
+    """Move the piped bytes to the sink. Return whether the pipe is empty."""
+    cdef ssize_t sent
+    while flow.piped:
+        sent = splice(flow.pipe_read, NULL, flow.sink, NULL, flow.piped, SPLICE_FLAGS)
+        if sent < 0:
+            if errno == EINTR:
+                continue
+            if errno == EAGAIN:
+                flow.flags |= BLOCKED
+                return False
+            sink_failed(worker, flow, errno)
+            return False
+        flow.piped -= sent
+        flow.carried += sent
+    return True
+
+cdef void leave_bulk(Worker* worker, Flow* flow) noexcept nogil:
+    return_pipe(worker, flow)
+    flow.flags &= ~<uint32_t>BULK
+    flow.streak = 0
+    again(worker, flow)
+
+cdef int borrow_pipe(Worker* worker, Flow* flow) noexcept nogil:
+    cdef int[2] ends
+    if worker.pooled:
+        worker.pooled -= 1
+        flow.pipe_read = worker.pipes[worker.pooled][0]
+        flow.pipe_write = worker.pipes[worker.pooled][1]
+        return True
+    if pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0:
+        return False
+    if max(ends[0], ends[1]) >= worker.ceiling:
+        close(ends[0])
+        close(ends[1])
+        return False
+    fcntl(ends[1], F_SETPIPE_SZ, PIPE_BYTES)
+    flow.pipe_read = ends[0]
+    flow.pipe_write = ends[1]
+    return True
+
+cdef void return_pipe(Worker* worker, Flow* flow) noexcept nogil:
+    if flow.pipe_read < 0:
+        return
+    if not flow.piped and worker.pooled < MAX_POOLED:
+        worker.pipes[worker.pooled][0] = flow.pipe_read
+        worker.pipes[worker.pooled][1] = flow.pipe_write
+        worker.pooled += 1
+    else:
+        close(flow.pipe_read)
+        close(flow.pipe_write)
+    flow.pipe_read = flow.pipe_write = -1
+    flow.piped = 0
+
+cdef void source_ended(Worker* worker, Flow* flow) noexcept nogil:
+    cdef Session* session = flow.session
+    flow.flags |= DONE
+    return_pipe(worker, flow)
+    if flow.reverse.flags & DONE:
+        finish(
+            worker, session, session.reset_by if session.reset_by else FINISHED,
+            session.reset_by != NO_REASON,
+        )
+        return
+    shutdown(flow.sink, SHUT_WR)
+
+cdef inline uint8_t side(Session* session, int end) noexcept nogil:
+    return CLIENT_RESET if end == session.client else BACKEND_RESET
+
+cdef void source_failed(Worker* worker, Flow* flow, int code) noexcept nogil:
+    cdef Session* session = flow.session
+    cdef uint8_t reason = session.reset_by
+    if code == ETIMEDOUT:
+        reason = TIMED_OUT
+    elif reason == NO_REASON:
+        reason = side(session, flow.source)
+    finish(worker, session, reason, True)
+
+cdef void sink_failed(Worker* worker, Flow* flow, int code) noexcept nogil:
+    """Carry what the broken sink had said before it broke, then pass the reset on."""
+    cdef Session* session = flow.session
+    cdef Flow* reverse = flow.reverse
+    flow.flags |= DONE
+    if (
+        reverse.flags & DONE
+        or (reverse.flags & BLOCKED and flow.sink == session.client)
+        or code == ETIMEDOUT
+    ):
+        source_failed(worker, reverse, code)
+        return
+    session.reset_by = side(session, flow.sink)
+    return_pipe(worker, flow)
+    free(flow.waiting)
+    flow.waiting = NULL
+    reverse.flags |= URGED
+    again(worker, reverse)
+
+cdef void finish(Worker* worker, Session* session, uint8_t reason, int reset) noexcept nogil:
+    """End a session. Its sockets are closed and it is handed back when the turn is over."""
+    cdef Flow* flow
+    cdef int index
+    if session.state == CLOSED:
+        return
+    session.state = CLOSED
+    session.reason = reason
+    for index in range(2):
+        flow = &session.upward if index == 0 else &session.downward
+        flow.flags |= DONE
+        free(flow.waiting)
+        flow.waiting = NULL
+        return_pipe(worker, flow)
+    if session.previous != NULL:
+        session.previous.next = session.next
+    else:
+        worker.sessions = session.next
+    if session.next != NULL:
+        session.next.previous = session.previous
+    session.previous = NULL
+    if reset:
+        reset_on_close(session.backend)
+        if reason != BACKEND_RESET or not say_farewell(worker, session):
+            reset_on_close(session.client)
+    append(&worker.finished, session)
+
+cdef int say_farewell(Worker* worker, Session* session) noexcept nogil:
+    """Keep a client until it has been sent everything; see `engine.farewell`."""
+    cdef Farewell* more
+    if not undelivered_bytes(session.client):
+        return False
+    if worker.farewell_count == worker.farewell_room:
+        worker.farewell_room = worker.farewell_room * 2 + 16
+        more = <Farewell*>realloc(worker.farewells, worker.farewell_room * sizeof(Farewell))
+        if more == NULL:
+            worker.farewell_room = worker.farewell_count
+            return False
+        worker.farewells = more
+    epoll_ctl(worker.epoll, EPOLL_CTL_DEL, session.client, NULL)
+    worker.farewells[worker.farewell_count].client = session.client
+    worker.farewells[worker.farewell_count].deadline = worker.now + PATIENCE_SECS
+    worker.farewell_count += 1
+    worker.next_tick = min(worker.next_tick, worker.now + SHORT_TICK_MS / 1000.0)
+    session.client = -1
+    return True
+
+cdef void break_off(Worker* worker, Session* session, uint8_t reason) noexcept nogil:
+    """End a session that has not come to its end. A side that would miss bytes is reset."""
+    if session.upward.waiting != NULL or session.upward.piped or has_bytes(session.client):
+        reset_on_close(session.backend)
+    if session.downward.waiting != NULL or session.downward.piped or has_bytes(session.backend):
+        reset_on_close(session.client)
+    finish(worker, session, reason, False)
+
+
+# -- the loop of a byte thread ----------------------------------------------------------------------
+
+cdef void* work(void* argument) noexcept nogil:
+    cdef Worker* worker = <Worker*>argument
+    cdef epoll_event[MAX_EVENTS] events
+    cdef int count, index
+    cdef size_t turns
+    cdef int timeout_ms
+    cdef double secs
+    while not worker.stopping:
+        timeout_ms = 0
+        if worker.again_first == NULL:
+            secs = worker.next_tick - monotonic()
+            timeout_ms = 0 if secs <= 0 else <int>(secs * 1000) + 1
+        count = epoll_wait(worker.epoll, events, MAX_EVENTS, timeout_ms)
+        worker.now = monotonic()
+        for index in range(count):
+            if events[index].data.u64 == WAKEUP:
+                unwake(worker.wakeup)
+        read_mail(worker)
+        for index in range(count):
+            if events[index].data.u64 != WAKEUP:
+                happened(worker, <Flow*>events[index].data.ptr, events[index].events)
+        turns = worker.again_count
+        while turns:
+            turns -= 1
+            pump(worker, take_again(worker))
+        if worker.now >= worker.next_tick:
+            tick(worker)
+        if worker.finished.first != NULL:
+            hand_back(worker)
+    clean_up(worker)
+    return NULL
+
+cdef void read_mail(Worker* worker) noexcept nogil:
+    """Take what the gate thread has sent: new sessions, and requests about old ones."""
+    cdef Session* session
+    cdef Request request
+    cdef size_t index
+    pthread_mutex_lock(&worker.lock)
+    while worker.arriving.first != NULL:
+        session = take_first(&worker.arriving)
+        session.active_at = worker.now
+        session.previous = NULL
+        session.next = worker.sessions
+        if worker.sessions != NULL:
+            worker.sessions.previous = session
+        worker.sessions = session
+    for index in range(worker.request_count):
+        request = worker.requests[index]
+        session = request.session
+        if session.state == OPEN:
+            if request.reason == ABORTED:
+                break_off(worker, session, ABORTED)
+            else:
+                finish(worker, session, request.reason, True)
+    worker.request_count = 0
+    pthread_mutex_unlock(&worker.lock)
+
+cdef void happened(Worker* worker, Flow* flow, uint32_t mask) noexcept nogil:
+    """Something happened to the source of `flow`, which is the sink of its reverse."""
+    cdef Session* session = flow.session
+    if session.state != OPEN:
+        return
+    if mask & MORE_THAN_BYTES:
+        flow.flags |= URGED
+    session.active_at = worker.now
+    session.settled = False
+    if mask & EPOLLOUT and flow.reverse.flags & BLOCKED:
+        pump(worker, flow.reverse)
+    if flow.flags & DONE:
+        if mask & EPOLLERR:  # it had ended before; now it does not listen either
+            source_failed(worker, flow, 0)
+    elif not flow.flags & BLOCKED:
+        if mask & ~<uint32_t>EPOLLOUT:
+            pump(worker, flow)
+    elif mask & EPOLLERR:
+        if flow == &session.upward:
+            finish(worker, session, CLIENT_RESET, True)
+        elif session.broken_since == 0:
+            session.broken_since = worker.now
+
+cdef void tick(Worker* worker) noexcept nogil:
+    cdef double now = worker.now
+    cdef size_t index = 0
+    while index < worker.farewell_count:
+        if worker.farewells[index].deadline <= now or not undelivered_bytes(
+            worker.farewells[index].client
+        ):
+            reset_on_close(worker.farewells[index].client)
+            close(worker.farewells[index].client)
+            worker.farewell_count -= 1
+            worker.farewells[index] = worker.farewells[worker.farewell_count]
+        else:
+            index += 1
+    if now >= worker.next_look:
+        look_at_sessions(worker)
+    worker.next_tick = worker.next_look
+    if worker.farewell_count:
+        worker.next_tick = min(worker.next_tick, now + SHORT_TICK_MS / 1000.0)
+
+cdef void look_at_sessions(Worker* worker) noexcept nogil:
+    """End the sessions that are idle, or whose peers have vanished."""
+    cdef double now = worker.now
+    cdef double pause_secs = TICK_MS / 1000.0
+    cdef Session* session = worker.sessions
+    cdef Session* next
+    if worker.idle_secs > 0:
+        pause_secs = min(pause_secs, worker.idle_secs / LOOKS_PER_TIMEOUT)
+    if worker.user_secs > 0:
+        pause_secs = min(pause_secs, worker.user_secs / LOOKS_PER_TIMEOUT)
+    pause_secs = max(pause_secs, SHORT_TICK_MS / 1000.0)
+    worker.next_look = now + pause_secs
+    while session != NULL:
+        next = session.next
+        if worker.idle_secs > 0 and now - session.active_at >= worker.idle_secs:
+            break_off(worker, session, IDLE)
+        elif session.broken_since > 0 and now - session.broken_since >= BROKEN_GRACE_SECS:
+            finish(worker, session, BACKEND_RESET, True)
+        elif worker.user_secs > 0 and not session.settled and now - session.active_at >= pause_secs:
+            look_for_peers(worker, session)
+        session = next
+
+cdef void look_for_peers(Worker* worker, Session* session) noexcept nogil:
+    cdef Flow* flow
+    cdef int index
+    session.settled = True
+    for index in range(2):
+        flow = &session.upward if index == 0 else &session.downward
+        if not undelivered_bytes(flow.sink):
+            flow.owing_since = 0
+            continue
+        session.settled = False
+        flow.owing_since = owing_since(flow.sink, flow.owing_since, worker.now)
+        if flow.owing_since > 0 and worker.now - flow.owing_since >= worker.user_secs:
+            finish(worker, session, TIMED_OUT, True)
+            return
+
+cdef void hand_back(Worker* worker) noexcept nogil:
+    """Close the sockets of the sessions that ended in this turn and give them to the gate."""
+    cdef Session* session = worker.finished.first
+    cdef Flow* flow
+    cdef size_t turns = worker.again_count
+    cdef int first
+    while turns:
+        turns -= 1
+        flow = take_again(worker)
+        if not flow.flags & DONE:
+            again(worker, flow)
+    while session != NULL:
+        if session.client >= 0:
+            close(session.client)
+        close(session.backend)
+        session = session.next
+    pthread_mutex_lock(&worker.ended.lock)
+    first = worker.ended.line.first == NULL
+    if first:
+        worker.ended.line = worker.finished
+    else:
+        worker.ended.line.last.next = worker.finished.first
+        worker.ended.line.last = worker.finished.last
+    pthread_mutex_unlock(&worker.ended.lock)
+    worker.finished.first = worker.finished.last = NULL
+    if first:
+        wake(worker.ended.wakeup)
+
+cdef void clean_up(Worker* worker) noexcept nogil:
+    """The engine stops: end every session of this thread."""
+    read_mail(worker)
+    while worker.sessions != NULL:
+        break_off(worker, worker.sessions, ABORTED)
+    while take_again(worker) != NULL:
+        pass
+    if worker.finished.first != NULL:
+        hand_back(worker)
+    while worker.farewell_count:
+        worker.farewell_count -= 1
+        reset_on_close(worker.farewells[worker.farewell_count].client)
+        close(worker.farewells[worker.farewell_count].client)
+    while worker.pooled:
+        worker.pooled -= 1
+        close(worker.pipes[worker.pooled][0])
+        close(worker.pipes[worker.pooled][1])
+
+
+# -- called by the gate thread --------------------------------------------------------------
+
+cdef int start_worker(Worker* worker, Ended* ended, int number) noexcept nogil:
+    """Start a byte thread, whose memory is zero but for its settings. Return whether it runs."""
+    cdef epoll_event event
+    cdef char[16] name
+    worker.ended = ended
+    worker.epoll = epoll_create1(EPOLL_CLOEXEC)
+    worker.wakeup = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+    worker.buffer = <char*>malloc(BUFFER_BYTES)
+    pthread_mutex_init(&worker.lock, NULL)
+    event.events = EPOLLIN
+    event.data.u64 = WAKEUP
+    if (
+        worker.buffer == NULL
+        or epoll_ctl(worker.epoll, EPOLL_CTL_ADD, worker.wakeup, &event) < 0
+        or pthread_create(&worker.thread, NULL, work, worker) != 0
+    ):
+        return False
+    snprintf(name, sizeof(name), "bytes-%d", number)
+    pthread_setname_np(worker.thread, name)
+    worker.started = True
+    return True
+
+cdef void hand_over(Worker* worker, Session* session) noexcept nogil:
+    """Give a session whose backend has answered to this byte thread."""
+    cdef epoll_event event
+    session.state = OPEN
+    session.worker = worker
+    pthread_mutex_lock(&worker.lock)
+    append(&worker.arriving, session)
+    pthread_mutex_unlock(&worker.lock)
+    # The first event comes at once, for both are writable; no other wake-up is needed.
+    event.events = INTEREST
+    event.data.ptr = &session.downward
+    epoll_ctl(worker.epoll, EPOLL_CTL_ADD, session.backend, &event)
+    event.data.ptr = &session.upward
+    epoll_ctl(worker.epoll, EPOLL_CTL_ADD, session.client, &event)
+
+cdef int ask(Worker* worker, Session* session, uint8_t reason) noexcept nogil:
+    """Ask a byte thread to end a session. Return whether there was memory to ask with."""
+    cdef Request* more
+    cdef size_t room
+    pthread_mutex_lock(&worker.lock)
+    if worker.request_count == worker.request_room:
+        room = worker.request_room * 2 + 64
+        more = <Request*>realloc(worker.requests, room * sizeof(Request))
+        if more == NULL:
+            pthread_mutex_unlock(&worker.lock)
+            return False
+        worker.requests = more
+        worker.request_room = room
+    worker.requests[worker.request_count].session = session
+    worker.requests[worker.request_count].reason = reason
+    worker.request_count += 1
+    worker.asked = True
+    pthread_mutex_unlock(&worker.lock)
+    wake(worker.wakeup)
+    return True
+
+cdef void forget(Worker* worker, Session* session) noexcept nogil:
+    """Take back what was asked about a session that has ended, before its memory is reused."""
+    cdef size_t index = 0
+    if not worker.asked:
+        return
+    pthread_mutex_lock(&worker.lock)
+    while index < worker.request_count:
+        if worker.requests[index].session == session:
+            worker.request_count -= 1
+            worker.requests[index] = worker.requests[worker.request_count]
+        else:
+            index += 1
+    worker.asked = worker.request_count > 0
+    pthread_mutex_unlock(&worker.lock)
+
+cdef void stop_worker(Worker* worker) noexcept nogil:
+    """End a byte thread and all its sessions, and free what it held."""
+    worker.stopping = True
+    if worker.started:
+        wake(worker.wakeup)
+        pthread_join(worker.thread, NULL)
+        worker.started = False
+    worker.asked = False
+    if worker.epoll >= 0:
+        close(worker.epoll)
+    if worker.wakeup >= 0:
+        close(worker.wakeup)
+    free(worker.buffer)
+    free(worker.requests)
+    free(worker.farewells)
+    pthread_mutex_destroy(&worker.lock)
