@@ -152,13 +152,13 @@ class Peer:
 class Backend:
     """A listening socket; the test accepts by hand.
 
-    `receive_buffer` bounds what the kernel holds for a session that is not read.
+    `buffer` bounds what the kernel holds at this end of a session.
     """
 
-    def __init__(self, host: str = "127.0.0.1", receive_buffer: int | None = None) -> None:
+    def __init__(self, host: str = "127.0.0.1", buffer: int | None = None) -> None:
         self.sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-        if receive_buffer:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if buffer:
+            limit_buffers(self.sock, buffer)
         self.sock.bind((host, 0))
         self.sock.listen(1024)
         self.sock.settimeout(DEADLINE_SECS)
@@ -181,6 +181,12 @@ class Backend:
 
     def close(self) -> None:
         self.sock.close()
+
+
+def limit_buffers(sock: socket.socket, size: int) -> None:
+    """Keep the kernel from growing this socket's buffers, and those of what it accepts."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
 
 
 def drop_everything(sock: socket.socket) -> None:

@@ -16,7 +16,7 @@ from edgeproxy.engine.contract import Engine, EngineSettings, Outcome, SessionIn
 from edgeproxy.engine.listener import open_listener
 from tests.conformance.engines import MakeEngine
 from tests.conformance.gates import Address, ScriptedGate, Ticket
-from tests.conformance.peers import DEADLINE_SECS, Backend, Peer
+from tests.conformance.peers import DEADLINE_SECS, Backend, Peer, limit_buffers
 from tests.waiting import wait_until
 
 SMALL_BUFFER = 1 << 16
@@ -56,8 +56,8 @@ class Rig:
             self._backend = self.add_backend()
         return self._backend
 
-    def add_backend(self, host: str = "127.0.0.1", receive_buffer: int | None = None) -> Backend:
-        return self.keep(Backend(host, receive_buffer))
+    def add_backend(self, host: str = "127.0.0.1", buffer: int | None = None) -> Backend:
+        return self.keep(Backend(host, buffer))
 
     def refusing_address(self) -> Address:
         """Return an address where every dial is refused."""
@@ -86,8 +86,7 @@ class Rig:
         """Add a listener. `buffer` bounds what the kernel holds on the clients' side."""
         listening = open_listener(host, 0)
         if buffer:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+            limit_buffers(listening, buffer)
         address: tuple[str, int] = listening.getsockname()[:2]
         self.addresses[name] = address
         self.engine.listen(name, listening)
@@ -105,7 +104,7 @@ class Rig:
 
     def serve_with_small_buffers(self, **settings: float) -> None:
         """Serve so that a reader who stops soon blocks whoever writes to it."""
-        self._backend = self.add_backend(receive_buffer=SMALL_BUFFER)
+        self._backend = self.add_backend(buffer=SMALL_BUFFER)
         self.prepare(None, **settings)
         self.listen(buffer=SMALL_BUFFER)
         self.start()
@@ -115,8 +114,7 @@ class Rig:
         address = self.addresses[listener]
         sock = self.keep(socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET))
         if buffer:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+            limit_buffers(sock, buffer)
         sock.settimeout(DEADLINE_SECS)
         code = sock.connect_ex(address)
         if code not in (0, errno.ECONNRESET):  # it may be accepted and reset already

@@ -29,7 +29,7 @@ def test_random_sessions_receive_what_was_sent(rig: Rig, seed: int) -> None:
     backends = {}
     for index in range(SLOTS):
         slot, buffer = f"slot {index}", SMALL_BUFFER if index % 2 else None
-        backends[slot] = backend = rig.add_backend(receive_buffer=buffer)
+        backends[slot] = backend = rig.add_backend(buffer=buffer)
         refusing = [rig.refusing_address()] * (index % 3)
         rig.gate.routes[slot] = [*refusing, backend.address]
         rig.listen(slot, buffer=buffer)
