@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.engine.choice import best_kind
 from edgeproxy.version import VERSION
 from tests.system.backends import Backend
 from tests.system.pop import ARGENTINA, BRAZIL, GERMANY, JAPAN, NOWHERE, UNITED_STATES, Pop
@@ -34,9 +35,10 @@ def test_the_proxy_starts_under_each_of_its_names(pop: Pop, command: tuple[str, 
 
 
 @pytest.mark.parametrize("name", ["edgeproxy", "edge-proxy"])
-def test_each_name_tells_its_version(tmp_path: Path, name: str) -> None:
+def test_each_name_tells_its_version_and_engine(tmp_path: Path, name: str) -> None:
     done = run_edgeproxy("--version", folder=tmp_path, command=[str(SCRIPTS / name)])
-    assert (done.returncode, done.stdout.strip()) == (0, f"edgeproxy {VERSION}")
+    engine = best_kind()
+    assert (done.returncode, done.stdout) == (0, f"edgeproxy {VERSION} (engine: {engine})\n")
 
 
 @pytest.mark.parametrize("words", [(), ("walk",), ("node",), ("serve", "--fast"), ("explain",)])

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 
 from edgeproxy.cli import config, db, demo, explain, node, serve
+from edgeproxy.cli.version import Version
 from edgeproxy.errors import EdgeProxyError, UsageError
-from edgeproxy.version import VERSION
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -21,7 +21,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="edgeproxy",
         description="Geo-aware TCP load balancer for edge points of presence.",
     )
-    parser.add_argument("--version", action="version", version=f"edgeproxy {VERSION}")
+    parser.add_argument("--version", action=Version, help="print version and engine, and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for group in (serve, node, db, explain, config, demo):
         group.add_parser(commands)

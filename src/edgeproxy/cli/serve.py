@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from edgeproxy.version import VERSION
+from edgeproxy.cli.version import Version
 
 
 def add_parser(commands: Any) -> None:
@@ -17,7 +17,7 @@ def add_parser(commands: Any) -> None:
         "named by EDGEPROXY_CONFIG; see `edgeproxy config show`. SIGTERM lets open "
         "connections finish, SIGHUP looks at the database and the geo files at once.",
     )
-    parser.add_argument("--version", action="version", version=f"edgeproxy {VERSION}")
+    parser.add_argument("--version", action=Version, help="print version and engine, and exit")
     parser.set_defaults(run=run)
 
 

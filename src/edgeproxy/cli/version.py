@@ -1,0 +1,30 @@
+"""`--version`: which edgeProxy this is, and which engine `auto` gives here."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+
+class Version(argparse.Action):
+    """Prints one line and exits; looks for the engine only then."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=options.get("help"))
+        del dest
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        """Print it."""
+        from edgeproxy.engine.choice import best_kind
+        from edgeproxy.version import VERSION
+
+        del namespace, values, option_string
+        print(f"edgeproxy {VERSION} (engine: {best_kind()})")
+        parser.exit()
