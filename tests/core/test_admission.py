@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import gc
 import random
+import weakref
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from edgeproxy.core import scoring
 from edgeproxy.core.admission import (
     Admission,
     AdmissionSettings,
+    Blame,
     How,
     Reason,
     Refusal,
@@ -158,14 +160,29 @@ class TestWeights:
                 pop.closed(held.pop(rng.randrange(len(held))))
         assert 680 <= heavy <= 820
 
-    @pytest.mark.parametrize("weight", [1, 2, 7])
+    @pytest.mark.parametrize("weight", [1, 2, 100])
     def test_equal_weights_give_the_plain_formula(self, weight: int) -> None:
-        pop = admission(backend("a", weight=weight), backend("b", weight=weight))
+        pop = admission(
+            backend("a", weight=weight),
+            backend("b", weight=weight),
+            backend("gone", weight=1, deleted=True),
+            backend("far", "eu", weight=1),
+        )
         lasting = admit(pop, "br").backend.id
         for number in range(10):
             ticket = admit(pop, f"br-{number}")
             assert ticket.backend.id != lasting
             pop.closed(ticket)
+
+    def test_load_counts_long_before_a_large_weight_is_reached(self) -> None:
+        pop = admission(
+            backend("a", weight=100, soft_limit=10), backend("b", weight=99, soft_limit=10)
+        )
+        held = [admit(pop, f"br-{n}") for n in range(20)]
+        for ticket in held:
+            if ticket.backend.id == "b":
+                pop.closed(ticket)
+        assert {admit(pop, f"ar-{n}").backend.id for n in range(8)} == {"b"}
 
     def test_shares_hold_over_any_run_of_forty(self) -> None:
         pop = admission(backend("a", weight=3), backend("b", weight=1))
@@ -235,6 +252,15 @@ class TestAffinity:
         assert elsewhere.backend.id != first.backend.id
         pop.closed(first)
         assert admit(pop, "br").backend.id == first.backend.id
+
+    def test_a_lent_out_client_keeps_its_binding_alive(self) -> None:
+        pop = admission(backend("a", hard_limit=1), ttl_secs=10)
+        held = admit(pop, "br")
+        pop.publish([backend("a", hard_limit=1), backend("b", "us")])
+        for now in (5.0, 14.0, 23.0):
+            assert admit(pop, "br", now).backend.id == "b"
+        pop.closed(held)
+        assert admit(pop, "br", 30.0).backend.id == "a"
 
     def test_weight_zero_keeps_its_clients(self) -> None:
         pop = admission(backend("a"), ttl_secs=600)
@@ -309,16 +335,43 @@ class TestFailover:
         ticket = admit(pop, "br", 1.0)
         assert (ticket.backend.id, ticket.how) == ("a", How.LAST_RESORT)
 
+    def test_without_a_port_towards_one_backend_another_one_will_do(self) -> None:
+        pop = admission(backend("a"), backend("b", "us"), ttl_secs=600)
+        ticket = admit(pop, "br")
+        assert pop.failed(ticket, 0.0, Blame.PATH) is ticket
+        assert ticket.backend.id == "b"
+        assert pop.load.of("a").failures == 0
+        assert admit(pop, "br", 1.0).backend.id == "a"
+
     def test_a_fault_of_this_host_blames_nobody(self) -> None:
         pop = admission(backend("a"), backend("b"))
         ticket = admit(pop, "br")
-        assert pop.failed(ticket, 0.0, at_fault=False) == Refusal(Reason.NO_RESOURCES)
+        assert pop.failed(ticket, 0.0, Blame.HOST) == Refusal(Reason.NO_RESOURCES)
         assert pop.load.of(ticket.backend.id).failures == 0
         assert pop.load.active() == {}
 
 
 class TestTables:
     """A new table takes over without a seam."""
+
+    def test_a_replaced_table_needs_no_garbage_collector(self) -> None:
+        pop = admission(backend("a"), backend("b"))
+        first = weakref.ref(pop.table)
+        gc.disable()
+        try:
+            for _ in range(3):
+                pop.publish([backend("a"), backend("b")])
+                pop.closed(admit(pop, "br"))
+            tables = [weakref.ref(each) for each in (pop.table,)]
+            candidate = weakref.ref(pop.table.candidates["a"].rankings[0])
+            for _ in range(3):
+                pop.publish([backend("a")])
+                pop.adopt()
+            assert first() is None
+            assert tables[0]() is None
+            assert candidate() is None
+        finally:
+            gc.enable()
 
     def test_open_connections_count_across_tables(self) -> None:
         pop = admission(backend("a", hard_limit=2))
@@ -446,14 +499,15 @@ class Books(RuleBasedStateMachine):
             self.was_lowest(client, scope, answer, before)
 
     def was_lowest(self, client: str, scope: str, ticket: Ticket, before: dict[str, int]) -> None:
-        """Compare with the documented formula over all rows, in whole rounds."""
-        divisor = math.gcd(*(row.weight for row in self.rows.values())) or 1
-        units = {row.id: row.weight // divisor or 1 for row in self.rows.values()}
+        """Compare with the documented formula over all rows.
+
+        With soft limits as low as here a round is one connection.
+        """
 
         def score(row: Backend) -> float:
             distance = scoring.region_score(row.region, row.country, locate(client), "us")
-            rounds = before.get(row.id, 0) // units[row.id] * units[row.id]
-            return distance * 100 + rounds / max(row.soft_limit, 1) / row.weight
+            load = before.get(row.id, 0) / max(row.soft_limit, 1) / row.weight
+            return distance * 100 + load
 
         lives = self.pop.load
         eligible = [
@@ -470,11 +524,11 @@ class Books(RuleBasedStateMachine):
         assert score(self.rows[ticket.backend.id]) == pytest.approx(lowest)
 
     @precondition(lambda self: self.tickets)
-    @rule(data=st.data(), at_fault=st.booleans())
-    def fail(self, data: st.DataObject, at_fault: bool) -> None:
+    @rule(data=st.data(), blame=st.sampled_from(Blame))
+    def fail(self, data: st.DataObject, blame: Blame) -> None:
         ticket = self.tickets.pop(data.draw(st.integers(0, len(self.tickets) - 1)))
         failed = ticket.backend.id
-        answer = self.pop.failed(ticket, self.now, at_fault=at_fault)
+        answer = self.pop.failed(ticket, self.now, blame)
         if isinstance(answer, Ticket):
             assert answer.backend.id not in answer.tried
             assert failed in answer.tried

@@ -55,6 +55,17 @@ class Reason(StrEnum):
     """This host has no descriptors, ports or memory to dial with."""
 
 
+class Blame(StrEnum):
+    """Who is to blame for a failed dial."""
+
+    BACKEND = "backend"
+    """It did not answer: it is passed over for a while."""
+    PATH = "path"
+    """This host has no port left towards it; another backend may do."""
+    HOST = "host"
+    """This host has no descriptors or memory left; no other backend will do."""
+
+
 @dataclass(frozen=True, slots=True)
 class AdmissionSettings:
     """How clients are given backends.
@@ -149,6 +160,7 @@ class Admission:
         self.table = RoutingTable((), self.load, settings.region)
         self._latest = self.table
         self._published: deque[tuple[RoutingTable, Watch]] = deque()
+        self._replaced: deque[RoutingTable] = deque()
 
     # -- the table ---------------------------------------------------------------------
 
@@ -158,6 +170,8 @@ class Admission:
         May run on another thread, but only on one at a time. What changes while the table
         is being built is placed anew when it comes into force.
         """
+        while self._replaced:
+            self._replaced.popleft().retire()
         watch = self.load.watch()
         latest = self._latest
         table = RoutingTable(
@@ -176,6 +190,7 @@ class Admission:
         """Put the latest published table into force."""
         watch = None
         while self._published:
+            self._replaced.append(self.table)
             self.table, watch = self._published.popleft()
         if watch is None:
             return
@@ -236,32 +251,29 @@ class Admission:
         if isinstance(choice, Refusal):
             return choice
         key = (client, scope)
-        if choice.how is How.BOUND or not self._stays_bound(key, now):
-            self.affinity.bind(key, choice.candidate.backend.id, now)
+        stays = None if choice.how is How.BOUND else self._stays_bound_to(key, now)
+        self.affinity.bind(key, stays or choice.candidate.backend.id, now)
         ticket = Ticket(client, scope, choice)
         self._reserve(ticket, choice, now)
         return ticket
 
-    def _stays_bound(self, key: tuple[str, str], now: float) -> bool:
-        """Return whether a binding that could not be used now is worth keeping."""
+    def _stays_bound_to(self, key: tuple[str, str], now: float) -> str | None:
+        """Return the backend of a binding that cannot be used now but is worth keeping."""
         backend_id = self.affinity.get(key, now)
-        if backend_id is None:
-            return False
-        candidate = self.table.candidates.get(backend_id)
-        return candidate is not None and candidate.usable and self.table.serves(candidate, key[1])
+        candidate = self.table.candidates.get(backend_id) if backend_id else None
+        keep = candidate and candidate.usable and self.table.serves(candidate, key[1])
+        return backend_id if keep else None
 
-    def failed(self, ticket: Ticket, now: float, *, at_fault: bool = True) -> Ticket | Refusal:
-        """A dial failed: release the slot and choose another backend, or refuse.
-
-        `at_fault` is False where nothing was sent because this host lacks something.
-        """
+    def failed(self, ticket: Ticket, now: float, blame: Blame = Blame.BACKEND) -> Ticket | Refusal:
+        """A dial failed: release the slot and choose another backend, or refuse."""
         live = self._release(ticket)
-        if not at_fault:
+        if blame is Blame.HOST:
             return Refusal(Reason.NO_RESOURCES)
-        self._ejection.failed(live, now)
         key = (ticket.client, ticket.scope)
-        if self.affinity.get(key, now) == ticket.backend.id:
-            self.affinity.drop(key)
+        if blame is Blame.BACKEND:
+            self._ejection.failed(live, now)
+            if self.affinity.get(key, now) == ticket.backend.id:
+                self.affinity.drop(key)
         ticket.tried = (*ticket.tried, ticket.backend.id)
         if ticket.attempts >= self._settings.max_attempts:
             return Refusal(Reason.UNREACHABLE)

@@ -73,10 +73,9 @@ class Candidate:
         live: Live,
         sequence: int = 0,
         table_version: int = 0,
-        unit: int = 1,
     ) -> None:
         self.table_version = table_version
-        self.unit = unit
+        self.unit = 1
         self.backend = backend
         self.live = live
         self.sequence = sequence
@@ -156,6 +155,13 @@ class Ranking:
             if each.entry is None:
                 each.renew_entry()
         self._remake()
+
+    def clear(self) -> None:
+        """Let go of everything; the ranking is of no use afterwards."""
+        self.members = ()
+        self._busy = []
+        self._idle.clear()
+        self._aside.clear()
 
     def _remake(self) -> None:
         """Fill queues and heap from the current entries."""

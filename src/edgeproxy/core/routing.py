@@ -73,11 +73,9 @@ class RoutingTable:
         self.version = version
         self.pop_region = pop_region
         self.scopes = frozenset(scopes)
-        rows = tuple(backends)
-        divisor = gcd(*(each.weight for each in rows)) or 1
         self.candidates = {
-            row.id: Candidate(row, load.of(row.id), sequence, version, row.weight // divisor or 1)
-            for sequence, row in enumerate(rows)
+            row.id: Candidate(row, load.of(row.id), sequence, version)
+            for sequence, row in enumerate(backends)
         }
         self._rankings = self._ranked()
         self._tiers: dict[tuple[str, str | None, str | None], tuple[Tier, ...]] = {}
@@ -89,15 +87,36 @@ class RoutingTable:
         groups: dict[str, dict[tuple[str, str | None], list[Candidate]]] = {
             scope: defaultdict(list) for scope in self.scopes
         }
+        places: dict[tuple[str, str | None], list[Candidate]] = defaultdict(list)
         for candidate in self.candidates.values():
             backend = candidate.backend
             if candidate.usable and candidate.capacity:
-                for scope in {backend.app, EVERY_APP} & self.scopes:
+                scopes = {backend.app, EVERY_APP} & self.scopes
+                for scope in scopes:
                     groups[scope][backend.region, backend.country].append(candidate)
+                if scopes:
+                    places[backend.region, backend.country].append(candidate)
+        for members in places.values():
+            divisor = gcd(*(each.backend.weight for each in members))
+            for each in members:
+                each.unit = scoring.round_of(each.backend, divisor)
         return {
-            scope: {place: Ranking(members) for place, members in places.items()}
-            for scope, places in groups.items()
+            scope: {place: Ranking(members) for place, members in group.items()}
+            for scope, group in groups.items()
         }
+
+    def retire(self) -> None:
+        """Undo the cycles of a table that is not in force any more.
+
+        A large table is then freed piece by piece instead of by the garbage collector,
+        which would stop every thread for it. Not to be called while a decision uses it.
+        """
+        for candidate in self.candidates.values():
+            candidate.rankings = []
+            candidate.entry = None
+        for group in self._rankings.values():
+            for ranking in group.values():
+                ranking.clear()
 
     def serves(self, candidate: Candidate, scope: str) -> bool:
         """Return whether this backend belongs to the scope."""

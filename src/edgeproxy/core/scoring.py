@@ -13,9 +13,10 @@ under enormous load can lose to a far one that is idle: that is what the formula
 
 Connections come in ones and weights do not. Where weights differ, two backends are compared
 by the whole rounds they carry, a round being as many connections as the weight, in lowest
-terms: with weights 3 and 1, a backend with 0, 1 or 2 connections and one with 0 are equal,
-and ties are settled by weight. Otherwise a single connection that is still closing would
-send the next client to the lightest backend. Equal weights give the plain formula.
+terms and at most a fifth of the soft limit: with weights 3 and 1, a backend with 0, 1 or 2
+connections and one with 0 are equal, and ties are settled by weight. Otherwise a single
+connection that is still closing would send the next client to the lightest backend. Equal
+weights give the plain formula.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from __future__ import annotations
 from edgeproxy.core.model import Backend, Origin
 
 REGION_UNIT = 100.0
+
+ROUNDS_IN_SOFT_LIMIT = 5
+"""A round is at most this part of the soft limit."""
 
 SAME_COUNTRY = 0.0
 OTHER_COUNTRY = 0.5
@@ -56,6 +60,15 @@ def load_score(active: int, capacity: int) -> float:
     One division of integers: equal loads give equal floats, so ties are exact.
     """
     return active / capacity
+
+
+def round_of(backend: Backend, divisor: int) -> int:
+    """Return the connections in a round: the weight in lowest terms, but never many.
+
+    Weights like 100 and 99 would make load count for nothing until 100 connections.
+    """
+    most = max(backend.soft_limit // ROUNDS_IN_SOFT_LIMIT, 1)
+    return min(backend.weight // divisor, most)
 
 
 def compared_load(active: int, capacity: int, unit: int) -> float:

@@ -40,7 +40,7 @@ class EngineSettings:
         idle_timeout_secs: A session without a byte in either direction for so long is
             closed; 0 is never.
         user_timeout_secs: How long sent data may stay unacknowledged before the peer
-            counts as gone (`TCP_USER_TIMEOUT`); 0 leaves it to the system.
+            counts as gone; 0 leaves it to the system. See `engine.debt`.
     """
 
     kind: str = "auto"
@@ -57,8 +57,10 @@ class DialFailure(StrEnum):
     UNREACHABLE = "unreachable"
     RESET = "reset"
     ERROR = "error"
+    NO_PORT = "no_port"
+    """Nothing was sent: all local ports towards this address are in use."""
     LOCAL = "local"
-    """Nothing was sent: this host has no descriptors, ports or memory left."""
+    """Nothing was sent: this host has no descriptors or memory left."""
 
 
 class CloseReason(StrEnum):
@@ -72,7 +74,7 @@ class CloseReason(StrEnum):
     """The client left before a backend had answered."""
     IDLE = "idle"
     TIMED_OUT = "timed_out"
-    """A peer stopped acknowledging (`TCP_USER_TIMEOUT`, keepalive)."""
+    """A peer stopped acknowledging, or answering keepalive probes."""
     ABORTED = "aborted"
     """The proxy closed it: shutdown, or somebody asked for it."""
     FAULT = "fault"

@@ -18,7 +18,7 @@ _FAILURES = {
     errno.EPERM: DialFailure.UNREACHABLE,
     errno.EMFILE: DialFailure.LOCAL,
     errno.ENFILE: DialFailure.LOCAL,
-    errno.EADDRNOTAVAIL: DialFailure.LOCAL,
+    errno.EADDRNOTAVAIL: DialFailure.NO_PORT,
     errno.EAGAIN: DialFailure.LOCAL,
     errno.ENOBUFS: DialFailure.LOCAL,
     errno.ENOMEM: DialFailure.LOCAL,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
-from edgeproxy.core.admission import Admission, Reason, Refusal, Ticket
+from edgeproxy.core.admission import Admission, Blame, Reason, Refusal, Ticket
 from edgeproxy.core.origin import normalise
 from edgeproxy.engine.contract import (
     Answer,
@@ -25,6 +25,8 @@ log = EventLog("gate")
 
 QUIET_SECS = 10.0
 """A refusal or failed dial of the same kind is reported once in so long."""
+
+BLAME: dict[str, Blame] = {DialFailure.LOCAL: Blame.HOST, DialFailure.NO_PORT: Blame.PATH}
 
 HINTS = {
     Reason.NO_BACKEND: "no healthy backend has a weight; see `edgeproxy db show`",
@@ -71,9 +73,11 @@ class AdmissionGate:
         """Give the client its next backend, or turn it away."""
         self._metrics.dial_failures[reason] += 1
         backend = ticket.backend
-        at_fault = reason != DialFailure.LOCAL
-        answer = self._admission.failed(ticket, now, at_fault=at_fault)
-        suppressed = self._throttles["dial_failed"].admit(now)
+        blame = BLAME.get(reason, Blame.BACKEND)
+        answer = self._admission.failed(ticket, now, blame)
+        suppressed = None
+        if blame is not Blame.HOST:
+            suppressed = self._throttles["dial_failed"].admit(now)
         if suppressed is not None:
             log.warning(
                 "dial_failed",
