@@ -10,6 +10,7 @@ timeout → close the rest. A second signal ends the waiting at once.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -125,14 +126,19 @@ class Proxy:
     def _control(self) -> None:
         import asyncio
 
-        asyncio.run(self._serve(asyncio.Event()))
+        asyncio.run(self._serve(woken=asyncio.Event(), stopping=asyncio.Event()))
 
-    async def _serve(self, woken: asyncio.Event) -> None:
+    async def _serve(self, woken: asyncio.Event, stopping: asyncio.Event) -> None:
         """Follow the database and the geo files until asked to stop, then drain."""
         import asyncio
 
         loop = asyncio.get_running_loop()
-        self._wake = lambda: loop.call_soon_threadsafe(woken.set)
+
+        def wake() -> None:
+            stopping.set()
+            woken.set()
+
+        self._wake = lambda: loop.call_soon_threadsafe(wake)
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._signalled, number, None)
         loop.add_signal_handler(signal.SIGHUP, woken.set)
@@ -146,14 +152,29 @@ class Proxy:
             except TimeoutError:
                 pass
             if not self._signals:
-                await asyncio.to_thread(self._follow)
-        await self._drain(woken)
+                looking = asyncio.ensure_future(asyncio.to_thread(self._follow))
+                asked = asyncio.ensure_future(stopping.wait())
+                await asyncio.wait((looking, asked), return_when=asyncio.FIRST_COMPLETED)
+                asked.cancel()
+        await self._drain()
 
     def _follow(self) -> None:
-        self._feed.poll()
-        self._geo.reload()
+        """Look at the database and the geo files. Nothing that is found in them ends the proxy.
 
-    async def _drain(self, woken: asyncio.Event) -> None:
+        The garbage collector, which stops all threads while it walks a large new table, is
+        kept away from it: a table frees itself when it is replaced.
+        """
+        for look in (self._feed.poll, self._geo.reload):
+            gc.disable()
+            try:
+                if look():
+                    gc.freeze()
+            except Exception:  # noqa: BLE001
+                log.bug("look_failed")
+            finally:
+                gc.enable()
+
+    async def _drain(self) -> None:
         import asyncio
 
         timeout_secs = self._config.proxy.shutdown_timeout_secs
@@ -164,7 +185,6 @@ class Proxy:
         asked = self._signals
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_secs
-        woken.clear()
         while self.engine.live() and loop.time() < deadline and self._signals == asked:
             await asyncio.sleep(min(DRAIN_LOOK_SECS, max(deadline - loop.time(), 0)))
         cut = self.engine.live()

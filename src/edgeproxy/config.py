@@ -120,7 +120,7 @@ SETTINGS = (
         "affinity.ttl_secs",
         "affinity.ttl_secs",
         _SECONDS,
-        "how long a client stays bound to its backend after its last connection; 0: not at all",
+        "how long a client stays bound after it last opened a connection; 0: not at all",
     ),
     Setting(
         "EDGEPROXY_BINDING_GC_INTERVAL_SECS",
@@ -255,9 +255,9 @@ def load(environ: Mapping[str, str]) -> Loaded:
             except BadValueError as bad:
                 faults.append(f"{where}: {bad}")
         effective.append(Effective(setting, chosen, source))
-    if faults:
-        raise ConfigError("\n  ".join(["bad configuration; nothing was started:", *faults]))
     warnings = [_unknown(name) for name in sorted(environ) if _is_unknown(name)]
+    if faults:
+        raise ConfigError("\n  ".join(["the configuration is not valid:", *faults, *warnings]))
     return Loaded(_build(effective), tuple(effective), tuple(warnings))
 
 

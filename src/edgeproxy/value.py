@@ -14,6 +14,8 @@ from typing import NamedTuple
 TRUE = ("true", "1", "yes", "on")
 FALSE = ("false", "0", "no", "off")
 
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 _REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,15}")
 
 
@@ -43,10 +45,7 @@ def number(unit: str, least: float) -> Callable[[str], float]:
     """Return a parser of finite numbers from `least` on."""
 
     def parse(text: str) -> float:
-        try:
-            parsed = float(text)
-        except ValueError:
-            parsed = math.nan
+        parsed = float(text) if _NUMBER.fullmatch(text.strip()) else math.nan
         if not math.isfinite(parsed) or parsed < least:
             raise BadValueError(f"allowed is a number of {unit}, {least:g} or more")
         return parsed
@@ -59,10 +58,7 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     bounds = f"from {least} to {most}" if most is not None else f"{least} or more"
 
     def parse(text: str) -> int:
-        try:
-            parsed = int(text)
-        except ValueError:
-            parsed = least - 1
+        parsed = int(text) if _WHOLE_NUMBER.fullmatch(text.strip()) else least - 1
         if parsed < least or (most is not None and parsed > most):
             raise BadValueError(f"allowed is a whole number, {bounds}")
         return parsed

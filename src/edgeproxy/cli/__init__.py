@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Sequence
 
 from edgeproxy.cli import config, db, demo, explain, node, serve
 from edgeproxy.cli.version import Version
 from edgeproxy.errors import EdgeProxyError, UsageError
+from edgeproxy.log import STDERR
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -30,12 +32,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the `edgeproxy` command and return its exit code."""
+    _open_standard_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # any id on any terminal
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
+        sys.stdout.flush()
     except UsageError as error:
         print(f"edgeproxy: {error}", file=sys.stderr)
         return 2
@@ -43,12 +47,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"edgeproxy: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # Whoever read our output has seen enough; nothing may be flushed into the closed pipe.
-        sys.stdout = open("/dev/null", "w")  # noqa: SIM115
+        _forget_output()  # whoever read it has seen enough
+        return 1
+    except OSError as error:
+        _forget_output()
+        print(f"edgeproxy: the output could not be written: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def _open_standard_descriptors() -> None:
+    """Make sure that nothing else gets the numbers of the standard streams."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        pass
+    os.close(opened)
+
+
+def _forget_output() -> None:
+    """Let nothing be flushed at the exit into what cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def serve_main() -> int:

@@ -61,6 +61,9 @@ def _decide(client_ip: str, app: str | None) -> Decision:
     geo = Geo(settings.geo)
     admission = Admission(settings.admission, settings.affinity, settings.ejection, geo.locate)
     scope = settings.admission.app if app is None else app
+    apps = sorted({each.app for each in snapshot.backends})
+    if scope and scope not in apps:
+        raise UsageError(f"no backend has app {scope!r}; there are {', '.join(apps) or 'none'}")
     admission.publish(snapshot.backends, (scope,))
     return explain(admission, normalise(client_ip), scope, now=0.0)
 
@@ -89,7 +92,7 @@ def _for_people(decision: Decision) -> str:
                     each.tier,
                     f"{each.active}/{each.soft_limit}",
                     each.weight,
-                    "-" if each.score is None else f"{each.score:.3f}",
+                    "-" if each.score is None or each.excluded else f"{each.score:.3f}",
                     "chosen" if each.id == decision.backend else each.excluded or "",
                 )
                 for each in decision.candidates

@@ -139,7 +139,8 @@ def check_address(value: object) -> str:
         if address.scope_id is not None:
             raise _refused("wg_ip", value, f"{allowed}, without a zone")
         address = address.ipv4_mapped or address
-    if address.is_unspecified or address.is_multicast:
+    nobodys = address.is_reserved if address.version == 4 else address.is_link_local
+    if address.is_unspecified or address.is_multicast or nobodys:
         raise _refused("wg_ip", value, allowed)
     return str(address)
 

@@ -22,6 +22,7 @@ _FAILURES = {
     errno.EAGAIN: DialFailure.LOCAL,
     errno.ENOBUFS: DialFailure.LOCAL,
     errno.ENOMEM: DialFailure.LOCAL,
+    errno.ENOSPC: DialFailure.LOCAL,  # too many descriptors are being watched
 }
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 

@@ -238,7 +238,11 @@ cdef class NativeEngine:
 
     def live(self):
         """How many clients are dialing or being served."""
-        return self._live
+        cdef int index
+        cdef long saying_farewell = 0
+        for index in range(self._worker_count):
+            saying_farewell += self._workers[index].farewell_count
+        return self._live + saying_farewell
 
     def sessions(self):
         """List the live sessions."""

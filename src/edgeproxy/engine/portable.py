@@ -130,7 +130,7 @@ class PortableEngine:
 
     def live(self) -> int:
         """How many clients are dialing or being served."""
-        return len(self._sessions)
+        return len(self._sessions) + len(self._farewells)
 
     def sessions(self) -> list[SessionInfo]:
         """List the live sessions."""
@@ -308,9 +308,17 @@ class PortableEngine:
         session = Session(client, address, self._now)
         session.ticket = answer.ticket
         self._sessions.add(session)
-        self._flows[client.fileno()] = session.upward
-        self._epoll.register(client.fileno(), _INTEREST)
+        try:
+            self._register(client, session.upward)
+        except OSError as error:
+            self._acceptor.pause(str(error.strerror))
+            self._finish(session, CloseReason.CLIENT_GONE)
+            return
         self._dial(session, answer)
+
+    def _register(self, tcp: socket.socket, flow: Flow) -> None:
+        self._epoll.register(tcp.fileno(), _INTEREST)
+        self._flows[tcp.fileno()] = flow
 
     def _dial(self, session: Session, answer: Answer) -> None:
         """Follow the gate's answer until a dial is under way or the client is refused."""
@@ -335,9 +343,12 @@ class PortableEngine:
             self._short_of_descriptors.append((session, answer))
             self._acceptor.pause(os.strerror(errno.EMFILE))
         else:
+            try:
+                self._register(backend, session.downward)
+            except OSError as error:
+                backend.close()
+                raise dial.DialError(error.errno or 0) from None
             session.attach(backend)
-            self._flows[backend.fileno()] = session.downward
-            self._epoll.register(backend.fileno(), _INTEREST)
             self._dialing.add(session)
         self._next_tick = min(self._next_tick, self._now + SHORT_TICK_SECS)
 
@@ -453,6 +464,7 @@ class PortableEngine:
             outcome = Outcome(reason, *carried, self._now - session.started_at)
             self._sessions.discard(session)
             self._gate.closed(session.ticket, outcome, self._now)
+            session.let_go()
         self._over.clear()
         if self._short_of_descriptors:
             self._dial_waiting()

@@ -71,6 +71,7 @@ class Flow:
         "waiting",
     )
 
+    session: Session
     source: socket.socket
     sink: socket.socket
     reverse: Flow
@@ -150,6 +151,11 @@ class Session:
     def attach(self, backend: socket.socket) -> None:
         """Give the session the socket of its next attempt."""
         self.backend = self.upward.sink = self.downward.source = backend
+
+    def let_go(self) -> None:
+        """Undo the cycles of an ended session, so that it is freed without a collector."""
+        for flow in (self.upward, self.downward):
+            del flow.session, flow.reverse
 
     def side(self, end: socket.socket) -> CloseReason:
         """Return the reason for a session that the peer at this socket has reset."""

@@ -8,12 +8,13 @@ any other descriptor of it would silently drop the locks that SQLite holds.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from contextlib import closing, contextmanager, suppress
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from edgeproxy.core.rows import COLUMNS
+from edgeproxy.core.rows import COLUMNS, COUNTRY
 from edgeproxy.errors import StoreError
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ SCHEMA = """CREATE TABLE backends (
     hard_limit INTEGER,         -- connections it never exceeds; 0 is no limit
     deleted INTEGER DEFAULT 0   -- 1: kept here, never used
 )"""
+
+_ROW_VERDICT = re.compile(
+    r"^(CHECK constraint failed|NULL value|non-unique entry|[A-Z]+ value) in "
+)
+"""What an integrity check says of a single row: the row is at fault, not the file."""
 
 READ_WAIT_SECS = 1.0
 """How long a read waits for somebody else's write to finish."""
@@ -91,11 +97,12 @@ def read_rows(connection: sqlite3.Connection, path: Path) -> list[dict[str, obje
     damaged, even if SQLite could still read something from it.
     """
     columns = read_columns(connection, path)
-    (verdict,) = connection.execute("PRAGMA integrity_check(backends)").fetchone()
-    if verdict != "ok":
-        raise DatabaseError(path, _damaged(path, verdict.splitlines()[-1]))
-    rows = connection.execute("SELECT * FROM backends").fetchall()
-    return [dict(zip(columns, row, strict=True)) for row in rows]
+    for (verdict,) in connection.execute("PRAGMA integrity_check(backends)"):
+        if verdict != "ok" and not _ROW_VERDICT.search(verdict):
+            raise DatabaseError(path, _damaged(path, verdict.splitlines()[-1]))
+    wanted = [name for name in columns if name in (*COLUMNS, COUNTRY)]
+    rows = connection.execute(f"SELECT {', '.join(wanted)} FROM backends")  # noqa: S608
+    return [dict(zip(wanted, row, strict=True)) for row in rows]
 
 
 def read_columns(connection: sqlite3.Connection, path: Path) -> list[str]:
@@ -178,6 +185,8 @@ def naming_faults(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise DatabaseError(path, _reason(path, error)) from error
+    except (MemoryError, OverflowError) as error:
+        raise DatabaseError(path, "holds a value that is too large to be read") from error
 
 
 def _reason(path: Path, error: sqlite3.Error) -> str:
