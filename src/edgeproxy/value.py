@@ -11,12 +11,13 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from edgeproxy.core.regions import CODE
+
 TRUE = ("true", "1", "yes", "on")
 FALSE = ("false", "0", "no", "off")
 
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
-_REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,15}")
 
 
 class BadValueError(ValueError):
@@ -79,7 +80,7 @@ def one_of(*words: str) -> Callable[[str], str]:
 
 def region(text: str) -> str:
     """Return a region code."""
-    if not _REGION.fullmatch(text):
+    if not CODE.fullmatch(text):
         raise BadValueError(
             "allowed is a code of up to 16 lower-case letters, digits and hyphens, such as sa"
         )

@@ -89,8 +89,7 @@ def _add(args: argparse.Namespace) -> int:
     node = nodes.add(backend)
     if backend.region not in REGIONS:
         _warn_of_new_region(backend, nodes.read())
-    host = f"[{backend.wg_ip}]" if ":" in backend.wg_ip else backend.wg_ip
-    where = f"{backend.region} {host}:{backend.port} weight {backend.weight}"
+    where = f"{backend.region} {backend.address} weight {backend.weight}"
     return _done(args, node, f"added {args.id}: {where}")
 
 

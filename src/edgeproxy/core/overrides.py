@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from edgeproxy.core.regions import region_of
+from edgeproxy.core.regions import CODE, region_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,6 @@ Target: TypeAlias = Network | str
 """What a line applies to: the addresses of a network, or the clients of a country."""
 
 _COUNTRY = re.compile(r"[A-Za-z]{2}")
-_REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,15}")
 _FAULTS_SHOWN = 10
 _MAPPED_BITS = 96  # ::ffff:0:0/96 holds IPv4
 
@@ -188,7 +187,7 @@ def _country(text: str, complaints: list[str]) -> str | None:
 
 def _region(texts: list[str], complaints: list[str]) -> str | None:
     text = texts[0] if texts else ""
-    if text and not _REGION.fullmatch(text):
+    if text and not CODE.fullmatch(text):
         complaints.append(
             f"region {text!r} is not 1 to 16 lower-case letters, digits or hyphens"
             " starting with a letter or digit"

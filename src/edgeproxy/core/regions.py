@@ -12,7 +12,12 @@ countries and networks with an override file (`core.overrides`), not here.
 
 from __future__ import annotations
 
+import re
+
 REGIONS = ("sa", "us", "eu", "ap")
+
+CODE = re.compile(r"[a-z0-9][a-z0-9-]{0,15}")
+"""What a region may be called, one of the four or not."""
 
 _SOUTH_AMERICA = "AQ AR BO BR BV CL CO EC FK GF GS GY PE PY SR UY VE"
 

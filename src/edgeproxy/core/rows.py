@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from edgeproxy.core.model import Backend
+from edgeproxy.core.regions import CODE
 from edgeproxy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ MAX_WEIGHT = 1000
 MAX_LIMIT = 1_000_000_000
 MAX_SHOWN_CHARS = 160
 
-_REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,15}")
 _COUNTRY = re.compile(r"[A-Za-z]{2}")
 
 
@@ -117,7 +117,7 @@ def check_name(field: str, value: object) -> str:
 
 def check_region(value: object) -> str:
     """Return a region code, or raise `RowError`."""
-    if isinstance(value, str) and _REGION.fullmatch(value):
+    if isinstance(value, str) and CODE.fullmatch(value):
         return value
     allowed = "a short code like sa, us, eu or ap: 1 to 16 of a-z, 0-9 and -, no - in front"
     raise _refused("region", value, allowed)
