@@ -12,7 +12,7 @@ from tests.conformance.peers import Rest, Stream
 from tests.conformance.rig import Rig
 from tests.waiting import PAUSE, wait_until
 
-LOOK_SECS = 0.4
+LOOK_SECS = 0.3
 SHARE = 0.2
 """A busy loop would use all of one processor; timers and this process itself use little."""
 

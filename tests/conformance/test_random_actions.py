@@ -20,7 +20,7 @@ ACTIONS = 150
 def _seeds() -> list[int]:
     if one := os.environ.get("EDGEPROXY_STORM_SEED"):
         return [int(one)]
-    return list(range(1, int(os.environ.get("EDGEPROXY_STORM_SEEDS", "60")) + 1))
+    return list(range(1, int(os.environ.get("EDGEPROXY_STORM_SEEDS", "40")) + 1))
 
 
 @pytest.mark.parametrize("seed", _seeds())

@@ -11,7 +11,7 @@ from tests.conformance.peers import Peer, Rest, Stream
 from tests.conformance.rig import Rig
 from tests.waiting import PAUSE
 
-IDLE_SECS = 0.8
+IDLE_SECS = 0.6
 LATE_SECS = 1.5
 """How much later than its timeout a session may end: engines look about once a second."""
 
@@ -116,7 +116,7 @@ def test_a_peer_that_only_pauses_for_long_is_not_given_up(rig: Rig) -> None:
     up, down = rig.small_pair(), rig.small_pair()[::-1]
     for writer, _ in (up, down):
         writer.send_until_blocked(stream)
-    PAUSE.wait(4.0)
+    PAUSE.wait(3.0)
     assert rig.engine.live() == 2
     for writer, reader in (up, down):
         reader.receive_stream(stream, writer.sent)

@@ -31,7 +31,7 @@ def test_bad_values_end_the_start_with_one_message_that_lists_all_of_them(tmp_pa
 
     assert done.returncode == 2
     first, *faults = done.stderr.splitlines()
-    assert first.startswith("edgeproxy: bad configuration")
+    assert first.startswith("edgeproxy: the configuration is not valid")
     for name, value in BAD.items():
         (fault,) = [line for line in faults if f"{name}={value!r}" in line]
         assert "allowed" in fault

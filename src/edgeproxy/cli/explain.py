@@ -61,9 +61,6 @@ def _decide(client_ip: str, app: str | None) -> Decision:
     geo = Geo(settings.geo)
     admission = Admission(settings.admission, settings.affinity, settings.ejection, geo.locate)
     scope = settings.admission.app if app is None else app
-    apps = sorted({each.app for each in snapshot.backends})
-    if scope and scope not in apps:
-        raise UsageError(f"no backend has app {scope!r}; there are {', '.join(apps) or 'none'}")
     admission.publish(snapshot.backends, (scope,))
     return explain(admission, normalise(client_ip), scope, now=0.0)
 
@@ -80,6 +77,12 @@ def _for_people(decision: Decision) -> str:
         f"POP region  {decision.pop_region}",
         f"app         {decision.scope or '* (all as one pool)'}",
         f"backend     {decision.backend or 'none: the client is refused'} ({decision.how})",
+    ]
+    if not decision.candidates:
+        return "\n".join(
+            [*lines, "", "no backend of this app is in the table: see `edgeproxy db show`"]
+        )
+    lines += [
         "",
         text_table(
             ("backend", "region", "country", "address", "tier", "load", "weight", "score", "note"),

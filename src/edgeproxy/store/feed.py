@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 FIRST_WAIT_SECS = 5.0
 """How long a start waits for somebody else's write; a poll can simply come again."""
 
-MAX_ROWS_NAMED = 50
-"""Faulty rows that one look names in the log; the others are counted."""
-
-SEE_ALL = "`edgeproxy db show` names all"
-
 _log = EventLog("store")
 
 
@@ -101,8 +96,6 @@ class Feed:
     def _name_skipped(self, snapshot: Snapshot) -> None:
         new = [row for row in snapshot.skipped if row not in self._skipped]
         self._metrics.rows_skipped += len(new)
-        for row in new[:MAX_ROWS_NAMED]:
+        for row in new:
             _log.warning("row_skipped", id=row.id, reason=row.reason)
-        if len(new) > MAX_ROWS_NAMED:
-            _log.warning("rows_skipped", further=len(new) - MAX_ROWS_NAMED, hint=SEE_ALL)
         self._skipped = frozenset(snapshot.skipped)
