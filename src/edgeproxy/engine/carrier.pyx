@@ -11,7 +11,8 @@ hands sessions back only at the end of a turn, with both sockets closed, so that
 can still point to them. What the gate thread wants of a session it does not own it asks for
 (`ask`), and takes back what it asked before it reuses the memory (`forget`). Sessions are
 handed back under `Ended.lock`; everything else that two threads touch is under
-`Worker.lock`, which nobody holds while waiting.
+`Worker.lock`, which nobody holds while waiting. What others read of a session meanwhile, for
+a list, may be a moment old.
 
 Sockets are registered once, edge-triggered. The buffer for reading belongs to the thread;
 a session holds memory for bytes only while somebody does not take them.
@@ -579,6 +580,15 @@ cdef void look_for_peers(Worker* worker, Session* session) noexcept nogil:
             finish(worker, session, TIMED_OUT, True)
             return
 
+cdef void put_away(Worker* worker, int fd) noexcept nogil:
+    """Close a socket of which no event may come any more.
+
+    Closing alone does not promise that: a child process that is just being started holds the
+    socket open until it runs its program.
+    """
+    epoll_ctl(worker.epoll, EPOLL_CTL_DEL, fd, NULL)
+    close(fd)
+
 cdef void hand_back(Worker* worker) noexcept nogil:
     """Close the sockets of the sessions that ended in this turn and give them to the gate."""
     cdef Session* session = worker.finished.first
@@ -592,8 +602,8 @@ cdef void hand_back(Worker* worker) noexcept nogil:
             again(worker, flow)
     while session != NULL:
         if session.client >= 0:
-            close(session.client)
-        close(session.backend)
+            put_away(worker, session.client)
+        put_away(worker, session.backend)
         session = session.next
     pthread_mutex_lock(&worker.ended.lock)
     first = worker.ended.line.first == NULL
@@ -655,15 +665,17 @@ cdef void hand_over(Worker* worker, Session* session) noexcept nogil:
     cdef epoll_event event
     session.state = OPEN
     session.worker = worker
+    # The lock makes both sockets known before the thread, woken by the first of them, reads
+    # its mail: it could otherwise end the session, and the second number be somebody else's.
     pthread_mutex_lock(&worker.lock)
     append(&worker.arriving, session)
-    pthread_mutex_unlock(&worker.lock)
     # The first event comes at once, for both are writable; no other wake-up is needed.
     event.events = INTEREST
     event.data.ptr = &session.downward
     epoll_ctl(worker.epoll, EPOLL_CTL_ADD, session.backend, &event)
     event.data.ptr = &session.upward
     epoll_ctl(worker.epoll, EPOLL_CTL_ADD, session.client, &event)
+    pthread_mutex_unlock(&worker.lock)
 
 cdef int ask(Worker* worker, Session* session, uint8_t reason) noexcept nogil:
     """Ask a byte thread to end a session. Return whether there was memory to ask with."""

@@ -1,5 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-# cython: initializedcheck=False
+# cython: language_level=3, cdivision=True
 """The native engine: its gate thread, which accepts, asks, dials and learns of every end.
 
 One turn of the loop: without the interpreter lock, wait, accept, and collect what happened;
@@ -743,18 +742,20 @@ cdef class NativeEngine:
 
     def _list_sessions(self):
         cdef Session* session = self._all
+        cdef uint8_t state
         now = monotonic()
         infos = []
         while session != NULL:
             half_closed = (session.upward.flags | session.downward.flags) & DONE
-            if session.state == CLOSED:  # the gate is about to be told
+            state = session.state  # read once: its byte thread may be ending it meanwhile
+            if state == CLOSED:  # the gate is about to be told
                 session = session.gate_next
                 continue
             infos.append(
                 SessionInfo(
                     <object>session.ticket,
                     _address(&session.client_address),
-                    "half_closed" if half_closed else STATES[session.state],
+                    "half_closed" if half_closed else STATES[state],
                     session.upward.carried,
                     session.downward.carried,
                     now - session.started_at,
@@ -793,19 +794,19 @@ cdef class NativeEngine:
         with nogil:
             self._dial()
         self._tell()
-        with nogil:
-            for index in range(<int>self._slab_count):
-                free(self._slabs[index])
-            free(self._slabs)
-            free(self._workers)
-            self._slabs = NULL
-            self._slab_count = 0
-            self._workers = NULL
-            self._worker_count = 0
-            close(self._epoll)
-            close(self._wakeup)
-            self._wakeup = -1
-            pthread_mutex_destroy(&self._ended.lock)
+        # With the lock held throughout: `live` and `call` may be asked by others meanwhile.
+        for index in range(<int>self._slab_count):
+            free(self._slabs[index])
+        free(self._slabs)
+        free(self._workers)
+        self._slabs = NULL
+        self._slab_count = 0
+        self._workers = NULL
+        self._worker_count = 0
+        close(self._epoll)
+        close(self._wakeup)
+        self._wakeup = -1
+        pthread_mutex_destroy(&self._ended.lock)
 
 
 cdef object _address(sockaddr_in6* address):
