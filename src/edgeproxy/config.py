@@ -200,6 +200,13 @@ SETTINGS = (
         "what carries the bytes",
     ),
     Setting(
+        "EDGEPROXY_BYTE_THREADS",
+        "proxy.byte_threads",
+        "engine.byte_threads",
+        value.whole_number(least=0, most=64),
+        "how many threads of the native engine carry bytes; 0: one for each CPU",
+    ),
+    Setting(
         "EDGEPROXY_LOG_FORMAT",
         "log.format",
         "log.format",

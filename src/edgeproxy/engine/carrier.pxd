@@ -22,6 +22,9 @@ cdef enum:
     BROKEN_GRACE_SECS = 30
     PATIENCE_SECS = 10
     SLAB_SESSIONS = 128
+    MAX_SLABS = 65536
+    LOOKS_PER_TURN = 256
+    TELL_MS = 20
 
 # The state of a session.
 cdef enum:
@@ -36,6 +39,8 @@ cdef enum:
     DONE = 4
     BULK = 8
     QUEUED = 16
+    PROMPT = 32
+    SINK_WATCHED = 64
 
 # Why a session ended; `native.REASONS` has the words in this order.
 cdef enum:
@@ -49,9 +54,10 @@ cdef enum:
     ABORTED
     FAULT
 
-# What an event of a thread's own eventfd carries instead of a pointer.
+# What events of a thread's own descriptors are marked with; see `mark_of`.
 cdef enum:
     WAKEUP = 1
+    TIMER = 2
 
 cdef struct Flow:
     Session* session
@@ -75,12 +81,15 @@ cdef struct Session:
     Flow downward
     Session* previous
     Session* next
+    uint32_t number
+    uint32_t generation
     Session* gate_previous
     Session* gate_next
     PyObject* ticket
     Worker* worker
     double started_at
     double active_at
+    double look_at
     double dialed_at
     double dial_secs
     double deadline
@@ -93,6 +102,7 @@ cdef struct Session:
     uint8_t reset_by
     uint8_t settled
     uint8_t watched
+    uint8_t looked_at
     int code
     sockaddr_in6 client_address
     sockaddr_in6 backend_address
@@ -112,6 +122,7 @@ cdef struct Farewell:
 cdef struct Ended:
     pthread_mutex_t lock
     Line line
+    double told_at
     int wakeup
 
 cdef struct Worker:
@@ -122,7 +133,9 @@ cdef struct Worker:
     size_t request_count
     size_t request_room
     Ended* ended
-    Session* sessions
+    Session** slabs
+    Line looking
+    Line settled
     Line finished
     Flow* again_first
     Flow* again_last
@@ -135,11 +148,16 @@ cdef struct Worker:
     size_t pooled
     double now
     double next_tick
-    double next_look
+    double tell_at
+    double pause_secs
     double idle_secs
     double user_secs
+    int keepalive_idle_secs
+    int keepalive_interval_secs
+    int keepalive_probes
     int epoll
     int wakeup
+    int timer
     int stopping
     long live
     int started
@@ -150,13 +168,21 @@ cdef struct Worker:
 cdef double monotonic() noexcept nogil
 cdef void append(Line* line, Session* session) noexcept nogil
 cdef Session* take_first(Line* line) noexcept nogil
+cdef void join(Line* line, Session* session) noexcept nogil
+cdef void leave(Line* line, Session* session) noexcept nogil
+cdef uint64_t mark_of(Flow* flow) noexcept nogil
+cdef Flow* marked(Session** slabs, uint64_t mark) noexcept nogil
+cdef void arm(int timer, double at) noexcept nogil
+cdef int open_timer(int epoll) noexcept nogil
 cdef void wake(int fd) noexcept nogil
 cdef void unwake(int fd) noexcept nogil
 cdef void set_option(int fd, int level, int name, int value) noexcept nogil
 cdef void reset_on_close(int fd) noexcept nogil
 cdef int failure_of(int fd) noexcept nogil
 cdef int start_worker(Worker* worker, Ended* ended, int number) noexcept nogil
+cdef int carry_first(Session* session, char* buffer) noexcept nogil
 cdef void hand_over(Worker* worker, Session* session) noexcept nogil
+cdef void read_mail_soon(Worker* worker) noexcept nogil
 cdef int ask(Worker* worker, Session* session, uint8_t reason) noexcept nogil
 cdef void forget(Worker* worker, Session* session) noexcept nogil
 cdef void stop_worker(Worker* worker) noexcept nogil

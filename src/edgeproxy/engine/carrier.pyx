@@ -14,8 +14,16 @@ handed back under `Ended.lock`; everything else that two threads touch is under
 `Worker.lock`, which nobody holds while waiting. What others read of a session meanwhile, for
 a list, may be a moment old.
 
-Sockets are registered once, edge-triggered. The buffer for reading belongs to the thread;
-a session holds memory for bytes only while somebody does not take them.
+Sockets are registered once, edge-triggered, and for writing only from the first time that one
+does not take all. An event names a session by its number and generation, not by its address:
+one that comes late, for a socket that a child process still holds open, finds nobody.
+
+A session that is younger than a look, or has undelivered bytes, waits in line to be looked at;
+all wait equally long, so the line is in order of time by itself. A settled one costs nothing
+until its next byte. One timer, set rarely, stands for all of it: waiting for events sets none.
+
+The buffer for reading belongs to the thread; a session holds memory for bytes only while
+somebody does not take them.
 """
 
 from libc.errno cimport EAGAIN, EINTR, ENOMEM, ETIMEDOUT, errno
@@ -39,6 +47,7 @@ from edgeproxy.engine.system cimport (
     EPOLL_CLOEXEC,
     EPOLL_CTL_ADD,
     EPOLL_CTL_DEL,
+    EPOLL_CTL_MOD,
     F_SETPIPE_SZ,
     IPPROTO_TCP,
     MSG_NOSIGNAL,
@@ -48,10 +57,18 @@ from edgeproxy.engine.system cimport (
     SHUT_WR,
     SOL_SOCKET,
     SO_ERROR,
+    SO_KEEPALIVE,
     SO_LINGER,
     SPLICE_F_MOVE,
     SPLICE_F_NONBLOCK,
     TCP_INFO,
+    TCP_KEEPCNT,
+    TCP_KEEPIDLE,
+    TCP_KEEPINTVL,
+    TCP_NODELAY,
+    TFD_CLOEXEC,
+    TFD_NONBLOCK,
+    TFD_TIMER_ABSTIME,
     TIOCOUTQ,
     epoll_create1,
     epoll_ctl,
@@ -61,6 +78,7 @@ from edgeproxy.engine.system cimport (
     fcntl,
     getsockopt,
     ioctl,
+    itimerspec,
     linger,
     pipe2,
     pthread_create,
@@ -76,9 +94,11 @@ from edgeproxy.engine.system cimport (
     shutdown,
     socklen_t,
     splice,
+    timerfd_create,
+    timerfd_settime,
 )
 
-cdef uint32_t INTEREST = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET
+cdef uint32_t INTEREST = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET
 cdef uint32_t MORE_THAN_BYTES = EPOLLERR | EPOLLHUP | EPOLLRDHUP | EPOLLPRI
 cdef unsigned SPLICE_FLAGS = SPLICE_F_NONBLOCK | SPLICE_F_MOVE
 
@@ -106,6 +126,54 @@ cdef Session* take_first(Line* line) noexcept nogil:
             line.last = NULL
         session.next = NULL
     return session
+
+cdef void join(Line* line, Session* session) noexcept nogil:
+    """Put a session at the end of a line that it can leave anywhere (`leave`)."""
+    session.previous = line.last
+    append(line, session)
+
+cdef void leave(Line* line, Session* session) noexcept nogil:
+    if session.previous != NULL:
+        session.previous.next = session.next
+    else:
+        line.first = session.next
+    if session.next != NULL:
+        session.next.previous = session.previous
+    else:
+        line.last = session.previous
+    session.previous = session.next = NULL
+
+cdef uint64_t mark_of(Flow* flow) noexcept nogil:
+    """Return what events of the source of `flow` are marked with."""
+    cdef Session* session = flow.session
+    cdef uint64_t side = flow == &session.downward
+    return <uint64_t>session.generation << 32 | <uint64_t>session.number << 1 | side
+
+cdef Flow* marked(Session** slabs, uint64_t mark) noexcept nogil:
+    """Return the flow that an event is about, or NULL if its session is no more."""
+    cdef uint32_t number = <uint32_t>mark >> 1
+    cdef Session* session = &slabs[number // SLAB_SESSIONS][number % SLAB_SESSIONS]
+    if session.generation != mark >> 32:
+        return NULL
+    return &session.downward if mark & 1 else &session.upward
+
+cdef int open_timer(int epoll) noexcept nogil:
+    """Return a timer whose events are marked `TIMER`, or -1."""
+    cdef epoll_event event
+    cdef int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
+    event.events = EPOLLIN | EPOLLET
+    event.data.u64 = TIMER
+    if timer >= 0:
+        epoll_ctl(epoll, EPOLL_CTL_ADD, timer, &event)
+    return timer
+
+cdef void arm(int timer, double at) noexcept nogil:
+    """Let a timer go off at this time of `monotonic`, once."""
+    cdef itimerspec wanted
+    wanted.it_interval.tv_sec = wanted.it_interval.tv_nsec = 0
+    wanted.it_value.tv_sec = <long>at
+    wanted.it_value.tv_nsec = <long>((at - <long>at) * 1e9)
+    timerfd_settime(timer, TFD_TIMER_ABSTIME, &wanted, NULL)
 
 cdef void wake(int fd) noexcept nogil:
     cdef uint64_t one = 1
@@ -221,8 +289,10 @@ cdef void pump(Worker* worker, Flow* flow) noexcept nogil:
 
 cdef int hand_over_bytes(Worker* worker, Flow* flow, char* data, ssize_t size) noexcept nogil:
     """Hand bytes to the sink; keep what it does not take. Return whether to go on."""
-    cdef ssize_t sent = send(flow.sink, data, size, MSG_NOSIGNAL)
-    cdef char* kept
+    cdef ssize_t sent
+    if not flow.flags & PROMPT:
+        send_at_once(flow)
+    sent = send(flow.sink, data, size, MSG_NOSIGNAL)
     if sent == size:
         flow.carried += sent
         return True
@@ -232,19 +302,39 @@ cdef int hand_over_bytes(Worker* worker, Flow* flow, char* data, ssize_t size) n
             return False
         sent = 0
     flow.carried += sent
-    flow.flags |= BLOCKED
-    if data == worker.buffer:
-        kept = <char*>malloc(size - sent)
-        if kept == NULL:
-            sink_failed(worker, flow, ENOMEM)
-            return False
-        memcpy(kept, data + sent, size - sent)
-        flow.waiting = kept
-        flow.waiting_at = 0
-        flow.waiting_size = size - sent
-    else:
+    if data != worker.buffer:
         flow.waiting_at += sent
+    elif not keep(flow, data + sent, size - sent):
+        sink_failed(worker, flow, ENOMEM)
+        return False
+    block(worker, flow)
     return False
+
+cdef void send_at_once(Flow* flow) noexcept nogil:
+    """Have the sink not wait for more. The first bytes leave at once anyway: only then."""
+    if flow.carried:
+        set_option(flow.sink, IPPROTO_TCP, TCP_NODELAY, 1)
+        flow.flags |= PROMPT
+
+cdef int keep(Flow* flow, char* data, size_t size) noexcept nogil:
+    """Keep bytes until the sink takes them. Return whether there was memory."""
+    flow.waiting = <char*>malloc(size)
+    if flow.waiting == NULL:
+        return False
+    memcpy(flow.waiting, data, size)
+    flow.waiting_at = 0
+    flow.waiting_size = size
+    return True
+
+cdef void block(Worker* worker, Flow* flow) noexcept nogil:
+    """Wait until the sink takes more."""
+    cdef epoll_event event
+    flow.flags |= BLOCKED
+    if not flow.flags & SINK_WATCHED:
+        flow.flags |= SINK_WATCHED
+        event.events = INTEREST | EPOLLOUT
+        event.data.u64 = mark_of(flow.reverse)
+        epoll_ctl(worker.epoll, EPOLL_CTL_MOD, flow.sink, &event)
 
 cdef int unblock(Worker* worker, Flow* flow) noexcept nogil:
     """Hand over what was waiting. Return whether the sink has taken all of it."""
@@ -298,7 +388,7 @@ cdef int drain_pipe(Worker* worker, Flow* flow) noexcept nogil:
             if errno == EINTR:
                 continue
             if errno == EAGAIN:
-                flow.flags |= BLOCKED
+                block(worker, flow)
                 return False
             sink_failed(worker, flow, errno)
             return False
@@ -400,13 +490,7 @@ cdef void finish(Worker* worker, Session* session, uint8_t reason, int reset) no
         free(flow.waiting)
         flow.waiting = NULL
         return_pipe(worker, flow)
-    if session.previous != NULL:
-        session.previous.next = session.next
-    else:
-        worker.sessions = session.next
-    if session.next != NULL:
-        session.next.previous = session.previous
-    session.previous = NULL
+    leave(&worker.settled if session.settled else &worker.looking, session)
     if reset:
         reset_on_close(session.backend)
         if reason != BACKEND_RESET or not say_farewell(worker, session):
@@ -429,7 +513,7 @@ cdef int say_farewell(Worker* worker, Session* session) noexcept nogil:
     worker.farewells[worker.farewell_count].client = session.client
     worker.farewells[worker.farewell_count].deadline = worker.now + PATIENCE_SECS
     worker.farewell_count += 1
-    worker.next_tick = min(worker.next_tick, worker.now + SHORT_TICK_MS / 1000.0)
+    tick_by(worker, worker.now + SHORT_TICK_MS / 1000.0)
     session.client = -1
     return True
 
@@ -447,30 +531,29 @@ cdef void break_off(Worker* worker, Session* session, uint8_t reason) noexcept n
 cdef void* work(void* argument) noexcept nogil:
     cdef Worker* worker = <Worker*>argument
     cdef epoll_event[MAX_EVENTS] events
+    cdef Flow* flow
     cdef int count, index
     cdef size_t turns
-    cdef int timeout_ms
-    cdef double secs
     while not worker.stopping:
-        timeout_ms = 0
-        if worker.again_first == NULL:
-            secs = worker.next_tick - monotonic()
-            timeout_ms = 0 if secs <= 0 else <int>(secs * 1000) + 1
-        count = epoll_wait(worker.epoll, events, MAX_EVENTS, timeout_ms)
+        count = epoll_wait(
+            worker.epoll, events, MAX_EVENTS, -1 if worker.again_first == NULL else 0
+        )
         worker.now = monotonic()
-        for index in range(count):
-            if events[index].data.u64 == WAKEUP:
-                unwake(worker.wakeup)
         read_mail(worker)
         for index in range(count):
-            if events[index].data.u64 != WAKEUP:
-                happened(worker, <Flow*>events[index].data.ptr, events[index].events)
+            if events[index].data.u64 > TIMER:
+                flow = marked(worker.slabs, events[index].data.u64)
+                if flow != NULL:
+                    happened(worker, flow, events[index].events)
+            elif events[index].data.u64 == WAKEUP:
+                unwake(worker.wakeup)
+            else:
+                worker.next_tick = 0
+                tick(worker)
         turns = worker.again_count
         while turns:
             turns -= 1
             pump(worker, take_again(worker))
-        if worker.now >= worker.next_tick:
-            tick(worker)
         if worker.finished.first != NULL:
             hand_back(worker)
     clean_up(worker)
@@ -485,11 +568,7 @@ cdef void read_mail(Worker* worker) noexcept nogil:
     while worker.arriving.first != NULL:
         session = take_first(&worker.arriving)
         session.active_at = worker.now
-        session.previous = NULL
-        session.next = worker.sessions
-        if worker.sessions != NULL:
-            worker.sessions.previous = session
-        worker.sessions = session
+        look_later(worker, session)
     for index in range(worker.request_count):
         request = worker.requests[index]
         session = request.session
@@ -509,7 +588,9 @@ cdef void happened(Worker* worker, Flow* flow, uint32_t mask) noexcept nogil:
     if mask & MORE_THAN_BYTES:
         flow.flags |= URGED
     session.active_at = worker.now
-    session.settled = False
+    if session.settled:
+        leave(&worker.settled, session)
+        look_later(worker, session)
     if mask & EPOLLOUT and flow.reverse.flags & BLOCKED:
         pump(worker, flow.reverse)
     if flow.flags & DONE:
@@ -524,11 +605,44 @@ cdef void happened(Worker* worker, Flow* flow, uint32_t mask) noexcept nogil:
         elif session.broken_since == 0:
             session.broken_since = worker.now
 
+# -- timers -----------------------------------------------------------------------------
+
+cdef void tick_by(Worker* worker, double at) noexcept nogil:
+    """Have `tick` called at this time, if not sooner."""
+    if worker.next_tick == 0 or at < worker.next_tick:
+        worker.next_tick = at
+        arm(worker.timer, at)
+
 cdef void tick(Worker* worker) noexcept nogil:
+    """Do what is due."""
     cdef double now = worker.now
+    cdef Session* session
+    cdef int looks = LOOKS_PER_TURN
+    if worker.tell_at > 0 and worker.tell_at <= now:
+        tell_late(worker)
+    say_farewells(worker)
+    while worker.looking.first != NULL and worker.looking.first.look_at <= now and looks:
+        looks -= 1
+        session = worker.looking.first
+        leave(&worker.looking, session)
+        look(worker, session)
+    if worker.looking.first != NULL:
+        # Not for each of them on the moment: those that are due within a while go together.
+        tick_by(
+            worker,
+            now if not looks else max(
+                worker.looking.first.look_at, now + worker.pause_secs / LOOKS_PER_TIMEOUT
+            ),
+        )
+    if worker.farewell_count:
+        tick_by(worker, now + SHORT_TICK_MS / 1000.0)
+    if worker.tell_at > 0:
+        tick_by(worker, worker.tell_at)
+
+cdef void say_farewells(Worker* worker) noexcept nogil:
     cdef size_t index = 0
     while index < worker.farewell_count:
-        if worker.farewells[index].deadline <= now or not undelivered_bytes(
+        if worker.farewells[index].deadline <= worker.now or not undelivered_bytes(
             worker.farewells[index].client
         ):
             reset_on_close(worker.farewells[index].client)
@@ -537,64 +651,77 @@ cdef void tick(Worker* worker) noexcept nogil:
             worker.farewells[index] = worker.farewells[worker.farewell_count]
         else:
             index += 1
-    if now >= worker.next_look:
-        look_at_sessions(worker)
-    worker.next_tick = worker.next_look
-    if worker.farewell_count:
-        worker.next_tick = min(worker.next_tick, now + SHORT_TICK_MS / 1000.0)
 
-cdef void look_at_sessions(Worker* worker) noexcept nogil:
-    """End the sessions that are idle, or whose peers have vanished."""
-    cdef double now = worker.now
+cdef double look_pause(Worker* worker) noexcept nogil:
+    """Return how long a session waits to be looked at."""
     cdef double pause_secs = TICK_MS / 1000.0
-    cdef Session* session = worker.sessions
-    cdef Session* next
     if worker.idle_secs > 0:
         pause_secs = min(pause_secs, worker.idle_secs / LOOKS_PER_TIMEOUT)
     if worker.user_secs > 0:
         pause_secs = min(pause_secs, worker.user_secs / LOOKS_PER_TIMEOUT)
-    pause_secs = max(pause_secs, SHORT_TICK_MS / 1000.0)
-    worker.next_look = now + pause_secs
-    while session != NULL:
-        next = session.next
-        if worker.idle_secs > 0 and now - session.active_at >= worker.idle_secs:
-            break_off(worker, session, IDLE)
-        elif session.broken_since > 0 and now - session.broken_since >= BROKEN_GRACE_SECS:
-            finish(worker, session, BACKEND_RESET, True)
-        elif worker.user_secs > 0 and not session.settled and now - session.active_at >= pause_secs:
-            look_for_peers(worker, session)
-        session = next
+    return max(pause_secs, SHORT_TICK_MS / 1000.0)
 
-cdef void look_for_peers(Worker* worker, Session* session) noexcept nogil:
+cdef void look_later(Worker* worker, Session* session) noexcept nogil:
+    session.settled = False
+    session.look_at = worker.now + worker.pause_secs
+    join(&worker.looking, session)
+    if worker.next_tick == 0:
+        tick_by(worker, session.look_at)
+
+cdef void look(Worker* worker, Session* session) noexcept nogil:
+    """End a session that is idle, or whose peers have vanished; it is in no line now."""
+    cdef double now = worker.now
+    if not session.looked_at:
+        session.looked_at = True
+        keep_alive(worker, session.backend)
+    look_later(worker, session)
+    if worker.idle_secs > 0 and now - session.active_at >= worker.idle_secs:
+        break_off(worker, session, IDLE)
+    elif session.broken_since > 0 and now - session.broken_since >= BROKEN_GRACE_SECS:
+        finish(worker, session, BACKEND_RESET, True)
+    elif now - session.active_at >= worker.pause_secs:
+        if not (worker.user_secs > 0 and owes(worker, session)):
+            if session.state == OPEN and worker.idle_secs == 0 and session.broken_since == 0:
+                leave(&worker.looking, session)
+                session.settled = True
+                join(&worker.settled, session)
+
+cdef void keep_alive(Worker* worker, int fd) noexcept nogil:
+    """Have the system probe a silent backend. Short sessions end without ever asking for it."""
+    set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1)
+    set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, worker.keepalive_idle_secs)
+    set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, worker.keepalive_interval_secs)
+    set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, worker.keepalive_probes)
+
+cdef int owes(Worker* worker, Session* session) noexcept nogil:
+    """Return whether a peer has bytes left to acknowledge; end the session if for too long."""
     cdef Flow* flow
-    cdef int index
-    session.settled = True
+    cdef int index, owing = False
     for index in range(2):
         flow = &session.upward if index == 0 else &session.downward
         if not undelivered_bytes(flow.sink):
             flow.owing_since = 0
             continue
-        session.settled = False
+        owing = True
         flow.owing_since = owing_since(flow.sink, flow.owing_since, worker.now)
         if flow.owing_since > 0 and worker.now - flow.owing_since >= worker.user_secs:
             finish(worker, session, TIMED_OUT, True)
-            return
+            return True
+    return owing
 
-cdef void put_away(Worker* worker, int fd) noexcept nogil:
-    """Close a socket of which no event may come any more.
-
-    Closing alone does not promise that: a child process that is just being started holds the
-    socket open until it runs its program.
-    """
-    epoll_ctl(worker.epoll, EPOLL_CTL_DEL, fd, NULL)
-    close(fd)
+# -- giving sessions back -----------------------------------------------------------------
 
 cdef void hand_back(Worker* worker) noexcept nogil:
-    """Close the sockets of the sessions that ended in this turn and give them to the gate."""
+    """Close the sockets of the sessions that ended in this turn and give them to the gate.
+
+    The gate thread takes them before its next decision. It is woken for them at once, but not
+    more often than every `TELL_MS`: a busy one comes by itself.
+    """
     cdef Session* session = worker.finished.first
     cdef Flow* flow
     cdef size_t turns = worker.again_count
-    cdef int first
+    cdef Ended* ended = worker.ended
+    cdef int first, at_once = False
     while turns:
         turns -= 1
         flow = take_again(worker)
@@ -602,26 +729,48 @@ cdef void hand_back(Worker* worker) noexcept nogil:
             again(worker, flow)
     while session != NULL:
         if session.client >= 0:
-            put_away(worker, session.client)
-        put_away(worker, session.backend)
+            close(session.client)
+        close(session.backend)
         session = session.next
-    pthread_mutex_lock(&worker.ended.lock)
-    first = worker.ended.line.first == NULL
+    pthread_mutex_lock(&ended.lock)
+    first = ended.line.first == NULL
     if first:
-        worker.ended.line = worker.finished
+        ended.line = worker.finished
+        at_once = worker.now >= ended.told_at + TELL_MS / 1000.0 or worker.stopping
+        if at_once:
+            ended.told_at = worker.now
+        else:
+            worker.tell_at = ended.told_at + TELL_MS / 1000.0
     else:
-        worker.ended.line.last.next = worker.finished.first
-        worker.ended.line.last = worker.finished.last
-    pthread_mutex_unlock(&worker.ended.lock)
+        ended.line.last.next = worker.finished.first
+        ended.line.last = worker.finished.last
+    pthread_mutex_unlock(&ended.lock)
     worker.finished.first = worker.finished.last = NULL
-    if first:
-        wake(worker.ended.wakeup)
+    if at_once:
+        wake(ended.wakeup)
+    elif first:
+        tick_by(worker, worker.tell_at)
+
+cdef void tell_late(Worker* worker) noexcept nogil:
+    """Wake the gate thread if it has not come by itself."""
+    cdef Ended* ended = worker.ended
+    cdef int waiting
+    worker.tell_at = 0
+    pthread_mutex_lock(&ended.lock)
+    waiting = ended.line.first != NULL
+    if waiting:
+        ended.told_at = worker.now
+    pthread_mutex_unlock(&ended.lock)
+    if waiting:
+        wake(ended.wakeup)
 
 cdef void clean_up(Worker* worker) noexcept nogil:
     """The engine stops: end every session of this thread."""
     read_mail(worker)
-    while worker.sessions != NULL:
-        break_off(worker, worker.sessions, ABORTED)
+    while worker.looking.first != NULL:
+        break_off(worker, worker.looking.first, ABORTED)
+    while worker.settled.first != NULL:
+        break_off(worker, worker.settled.first, ABORTED)
     while take_again(worker) != NULL:
         pass
     if worker.finished.first != NULL:
@@ -645,12 +794,15 @@ cdef int start_worker(Worker* worker, Ended* ended, int number) noexcept nogil:
     worker.ended = ended
     worker.epoll = epoll_create1(EPOLL_CLOEXEC)
     worker.wakeup = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+    worker.timer = open_timer(worker.epoll)
     worker.buffer = <char*>malloc(BUFFER_BYTES)
+    worker.pause_secs = look_pause(worker)
     pthread_mutex_init(&worker.lock, NULL)
     event.events = EPOLLIN
     event.data.u64 = WAKEUP
     if (
         worker.buffer == NULL
+        or worker.timer < 0
         or epoll_ctl(worker.epoll, EPOLL_CTL_ADD, worker.wakeup, &event) < 0
         or pthread_create(&worker.thread, NULL, work, worker) != 0
     ):
@@ -659,6 +811,27 @@ cdef int start_worker(Worker* worker, Ended* ended, int number) noexcept nogil:
     pthread_setname_np(worker.thread, name)
     worker.started = True
     return True
+
+cdef int carry_first(Session* session, char* buffer) noexcept nogil:
+    """Carry what the client has said while its backend was being dialed.
+
+    The thread that will carry the rest is then not woken for it. Return 0, or what is wrong
+    with the client; what is wrong with the backend the next thread will see.
+    """
+    cdef Flow* flow = &session.upward
+    cdef ssize_t size = recv(flow.source, buffer, BUFFER_BYTES, 0)
+    cdef ssize_t sent
+    if size < 0:
+        return 0 if errno == EAGAIN or errno == EINTR else errno
+    if size == 0:
+        return 0
+    sent = max(send(flow.sink, buffer, size, MSG_NOSIGNAL), 0)
+    flow.carried = sent
+    if sent < size:
+        flow.flags |= BLOCKED | SINK_WATCHED
+        if not keep(flow, buffer + sent, size - sent):
+            return ENOMEM
+    return 0
 
 cdef void hand_over(Worker* worker, Session* session) noexcept nogil:
     """Give a session whose backend has answered to this byte thread."""
@@ -669,13 +842,24 @@ cdef void hand_over(Worker* worker, Session* session) noexcept nogil:
     # its mail: it could otherwise end the session, and the second number be somebody else's.
     pthread_mutex_lock(&worker.lock)
     append(&worker.arriving, session)
-    # The first event comes at once, for both are writable; no other wake-up is needed.
-    event.events = INTEREST
-    event.data.ptr = &session.downward
+    event.events = INTEREST | (EPOLLOUT if session.upward.flags & SINK_WATCHED else 0)
+    event.data.u64 = mark_of(&session.downward)
     epoll_ctl(worker.epoll, EPOLL_CTL_ADD, session.backend, &event)
-    event.data.ptr = &session.upward
+    event.events = INTEREST
+    event.data.u64 = mark_of(&session.upward)
     epoll_ctl(worker.epoll, EPOLL_CTL_ADD, session.client, &event)
     pthread_mutex_unlock(&worker.lock)
+
+cdef void read_mail_soon(Worker* worker) noexcept nogil:
+    """Wake a thread that has had no reason to read its mail: its new sessions are silent."""
+    cdef int mail
+    if not worker.started:
+        return
+    pthread_mutex_lock(&worker.lock)
+    mail = worker.arriving.first != NULL
+    pthread_mutex_unlock(&worker.lock)
+    if mail:
+        wake(worker.wakeup)
 
 cdef int ask(Worker* worker, Session* session, uint8_t reason) noexcept nogil:
     """Ask a byte thread to end a session. Return whether there was memory to ask with."""
@@ -725,6 +909,8 @@ cdef void stop_worker(Worker* worker) noexcept nogil:
         close(worker.epoll)
     if worker.wakeup >= 0:
         close(worker.wakeup)
+    if worker.timer >= 0:
+        close(worker.timer)
     free(worker.buffer)
     free(worker.requests)
     free(worker.farewells)

@@ -41,12 +41,15 @@ class EngineSettings:
             closed; 0 is never.
         user_timeout_secs: How long sent data may stay unacknowledged before the peer
             counts as gone; 0 leaves it to the system. See `engine.debt`.
+        byte_threads: How many threads of the native engine carry bytes; 0 is one for each
+            CPU that the process may use.
     """
 
     kind: str = "auto"
     connect_timeout_secs: float = 5.0
     idle_timeout_secs: float = 0.0
     user_timeout_secs: float = 30.0
+    byte_threads: int = 0
 
 
 class DialFailure(StrEnum):

@@ -32,25 +32,28 @@ from edgeproxy.engine.listener import (
 from edgeproxy.log import EventLog
 
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
-from libc.errno cimport EAGAIN, EINPROGRESS, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ETIMEDOUT, errno
+from libc.errno cimport EAGAIN, EINPROGRESS, EMFILE, ENFILE, ENOBUFS, ENOMEM, ETIMEDOUT, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 from posix.unistd cimport close
 
 from edgeproxy.engine.carrier cimport (
     ABORTED,
     ACCEPTS_PER_TURN,
+    BUFFER_BYTES,
     CLIENT_GONE,
     CLOSED,
     DIALING,
     DONE,
     FAULT,
     MAX_EVENTS,
-    OPEN,
+    MAX_SLABS,
+    PROMPT,
     SHORT_TICK_MS,
     SLAB_SESSIONS,
     TICK_MS,
+    TIMER,
     WAKEUP,
     Ended,
     Flow,
@@ -58,11 +61,17 @@ from edgeproxy.engine.carrier cimport (
     Session,
     Worker,
     append,
+    arm,
     ask,
+    carry_first,
     failure_of,
     forget,
     hand_over,
+    mark_of,
+    marked,
     monotonic,
+    open_timer,
+    read_mail_soon,
     reset_on_close,
     set_option,
     start_worker,
@@ -83,20 +92,15 @@ from edgeproxy.engine.system cimport (
     EPOLLHUP,
     EPOLLIN,
     EPOLLOUT,
-    EPOLLRDHUP,
-    IPPROTO_TCP,
+    POLLERR,
+    POLLHUP,
     POLLOUT,
     SHUT_WR,
-    SO_KEEPALIVE,
     SO_OOBINLINE,
     SOCK_CLOEXEC,
     SOCK_NONBLOCK,
     SOCK_STREAM,
     SOL_SOCKET,
-    TCP_KEEPCNT,
-    TCP_KEEPIDLE,
-    TCP_KEEPINTVL,
-    TCP_NODELAY,
     accept4,
     connect,
     epoll_create1,
@@ -139,7 +143,7 @@ REASONS = (
 )
 STATES = ("dialing", "open")
 
-# Events of listeners carry FIRST_LISTENER and what follows it instead of a pointer.
+# Events of listeners are marked with FIRST_LISTENER and what follows it; see `mark_of`.
 cdef enum:
     FIRST_LISTENER = 16
     MAX_LISTENERS = 1024
@@ -147,16 +151,12 @@ cdef enum:
     MAX_POLLED = 256
 
 cdef uint32_t BROKEN = EPOLLERR | EPOLLHUP
-cdef int IDLE_SECS = KEEPALIVE_IDLE_SECS
-cdef int INTERVAL_SECS = KEEPALIVE_INTERVAL_SECS
-cdef int PROBES = KEEPALIVE_PROBES
-
 
 cdef class NativeEngine:
     """Implements `engine.contract.Engine`.
 
     `on_crash` is called on the gate thread if its loop itself fails, which is a bug; the
-    engine has then closed everything. `byte_threads` defaults to one per usable CPU.
+    engine has then closed everything.
     """
 
     cdef readonly str kind
@@ -170,17 +170,18 @@ cdef class NativeEngine:
     cdef size_t _slab_count
     cdef long _live
     # What happened in this turn, and what is to be dialed at its end.
-    cdef Line _opened, _dialed, _failed, _gone, _to_dial, _short
+    cdef Line _opened, _dialed, _failed, _gone, _to_dial, _short, _to_carry
     cdef Session* _dialing
     cdef int[MAX_LISTENERS] _listening
     cdef int _listener_count
     cdef bint _paused, _told_of_pause
     cdef int _pause_code
-    cdef double _now, _next_tick, _next_gate_tick, _resumed_at
-    cdef int _epoll, _wakeup, _ceiling, _undialed
-    cdef bint _stopping, _woken, _may_resume
+    cdef double _now, _next_tick, _armed_for, _next_gate_tick, _resumed_at
+    cdef char* _buffer
+    cdef int _epoll, _wakeup, _timer, _ceiling, _undialed
+    cdef bint _stopping, _woken, _may_resume, _looks_for_idle
 
-    def __init__(self, settings, gate, on_crash, byte_threads=None):
+    def __init__(self, settings, gate, on_crash):
         cdef epoll_event event
         cdef int index
         self.kind = "native"
@@ -190,20 +191,29 @@ cdef class NativeEngine:
         self._listeners = []
         self._epoll = epoll_create1(EPOLL_CLOEXEC)
         self._wakeup = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
-        if self._epoll < 0 or self._wakeup < 0:
+        self._timer = open_timer(self._epoll)
+        if self._epoll < 0 or self._wakeup < 0 or self._timer < 0:
             raise OSError(errno, os.strerror(errno))
         event.events = EPOLLIN
         event.data.u64 = WAKEUP
         epoll_ctl(self._epoll, EPOLL_CTL_ADD, self._wakeup, &event)
         pthread_mutex_init(&self._ended.lock, NULL)
         self._ended.wakeup = self._wakeup
-        wanted = byte_threads or len(os.sched_getaffinity(0))
+        wanted = settings.byte_threads or len(os.sched_getaffinity(0))
         self._worker_count = max(1, min(wanted, MAX_WORKERS))
         self._workers = <Worker*>calloc(self._worker_count, sizeof(Worker))
-        if self._workers == NULL:
+        self._slabs = <Session**>calloc(MAX_SLABS, sizeof(Session*))
+        self._buffer = <char*>malloc(BUFFER_BYTES)
+        if self._workers == NULL or self._slabs == NULL or self._buffer == NULL:
             raise MemoryError
+        self._looks_for_idle = settings.idle_timeout_secs > 0
         for index in range(self._worker_count):
             self._workers[index].epoll = self._workers[index].wakeup = -1
+            self._workers[index].timer = -1
+            self._workers[index].slabs = self._slabs
+            self._workers[index].keepalive_idle_secs = KEEPALIVE_IDLE_SECS
+            self._workers[index].keepalive_interval_secs = KEEPALIVE_INTERVAL_SECS
+            self._workers[index].keepalive_probes = KEEPALIVE_PROBES
             self._workers[index].idle_secs = settings.idle_timeout_secs
             self._workers[index].user_secs = settings.user_timeout_secs
         self._now = monotonic()
@@ -292,6 +302,9 @@ cdef class NativeEngine:
                     with nogil:
                         self._dial()
                     self._tell_dialed()
+                if self._to_carry.first != NULL:
+                    with nogil:
+                        self._carry()
         except BaseException as error:
             log.bug("engine_crashed", engine=self.kind)
             self._on_crash(error)
@@ -301,21 +314,29 @@ cdef class NativeEngine:
     cdef void _collect(self) noexcept nogil:
         """Wait; accept; note what happened to those who are dialing and who has ended."""
         cdef epoll_event[MAX_EVENTS] events
+        cdef Flow* flow
+        cdef uint64_t mark
         cdef int count, index, timeout_ms = 0
-        cdef double secs
         if self._failed.first == NULL and self._opened.first == NULL and self._gone.first == NULL:
-            secs = self._next_tick - monotonic()
-            timeout_ms = 0 if secs <= 0 else <int>(secs * 1000) + 1
+            timeout_ms = -1
+            if self._armed_for != self._next_tick:
+                self._armed_for = self._next_tick
+                arm(self._timer, self._next_tick)
         count = epoll_wait(self._epoll, events, MAX_EVENTS, timeout_ms)
         self._now = monotonic()
         for index in range(count):
-            if events[index].data.u64 == WAKEUP:
+            mark = events[index].data.u64
+            if mark == WAKEUP:
                 unwake(self._wakeup)
                 self._woken = True
-            elif events[index].data.u64 < FIRST_LISTENER + MAX_LISTENERS:
-                self._accept(<int>events[index].data.u64 - FIRST_LISTENER, ACCEPTS_PER_TURN)
+            elif mark == TIMER:
+                self._armed_for = 0
+            elif mark < FIRST_LISTENER + MAX_LISTENERS:
+                self._accept(<int>mark - FIRST_LISTENER, ACCEPTS_PER_TURN)
             else:
-                self._dial_event(<Flow*>events[index].data.ptr, events[index].events)
+                flow = marked(self._slabs, mark)
+                if flow != NULL:
+                    self._dial_event(flow, events[index].events)
 
     cdef void _tell(self):
         """Tell the gate everything that happened, and take its answers."""
@@ -326,6 +347,7 @@ cdef class NativeEngine:
         self._ended.line.first = self._ended.line.last = NULL
         pthread_mutex_unlock(&self._ended.lock)
         self._tell_dialed()
+        self._carry()
         if ended.first != NULL:
             self._may_resume = True
         while ended.first != NULL:
@@ -354,7 +376,7 @@ cdef class NativeEngine:
     cdef object _tick(self):
         cdef Session* session = self._dialing
         cdef Session* next
-        cdef int hurry
+        cdef int hurry, index
         self._may_resume = False
         while session != NULL:
             next = session.next
@@ -370,6 +392,8 @@ cdef class NativeEngine:
         if self._now >= self._next_gate_tick:
             self._next_gate_tick = self._now + TICK_MS / 1000.0
             self._gate.tick(self._now)
+        for index in range(self._worker_count):
+            read_mail_soon(&self._workers[index])
         hurry = self._dialing != NULL or self._paused
         self._next_tick = self._now + (SHORT_TICK_MS if hurry else TICK_MS) / 1000.0
 
@@ -488,7 +512,7 @@ cdef class NativeEngine:
                 poll(polled, count, 0)
                 for index in range(count):
                     if polled[index].revents:
-                        self._answered(dialed[index])
+                        self._answered(dialed[index], polled[index].revents & (POLLERR | POLLHUP))
                     else:
                         self._watch(dialed[index])
                 count = 0
@@ -514,12 +538,7 @@ cdef class NativeEngine:
             else:
                 append(&self._failed, session)
             return False
-        set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1)
-        set_option(fd, SOL_SOCKET, SO_OOBINLINE, 1)
-        set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1)
-        set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, IDLE_SECS)
-        set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, INTERVAL_SECS)
-        set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, PROBES)
+        set_option(fd, SOL_SOCKET, SO_OOBINLINE, 1)  # the rest when it is needed
         size = sizeof(sockaddr_in) if family == AF_INET else sizeof(sockaddr_in6)
         if connect(fd, <sockaddr*>&session.backend_address, size) < 0 and errno != EINPROGRESS:
             session.code = errno
@@ -539,10 +558,10 @@ cdef class NativeEngine:
         cdef epoll_event event
         session.watched = True
         event.events = EPOLLOUT
-        event.data.ptr = &session.downward
+        event.data.u64 = mark_of(&session.downward)
         epoll_ctl(self._epoll, EPOLL_CTL_ADD, session.backend, &event)
         event.events = 0
-        event.data.ptr = &session.upward
+        event.data.u64 = mark_of(&session.upward)
         epoll_ctl(self._epoll, EPOLL_CTL_ADD, session.client, &event)
         self._hurry()
 
@@ -565,15 +584,18 @@ cdef class NativeEngine:
         if session.state != DIALING or not session.watched:
             return
         if flow == &session.downward:
-            self._answered(session)
+            self._answered(session, mask & BROKEN)
         elif mask & BROKEN:
             self._drop(session, CLIENT_GONE)
 
-    cdef void _answered(self, Session* session) noexcept nogil:
+    cdef void _answered(self, Session* session, int broken) noexcept nogil:
         """A backend has answered, one way or the other."""
-        cdef int code = failure_of(session.backend)
+        cdef int code = failure_of(session.backend) if broken else 0
         if code:
             self._give_up(session, code)
+            return
+        if carry_first(session, self._buffer):
+            self._drop(session, CLIENT_GONE)
             return
         self._end_dial(session)
         session.dial_secs = self._now - session.dialed_at
@@ -629,15 +651,26 @@ cdef class NativeEngine:
         while self._dialed.first != NULL:
             session = take_first(&self._dialed)
             if self._gate.dialed(<object>session.ticket, session.dial_secs, self._now):
-                hand_over(self._idlest(), session)
+                append(&self._to_carry, session)
             else:
-                reset_on_close(session.client)
-                reset_on_close(session.backend)
-                close(session.backend)
-                session.backend = -1
-                session.state = CLOSED
-                session.reason = FAULT
-                append(&self._gone, session)
+                self._abandon(session, FAULT)
+
+    cdef void _carry(self) noexcept nogil:
+        """Let the bytes of those who have been answered flow."""
+        if self._looks_for_idle and self._to_carry.first != NULL:
+            self._hurry()  # its thread may have no other reason to learn of it
+        while self._to_carry.first != NULL:
+            hand_over(self._idlest(), take_first(&self._to_carry))
+
+    cdef void _abandon(self, Session* session, uint8_t reason) noexcept nogil:
+        """End a session whose backend has answered and that no byte thread has yet."""
+        reset_on_close(session.client)
+        reset_on_close(session.backend)
+        close(session.backend)
+        session.backend = -1
+        session.state = CLOSED
+        session.reason = reason
+        append(&self._gone, session)
 
     cdef Worker* _idlest(self) noexcept nogil:
         """Return the byte thread that has the fewest sessions, now one more."""
@@ -693,28 +726,31 @@ cdef class NativeEngine:
     # -- sessions -------------------------------------------------------------------------
 
     cdef Session* _allocate(self) noexcept nogil:
-        cdef Session** slabs
         cdef Session* slab
         cdef Session* session
+        cdef uint32_t number, generation
         cdef int index
         if self._free == NULL:
+            if self._slab_count == MAX_SLABS:
+                return NULL
             slab = <Session*>calloc(SLAB_SESSIONS, sizeof(Session))
             if slab == NULL:
                 return NULL
-            slabs = <Session**>realloc(self._slabs, (self._slab_count + 1) * sizeof(Session*))
-            if slabs == NULL:
-                free(slab)
-                return NULL
-            self._slabs = slabs
-            self._slabs[self._slab_count] = slab
-            self._slab_count += 1
             for index in range(SLAB_SESSIONS):
+                slab[index].number = self._slab_count * SLAB_SESSIONS + index
                 slab[index].next = self._free
                 self._free = &slab[index]
+            self._slabs[self._slab_count] = slab
+            self._slab_count += 1
         session = self._free
         self._free = session.next
+        number = session.number
+        generation = session.generation
         memset(session, 0, sizeof(Session))
+        session.number = number
+        session.generation = max(generation + 1, 1)  # 0 is none
         session.state = DIALING
+        session.downward.flags = PROMPT  # as the listener is
         session.backend = -1
         session.upward.session = session.downward.session = session
         session.upward.reverse = &session.downward
@@ -790,6 +826,10 @@ cdef class NativeEngine:
                 stop_worker(&self._workers[index])
         while self._opened.first != NULL:
             self._turn_away(take_first(&self._opened))
+        while self._dialed.first != NULL:
+            self._abandon(take_first(&self._dialed), ABORTED)
+        while self._to_carry.first != NULL:
+            self._abandon(take_first(&self._to_carry), ABORTED)
         self._close_sessions(None)
         with nogil:
             self._dial()
@@ -799,11 +839,13 @@ cdef class NativeEngine:
             free(self._slabs[index])
         free(self._slabs)
         free(self._workers)
+        free(self._buffer)
         self._slabs = NULL
         self._slab_count = 0
         self._workers = NULL
         self._worker_count = 0
         close(self._epoll)
+        close(self._timer)
         close(self._wakeup)
         self._wakeup = -1
         pthread_mutex_destroy(&self._ended.lock)

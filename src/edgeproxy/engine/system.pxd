@@ -1,6 +1,7 @@
 """What the native engine needs of Linux and POSIX, as C declares it."""
 
 from libc.stdint cimport uint32_t, uint64_t
+from posix.time cimport timespec
 
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:
@@ -16,6 +17,7 @@ cdef extern from "<sys/epoll.h>" nogil:
         EPOLL_CLOEXEC
         EPOLL_CTL_ADD
         EPOLL_CTL_DEL
+        EPOLL_CTL_MOD
         EPOLLIN
         EPOLLOUT
         EPOLLPRI
@@ -30,6 +32,17 @@ cdef extern from "<sys/eventfd.h>" nogil:
         EFD_CLOEXEC
         EFD_NONBLOCK
 
+cdef extern from "<sys/timerfd.h>" nogil:
+    cdef struct itimerspec:
+        timespec it_interval
+        timespec it_value
+    int timerfd_create(int clock, int flags)
+    int timerfd_settime(int fd, int flags, const itimerspec* wanted, itimerspec* before)
+    enum:
+        TFD_CLOEXEC
+        TFD_NONBLOCK
+        TFD_TIMER_ABSTIME
+
 cdef extern from "<poll.h>" nogil:
     cdef struct pollfd:
         int fd
@@ -38,6 +51,8 @@ cdef extern from "<poll.h>" nogil:
     int poll(pollfd* fds, unsigned long nfds, int timeout)
     enum:
         POLLOUT
+        POLLERR
+        POLLHUP
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t

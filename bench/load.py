@@ -1,0 +1,157 @@
+"""Where load comes from: wrk for connections and small messages, iperf3 for bulk.
+
+Backends are nginx, which answers a small message with a small one, and iperf3. What neither
+can do, connections that stay idle or that open at a steady rate, is in `bench.clients`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.process import Process, free_port
+
+BULK_PATH = "/bulk"
+BULK_BYTES = 256 << 20
+
+_NGINX = """\
+daemon off;
+master_process off;
+pid {folder}/backend.pid;
+error_log stderr crit;
+events {{ worker_connections 18000; }}
+http {{
+    access_log off;
+    server_tokens off;
+    keepalive_requests 1000000000;
+    keepalive_timeout 1h;
+    sendfile on;
+    types {{}}
+    default_type "";
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen 0.0.0.0:{port} backlog=4096;
+        root {folder};
+        location = / {{ return 204; }}
+    }}
+}}
+"""
+
+# A request of 64 bytes: wrk writes the first line, and ends each.
+_PADDING = ("-H", "Host: b", "-H", "X: " + "x" * 32)
+
+_SUMMARY = """\
+done = function(summary, latency, requests)
+    local e = summary.errors
+    io.write(string.format(
+        '\\nJSON {"requests": %d, "micros": %d, "errors": %d, "p50_us": %d, "p99_us": %d}\\n',
+        summary.requests, summary.duration, e.connect + e.read + e.write + e.status + e.timeout,
+        latency:percentile(50), latency:percentile(99)))
+end
+"""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What wrk saw.
+
+    Attributes:
+        requests: How many were answered.
+        secs: In how long.
+        p50_us: The median time to an answer, in microseconds.
+        p99_us: What one in a hundred exceeded.
+    """
+
+    requests: int
+    secs: float
+    p50_us: float
+    p99_us: float
+
+
+def missing_tools() -> dict[str, str]:
+    """Return the tools that are not here, with what to do to have them."""
+    wanted = {
+        "wrk": "apt-get install wrk",
+        "iperf3": "apt-get install iperf3",
+        "nginx": "apt-get install nginx",
+    }
+    return {name: hint for name, hint in wanted.items() if not shutil.which(name)}
+
+
+@contextmanager
+def small_backend(cpus: set[int], folder: Path) -> Iterator[int]:
+    """Run a backend that answers small messages, and `BULK_PATH` with many bytes."""
+    port = free_port()
+    config = folder / "backend.conf"
+    config.write_text(_NGINX.format(folder=folder, port=port))
+    with (folder / "bulk").open("wb") as file:
+        file.truncate(BULK_BYTES)
+    argv = ["nginx", "-p", str(folder), "-e", "stderr", "-c", str(config)]
+    with Process(argv, cpus, folder / "backend.log") as process:
+        process.wait_until_it_accepts(port)
+        yield port
+
+
+@contextmanager
+def bulk_backend(cpus: set[int], folder: Path) -> Iterator[int]:
+    """Run a backend for `bulk`."""
+    port = free_port()
+    argv = ["iperf3", "--server", "--port", str(port)]
+    with Process(argv, cpus, folder / "iperf3.log") as process:
+        process.wait_until_it_accepts(port)
+        yield port
+
+
+def small(
+    port: int,
+    cpus: set[int],
+    folder: Path,
+    *,
+    connections: int,
+    secs: float,
+    close: bool = False,
+    path: str = "/",
+) -> Answered:
+    """Exchange small messages; with `close`, each on a connection of its own.
+
+    Raises RuntimeError if one is not answered.
+    """
+    script = folder / "summary.lua"
+    script.write_text(_SUMMARY)
+    argv = ["taskset", "-c", ",".join(map(str, cpus)), "wrk", "-t", "1", "--timeout", "30"]
+    argv += ["-c", str(connections), "-d", f"{max(1, round(secs))}s", "-s", str(script), *_PADDING]
+    if close:
+        argv += ["-H", "Connection: close"]
+    ran = subprocess.run(
+        [*argv, f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True, check=True
+    )
+    line = next(line for line in ran.stdout.splitlines() if line.startswith("JSON "))
+    found = json.loads(line.removeprefix("JSON "))
+    if found["errors"] or not found["requests"]:
+        raise RuntimeError(f"{found['errors']} requests were not answered:\n{ran.stdout}")
+    return Answered(
+        found["requests"],
+        found["micros"] / 1e6,
+        found["p50_us"],
+        found["p99_us"],
+    )
+
+
+def bulk(port: int, cpus: set[int], *, streams: int, secs: float, download: bool) -> float:
+    """Send bytes as fast as they are taken. Returns how many gigabytes arrived per second."""
+    argv = ["taskset", "-c", ",".join(map(str, cpus)), "iperf3", "--json", "-c", "127.0.0.1"]
+    argv += ["--port", str(port), "--parallel", str(streams), "--time", str(max(1, round(secs)))]
+    ran = subprocess.run(
+        [*argv, *(["--reverse"] if download else [])], capture_output=True, text=True, check=True
+    )
+    received = json.loads(ran.stdout)["end"]["sum_received"]
+    return float(received["bits_per_second"]) / 8e9

@@ -1,0 +1,336 @@
+"""What is measured. Each measure takes one sample of one proxy: figures by name.
+
+Processor time is that of the proxy alone. Load and backends run on another CPU where there
+are two; nothing of what they spend is counted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import load
+from bench.clients import REQUEST, Sink, idle_connections
+from bench.process import Process, python
+from bench.subjects import MAX_CONNECTIONS, Subject
+
+Figures = dict[str, float]
+
+WARM_UP_SECS = 0.5
+MANY_ROWS = 10_000
+REBUILD_PAUSE_SECS = 0.02
+QUICK_TABLE = {"EDGEPROXY_DB_RELOAD_SECS": "0.05"}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where and for how long samples are taken.
+
+    Attributes:
+        proxy_cpus: Those of the proxy.
+        load_cpus: Those of load and backends.
+        folder: For files.
+        secs: How long one sample takes.
+    """
+
+    proxy_cpus: set[int]
+    load_cpus: set[int]
+    folder: Path
+    secs: float
+
+    @property
+    def all_cpus(self) -> set[int]:
+        """Both, for what needs two."""
+        return self.proxy_cpus | self.load_cpus
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One row of the table of measures.
+
+    Attributes:
+        name: As in the tables.
+        about: One line for people.
+        subjects: Names of the proxies that it is taken of; all if empty.
+        sample: Takes one.
+    """
+
+    name: str
+    about: str
+    sample: Callable[[Bench, Subject], Figures]
+    subjects: tuple[str, ...] = ()
+
+
+OURS = ("edgeproxy", "portable")
+
+
+# -- connections and small messages -----------------------------------------------------------
+
+
+def _exchange(bench: Bench, port: int, connections: int, *, close: bool) -> load.Answered:
+    return load.small(
+        port,
+        bench.load_cpus,
+        bench.folder,
+        connections=connections,
+        secs=bench.secs,
+        close=close,
+    )
+
+
+def _small(
+    connections: int, *, close: bool, environ: dict[str, str] | None = None
+) -> Callable[[Bench, Subject], Figures]:
+    def sample(bench: Bench, subject: Subject) -> Figures:
+        with (
+            load.small_backend(bench.load_cpus, bench.folder) as backend,
+            subject.running(backend, bench.proxy_cpus, bench.folder, environ=environ) as (
+                process,
+                port,
+            ),
+        ):
+            _warm_up(bench, port)
+            spent_secs = process.cpu_secs()
+            seen = _exchange(bench, port, connections, close=close)
+            spent_secs = process.cpu_secs() - spent_secs
+            direct = _exchange(bench, backend, connections, close=close)
+        return {
+            "per_sec": seen.requests / seen.secs,
+            "cpu_us": spent_secs / max(seen.requests, 1) * 1e6,
+            "p50_us": seen.p50_us,
+            "p99_us": seen.p99_us,
+            "added_p50_us": seen.p50_us - direct.p50_us,
+            "added_p99_us": seen.p99_us - direct.p99_us,
+        }
+
+    return sample
+
+
+def _warm_up(bench: Bench, port: int) -> None:
+    load.small(port, bench.load_cpus, bench.folder, connections=4, secs=WARM_UP_SECS, close=True)
+
+
+# -- bulk -------------------------------------------------------------------------------------
+
+
+def _bulk(streams: int, *, download: bool) -> Callable[[Bench, Subject], Figures]:
+    def sample(bench: Bench, subject: Subject) -> Figures:
+        with (
+            load.bulk_backend(bench.load_cpus, bench.folder) as backend,
+            subject.running(backend, bench.proxy_cpus, bench.folder) as (process, port),
+        ):
+            spent_secs = process.cpu_secs()
+            began_at = time.monotonic()
+            rate = load.bulk(
+                port, bench.load_cpus, streams=streams, secs=bench.secs, download=download
+            )
+            secs = min(time.monotonic() - began_at, max(1, round(bench.secs)))
+            spent_secs = process.cpu_secs() - spent_secs
+        return {"gb_per_sec": rate, "cpu_ms_per_gb": spent_secs / (rate * secs) * 1e3}
+
+    return sample
+
+
+def _mixed(bench: Bench, subject: Subject) -> Figures:
+    """Small messages on 16 connections while 4 streams carry bulk."""
+    with (
+        load.small_backend(bench.load_cpus, bench.folder) as backend,
+        subject.running(backend, bench.proxy_cpus, bench.folder) as (_, port),
+        ThreadPoolExecutor(1) as beside,
+    ):
+        _warm_up(bench, port)
+        streams = beside.submit(
+            load.small,
+            port,
+            bench.load_cpus,
+            bench.folder,
+            connections=4,
+            secs=bench.secs + 1,
+            path=load.BULK_PATH,
+        )
+        seen = _exchange(bench, port, 16, close=False)
+        carried = streams.result()
+    return {
+        "per_sec": seen.requests / seen.secs,
+        "p50_us": seen.p50_us,
+        "p99_us": seen.p99_us,
+        "bulk_gb_per_sec": carried.requests * load.BULK_BYTES / carried.secs / 1e9,
+    }
+
+
+# -- memory, start ----------------------------------------------------------------------------
+
+
+def _idle(wanted: int) -> Callable[[Bench, Subject], Figures]:
+    count = min(wanted, MAX_CONNECTIONS // 1000 * 1000)  # as the limit of open files allows
+
+    def sample(bench: Bench, subject: Subject) -> Figures:
+        sink = Sink()
+        try:
+            with subject.running(sink.port, bench.proxy_cpus, bench.folder) as (process, port):
+                with idle_connections(port, sink, 100):
+                    pass
+                before = process.resident_bytes()
+                with idle_connections(port, sink, count):
+                    held = process.resident_bytes() - before
+                    spent_secs = process.cpu_secs()
+                    signal.sigtimedwait([], 1.0)
+                    spent_secs = process.cpu_secs() - spent_secs
+        finally:
+            sink.close()
+        return {
+            "mb_per_1000": held / 1e6 / (count / 1000),
+            "cpu_ms_per_sec": spent_secs * 1e3,
+            "connections": count,
+        }
+
+    return sample
+
+
+def _cold_start(bench: Bench, subject: Subject) -> Figures:
+    """From exec to the first answer, and what Python alone needs to start and end."""
+    with load.small_backend(bench.load_cpus, bench.folder) as backend:
+        with subject.running(backend, bench.all_cpus, bench.folder) as (process, port):
+            served_secs = _first_answer(process, port)
+    began_at = time.monotonic()
+    subprocess.run(python("-c", "pass"), check=True)
+    return {"ms": served_secs * 1e3, "python_ms": (time.monotonic() - began_at) * 1e3}
+
+
+def _first_answer(process: Process, port: int) -> float:
+    with socket.create_connection(("127.0.0.1", port), 5) as client:
+        client.sendall(REQUEST)
+        client.recv(1)
+    return time.monotonic() - process.began_at
+
+
+# -- edgeproxy against itself ---------------------------------------------------------------------
+
+
+def _threads(bench: Bench, subject: Subject) -> Figures:
+    """One byte thread and two, both on all CPUs, which load and backend share."""
+    figures: Figures = {}
+    for threads in (1, 2):
+        with (
+            load.small_backend(bench.all_cpus, bench.folder) as backend,
+            subject.running(backend, bench.all_cpus, bench.folder, threads=threads) as (
+                process,
+                port,
+            ),
+        ):
+            _warm_up(bench, port)
+            spent_secs = process.cpu_secs()
+            seen = load.small(port, bench.all_cpus, bench.folder, connections=64, secs=bench.secs)
+            spent_secs = process.cpu_secs() - spent_secs
+            figures[f"per_sec_{threads}"] = seen.requests / seen.secs
+            figures[f"cpu_us_{threads}"] = spent_secs / max(seen.requests, 1) * 1e6
+    return figures | {"ratio": figures["per_sec_2"] / figures["per_sec_1"]}
+
+
+def _many_backends(bench: Bench, subject: Subject) -> Figures:
+    """New connections, every one of them decided anew, with few and many backends."""
+    figures: Figures = {}
+    with load.small_backend(bench.load_cpus, bench.folder) as backend:
+        for backends in (10, 1000, MANY_ROWS):
+            with subject.running(
+                backend,
+                bench.proxy_cpus,
+                bench.folder,
+                backends=backends,
+                environ={"EDGEPROXY_BINDING_TTL_SECS": "0"},
+            ) as (_, port):
+                _warm_up(bench, port)
+                seen = _exchange(bench, port, 64, close=True)
+                figures[f"per_sec_{backends}"] = seen.requests / seen.secs
+    few = figures["per_sec_10"]
+    return figures | {
+        "ratio_1000": figures["per_sec_1000"] / few,
+        "ratio_10000": figures[f"per_sec_{MANY_ROWS}"] / few,
+    }
+
+
+def _busy(bench: Bench, subject: Subject) -> Figures:
+    """Connections and messages at a steady rate, while a large table is rebuilt all the time."""
+    with (
+        load.small_backend(bench.load_cpus, bench.folder) as backend,
+        subject.running(
+            backend, bench.proxy_cpus, bench.folder, backends=MANY_ROWS, environ=QUICK_TABLE
+        ) as (process, port),
+    ):
+        _warm_up(bench, port)
+        quiet = _probe(bench, port)
+        rebuilding = threading.Event()
+        with ThreadPoolExecutor(1) as beside:
+            edits = beside.submit(
+                _edit_without_pause, bench.folder / f"{port}.db", process, rebuilding
+            )
+            try:
+                spent_secs = process.cpu_secs()
+                busy = _probe(bench, port)
+                spent_secs = process.cpu_secs() - spent_secs
+            finally:
+                rebuilding.set()
+            edits.result()
+    figures: Figures = {"busy_share": spent_secs / bench.secs}
+    for kind in ("connect", "message"):
+        for figure in ("p50_us", "p99_us", "max_us"):
+            figures[f"{kind}_{figure}_quiet"] = quiet[kind][figure]
+            figures[f"{kind}_{figure}_busy"] = busy[kind][figure]
+        figures[f"{kind}_ratio"] = busy[kind]["p99_us"] / quiet[kind]["p99_us"]
+    return figures
+
+
+def _probe(bench: Bench, port: int) -> dict[str, dict[str, float]]:
+    ran = subprocess.run(
+        python("-m", "bench.clients", str(port), str(bench.secs)),
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, bench.load_cpus),
+    )
+    found: dict[str, dict[str, float]] = json.loads(ran.stdout)
+    return found
+
+
+def _edit_without_pause(database: Path, process: Process, over: threading.Event) -> None:
+    connection = sqlite3.connect(database, timeout=10)
+    number = 0
+    while not over.wait(REBUILD_PAUSE_SECS):
+        number += 1
+        with connection:
+            connection.execute(
+                "UPDATE backends SET weight = ? WHERE id = 'node-0'", (1 + number % 9,)
+            )
+        process.signal(signal.SIGHUP)
+    connection.close()
+
+
+MEASURES = (
+    Measure("connect-1", "new connections, 1 at a time", _small(1, close=True)),
+    Measure("connect-64", "new connections, 64 at a time", _small(64, close=True)),
+    Measure("message-1", "64-byte messages on 1 connection", _small(1, close=False)),
+    Measure("message-64", "64-byte messages on 64 connections", _small(64, close=False)),
+    Measure("message-1000", "64-byte messages on 1,000 connections", _small(1000, close=False)),
+    Measure("upload-1", "bulk to the backend, 1 stream", _bulk(1, download=False)),
+    Measure("upload-8", "bulk to the backend, 8 streams", _bulk(8, download=False)),
+    Measure("download-1", "bulk to the client, 1 stream", _bulk(1, download=True)),
+    Measure("download-8", "bulk to the client, 8 streams", _bulk(8, download=True)),
+    Measure("idle-1000", "memory of 1,000 idle connections", _idle(1000)),
+    Measure("idle-10000", "memory of 10,000 idle connections", _idle(10_000)),
+    Measure("mixed", "messages on 16 connections beside 4 bulk streams", _mixed),
+    Measure("start", "from exec to the first answer", _cold_start),
+    Measure("threads", "messages with 1 and 2 byte threads", _threads, ("edgeproxy",)),
+    Measure("backends", "new connections by size of the table", _many_backends, OURS),
+    Measure("busy", "while 10,000 rows are rebuilt without pause", _busy, OURS),
+)

@@ -1,0 +1,185 @@
+"""Turns samples into tables: medians, ratios to HAProxy in the same round, targets met or not.
+
+A ratio is taken round by round, of two samples that were taken one after the other, and the
+median of these is quoted with the least and the greatest. No absolute figure stands alone.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+REFERENCE = "haproxy"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample: of which measure and proxy, in which round, and its figures by name."""
+
+    measure: str
+    subject: str
+    round: int
+    figures: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is aimed at.
+
+    Attributes:
+        measure: Where it is measured.
+        figure: What is compared.
+        subject: Whose figure.
+        against: The proxy whose figure it is divided by, or "" for the figure itself.
+        limit: How great it may be, or how small if `at_least`.
+        about: In words.
+        at_least: Whether more is better.
+    """
+
+    measure: str
+    figure: str
+    subject: str
+    against: str
+    limit: float
+    about: str
+    at_least: bool = False
+
+
+def _targets() -> Iterable[Target]:
+    for clients in (1, 64):
+        name = f"connect-{clients}"
+        about = f"CPU per new connection, {clients} at a time"
+        yield Target(name, "cpu_us", "edgeproxy", "haproxy", 0.95, about)
+        yield Target(name, "cpu_us", "portable", "haproxy", 1.7, f"{about}, portable engine")
+    for connections in (1, 64, 1000):
+        name = f"message-{connections}"
+        about = f"CPU per message, {connections} connections"
+        yield Target(name, "cpu_us", "edgeproxy", "haproxy", 0.9, about)
+        yield Target(name, "cpu_us", "edgeproxy", "nginx", 0.95, about)
+        yield Target(name, "cpu_us", "portable", "haproxy", 1.5, f"{about}, portable engine")
+    about = "median latency, 1 connection"
+    yield Target("message-1", "p50_us", "edgeproxy", "haproxy", 1.0, about)
+    for way in ("upload", "download"):
+        for streams in (1, 8):
+            name, about = f"{way}-{streams}", f"CPU per GB, {way}, streams: {streams}"
+            yield Target(name, "cpu_ms_per_gb", "edgeproxy", "haproxy", 0.35, about)
+            yield Target(name, "cpu_ms_per_gb", "edgeproxy", "haproxy-splice", 1.1, about)
+    for count in (1000, 10_000):
+        about = f"MB per 1,000 idle connections, of {count:,}"
+        yield Target(f"idle-{count}", "mb_per_1000", "edgeproxy", "", 0.5, about)
+    about = "p99 of messages beside bulk"
+    yield Target("mixed", "p99_us", "edgeproxy", "haproxy", 1.0, about)
+    about = "connections per second, 10,000 backends to 10"
+    yield Target("backends", "ratio_10000", "edgeproxy", "", 0.95, about, at_least=True)
+    yield Target("start", "ms", "edgeproxy", "", 100, "ms from exec to the first answer")
+    about = "p99 of connecting, busy control plane to quiet"
+    yield Target("busy", "connect_ratio", "edgeproxy", "", 3, about)
+    about = "p99 of messages, busy control plane to quiet"
+    yield Target("busy", "message_ratio", "edgeproxy", "", 1.1, about)
+
+
+TARGETS = tuple(_targets())
+
+# What each table shows, and whether more is better.
+_COLUMNS = {
+    "connect": ("cpu_us", "per_sec", "p50_us", "p99_us"),
+    "message": ("cpu_us", "per_sec", "p50_us", "p99_us", "added_p50_us"),
+    "upload": ("cpu_ms_per_gb", "gb_per_sec"),
+    "download": ("cpu_ms_per_gb", "gb_per_sec"),
+    "idle": ("mb_per_1000", "cpu_ms_per_sec", "connections"),
+    "mixed": ("p99_us", "p50_us", "per_sec", "bulk_gb_per_sec"),
+    "start": ("ms", "python_ms"),
+    "threads": ("ratio", "cpu_us_1", "cpu_us_2"),
+    "backends": ("ratio_1000", "ratio_10000", "per_sec_10"),
+    "busy": ("connect_ratio", "message_ratio", "connect_p99_us_quiet", "connect_p99_us_busy"),
+}
+
+
+class Report:
+    """The samples of a run, as tables."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = samples
+        self._figures = {(s.measure, s.subject, s.round): s.figures for s in samples}
+
+    def median(self, measure: str, subject: str, figure: str) -> float | None:
+        """Return the median over the rounds, or None if it was not measured."""
+        values = [
+            s.figures[figure] for s in self._samples if (s.measure, s.subject) == (measure, subject)
+        ]
+        return statistics.median(values) if values else None
+
+    def ratios(self, measure: str, subject: str, figure: str, against: str) -> list[float]:
+        """Return the ratio of each round that has both."""
+        found = []
+        for sample in self._samples:
+            if (sample.measure, sample.subject) == (measure, subject):
+                other = self._figures.get((measure, against, sample.round), {}).get(figure)
+                if other:
+                    found.append(sample.figures[figure] / other)
+        return found
+
+    def tables(self, abouts: dict[str, str]) -> str:
+        """Return one table for each measure, in Markdown."""
+        return "\n".join(
+            self._table(measure, about)
+            for measure, about in abouts.items()
+            if any(sample.measure == measure for sample in self._samples)
+        )
+
+    def _table(self, measure: str, about: str) -> str:
+        columns = _COLUMNS[measure.split("-", maxsplit=1)[0]]
+        subjects = list(dict.fromkeys(s.subject for s in self._samples if s.measure == measure))
+        main = columns[0]
+        header = ["proxy", f"{main} / HAProxy", "min-max", *columns]
+        lines = [f"**{measure}**: {about}", "", _row(header), _row(["---"] * len(header))]
+        for subject in subjects:
+            ratios = self.ratios(measure, subject, main, REFERENCE)
+            cells = [subject]
+            cells += [f"{statistics.median(ratios):.2f}" if ratios else "", _range(ratios)]
+            cells += [_text(self.median(measure, subject, column)) for column in columns]
+            lines.append(_row(cells))
+        return "\n".join([*lines, ""])
+
+    def targets(self) -> str:
+        """Return what was aimed at beside what was measured, in Markdown."""
+        lines = [_row(["target", "against", "limit", "measured", "min-max", "met"])]
+        lines.append(_row(["---"] * 6))
+        for target in TARGETS:
+            values = self._values(target)
+            if not values:
+                continue
+            value = statistics.median(values)
+            met = value >= target.limit if target.at_least else value <= target.limit
+            limit = f"{'≥' if target.at_least else '≤'} {target.limit:g}"
+            against = target.against or "-"
+            verdict = "yes" if met else "**no**"
+            lines.append(
+                _row([target.about, against, limit, _text(value), _range(values), verdict])
+            )
+        return "\n".join([*lines, ""])
+
+    def _values(self, target: Target) -> list[float]:
+        measure, subject, figure = target.measure, target.subject, target.figure
+        if target.against:
+            return self.ratios(measure, subject, figure, target.against)
+        return [
+            s.figures[figure] for s in self._samples if (s.measure, s.subject) == (measure, subject)
+        ]
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{_text(min(values))}-{_text(max(values))}" if values else ""
+
+
+def _text(value: float | None) -> str:
+    if value is None:
+        return ""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
