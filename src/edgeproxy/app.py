@@ -109,6 +109,11 @@ class Proxy:
                 "choose another address with EDGEPROXY_LISTEN_ADDR"
             ) from None
         address = listening.getsockname()
+        if self._config.engine.kind == "auto" and self.engine.kind == "portable":
+            log.info(
+                "native_engine_missing",
+                hint="it is built when the package is installed where there is a C compiler",
+            )
         self.engine.listen(LISTENER, listening)
         self.engine.start()
         log.info(

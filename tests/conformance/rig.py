@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from edgeproxy.engine.contract import Engine, EngineSettings, Outcome, SessionInfo
 from edgeproxy.engine.listener import open_listener
@@ -71,7 +71,7 @@ class Rig:
         backend.fall_silent()
         return backend
 
-    def prepare(self, gate: ScriptedGate | None = None, **settings: float) -> None:
+    def prepare(self, gate: ScriptedGate | None = None, **settings: Any) -> None:
         """Make an engine that is not started yet."""
         self.gate = gate or ScriptedGate(self.backend.address)
         self.engine = self._make_engine(
@@ -96,13 +96,13 @@ class Rig:
         self._started = True
         self.engine.start()
 
-    def serve(self, gate: ScriptedGate | None = None, **settings: float) -> None:
+    def serve(self, gate: ScriptedGate | None = None, **settings: Any) -> None:
         """Start an engine with one listener."""
         self.prepare(gate, **settings)
         self.listen()
         self.start()
 
-    def serve_with_small_buffers(self, **settings: float) -> None:
+    def serve_with_small_buffers(self, **settings: Any) -> None:
         """Serve so that a reader who stops soon blocks whoever writes to it."""
         self._backend = self.add_backend(buffer=SMALL_BUFFER)
         self.prepare(None, **settings)
@@ -197,6 +197,11 @@ class Rig:
 
     def close(self) -> None:
         """Hang up everywhere, then stop the engine; fail if it forgot or kept anything."""
+        self.hang_up()
+        self.check()
+
+    def hang_up(self) -> None:
+        """Hang up everywhere, then stop the engine; fail if a session does not end."""
         for opened in self._opened:
             opened.close()
         if self._background is not None:
@@ -208,6 +213,9 @@ class Rig:
         finally:
             if hasattr(self, "engine"):
                 self.engine.stop()
+
+    def check(self) -> None:
+        """Fail if the engine, which has stopped, forgot or kept anything."""
         if not hasattr(self, "engine"):
             return
         self.gate.check()

@@ -50,6 +50,7 @@ class Side:
         ended: It has sent its FIN.
         gone: How it left: `reset`, `left` (closed, whatever was unread) or not yet.
         saw: The end it saw: `end`, `reset`, or none yet.
+        broken: Its sending has failed.
     """
 
     name: str
@@ -63,7 +64,7 @@ class Side:
     gone: str = ""
     saw: str = ""
     history: list[str] = field(default_factory=list)
-    _broken: bool = False
+    broken: bool = False
 
     def act(self, action: str, size: int) -> None:
         """Do one thing; what makes no sense any more is left out."""
@@ -104,7 +105,7 @@ class Side:
         except BlockingIOError:
             pass
         except OSError:
-            self._broken, self.unsent, self.ended = True, 0, True
+            self.broken, self.unsent, self.ended = True, 0, True
         return moved
 
     def _receive(self) -> bool:
@@ -119,7 +120,7 @@ class Side:
                 return True
             if not part:
                 # The kernel tells of a reset once, and a write may have been told already.
-                self.saw = "reset" if self._broken else "end"
+                self.saw = "reset" if self.broken else "end"
                 return True
             assert part == self.hears.slice(peer.received, len(part)), (
                 f"{self.name}: wrong bytes at {peer.received}"

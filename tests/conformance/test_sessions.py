@@ -34,6 +34,22 @@ def test_a_session_is_listed_with_its_ticket_client_and_counts(rig: Rig) -> None
     assert rig.engine.live() == 1
 
 
+def test_the_bytes_of_live_sessions_are_counted(rig: Rig) -> None:
+    rig.pair()
+    assert rig.engine.carried() == [(rig.gate.tickets[0], 0, 0)]
+    client, server = rig.pair()
+    client.send(b"12345")
+    assert server.receive(5) == b"12345"
+    server.send(b"123")
+    assert client.receive(3) == b"123"
+    first, second = rig.gate.tickets
+    expected = {(first, 0, 0), (second, 5, 3)}
+    wait_until(lambda: set(rig.engine.carried()) == expected, "the bytes are counted")
+    for peer in (client, server):
+        peer.close()
+    wait_until(lambda: rig.engine.carried() == [(first, 0, 0)], "the ended one is gone")
+
+
 def test_a_session_that_ended_is_listed_no_more(rig: Rig) -> None:
     client, server = rig.pair()
     client.close()

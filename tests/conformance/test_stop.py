@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from edgeproxy.engine.contract import CloseReason
 from tests.conformance.gates import ScriptedGate
 from tests.conformance.peers import Rest, Stream
-from tests.conformance.rig import Rig
+from tests.conformance.rig import SMALL_BUFFER, Rig
 from tests.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+
+MANY, STUCK = 5000, 40
+STOP_SECS = 10.0
 
 # -- stop_accepting -------------------------------------------------------------------
 
@@ -177,3 +192,64 @@ def test_a_stopped_engine_answers_as_an_empty_one(rig: Rig) -> None:
     rig.engine.call(lambda: None)
     assert rig.engine.live() == 0
     assert rig.engine.sessions() == []
+
+
+@contextmanager
+def _descriptors(count: int) -> Iterator[None]:
+    """Let this process open so many; skip where it may not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < count:
+        pytest.skip(f"{count} open files are needed, and the hard limit is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextmanager
+def _crowd() -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.conformance.crowd"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _ask(crowd: subprocess.Popen[str], **fields: object) -> dict[str, Any]:
+    """Tell the crowd something, unless there is nothing to tell, and return what it says."""
+    assert crowd.stdin is not None
+    assert crowd.stdout is not None
+    if fields:
+        crowd.stdin.write(json.dumps(fields) + "\n")
+        crowd.stdin.flush()
+    answer: dict[str, Any] = json.loads(crowd.stdout.readline())
+    return answer
+
+
+def test_stop_ends_five_thousand_sessions_within_its_time(rig: Rig) -> None:
+    with _descriptors(2 * MANY + 500), _crowd() as crowd:
+        plain, small = (("127.0.0.1", port) for port in _ask(crowd)["ports"])
+        rig.prepare(ScriptedGate(plain))
+        rig.gate.routes["small"] = [small]
+        ports = [rig.listen()[1], rig.listen("small", buffer=SMALL_BUFFER)[1]]
+        rig.start()
+        assert _ask(crowd, ports=ports, clients=MANY, stuck=STUCK) == {"connected": MANY}
+        assert rig.engine.live() == len(rig.engine.sessions()) == MANY
+        began = time.monotonic()
+        rig.engine.stop()
+        assert time.monotonic() - began < STOP_SECS
+        assert [ticket.calls for ticket in rig.gate.tickets] == [["dialed", "closed"]] * MANY
+        outcomes = [ticket.outcome for ticket in rig.gate.tickets]
+        assert {each.reason for each in outcomes if each} == {CloseReason.ABORTED}
+        assert _ask(crowd, look=True) == {
+            "plain": {"end": 2 * (MANY - STUCK)},
+            "stuck": {"reset": 2 * STUCK},
+        }
+        assert crowd.wait(STOP_SECS) == 0

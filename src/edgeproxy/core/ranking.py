@@ -111,16 +111,16 @@ class Candidate:
         """
         if not self.rankings:
             return
-        entry = self.entry
-        if entry is None or entry[1] != self.live.turn or entry[0] != self.load():
-            entry = self.renew_entry()
+        load, turn, entry = self.load(), self.live.turn, self.entry
+        if entry is None or entry[0] != load or entry[1] != turn:
+            self.entry = entry = (load, turn, self.sequence, self)
             for ranking in self.rankings:
                 ranking.push(entry)
 
-    def renew_entry(self) -> Entry:
-        """Make the entry for the load of this moment the current one."""
-        self.entry = entry = (self.load(), self.live.turn, self.sequence, self)
-        return entry
+    def first_entry(self) -> None:
+        """Make an entry for the load of this moment, if there is none."""
+        if self.entry is None:
+            self.entry = (self.load(), self.live.turn, self.sequence, self)
 
     def take_turn(self, ranking: Ranking) -> None:
         """Note that this backend was chosen in `ranking`."""
@@ -152,8 +152,7 @@ class Ranking:
         self._most = 2 * len(self.members) + 64
         for each in self.members:
             each.rankings.append(self)
-            if each.entry is None:
-                each.renew_entry()
+            each.first_entry()
         self._remake()
 
     def clear(self) -> None:

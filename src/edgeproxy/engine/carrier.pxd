@@ -10,6 +10,7 @@ cdef enum:
     BUFFER_BYTES = 65536
     READS_PER_TURN = 4
     BULK_READS = 8
+    BULK_PER_TURN = 2
     CHATTY_READS = 8
     CHATTY_BYTES = 8192
     PIPE_BYTES = 262144
@@ -103,6 +104,7 @@ cdef struct Session:
     uint8_t settled
     uint8_t watched
     uint8_t looked_at
+    uint8_t watched_by_worker
     int code
     sockaddr_in6 client_address
     sockaddr_in6 backend_address
@@ -158,7 +160,7 @@ cdef struct Worker:
     int epoll
     int wakeup
     int timer
-    int stopping
+    uint8_t stopping
     long live
     int started
     int asked
@@ -180,7 +182,7 @@ cdef void set_option(int fd, int level, int name, int value) noexcept nogil
 cdef void reset_on_close(int fd) noexcept nogil
 cdef int failure_of(int fd) noexcept nogil
 cdef int start_worker(Worker* worker, Ended* ended, int number) noexcept nogil
-cdef int carry_first(Session* session, char* buffer) noexcept nogil
+cdef uint8_t carry_first(Session* session, char* buffer) noexcept nogil
 cdef void hand_over(Worker* worker, Session* session) noexcept nogil
 cdef void read_mail_soon(Worker* worker) noexcept nogil
 cdef int ask(Worker* worker, Session* session, uint8_t reason) noexcept nogil

@@ -35,6 +35,10 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close, read, write
 
 from edgeproxy.engine.system cimport (
+    __ATOMIC_ACQUIRE,
+    __ATOMIC_RELEASE,
+    __atomic_load_n,
+    __atomic_store_n,
     EFD_CLOEXEC,
     EFD_NONBLOCK,
     EPOLLERR,
@@ -93,6 +97,7 @@ from edgeproxy.engine.system cimport (
     setsockopt,
     shutdown,
     socklen_t,
+    sched_yield,
     splice,
     timerfd_create,
     timerfd_settime,
@@ -349,35 +354,34 @@ cdef int unblock(Worker* worker, Flow* flow) noexcept nogil:
     return not flow.piped or drain_pipe(worker, flow)
 
 cdef void carry_bulk(Worker* worker, Flow* flow) noexcept nogil:
+    """Carry a pipeful. There is a turn for everybody else before the next."""
     cdef ssize_t size
-    cdef int turn
-    for turn in range(READS_PER_TURN):
-        if flow.pipe_read < 0 and not borrow_pipe(worker, flow):
-            leave_bulk(worker, flow)
-            return
-        size = splice(flow.source, NULL, flow.pipe_write, NULL, PIPE_BYTES, SPLICE_FLAGS)
-        if size < 0:
-            if errno == EINTR:
-                continue
-            if errno == EAGAIN:
-                if flow.flags & URGED:  # splice stops before an urgent byte; recv does not
-                    leave_bulk(worker, flow)
-                else:
-                    return_pipe(worker, flow)
-                return
+    if flow.pipe_read < 0 and not borrow_pipe(worker, flow):
+        leave_bulk(worker, flow)
+        return
+    size = splice(flow.source, NULL, flow.pipe_write, NULL, PIPE_BYTES, SPLICE_FLAGS)
+    if size < 0:
+        if errno == EAGAIN:
+            if flow.flags & URGED:  # splice stops before an urgent byte; recv does not
+                leave_bulk(worker, flow)
+            else:
+                return_pipe(worker, flow)
+        elif errno == EINTR:
+            again(worker, flow)
+        else:
             source_failed(worker, flow, errno)
-            return
-        if size == 0:  # the end, or an urgent byte before it: recv will tell
-            leave_bulk(worker, flow)
-            return
-        flow.piped = size
-        if not drain_pipe(worker, flow):
-            return
-        flow.streak = flow.streak + 1 if size < CHATTY_BYTES else 0
-        if flow.streak >= CHATTY_READS:
-            leave_bulk(worker, flow)
-            return
-    again(worker, flow)
+        return
+    if size == 0:  # the end, or an urgent byte before it: recv will tell
+        leave_bulk(worker, flow)
+        return
+    flow.piped = size
+    if not drain_pipe(worker, flow):
+        return
+    flow.streak = flow.streak + 1 if size < CHATTY_BYTES else 0
+    if flow.streak >= CHATTY_READS:
+        leave_bulk(worker, flow)
+    else:
+        again(worker, flow)
 
 cdef int drain_pipe(Worker* worker, Flow* flow) noexcept nogil:
     """Move the piped bytes to the sink. Return whether the pipe is empty."""
@@ -534,7 +538,7 @@ cdef void* work(void* argument) noexcept nogil:
     cdef Flow* flow
     cdef int count, index
     cdef size_t turns
-    while not worker.stopping:
+    while not __atomic_load_n(&worker.stopping, __ATOMIC_ACQUIRE):
         count = epoll_wait(
             worker.epoll, events, MAX_EVENTS, -1 if worker.again_first == NULL else 0
         )
@@ -550,7 +554,7 @@ cdef void* work(void* argument) noexcept nogil:
             else:
                 worker.next_tick = 0
                 tick(worker)
-        turns = worker.again_count
+        turns = min(worker.again_count, <size_t>BULK_PER_TURN)
         while turns:
             turns -= 1
             pump(worker, take_again(worker))
@@ -580,6 +584,13 @@ cdef void read_mail(Worker* worker) noexcept nogil:
     worker.request_count = 0
     pthread_mutex_unlock(&worker.lock)
 
+cdef inline void pump_in_turn(Worker* worker, Flow* flow) noexcept nogil:
+    """Carry now what is little, and what is much when that has been done."""
+    if flow.flags & BULK:
+        again(worker, flow)
+    else:
+        pump(worker, flow)
+
 cdef void happened(Worker* worker, Flow* flow, uint32_t mask) noexcept nogil:
     """Something happened to the source of `flow`, which is the sink of its reverse."""
     cdef Session* session = flow.session
@@ -592,13 +603,13 @@ cdef void happened(Worker* worker, Flow* flow, uint32_t mask) noexcept nogil:
         leave(&worker.settled, session)
         look_later(worker, session)
     if mask & EPOLLOUT and flow.reverse.flags & BLOCKED:
-        pump(worker, flow.reverse)
+        pump_in_turn(worker, flow.reverse)
     if flow.flags & DONE:
         if mask & EPOLLERR:  # it had ended before; now it does not listen either
             source_failed(worker, flow, 0)
     elif not flow.flags & BLOCKED:
         if mask & ~<uint32_t>EPOLLOUT:
-            pump(worker, flow)
+            pump_in_turn(worker, flow)
     elif mask & EPOLLERR:
         if flow == &session.upward:
             finish(worker, session, CLIENT_RESET, True)
@@ -728,6 +739,8 @@ cdef void hand_back(Worker* worker) noexcept nogil:
         if not flow.flags & DONE:
             again(worker, flow)
     while session != NULL:
+        while not __atomic_load_n(&session.watched_by_worker, __ATOMIC_ACQUIRE):
+            sched_yield()  # the gate thread is about to put its second socket into the epoll
         if session.client >= 0:
             close(session.client)
         close(session.backend)
@@ -812,43 +825,43 @@ cdef int start_worker(Worker* worker, Ended* ended, int number) noexcept nogil:
     worker.started = True
     return True
 
-cdef int carry_first(Session* session, char* buffer) noexcept nogil:
+cdef uint8_t carry_first(Session* session, char* buffer) noexcept nogil:
     """Carry what the client has said while its backend was being dialed.
 
-    The thread that will carry the rest is then not woken for it. Return 0, or what is wrong
-    with the client; what is wrong with the backend the next thread will see.
+    The thread that will carry the rest is then not woken for it. Return why the session has
+    to end, if it has to; what is wrong with the backend the next thread will see.
     """
     cdef Flow* flow = &session.upward
     cdef ssize_t size = recv(flow.source, buffer, BUFFER_BYTES, 0)
     cdef ssize_t sent
-    if size < 0:
-        return 0 if errno == EAGAIN or errno == EINTR else errno
-    if size == 0:
-        return 0
+    if size < 0 and errno != EAGAIN and errno != EINTR:
+        return TIMED_OUT if errno == ETIMEDOUT else CLIENT_RESET
+    if size <= 0:
+        return NO_REASON
     sent = max(send(flow.sink, buffer, size, MSG_NOSIGNAL), 0)
     flow.carried = sent
     if sent < size:
         flow.flags |= BLOCKED | SINK_WATCHED
         if not keep(flow, buffer + sent, size - sent):
-            return ENOMEM
-    return 0
+            return FAULT
+    return NO_REASON
 
 cdef void hand_over(Worker* worker, Session* session) noexcept nogil:
     """Give a session whose backend has answered to this byte thread."""
     cdef epoll_event event
     session.state = OPEN
     session.worker = worker
-    # The lock makes both sockets known before the thread, woken by the first of them, reads
-    # its mail: it could otherwise end the session, and the second number be somebody else's.
     pthread_mutex_lock(&worker.lock)
     append(&worker.arriving, session)
+    pthread_mutex_unlock(&worker.lock)
     event.events = INTEREST | (EPOLLOUT if session.upward.flags & SINK_WATCHED else 0)
     event.data.u64 = mark_of(&session.downward)
     epoll_ctl(worker.epoll, EPOLL_CTL_ADD, session.backend, &event)
     event.events = INTEREST
     event.data.u64 = mark_of(&session.upward)
     epoll_ctl(worker.epoll, EPOLL_CTL_ADD, session.client, &event)
-    pthread_mutex_unlock(&worker.lock)
+    # Only now may the thread, which the first of them may have woken, close them.
+    __atomic_store_n(&session.watched_by_worker, True, __ATOMIC_RELEASE)
 
 cdef void read_mail_soon(Worker* worker) noexcept nogil:
     """Wake a thread that has had no reason to read its mail: its new sessions are silent."""
@@ -899,7 +912,7 @@ cdef void forget(Worker* worker, Session* session) noexcept nogil:
 
 cdef void stop_worker(Worker* worker) noexcept nogil:
     """End a byte thread and all its sessions, and free what it held."""
-    worker.stopping = True
+    __atomic_store_n(&worker.stopping, True, __ATOMIC_RELEASE)
     if worker.started:
         wake(worker.wakeup)
         pthread_join(worker.thread, NULL)

@@ -165,6 +165,12 @@ class Engine(Protocol):
     def sessions(self) -> list[SessionInfo]:
         """List the live sessions."""
 
+    def carried(self) -> list[tuple[Any, int, int]]:
+        """Return every live session's ticket, bytes in and bytes out so far.
+
+        Cheap where `sessions` is not: for counters that are read again and again.
+        """
+
     def close_sessions(self, wanted: Callable[[Any], bool] | None = None) -> None:
         """Close the sessions whose ticket is `wanted` (all by default), `ABORTED`.
 

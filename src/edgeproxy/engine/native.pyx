@@ -5,6 +5,9 @@ One turn of the loop: without the interpreter lock, wait, accept, and collect wh
 with the lock, once, tell the gate all of it and take its answers; without the lock again,
 dial. What the gate is told grows under load by itself, and its cost falls.
 
+A gate must not raise. If it does, the client concerned is closed and everybody else is
+served on, as `engine.guard` has it for the other engine.
+
 Sessions are dialed here and then carried by the byte threads of `engine.carrier`, each by
 the one that has the fewest. All of a session's fields but its flows belong to this thread.
 """
@@ -18,12 +21,12 @@ from edgeproxy.engine.contract import (
     Connect,
     DialFailure,
     Outcome,
+    Refuse,
     SessionInfo,
 )
 from edgeproxy.engine.acceptor import CALM_SECS
 from edgeproxy.engine.descriptors import ceiling, room_below
 from edgeproxy.engine.dial import failure
-from edgeproxy.engine.guard import GuardedGate
 from edgeproxy.engine.listener import (
     KEEPALIVE_IDLE_SECS,
     KEEPALIVE_INTERVAL_SECS,
@@ -49,6 +52,7 @@ from edgeproxy.engine.carrier cimport (
     FAULT,
     MAX_EVENTS,
     MAX_SLABS,
+    NO_REASON,
     PROMPT,
     SHORT_TICK_MS,
     SLAB_SESSIONS,
@@ -119,6 +123,8 @@ from edgeproxy.engine.system cimport (
     pthread_mutex_init,
     pthread_mutex_lock,
     pthread_mutex_unlock,
+    pthread_self,
+    pthread_setname_np,
     recv,
     shutdown,
     sockaddr,
@@ -150,6 +156,8 @@ cdef enum:
     MAX_WORKERS = 64
     MAX_POLLED = 256
 
+# Who waited for longer had nothing left to do.
+cdef double REST_SECS = 5e-6
 cdef uint32_t BROKEN = EPOLLERR | EPOLLHUP
 
 cdef class NativeEngine:
@@ -178,14 +186,14 @@ cdef class NativeEngine:
     cdef int _pause_code
     cdef double _now, _next_tick, _armed_for, _next_gate_tick, _resumed_at
     cdef char* _buffer
-    cdef int _epoll, _wakeup, _timer, _ceiling, _undialed
+    cdef int _epoll, _wakeup, _timer, _ceiling, _undialed, _accepted
     cdef bint _stopping, _woken, _may_resume, _looks_for_idle
 
     def __init__(self, settings, gate, on_crash):
         cdef epoll_event event
         cdef int index
         self.kind = "native"
-        self._gate = GuardedGate(gate)
+        self._gate = gate
         self._on_crash = on_crash
         self._commands = deque()
         self._listeners = []
@@ -257,6 +265,10 @@ cdef class NativeEngine:
         """List the live sessions."""
         return self._ask(self._list_sessions) or []
 
+    def carried(self):
+        """Return every live session's ticket, bytes in and bytes out so far."""
+        return self._ask(self._list_carried) or []
+
     def close_sessions(self, wanted=None):
         """Close the sessions whose ticket is `wanted` (all by default), `ABORTED`."""
         self.call(lambda: self._close_sessions(wanted))
@@ -292,6 +304,7 @@ cdef class NativeEngine:
     # -- the loop ---------------------------------------------------------------------
 
     def _run(self):
+        pthread_setname_np(pthread_self(), "gate")
         try:
             while not self._stopping:
                 with nogil:
@@ -316,7 +329,8 @@ cdef class NativeEngine:
         cdef epoll_event[MAX_EVENTS] events
         cdef Flow* flow
         cdef uint64_t mark
-        cdef int count, index, timeout_ms = 0
+        cdef int count, index, timeout_ms = 0, limit = ACCEPTS_PER_TURN
+        cdef double from_ = monotonic()
         if self._failed.first == NULL and self._opened.first == NULL and self._gone.first == NULL:
             timeout_ms = -1
             if self._armed_for != self._next_tick:
@@ -324,6 +338,8 @@ cdef class NativeEngine:
                 arm(self._timer, self._next_tick)
         count = epoll_wait(self._epoll, events, MAX_EVENTS, timeout_ms)
         self._now = monotonic()
+        if self._accepted == 1 and self._now - from_ > REST_SECS:
+            limit = 1  # clients come one at a time: to ask for a second would be in vain
         for index in range(count):
             mark = events[index].data.u64
             if mark == WAKEUP:
@@ -332,7 +348,7 @@ cdef class NativeEngine:
             elif mark == TIMER:
                 self._armed_for = 0
             elif mark < FIRST_LISTENER + MAX_LISTENERS:
-                self._accept(<int>mark - FIRST_LISTENER, ACCEPTS_PER_TURN)
+                self._accepted = self._accept(<int>mark - FIRST_LISTENER, limit)
             else:
                 flow = marked(self._slabs, mark)
                 if flow != NULL:
@@ -391,7 +407,10 @@ cdef class NativeEngine:
             log.info("accept_resumed")
         if self._now >= self._next_gate_tick:
             self._next_gate_tick = self._now + TICK_MS / 1000.0
-            self._gate.tick(self._now)
+            try:
+                self._gate.tick(self._now)
+            except Exception:
+                log.bug("gate_failed", call="tick")
         for index in range(self._worker_count):
             read_mail_soon(&self._workers[index])
         hurry = self._dialing != NULL or self._paused
@@ -418,16 +437,17 @@ cdef class NativeEngine:
         event.data.u64 = FIRST_LISTENER + index
         epoll_ctl(self._epoll, EPOLL_CTL_ADD, self._listening[index], &event)
 
-    cdef void _accept(self, int index, int limit) noexcept nogil:
+    cdef int _accept(self, int index, int limit) noexcept nogil:
+        """Accept so many at most. Return how many there were."""
+        cdef int accepted = 0
         cdef Session* session
         cdef socklen_t size
         cdef int fd
-        while limit and not self._paused:
-            limit -= 1
+        while accepted < limit and not self._paused:
             session = self._allocate()
             if session == NULL:
                 self._pause(ENOMEM)
-                return
+                return accepted
             size = sizeof(session.client_address)
             fd = accept4(
                 self._listening[index], <sockaddr*>&session.client_address, &size,
@@ -436,11 +456,13 @@ cdef class NativeEngine:
             if fd < 0:
                 self._release(session)
                 if errno == EAGAIN:
-                    return
+                    return accepted
                 if errno == EMFILE or errno == ENFILE or errno == ENOBUFS or errno == ENOMEM:
                     self._pause(errno)
-                    return
+                    return accepted
+                accepted += 1  # one that has already gone
                 continue
+            accepted += 1
             session.client = session.upward.source = session.downward.sink = fd
             session.listener = index
             session.started_at = self._now
@@ -448,6 +470,7 @@ cdef class NativeEngine:
             self._undialed += 1
             if fd + self._undialed >= self._ceiling:  # each will need one more
                 self._pause(EMFILE)
+        return accepted
 
     cdef void _pause(self, int code) noexcept nogil:
         """Stop accepting until somebody gives descriptors back."""
@@ -594,9 +617,6 @@ cdef class NativeEngine:
         if code:
             self._give_up(session, code)
             return
-        if carry_first(session, self._buffer):
-            self._drop(session, CLIENT_GONE)
-            return
         self._end_dial(session)
         session.dial_secs = self._now - session.dialed_at
         append(&self._dialed, session)
@@ -622,8 +642,13 @@ cdef class NativeEngine:
 
     cdef object _tell_opened(self, Session* session):
         name = self._listeners[session.listener][0]
-        answer = self._gate.opened(_address(&session.client_address), name, self._now)
-        if not isinstance(answer, Connect):
+        try:
+            answer = self._gate.opened(_address(&session.client_address), name, self._now)
+            connects = _connects(answer)
+        except Exception:
+            log.bug("gate_failed", call="opened")
+            connects = False
+        if not connects:
             self._turn_away(session)
             return
         session.gate_previous = NULL
@@ -638,8 +663,13 @@ cdef class NativeEngine:
         if session.state == CLOSED:
             self._tell_closed(session)
             return
-        answer = self._gate.failed(<object>session.ticket, failure(session.code), self._now)
-        if isinstance(answer, Connect):
+        try:
+            answer = self._gate.failed(<object>session.ticket, failure(session.code), self._now)
+            connects = _connects(answer)
+        except Exception:
+            log.bug("gate_failed", call="failed")
+            connects = False
+        if connects:
             self._follow(session, answer)
         else:
             self._unlink(session)
@@ -650,17 +680,26 @@ cdef class NativeEngine:
         cdef Session* session
         while self._dialed.first != NULL:
             session = take_first(&self._dialed)
-            if self._gate.dialed(<object>session.ticket, session.dial_secs, self._now):
+            try:
+                self._gate.dialed(<object>session.ticket, session.dial_secs, self._now)
                 append(&self._to_carry, session)
-            else:
+            except Exception:
+                log.bug("gate_failed", call="dialed")
                 self._abandon(session, FAULT)
 
     cdef void _carry(self) noexcept nogil:
         """Let the bytes of those who have been answered flow."""
         if self._looks_for_idle and self._to_carry.first != NULL:
             self._hurry()  # its thread may have no other reason to learn of it
+        cdef Session* session
+        cdef uint8_t reason
         while self._to_carry.first != NULL:
-            hand_over(self._idlest(), take_first(&self._to_carry))
+            session = take_first(&self._to_carry)
+            reason = carry_first(session, self._buffer)
+            if reason == NO_REASON:
+                hand_over(self._idlest(), session)
+            else:
+                self._abandon(session, reason)
 
     cdef void _abandon(self, Session* session, uint8_t reason) noexcept nogil:
         """End a session whose backend has answered and that no byte thread has yet."""
@@ -694,7 +733,10 @@ cdef class NativeEngine:
             session.downward.carried,
             self._now - session.started_at,
         )
-        self._gate.closed(<object>session.ticket, outcome, self._now)
+        try:
+            self._gate.closed(<object>session.ticket, outcome, self._now)
+        except Exception:
+            log.bug("gate_failed", call="closed")
         self._unlink(session)
         self._release(session)
 
@@ -800,6 +842,16 @@ cdef class NativeEngine:
             session = session.gate_next
         return infos
 
+    def _list_carried(self):
+        cdef Session* session = self._all
+        found = []
+        while session != NULL:
+            found.append(
+                (<object>session.ticket, session.upward.carried, session.downward.carried)
+            )
+            session = session.gate_next
+        return found
+
     def _close_sessions(self, wanted):
         cdef Session* session = self._all
         while session != NULL:
@@ -849,6 +901,15 @@ cdef class NativeEngine:
         close(self._wakeup)
         self._wakeup = -1
         pthread_mutex_destroy(&self._ended.lock)
+
+
+cdef bint _connects(answer) except -1:
+    """Return whether a gate wants this client connected. Raises TypeError for no answer."""
+    if isinstance(answer, Connect):
+        return True
+    if isinstance(answer, Refuse):
+        return False
+    raise TypeError(f"a gate answers Connect or Refuse, not {answer!r}")
 
 
 cdef object _address(sockaddr_in6* address):

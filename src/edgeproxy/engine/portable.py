@@ -148,6 +148,13 @@ class PortableEngine:
             if session.state != "closed"
         ]
 
+    def carried(self) -> list[tuple[Any, int, int]]:
+        """Return every live session's ticket, bytes in and bytes out so far."""
+        return [
+            (session.ticket, session.upward.carried, session.downward.carried)
+            for session in list(self._sessions)
+        ]
+
     def close_sessions(self, wanted: Callable[[Any], bool] | None = None) -> None:
         """Close the sessions whose ticket is `wanted` (all by default), `ABORTED`."""
 

@@ -1,6 +1,6 @@
 """What the native engine needs of Linux and POSIX, as C declares it."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from posix.time cimport timespec
 
 cdef extern from "<sys/epoll.h>" nogil:
@@ -134,12 +134,24 @@ cdef extern from "<sys/ioctl.h>" nogil:
     enum:
         TIOCOUTQ
 
+# Builtins of gcc and clang.
+cdef extern from * nogil:
+    uint8_t __atomic_load_n(uint8_t* at, int order)
+    void __atomic_store_n(uint8_t* at, uint8_t value, int order)
+    enum:
+        __ATOMIC_ACQUIRE
+        __ATOMIC_RELEASE
+
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
 cdef extern from "<pthread.h>" nogil:
     ctypedef unsigned long pthread_t
     ctypedef struct pthread_mutex_t:
         pass
     int pthread_create(pthread_t* thread, void* attributes, void* (*start)(void*) noexcept nogil, void* argument)
     int pthread_join(pthread_t thread, void** result)
+    pthread_t pthread_self()
     int pthread_setname_np(pthread_t thread, const char* name)
     int pthread_mutex_init(pthread_mutex_t* mutex, void* attributes)
     int pthread_mutex_lock(pthread_mutex_t* mutex)
