@@ -107,7 +107,9 @@ def _bench(folder: Path, secs: float) -> Bench:
 
 def _round(bench: Bench, measure: Measure, subjects: list[Subject], number: int) -> list[Sample]:
     """Take one sample of each proxy, each round beginning with another one."""
-    taking = [each for each in subjects if not measure.subjects or each.name in measure.subjects]
+    taking = [each for each in subjects if measure.takes(each.name)]
+    if not taking:
+        return []
     samples = []
     for subject in taking[number % len(taking) :] + taking[: number % len(taking)]:
         figures = measure.sample(bench, subject)

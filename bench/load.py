@@ -17,8 +17,9 @@ from pathlib import Path
 
 from bench.process import Process, free_port, pause, pinned
 
-BULK_PATH = "/bulk"
-BULK_BYTES = 256 << 20
+STREAM_PATH = "/stream"
+STREAM_BYTES_PER_SEC = 100_000_000
+BULK_BYTES = 32 << 20
 BUSY_SECS = 5.0
 
 _NGINX = """\
@@ -44,6 +45,7 @@ http {{
         listen 0.0.0.0:{port} backlog=4096;
         root {folder};
         location = / {{ return 204; }}
+        location = /stream {{ limit_rate {stream_bytes_per_sec}; alias {folder}/bulk; }}
     }}
 }}
 """
@@ -99,10 +101,12 @@ def missing_tools() -> dict[str, str]:
 
 @contextmanager
 def small_backend(cpus: set[int], folder: Path) -> Iterator[int]:
-    """Run a backend that answers small messages, and `BULK_PATH` with many bytes."""
+    """Run a backend that answers small messages, and `STREAM_PATH` with a stream of bytes."""
     port = free_port()
     config = folder / "backend.conf"
-    config.write_text(_NGINX.format(folder=folder, port=port))
+    config.write_text(
+        _NGINX.format(folder=folder, port=port, stream_bytes_per_sec=STREAM_BYTES_PER_SEC)
+    )
     with (folder / "bulk").open("wb") as file:
         file.truncate(BULK_BYTES)
     argv = ["nginx", "-p", str(folder), "-e", "stderr", "-c", str(config)]

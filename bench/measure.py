@@ -21,6 +21,7 @@ from pathlib import Path
 from bench import load
 from bench.clients import REQUEST, Sink, idle_connections
 from bench.process import Process, pinned, python
+from bench.report import DIRECT
 from bench.subjects import MAX_CONNECTIONS, Subject
 
 Figures = dict[str, float]
@@ -61,6 +62,7 @@ class Measure:
         name: As in the tables.
         about: One line for people.
         subjects: Names of the proxies that it is taken of; all if empty.
+        direct: Whether it is also taken without a proxy.
         sample: Takes one.
     """
 
@@ -68,6 +70,11 @@ class Measure:
     about: str
     sample: Callable[[Bench, Subject], Figures]
     subjects: tuple[str, ...] = ()
+    direct: bool = False
+
+    def takes(self, subject: str) -> bool:
+        """Return whether it is taken of this proxy."""
+        return self.direct if subject == DIRECT else not self.subjects or subject in self.subjects
 
 
 OURS = ("edgeproxy", "portable")
@@ -87,29 +94,21 @@ def _exchange(bench: Bench, port: int, connections: int, *, close: bool) -> load
     )
 
 
-def _small(
-    connections: int, *, close: bool, environ: dict[str, str] | None = None
-) -> Callable[[Bench, Subject], Figures]:
+def _small(connections: int, *, close: bool) -> Callable[[Bench, Subject], Figures]:
     def sample(bench: Bench, subject: Subject) -> Figures:
         with (
             load.small_backend(bench.load_cpus, bench.folder) as backend,
-            subject.running(backend, bench.proxy_cpus, bench.folder, environ=environ) as (
-                process,
-                port,
-            ),
+            subject.running(backend, bench.proxy_cpus, bench.folder) as (process, port),
         ):
             _warm_up(bench, port)
             spent_secs = process.cpu_secs()
             seen = _exchange(bench, port, connections, close=close)
             spent_secs = process.cpu_secs() - spent_secs
-            direct = _exchange(bench, backend, connections, close=close)
         return {
             "per_sec": seen.requests / seen.secs,
-            "cpu_us": spent_secs / max(seen.requests, 1) * 1e6,
+            "cpu_us": spent_secs / seen.requests * 1e6,
             "p50_us": seen.p50_us,
             "p99_us": seen.p99_us,
-            "added_p50_us": seen.p50_us - direct.p50_us,
-            "added_p99_us": seen.p99_us - direct.p99_us,
         }
 
     return sample
@@ -142,10 +141,10 @@ def _bulk(streams: int, *, download: bool) -> Callable[[Bench, Subject], Figures
 
 
 def _mixed(bench: Bench, subject: Subject) -> Figures:
-    """Small messages on 16 connections while 4 streams carry bulk."""
+    """Small messages on 16 connections while 4 streams carry bulk, at the same rate for all."""
     with (
         load.small_backend(bench.load_cpus, bench.folder) as backend,
-        subject.running(backend, bench.proxy_cpus, bench.folder) as (_, port),
+        subject.running(backend, bench.proxy_cpus, bench.folder) as (process, port),
         ThreadPoolExecutor(1) as beside,
     ):
         _warm_up(bench, port)
@@ -155,16 +154,19 @@ def _mixed(bench: Bench, subject: Subject) -> Figures:
             bench.load_cpus,
             bench.folder,
             connections=4,
-            secs=bench.secs + 1,
-            path=load.BULK_PATH,
+            secs=bench.secs + 2,
+            path=load.STREAM_PATH,
         )
+        signal.sigtimedwait([], WARM_UP_SECS)
+        spent_secs = process.cpu_secs()
         seen = _exchange(bench, port, 16, close=False)
-        carried = streams.result()
+        spent_secs = process.cpu_secs() - spent_secs
+        streams.result()
     return {
         "per_sec": seen.requests / seen.secs,
         "p50_us": seen.p50_us,
         "p99_us": seen.p99_us,
-        "bulk_gb_per_sec": carried.requests * load.BULK_BYTES / carried.secs / 1e9,
+        "cpu_share": spent_secs / seen.secs,
     }
 
 
@@ -318,11 +320,18 @@ def _edit_without_pause(database: Path, process: Process, over: threading.Event)
 
 
 MEASURES = (
-    Measure("connect-1", "new connections, 1 at a time", _small(1, close=True)),
-    Measure("connect-64", "new connections, 64 at a time", _small(64, close=True)),
-    Measure("message-1", "64-byte messages on 1 connection", _small(1, close=False)),
-    Measure("message-64", "64-byte messages on 64 connections", _small(64, close=False)),
-    Measure("message-1000", "64-byte messages on 1,000 connections", _small(1000, close=False)),
+    Measure("connect-1", "new connections, 1 at a time", _small(1, close=True), direct=True),
+    Measure("connect-64", "new connections, 64 at a time", _small(64, close=True), direct=True),
+    Measure("message-1", "64-byte messages on 1 connection", _small(1, close=False), direct=True),
+    Measure(
+        "message-64", "64-byte messages on 64 connections", _small(64, close=False), direct=True
+    ),
+    Measure(
+        "message-1000",
+        "64-byte messages on 1,000 connections",
+        _small(1000, close=False),
+        direct=True,
+    ),
     Measure("upload-1", "bulk to the backend, 1 stream", _bulk(1, download=False)),
     Measure("upload-8", "bulk to the backend, 8 streams", _bulk(8, download=False)),
     Measure("download-1", "bulk to the client, 1 stream", _bulk(1, download=True)),

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 REFERENCE = "haproxy"
+DIRECT = "direct"
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,11 @@ TARGETS = tuple(_targets())
 # What each table shows, and whether more is better.
 _COLUMNS = {
     "connect": ("cpu_us", "per_sec", "p50_us", "p99_us"),
-    "message": ("cpu_us", "per_sec", "p50_us", "p99_us", "added_p50_us"),
+    "message": ("cpu_us", "per_sec", "p50_us", "p99_us"),
     "upload": ("cpu_ms_per_gb", "gb_per_sec"),
     "download": ("cpu_ms_per_gb", "gb_per_sec"),
     "idle": ("mb_per_1000", "cpu_ms_per_sec", "connections"),
-    "mixed": ("p99_us", "p50_us", "per_sec", "bulk_gb_per_sec"),
+    "mixed": ("p99_us", "p50_us", "per_sec", "cpu_share"),
     "start": ("ms", "python_ms"),
     "threads": ("ratio", "cpu_us_1", "cpu_us_2"),
     "backends": ("ratio_1000", "ratio_10000", "per_sec_10"),
@@ -135,12 +136,24 @@ class Report:
         header = ["proxy", f"{main} / HAProxy", "min-max", *columns]
         lines = [f"**{measure}**: {about}", "", _row(header), _row(["---"] * len(header))]
         for subject in subjects:
-            ratios = self.ratios(measure, subject, main, REFERENCE)
+            against = "" if subject == DIRECT else REFERENCE
+            ratios = self.ratios(measure, subject, main, against)
             cells = [subject]
             cells += [f"{statistics.median(ratios):.2f}" if ratios else "", _range(ratios)]
-            cells += [_text(self.median(measure, subject, column)) for column in columns]
+            cells += [self._cell(measure, subject, column) for column in columns]
             lines.append(_row(cells))
         return "\n".join([*lines, ""])
+
+    def _cell(self, measure: str, subject: str, column: str) -> str:
+        """Return a figure; latencies are followed by what the proxy adds to them."""
+        if subject == DIRECT and column.startswith("cpu"):
+            return ""
+        value = self.median(measure, subject, column)
+        latency = column.startswith("p") and column.endswith("_us")
+        direct = self.median(measure, DIRECT, column) if latency else None
+        if value is None or not direct or subject == DIRECT:
+            return _text(value)
+        return f"{_text(value)} (+{_text(value - direct)})"
 
     def targets(self) -> str:
         """Return what was aimed at beside what was measured, in Markdown."""

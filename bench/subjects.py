@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.process import Process, free_port
+from bench.report import DIRECT
 
 MAX_CONNECTIONS = (resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 1000) // 2
 BACKENDS = 10
@@ -67,13 +68,13 @@ class Subject:
 
     Attributes:
         name: As in the tables.
-        prepare: Writes its files and returns its command.
+        prepare: Writes its files and returns its command; None for no proxy at all.
         missing: What to do to have it, or "" if it is there.
         version: What it says of its version.
     """
 
     name: str
-    prepare: Callable[[Setup], Command]
+    prepare: Callable[[Setup], Command] | None
     missing: str = ""
     version: str = ""
 
@@ -89,6 +90,10 @@ class Subject:
         environ: dict[str, str] | None = None,
     ) -> Iterator[tuple[Process, int]]:
         """Run it for a while. Yields it and its port."""
+        if self.prepare is None:
+            with Process(["sleep", "infinity"], cpus, folder / "direct.log") as nobody:
+                yield nobody, backend_port
+            return
         port = free_port()
         setup = Setup(port, backend_port, folder, backends, threads, environ or {})
         command = self.prepare(setup)
@@ -270,7 +275,10 @@ def all_subjects() -> list[Subject]:
         Subject("edgeproxy", _edgeproxy("native"), _engine_missing(), ours),
         Subject("portable", _edgeproxy("portable"), "", ours),
         Subject("haproxy", _haproxy(""), haproxy, _first_line("haproxy", "-v").split(" https")[0]),
-        Subject("haproxy-splice", _haproxy("option splice-auto"), haproxy),
+        Subject(
+            "haproxy-splice", _haproxy("option splice-request\n    option splice-response"), haproxy
+        ),
         Subject("nginx", _nginx, nginx, _first_line("nginx", "-v")),
         Subject("envoy", _envoy, envoy, envoy_version),
+        Subject(DIRECT, None),
     ]

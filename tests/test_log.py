@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -80,6 +81,29 @@ def test_nobody_waits_for_a_reader_that_never_reads() -> None:
         while b"log_lines_dropped" not in seen:
             seen = seen[-50:] + reader.read(1 << 16)
         log.stop()
+
+
+@pytest.mark.timeout(30)
+def test_a_signal_handler_may_report_while_its_thread_is_reporting(stream: io.StringIO) -> None:
+    log.start(LogSettings(), stream)
+    told = 0
+
+    def tell(_number: int, _frame: object) -> None:
+        nonlocal told
+        told += 1
+        events.info("signal")
+
+    before = signal.signal(signal.SIGALRM, tell)
+    signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+    try:
+        while told < 1000:
+            events.info("busy")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    log.stop()
+    told_of = {line.split()[0] for line in stream.getvalue().splitlines()}
+    assert {"busy", "signal"} <= told_of <= {"busy", "signal", "log_lines_dropped"}
 
 
 def test_a_throttle_counts_what_it_holds_back() -> None:

@@ -17,9 +17,9 @@ import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import TextIO
 
 BACKLOG = 10_000
@@ -129,48 +129,47 @@ def _fields(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str
 class Writer(logging.Handler):
     """Writes formatted lines from a thread of its own; never blocks a reporter.
 
-    `write` may block and may raise OSError.
+    `write` may block and may raise OSError. A signal handler may report while the thread it
+    interrupts is reporting: nothing but the queue is shared, and that allows it.
     """
 
     def __init__(self, write: Callable[[str], object]) -> None:
         super().__init__()
         self._write = write
-        self._lines: deque[str] = deque()
-        self._wakeup = threading.Event()
+        self._lines: SimpleQueue[str | None] = SimpleQueue()  # None ends the thread
         self._dropped = 0
-        self._closing = False
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue one line, or count it as dropped when nobody reads the stream."""
-        if len(self._lines) >= BACKLOG:
+        if self._lines.qsize() >= BACKLOG:
             self._dropped += 1
-            return
-        self._lines.append(self.format(record))
-        self._wakeup.set()
+        else:
+            self._lines.put(self.format(record))
 
     def _run(self) -> None:
-        while not self._closing or self._lines:
-            self._wakeup.wait()
-            self._wakeup.clear()
-            self._write_waiting()
-
-    def _write_waiting(self) -> None:
-        while self._lines:
-            lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        over = False
+        while not over:
+            waiting = [self._lines.get()]
+            waiting += [self._lines.get() for _ in range(self._lines.qsize())]
+            lines = [line for line in waiting if line is not None]
+            over = len(lines) < len(waiting)
             dropped, self._dropped = self._dropped, 0
             if dropped:
                 lines.append(self.format(_report_of(dropped)))
-            try:
-                self._write("\n".join(lines) + "\n")
-            except (OSError, ValueError):
-                return  # nobody can be told that nobody can be told
+            if lines:
+                self._write_lines(lines)
+
+    def _write_lines(self, lines: list[str]) -> None:
+        try:
+            self._write("\n".join(lines) + "\n")
+        except (OSError, ValueError):
+            pass  # nobody can be told that nobody can be told
 
     def close(self) -> None:
         """Write what is waiting, for at most a second."""
-        self._closing = True
-        self._wakeup.set()
+        self._lines.put(None)
         self._thread.join(timeout=1)
         super().close()
 

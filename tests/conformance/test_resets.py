@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from edgeproxy.engine.contract import CloseReason
@@ -216,3 +218,20 @@ def _last_is_served(rig: Rig) -> bool:
     if said == b"here":
         server.send(b"HERE")
     return said == b"here"
+
+
+@pytest.mark.parametrize("how", [Peer.close, Peer.reset], ids=["end", "reset"])
+def test_a_client_that_leaves_before_it_has_read_what_came_before_a_reset_is_let_go(
+    rig: Rig, how: Callable[[Peer], None]
+) -> None:
+    rig.prepare()
+    rig.listen()
+    rig.start()
+    client, server = rig.connect(buffer=SMALL_BUFFER), rig.accept()
+    server.send(bytes(200_000))
+    wait_until(lambda: rig.session().bytes_out == 200_000, "the kernel has all of it")
+    server.reset()
+    rig.outcome()
+    assert rig.engine.live() == 1
+    how(client)
+    wait_until(lambda: rig.engine.live() == 0, "nobody is left", deadline_secs=5)

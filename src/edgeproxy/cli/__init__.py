@@ -7,26 +7,36 @@ went wrong goes to stderr. Each command imports what it needs when it runs.
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import os
 import sys
 from collections.abc import Sequence
 
-from edgeproxy.cli import config, db, demo, explain, node, serve
 from edgeproxy.cli.version import Version
 from edgeproxy.errors import EdgeProxyError, UsageError
 from edgeproxy.log import STDERR
 
 
-def _parser() -> argparse.ArgumentParser:
+GROUPS = ("serve", "node", "db", "explain", "config", "demo")
+
+
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser for this command line; of commands it does not name it knows nothing."""
+    named = argv[:1] if argv and argv[0] in GROUPS else GROUPS
     parser = argparse.ArgumentParser(
         prog="edgeproxy",
         description="Geo-aware TCP load balancer for edge points of presence.",
     )
     parser.add_argument("--version", action=Version, help="print version and engine, and exit")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (serve, node, db, explain, config, demo):
-        group.add_parser(commands)
+    commands = parser.add_subparsers(
+        title="commands",
+        metavar="COMMAND",
+        required=True,
+        prog=parser.prog,  # without it, argparse loads a formatter that nobody asked for
+    )
+    for group in named:
+        importlib.import_module(f"edgeproxy.cli.{group}").add_parser(commands)
     return parser
 
 
@@ -36,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # any id on any terminal
-    arguments = _parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    arguments = _parser(given).parse_args(given)
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()

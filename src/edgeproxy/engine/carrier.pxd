@@ -42,6 +42,7 @@ cdef enum:
     QUEUED = 16
     PROMPT = 32
     SINK_WATCHED = 64
+    ENDING = 128
 
 # Why a session ended; `native.REASONS` has the words in this order.
 cdef enum:
@@ -181,6 +182,7 @@ cdef void unwake(int fd) noexcept nogil
 cdef void set_option(int fd, int level, int name, int value) noexcept nogil
 cdef void reset_on_close(int fd) noexcept nogil
 cdef int failure_of(int fd) noexcept nogil
+cdef int unread_bytes(int fd) noexcept nogil
 cdef int start_worker(Worker* worker, Ended* ended, int number) noexcept nogil
 cdef uint8_t carry_first(Session* session, char* buffer) noexcept nogil
 cdef void hand_over(Worker* worker, Session* session) noexcept nogil

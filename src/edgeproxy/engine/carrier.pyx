@@ -52,8 +52,10 @@ from edgeproxy.engine.system cimport (
     EPOLL_CTL_ADD,
     EPOLL_CTL_DEL,
     EPOLL_CTL_MOD,
+    FIONREAD,
     F_SETPIPE_SZ,
     IPPROTO_TCP,
+    MSG_MORE,
     MSG_NOSIGNAL,
     MSG_PEEK,
     O_CLOEXEC,
@@ -65,6 +67,7 @@ from edgeproxy.engine.system cimport (
     SO_LINGER,
     SPLICE_F_MOVE,
     SPLICE_F_NONBLOCK,
+    TCP_CLOSE,
     TCP_INFO,
     TCP_KEEPCNT,
     TCP_KEEPIDLE,
@@ -102,6 +105,9 @@ from edgeproxy.engine.system cimport (
     timerfd_create,
     timerfd_settime,
 )
+
+cdef enum:
+    INFO_BYTES = 60
 
 cdef uint32_t INTEREST = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET
 cdef uint32_t MORE_THAN_BYTES = EPOLLERR | EPOLLHUP | EPOLLRDHUP | EPOLLPRI
@@ -203,6 +209,12 @@ cdef int undelivered_bytes(int fd) noexcept nogil:
         return 0
     return count
 
+cdef int unread_bytes(int fd) noexcept nogil:
+    cdef int count = 0
+    if ioctl(fd, FIONREAD, &count) < 0:
+        return 0
+    return count
+
 cdef int has_bytes(int fd) noexcept nogil:
     cdef char byte
     return recv(fd, &byte, 1, MSG_PEEK) > 0
@@ -215,13 +227,17 @@ cdef int failure_of(int fd) noexcept nogil:
         return errno
     return code
 
+cdef int read_info(int fd, uint8_t* raw) noexcept nogil:
+    """Read the first INFO_BYTES of `struct tcp_info`. Return whether there are so many."""
+    cdef socklen_t size = INFO_BYTES
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, raw, &size) == 0 and size == INFO_BYTES
+
 cdef double owing_since(int fd, double since, double now) noexcept nogil:
     """See `engine.debt`, its twin."""
-    cdef uint8_t[60] raw
+    cdef uint8_t[INFO_BYTES] raw
     cdef uint32_t unacked, since_ack_ms
-    cdef socklen_t size = sizeof(raw)
     cdef double acknowledged_at
-    if getsockopt(fd, IPPROTO_TCP, TCP_INFO, raw, &size) < 0 or size < sizeof(raw):
+    if not read_info(fd, raw):
         return 0.0
     memcpy(&unacked, &raw[24], 4)
     memcpy(&since_ack_ms, &raw[56], 4)
@@ -229,6 +245,11 @@ cdef double owing_since(int fd, double since, double now) noexcept nogil:
         return 0.0
     acknowledged_at = now - since_ack_ms / 1000.0
     return since if since > 0 and acknowledged_at <= since else now
+
+cdef int is_gone(int fd) noexcept nogil:
+    """See `engine.debt`, its twin."""
+    cdef uint8_t[INFO_BYTES] raw
+    return read_info(fd, raw) and raw[0] == TCP_CLOSE
 
 
 # -- carrying bytes: the twin of engine.relay ---------------------------------------------
@@ -259,7 +280,7 @@ cdef Flow* take_again(Worker* worker) noexcept nogil:
 cdef void pump(Worker* worker, Flow* flow) noexcept nogil:
     """Carry what can be carried now."""
     cdef ssize_t size
-    cdef int turn
+    cdef int turn, more
     if flow.flags & DONE or (flow.flags & BLOCKED and not unblock(worker, flow)):
         return
     if flow.flags & BULK:
@@ -278,7 +299,9 @@ cdef void pump(Worker* worker, Flow* flow) noexcept nogil:
         if size == 0:
             source_ended(worker, flow)
             return
-        if not hand_over_bytes(worker, flow, worker.buffer, size):
+        # The end is next: it leaves in one packet with the last bytes, which wait for it.
+        more = MSG_MORE if flow.flags & ENDING and turn + 1 < READS_PER_TURN else 0
+        if not hand_over_bytes(worker, flow, worker.buffer, size, more):
             return
         if size < BUFFER_BYTES:
             flow.streak = 0
@@ -292,12 +315,14 @@ cdef void pump(Worker* worker, Flow* flow) noexcept nogil:
                 break
     again(worker, flow)
 
-cdef int hand_over_bytes(Worker* worker, Flow* flow, char* data, ssize_t size) noexcept nogil:
+cdef int hand_over_bytes(
+    Worker* worker, Flow* flow, char* data, ssize_t size, int more
+) noexcept nogil:
     """Hand bytes to the sink; keep what it does not take. Return whether to go on."""
     cdef ssize_t sent
     if not flow.flags & PROMPT:
         send_at_once(flow)
-    sent = send(flow.sink, data, size, MSG_NOSIGNAL)
+    sent = send(flow.sink, data, size, MSG_NOSIGNAL | more)
     if sent == size:
         flow.carried += sent
         return True
@@ -346,7 +371,7 @@ cdef int unblock(Worker* worker, Flow* flow) noexcept nogil:
     flow.flags &= ~<uint32_t>BLOCKED
     if flow.waiting != NULL:
         if not hand_over_bytes(
-            worker, flow, flow.waiting + flow.waiting_at, flow.waiting_size - flow.waiting_at
+            worker, flow, flow.waiting + flow.waiting_at, flow.waiting_size - flow.waiting_at, 0
         ):
             return False
         free(flow.waiting)
@@ -598,6 +623,8 @@ cdef void happened(Worker* worker, Flow* flow, uint32_t mask) noexcept nogil:
         return
     if mask & MORE_THAN_BYTES:
         flow.flags |= URGED
+        if mask & EPOLLRDHUP and not mask & (EPOLLPRI | EPOLLERR):
+            flow.flags |= ENDING
     session.active_at = worker.now
     if session.settled:
         leave(&worker.settled, session)
@@ -652,12 +679,16 @@ cdef void tick(Worker* worker) noexcept nogil:
 
 cdef void say_farewells(Worker* worker) noexcept nogil:
     cdef size_t index = 0
+    cdef int client
     while index < worker.farewell_count:
-        if worker.farewells[index].deadline <= worker.now or not undelivered_bytes(
-            worker.farewells[index].client
+        client = worker.farewells[index].client
+        if (
+            worker.farewells[index].deadline <= worker.now
+            or not undelivered_bytes(client)
+            or is_gone(client)
         ):
-            reset_on_close(worker.farewells[index].client)
-            close(worker.farewells[index].client)
+            reset_on_close(client)
+            close(client)
             worker.farewell_count -= 1
             worker.farewells[index] = worker.farewells[worker.farewell_count]
         else:

@@ -17,7 +17,9 @@ import termios
 _TCP_INFO = struct.Struct("=8B13I")
 """The first 60 bytes of `struct tcp_info` in linux/tcp.h; they have never changed."""
 
-_PROBES, _UNACKED, _LAST_ACK_RECV_MS = 3, 12, 20
+_STATE, _PROBES, _UNACKED, _LAST_ACK_RECV_MS = 0, 3, 12, 20
+_CLOSED = 7
+"""Of enum tcp_state in linux/tcp_states.h: the peer has reset, or was given up."""
 
 
 def owing_since(tcp: socket.socket, since: float, now: float) -> float:
@@ -26,15 +28,25 @@ def owing_since(tcp: socket.socket, since: float, now: float) -> float:
     `since` is what the last look returned. Owed are sent bytes that are not acknowledged
     and window probes without an answer; any acknowledgement after `since` starts it anew.
     """
-    try:
-        raw = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-        fields = _TCP_INFO.unpack(raw)
-    except (OSError, struct.error):
-        return 0.0
-    if not (fields[_UNACKED] or fields[_PROBES]):
+    fields = _info(tcp)
+    if not fields or not (fields[_UNACKED] or fields[_PROBES]):
         return 0.0
     acknowledged_at = now - fields[_LAST_ACK_RECV_MS] / 1000
     return since if since and acknowledged_at <= since else now
+
+
+def is_gone(tcp: socket.socket) -> bool:
+    """Return whether nothing can be delivered any more: the peer has reset."""
+    fields = _info(tcp)
+    return bool(fields) and fields[_STATE] == _CLOSED
+
+
+def _info(tcp: socket.socket) -> tuple[int, ...]:
+    try:
+        raw = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        return _TCP_INFO.unpack(raw)
+    except (OSError, struct.error):
+        return ()
 
 
 def undelivered_bytes(tcp: socket.socket) -> int:

@@ -1,15 +1,15 @@
 """Lets a client read what it was sent before it hears that the backend has reset.
 
 A reset throws away what the sending socket still holds. So the client of a session whose
-backend has reset is kept, on its own, until the kernel has delivered everything or
-`PATIENCE_SECS` have passed; then it is reset. Its session has ended long before.
+backend has reset is kept, on its own, until the kernel has delivered everything, the client
+has gone or `PATIENCE_SECS` have passed; then it is reset. Its session has ended long before.
 """
 
 from __future__ import annotations
 
 import socket
 
-from edgeproxy.engine.debt import undelivered_bytes
+from edgeproxy.engine.debt import is_gone, undelivered_bytes
 from edgeproxy.engine.relay import reset_on_close
 
 PATIENCE_SECS = 10.0
@@ -32,9 +32,9 @@ class Farewells:
         return True
 
     def look(self, now: float) -> None:
-        """Reset those that have delivered everything and those that had their time."""
+        """Reset those that have delivered everything, have gone, or had their time."""
         for leaving, deadline in list(self._deadlines.items()):
-            if deadline <= now or not undelivered_bytes(leaving):
+            if deadline <= now or not undelivered_bytes(leaving) or is_gone(leaving):
                 del self._deadlines[leaving]
                 reset_on_close(leaving)
                 leaving.close()

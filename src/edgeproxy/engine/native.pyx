@@ -81,6 +81,7 @@ from edgeproxy.engine.carrier cimport (
     start_worker,
     stop_worker,
     take_first,
+    unread_bytes,
     unwake,
     wake,
 )
@@ -96,6 +97,7 @@ from edgeproxy.engine.system cimport (
     EPOLLHUP,
     EPOLLIN,
     EPOLLOUT,
+    IPPROTO_TCP,
     POLLERR,
     POLLHUP,
     POLLOUT,
@@ -105,6 +107,7 @@ from edgeproxy.engine.system cimport (
     SOCK_NONBLOCK,
     SOCK_STREAM,
     SOL_SOCKET,
+    TCP_QUICKACK,
     accept4,
     connect,
     epoll_create1,
@@ -562,6 +565,9 @@ cdef class NativeEngine:
                 append(&self._failed, session)
             return False
         set_option(fd, SOL_SOCKET, SO_OOBINLINE, 1)  # the rest when it is needed
+        if unread_bytes(session.client):
+            # What it has said follows at once, and need not be preceded by an empty packet.
+            set_option(fd, IPPROTO_TCP, TCP_QUICKACK, 0)
         size = sizeof(sockaddr_in) if family == AF_INET else sizeof(sockaddr_in6)
         if connect(fd, <sockaddr*>&session.backend_address, size) < 0 and errno != EINPROGRESS:
             session.code = errno

@@ -82,6 +82,7 @@ cdef extern from "<sys/socket.h>" nogil:
         SO_LINGER
         SO_OOBINLINE
         SHUT_WR
+        MSG_MORE
         MSG_NOSIGNAL
         MSG_PEEK
 
@@ -112,7 +113,9 @@ cdef extern from "<netinet/tcp.h>" nogil:
         TCP_KEEPIDLE
         TCP_KEEPINTVL
         TCP_KEEPCNT
+        TCP_CLOSE
         TCP_INFO
+        TCP_QUICKACK
 
 cdef extern from "<arpa/inet.h>" nogil:
     int inet_pton(int family, const char* text, void* address)
@@ -132,6 +135,7 @@ cdef extern from "<fcntl.h>" nogil:
 cdef extern from "<sys/ioctl.h>" nogil:
     int ioctl(int fd, unsigned long request, void* argument)
     enum:
+        FIONREAD
         TIOCOUTQ
 
 # Builtins of gcc and clang.
