@@ -27,6 +27,7 @@ from bench.subjects import MAX_CONNECTIONS, Subject
 Figures = dict[str, float]
 
 WARM_UP_SECS = 0.5
+SETTLE_SECS = 1.0
 MANY_ROWS = 10_000
 REBUILD_PAUSE_SECS = 0.02
 QUICK_TABLE = {"EDGEPROXY_DB_RELOAD_SECS": "0.05"}
@@ -182,6 +183,7 @@ def _idle(wanted: int) -> Callable[[Bench, Subject], Figures]:
             with subject.running(sink.port, bench.proxy_cpus, bench.folder) as (process, port):
                 with idle_connections(port, sink, 100):
                     pass
+                signal.sigtimedwait([], SETTLE_SECS)  # edgeproxy goes on loading after `ready`
                 before = process.resident_bytes()
                 with idle_connections(port, sink, count):
                     held = process.resident_bytes() - before

@@ -17,7 +17,6 @@ from edgeproxy.cli.version import Version
 from edgeproxy.errors import EdgeProxyError, UsageError
 from edgeproxy.log import STDERR
 
-
 GROUPS = ("serve", "node", "db", "explain", "config", "demo")
 
 

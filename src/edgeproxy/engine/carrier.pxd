@@ -26,6 +26,7 @@ cdef enum:
     MAX_SLABS = 65536
     LOOKS_PER_TURN = 256
     TELL_MS = 20
+    SLICE_NSECS = 100000
 
 # The state of a session.
 cdef enum:
@@ -168,7 +169,20 @@ cdef struct Worker:
     int ceiling
 
 
+# The first version of `struct sched_attr` in linux/sched/types.h.
+cdef struct Scheduling:
+    uint32_t size
+    uint32_t policy
+    uint64_t flags
+    int nice
+    uint32_t priority
+    uint64_t runtime
+    uint64_t deadline
+    uint64_t period
+
+
 cdef double monotonic() noexcept nogil
+cdef void ask_for_short_slices() noexcept nogil
 cdef void append(Line* line, Session* session) noexcept nogil
 cdef Session* take_first(Line* line) noexcept nogil
 cdef void join(Line* line, Session* session) noexcept nogil

@@ -30,7 +30,7 @@ from libc.errno cimport EAGAIN, EINTR, ENOMEM, ETIMEDOUT, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close, read, write
 
@@ -60,6 +60,7 @@ from edgeproxy.engine.system cimport (
     MSG_PEEK,
     O_CLOEXEC,
     O_NONBLOCK,
+    PRIO_PROCESS,
     SHUT_WR,
     SOL_SOCKET,
     SO_ERROR,
@@ -67,6 +68,7 @@ from edgeproxy.engine.system cimport (
     SO_LINGER,
     SPLICE_F_MOVE,
     SPLICE_F_NONBLOCK,
+    SYS_sched_setattr,
     TCP_CLOSE,
     TCP_INFO,
     TCP_KEEPCNT,
@@ -83,6 +85,7 @@ from edgeproxy.engine.system cimport (
     epoll_wait,
     eventfd,
     fcntl,
+    getpriority,
     getsockopt,
     ioctl,
     itimerspec,
@@ -102,6 +105,7 @@ from edgeproxy.engine.system cimport (
     socklen_t,
     sched_yield,
     splice,
+    syscall,
     timerfd_create,
     timerfd_settime,
 )
@@ -120,6 +124,20 @@ cdef double monotonic() noexcept nogil:
     cdef timespec at
     clock_gettime(CLOCK_MONOTONIC, &at)
     return at.tv_sec + at.tv_nsec * 1e-9
+
+cdef void ask_for_short_slices() noexcept nogil:
+    """Have this thread run soon when it wakes, in return for running for less at a time.
+
+    It then does not wait for the slice of a thread that computes, for instance one that
+    builds a table, to end. Its share of the CPU stays the same. Linux 6.12 and later; an
+    earlier one takes no notice.
+    """
+    cdef Scheduling wanted
+    memset(&wanted, 0, sizeof(wanted))
+    wanted.size = sizeof(wanted)
+    wanted.nice = getpriority(PRIO_PROCESS, 0)
+    wanted.runtime = SLICE_NSECS
+    syscall(SYS_sched_setattr, 0, &wanted, 0)
 
 cdef void append(Line* line, Session* session) noexcept nogil:
     session.next = NULL
@@ -563,6 +581,7 @@ cdef void* work(void* argument) noexcept nogil:
     cdef Flow* flow
     cdef int count, index
     cdef size_t turns
+    ask_for_short_slices()
     while not __atomic_load_n(&worker.stopping, __ATOMIC_ACQUIRE):
         count = epoll_wait(
             worker.epoll, events, MAX_EVENTS, -1 if worker.again_first == NULL else 0

@@ -67,6 +67,7 @@ from edgeproxy.engine.carrier cimport (
     append,
     arm,
     ask,
+    ask_for_short_slices,
     carry_first,
     failure_of,
     forget,
@@ -308,6 +309,7 @@ cdef class NativeEngine:
 
     def _run(self):
         pthread_setname_np(pthread_self(), "gate")
+        ask_for_short_slices()
         try:
             while not self._stopping:
                 with nogil:

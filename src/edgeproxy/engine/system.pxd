@@ -149,6 +149,18 @@ cdef extern from * nogil:
 cdef extern from "<sched.h>" nogil:
     int sched_yield()
 
+cdef extern from "<sys/resource.h>" nogil:
+    int getpriority(int which, unsigned who)
+    enum:
+        PRIO_PROCESS
+
+cdef extern from "<sys/syscall.h>" nogil:
+    enum:
+        SYS_sched_setattr
+
+cdef extern from "<unistd.h>" nogil:
+    long syscall(long number, ...)
+
 cdef extern from "<pthread.h>" nogil:
     ctypedef unsigned long pthread_t
     ctypedef struct pthread_mutex_t:
