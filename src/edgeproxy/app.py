@@ -59,7 +59,7 @@ class Proxy:
             self._geo.locate,
             dial_timeout_secs=config.engine.connect_timeout_secs,
         )
-        self._store = SqliteStore(config.database.path)
+        self._store = SqliteStore(config.database.path, os.sched_yield)
         self._feed = Feed(self._store, self._publish, self.metrics)
         gate = AdmissionGate(
             self.admission,
@@ -96,7 +96,7 @@ class Proxy:
         return self._exit_code
 
     def _publish(self, backends: tuple[Backend, ...]) -> None:
-        self.admission.publish(backends)
+        self.admission.publish(backends, rest=os.sched_yield)
         self._backends = len(backends)
 
     def _listen(self) -> None:

@@ -27,6 +27,7 @@ from edgeproxy.core.affinity import Affinity, AffinitySettings
 from edgeproxy.core.ejection import Ejection, EjectionSettings
 from edgeproxy.core.load import Live, Load, Watch
 from edgeproxy.core.model import Backend, Origin
+from edgeproxy.core.pace import Rest, no_rest
 from edgeproxy.core.ranking import Candidate, Ranking
 from edgeproxy.core.routing import EVERY_APP, RoutingTable, Tier
 
@@ -164,10 +165,16 @@ class Admission:
 
     # -- the table ---------------------------------------------------------------------
 
-    def publish(self, backends: Collection[Backend], scopes: Collection[str] = ()) -> RoutingTable:
+    def publish(
+        self,
+        backends: Collection[Backend],
+        scopes: Collection[str] = (),
+        rest: Rest = no_rest,
+    ) -> RoutingTable:
         """Build a table of these backends and put it into force at the next decision.
 
-        May run on another thread, but only on one at a time. What changes while the table
+        May run on another thread, but only on one at a time; `rest` is called now and then
+        for the good of the others (`core.pace`). What changes while the table
         is being built is placed anew when it comes into force.
         """
         while self._replaced:
@@ -180,8 +187,9 @@ class Admission:
             self._settings.region,
             scopes or (self._settings.app,),
             latest.version + 1,
+            rest,
         )
-        self.load.forget(latest.candidates.keys() | table.candidates.keys())
+        self.load.forget(latest.candidates, table.candidates, rest=rest)
         self._latest = table
         self._published.append((table, watch))
         return table

@@ -7,8 +7,10 @@ matter how often the table was replaced since.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Container
 from typing import NamedTuple
+
+from edgeproxy.core.pace import Rest, no_rest, paced
 
 
 class Live:
@@ -86,8 +88,8 @@ class Load:
         """Return the reserved slots of every backend that has any."""
         return {key: live.active for key, live in list(self._by_id.items()) if live.active}
 
-    def forget(self, known: Collection[str]) -> None:
+    def forget(self, *known: Container[str], rest: Rest = no_rest) -> None:
         """Drop what is idle and not among the `known` ids."""
-        for backend_id, live in list(self._by_id.items()):
-            if not live.active and backend_id not in known:
+        for backend_id, live in paced(list(self._by_id.items()), rest):
+            if not live.active and not any(backend_id in ids for ids in known):
                 del self._by_id[backend_id]

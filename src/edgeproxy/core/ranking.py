@@ -23,6 +23,7 @@ from heapq import heappop, heappush, heapreplace
 from edgeproxy.core import scoring
 from edgeproxy.core.load import Live
 from edgeproxy.core.model import Backend
+from edgeproxy.core.pace import Rest, no_rest, paced
 
 Entry = tuple[float, float, int, "Candidate"]
 
@@ -138,7 +139,7 @@ class Ranking:
         clock: The turn this place has reached.
     """
 
-    def __init__(self, members: Iterable[Candidate]) -> None:
+    def __init__(self, members: Iterable[Candidate], rest: Rest = no_rest) -> None:
         self.members = tuple(members)
         self.weight = sum(each.backend.weight for each in self.members)
         self.clock = max(
@@ -150,7 +151,7 @@ class Ranking:
         self._aside: dict[Candidate, None] = {}
         self._wake = NEVER
         self._most = 2 * len(self.members) + 64
-        for each in self.members:
+        for each in paced(self.members, rest):
             each.rankings.append(self)
             each.first_entry()
         self._remake()

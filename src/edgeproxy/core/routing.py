@@ -16,6 +16,7 @@ from math import gcd
 from edgeproxy.core import scoring
 from edgeproxy.core.load import Load
 from edgeproxy.core.model import Backend, Origin
+from edgeproxy.core.pace import Rest, no_rest, paced
 from edgeproxy.core.ranking import Candidate, Ranking
 
 EVERY_APP = ""
@@ -69,13 +70,15 @@ class RoutingTable:
         pop_region: str,
         scopes: Iterable[str] = (EVERY_APP,),
         version: int = 0,
+        rest: Rest = no_rest,
     ) -> None:
+        self._rest = rest
         self.version = version
         self.pop_region = pop_region
         self.scopes = frozenset(scopes)
         self.candidates = {
             row.id: Candidate(row, load.of(row.id), sequence, version)
-            for sequence, row in enumerate(backends)
+            for sequence, row in enumerate(paced(backends, rest))
         }
         self._rankings = self._ranked()
         self._tiers: dict[tuple[str, str | None, str | None], tuple[Tier, ...]] = {}
@@ -88,7 +91,7 @@ class RoutingTable:
             scope: defaultdict(list) for scope in self.scopes
         }
         places: dict[tuple[str, str | None], list[Candidate]] = defaultdict(list)
-        for candidate in self.candidates.values():
+        for candidate in paced(self.candidates.values(), self._rest):
             backend = candidate.backend
             if candidate.usable and candidate.capacity:
                 scopes = {backend.app, EVERY_APP} & self.scopes
@@ -98,10 +101,10 @@ class RoutingTable:
                     places[backend.region, backend.country].append(candidate)
         for members in places.values():
             divisor = gcd(*(each.backend.weight for each in members))
-            for each in members:
+            for each in paced(members, self._rest):
                 each.unit = scoring.round_of(each.backend, divisor)
         return {
-            scope: {place: Ranking(members) for place, members in group.items()}
+            scope: {place: Ranking(members, self._rest) for place, members in group.items()}
             for scope, group in groups.items()
         }
 
@@ -111,12 +114,15 @@ class RoutingTable:
         A large table is then freed piece by piece instead of by the garbage collector,
         which would stop every thread for it. Not to be called while a decision uses it.
         """
-        for candidate in self.candidates.values():
+        for candidate in paced(self.candidates.values(), self._rest):
             candidate.rankings = []
             candidate.entry = None
         for group in self._rankings.values():
             for ranking in group.values():
                 ranking.clear()
+        candidates, self.candidates = self.candidates, {}
+        for _ in paced(range(len(candidates)), self._rest):
+            candidates.popitem()
 
     def serves(self, candidate: Candidate, scope: str) -> bool:
         """Return whether this backend belongs to the scope."""

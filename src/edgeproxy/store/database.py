@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from edgeproxy.core.pace import Rest, no_rest, paced
 from edgeproxy.core.rows import COLUMNS, COUNTRY
 from edgeproxy.errors import StoreError
 
@@ -41,6 +42,9 @@ _ROW_VERDICT = re.compile(
 
 READ_WAIT_SECS = 1.0
 """How long a read waits for somebody else's write to finish."""
+
+STEPS_BETWEEN_RESTS = 1000
+"""Of SQLite's virtual machine: some tens of microseconds."""
 
 EDIT_WAIT_SECS = 5.0
 """How long an edit waits for somebody else's read or write to finish."""
@@ -90,19 +94,27 @@ def transaction(path: Path, wait_secs: float = EDIT_WAIT_SECS) -> Iterator[sqlit
         connection.execute("COMMIT")  # closing without it takes everything back
 
 
-def read_rows(connection: sqlite3.Connection, path: Path) -> list[dict[str, object]]:
+def read_rows(
+    connection: sqlite3.Connection, path: Path, rest: Rest = no_rest
+) -> list[dict[str, object]]:
     """Return all rows in the order of the table, by lower-case column name.
 
     Raises `DatabaseError` where the table is missing, lacks a documented column or is
     damaged, even if SQLite could still read something from it.
     """
     columns = read_columns(connection, path)
+    if rest is not no_rest:
+
+        def go_on() -> None:
+            rest()
+
+        connection.set_progress_handler(go_on, STEPS_BETWEEN_RESTS)
     for (verdict,) in connection.execute("PRAGMA integrity_check(backends)"):
         if verdict != "ok" and not _ROW_VERDICT.search(verdict):
             raise DatabaseError(path, _damaged(path, verdict.splitlines()[-1]))
     wanted = [name for name in columns if name in (*COLUMNS, COUNTRY)]
     rows = connection.execute(f"SELECT {', '.join(wanted)} FROM backends")  # noqa: S608
-    return [dict(zip(wanted, row, strict=True)) for row in rows]
+    return [dict(zip(wanted, row, strict=True)) for row in paced(rows, rest)]
 
 
 def read_columns(connection: sqlite3.Connection, path: Path) -> list[str]:

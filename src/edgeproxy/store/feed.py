@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgeproxy.core.pace import paced
 from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
 from edgeproxy.store.database import TableMissingError
@@ -84,7 +85,7 @@ class Feed:
     def _take(self, snapshot: Snapshot) -> bool:
         self._name_skipped(snapshot)
         before = self._backends
-        if snapshot.backends == before:
+        if before is not None and self._equal(snapshot.backends, before):
             return False
         if before and not snapshot.backends:
             _log.warning("table_lost_all_backends", path=self._store.path, before=len(before))
@@ -92,6 +93,10 @@ class Feed:
         self._backends = snapshot.backends
         _log.info("table_published", backends=len(snapshot.backends), skipped=len(snapshot.skipped))
         return True
+
+    def _equal(self, one: tuple[Backend, ...], other: tuple[Backend, ...]) -> bool:
+        pairs = paced(zip(one, other, strict=False), self._store.rest)
+        return len(one) == len(other) and all(a == b for a, b in pairs)
 
     def _name_skipped(self, snapshot: Snapshot) -> None:
         new = [row for row in snapshot.skipped if row not in self._skipped]

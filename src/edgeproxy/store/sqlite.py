@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeproxy.core.model import Backend
+from edgeproxy.core.pace import Rest, no_rest, paced
 from edgeproxy.core.rows import MAX_NAME_CHARS, RowError, parse_rows
 from edgeproxy.store.database import (
     READ_WAIT_SECS,
@@ -64,8 +65,9 @@ class Snapshot:
 class SqliteStore:
     """Reads one routing database. For one thread at a time, not always the same."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rest: Rest = no_rest) -> None:
         self.path = path
+        self.rest = rest
         self._connection: sqlite3.Connection | None = None  # of the last good read
         self._data_version = 0
         self._stamp: tuple[int, ...] | None = None
@@ -110,13 +112,13 @@ class SqliteStore:
             if earlier is not None:
                 earlier.close()
         self._connection, self._data_version, self._stamp = connection, data_version, stamp
-        return _snapshot(rows)
+        return _snapshot(rows, self.rest)
 
     def _read(self, connection: sqlite3.Connection) -> tuple[int, list[dict[str, object]]]:
         connection.execute("PRAGMA query_only = 1")
         connection.execute("BEGIN")  # the version belongs to these rows
         data_version = _data_version(connection)
-        rows = read_rows(connection, self.path)
+        rows = read_rows(connection, self.path, self.rest)
         connection.execute("COMMIT")
         # A first read may wait longer than the looks that follow on this connection.
         connection.execute(f"PRAGMA busy_timeout = {READ_WAIT_SECS * 1000:.0f}")
@@ -141,14 +143,17 @@ def _data_version(connection: sqlite3.Connection) -> int:
     return int(version)
 
 
-def _snapshot(rows: list[dict[str, object]]) -> Snapshot:
+def _snapshot(rows: list[dict[str, object]], rest: Rest) -> Snapshot:
     backends: list[Backend] = []
     skipped: list[SkippedRow] = []
-    for number, (row, parsed) in enumerate(zip(rows, parse_rows(rows), strict=True), start=1):
+    both = zip(rows, parse_rows(rows), strict=True)
+    for number, (row, parsed) in enumerate(paced(both, rest), start=1):
         if isinstance(parsed, RowError):
             name = row["id"]
             label = name[:MAX_NAME_CHARS] if isinstance(name, str) and name else f"row {number}"
             skipped.append(SkippedRow(label, parsed.reason))
         else:
             backends.append(parsed)
+    for _ in paced(range(len(rows)), rest):
+        rows.pop()  # not all at once when the list goes
     return Snapshot(tuple(backends), tuple(skipped))
