@@ -97,7 +97,13 @@ def _choose(names: str) -> list[Subject]:
 
 
 def _wanted(names: list[str]) -> list[Measure]:
-    return [measure for measure in MEASURES if not names or measure.name.startswith(tuple(names))]
+    exact = {measure.name for measure in MEASURES}.intersection(names)
+    begins = tuple(name for name in names if name not in exact)
+    return [
+        measure
+        for measure in MEASURES
+        if not names or measure.name in exact or measure.name.startswith(begins)
+    ]
 
 
 def _bench(folder: Path, secs: float) -> Bench:

@@ -1,0 +1,1 @@
+"""The measurements are taken right; what they come to is nobody's promise."""
