@@ -6,7 +6,6 @@ import pytest
 
 from bench.report import Report, Sample
 
-
 FIGURES = {"cpu_us": 0.0, "per_sec": 1.0, "p50_us": 100.0, "p99_us": 300.0}
 
 
