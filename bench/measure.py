@@ -281,13 +281,13 @@ def _busy(bench: Bench, subject: Subject) -> Figures:
                 _edit_without_pause, bench.folder / f"{port}.db", process, rebuilding
             )
             try:
-                spent_secs = process.cpu_secs()
+                spent_secs, began_at = process.cpu_secs(), time.monotonic()
                 busy = _probe(bench, port)
-                spent_secs = process.cpu_secs() - spent_secs
+                busy_share = (process.cpu_secs() - spent_secs) / (time.monotonic() - began_at)
             finally:
                 rebuilding.set()
             edits.result()
-    figures: Figures = {"busy_share": spent_secs / bench.secs}
+    figures: Figures = {"busy_share": busy_share}
     for kind in ("connect", "message"):
         for figure in ("p50_us", "p99_us", "max_us"):
             figures[f"{kind}_{figure}_quiet"] = quiet[kind][figure]

@@ -6,6 +6,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -81,6 +83,35 @@ def test_nobody_waits_for_a_reader_that_never_reads() -> None:
         while b"log_lines_dropped" not in seen:
             seen = seen[-50:] + reader.read(1 << 16)
         log.stop()
+
+
+def test_a_value_that_cannot_be_shown_costs_only_itself(stream: io.StringIO) -> None:
+    class Shy:
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    log.start(LogSettings(), stream)
+    events.info("odd", value=Shy())
+    log.stop()
+    assert stream.getvalue().startswith("odd fields=")
+
+
+def test_lines_stay_whole_on_a_stderr_that_does_not_block() -> None:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    program = (
+        "from edgeproxy import log\n"
+        "log.start(log.LogSettings())\n"
+        "for number in range(2000):\n"
+        "    log.EventLog('test').info('line', number=number, text='x' * 99)\n"
+        "log.stop()\n"
+    )
+    with os.fdopen(read) as reader:
+        with subprocess.Popen([sys.executable, "-c", program], stderr=write) as writing:
+            os.close(write)
+            lines = reader.read().splitlines()
+        assert writing.returncode == 0
+    assert [line.split()[1] for line in lines] == [f"number={n}" for n in range(2000)]
 
 
 @pytest.mark.timeout(30)

@@ -15,6 +15,7 @@ import atexit
 import json
 import logging
 import os
+import select
 import threading
 import time
 from collections.abc import Callable
@@ -145,8 +146,12 @@ class Writer(logging.Handler):
         """Queue one line, or count it as dropped when nobody reads the stream."""
         if self._lines.qsize() >= BACKLOG:
             self._dropped += 1
-        else:
-            self._lines.put(self.format(record))
+            return
+        try:
+            line = self.format(record)
+        except Exception as error:  # noqa: BLE001
+            line = f"{record.msg} fields={_plain(repr(error))}"
+        self._lines.put(line)
 
     def _run(self) -> None:
         over = False
@@ -178,7 +183,12 @@ def _write_to_stderr(text: str) -> None:
     """Write past the buffer of `sys.stderr`, whose flush at the exit could block or fail."""
     waiting = memoryview(text.encode(errors="backslashreplace"))
     while waiting:
-        waiting = waiting[os.write(STDERR, waiting) :]
+        try:
+            waiting = waiting[os.write(STDERR, waiting) :]
+        except BlockingIOError:  # somebody else made it so: wait as for any other
+            room = select.poll()
+            room.register(STDERR, select.POLLOUT)
+            room.poll()
 
 
 def _report_of(dropped: int) -> logging.LogRecord:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -256,3 +258,49 @@ def _has_ipv6() -> bool:
             return True
     except OSError:
         return False
+
+
+def test_an_answer_in_two_writes_does_not_wait_for_an_acknowledgement(rig: Rig) -> None:
+    """A backend without TCP_NODELAY writes the second part when the first is acknowledged."""
+    rig.serve()
+    spoken = threading.Semaphore(0)
+    rig.gate.after_opened = lambda: spoken.acquire(timeout=5)
+    took_secs = []
+    for _ in range(10):
+        client = rig.connect()
+        client.send(b"?")
+        spoken.release()
+        server = rig.accept()
+        server.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+        assert server.receive(1) == b"?"
+        began_at = time.monotonic()
+        server.send(b"header")
+        server.send(b"body")
+        assert client.receive(10) == b"headerbody"
+        took_secs.append(time.monotonic() - began_at)
+    assert min(took_secs) < 0.03  # the system delays an acknowledgement by 0.04
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        ("127.0.0.1", 70000),
+        ("127.0.0.1", -1),
+        ("127.0.0.1", 1 << 40),
+        ("127.0.0.1", "80"),
+        ("\udcff", 80),
+        (None, 80),
+        ("127.0.0.1",),
+        None,
+    ],
+    ids=str,
+)
+def test_what_is_no_address_fails_like_a_dial(rig: Rig, address: Any) -> None:
+    rig.serve()
+    rig.gate.route = [address]
+    assert rig.connect().rest() == Rest(b"", reset=False)
+    assert [ticket.failure for ticket in rig.gate.tickets] == [DialFailure.ERROR]
+    rig.gate.route = [rig.backend.address]
+    client, server = rig.connect(), rig.accept()
+    client.send(b"still here")
+    assert server.receive(10) == b"still here"

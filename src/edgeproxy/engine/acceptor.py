@@ -12,6 +12,7 @@ import os
 import select
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 from edgeproxy.engine.contract import SocketAddress
 from edgeproxy.engine.descriptors import ceiling, room_below
@@ -48,7 +49,14 @@ class Acceptor:
         """Accept from this socket, which is the acceptor's to close from now on."""
         self._listeners[listening.fileno()] = (name, listening)
         if not self.paused:
-            self._epoll.register(listening.fileno(), select.EPOLLIN)
+            self._watch(listening.fileno())
+
+    def _watch(self, descriptor: int) -> None:
+        if not self.paused:
+            try:
+                self._epoll.register(descriptor, select.EPOLLIN)
+            except OSError as error:  # the system has no room for more
+                self.pause(os.strerror(error.errno or 0))
 
     def accept(self, descriptor: int, limit: int = ACCEPTS_PER_TURN) -> None:
         """Accept up to `limit` clients of the listener with this descriptor."""
@@ -75,7 +83,8 @@ class Acceptor:
             return
         self.paused = True
         for descriptor in self._listeners:
-            self._epoll.unregister(descriptor)
+            with suppress(FileNotFoundError):  # it could not be watched
+                self._epoll.unregister(descriptor)
         if not self._told:
             self._told = True
             log.warning(
@@ -92,7 +101,7 @@ class Acceptor:
             self.paused = False
             self._resumed_at = now
             for descriptor in self._listeners:
-                self._epoll.register(descriptor, select.EPOLLIN)
+                self._watch(descriptor)
         elif self._told and now - self._resumed_at >= CALM_SECS:
             self._told = False
             log.info("accept_resumed")

@@ -10,7 +10,7 @@ cdef enum:
     BUFFER_BYTES = 65536
     READS_PER_TURN = 4
     BULK_READS = 8
-    BULK_PER_TURN = 2
+    BULK_PER_TURN = 8
     CHATTY_READS = 8
     CHATTY_BYTES = 8192
     PIPE_BYTES = 262144
@@ -27,6 +27,7 @@ cdef enum:
     LOOKS_PER_TURN = 256
     TELL_MS = 20
     SLICE_NSECS = 100000
+    SCHED_FLAG_KEEP_POLICY = 8
 
 # The state of a session.
 cdef enum:
@@ -106,6 +107,7 @@ cdef struct Session:
     uint8_t settled
     uint8_t watched
     uint8_t looked_at
+    uint8_t hushed
     uint8_t watched_by_worker
     int code
     sockaddr_in6 client_address

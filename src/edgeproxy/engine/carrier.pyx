@@ -75,6 +75,7 @@ from edgeproxy.engine.system cimport (
     TCP_KEEPIDLE,
     TCP_KEEPINTVL,
     TCP_NODELAY,
+    TCP_QUICKACK,
     TFD_CLOEXEC,
     TFD_NONBLOCK,
     TFD_TIMER_ABSTIME,
@@ -135,6 +136,7 @@ cdef void ask_for_short_slices() noexcept nogil:
     cdef Scheduling wanted
     memset(&wanted, 0, sizeof(wanted))
     wanted.size = sizeof(wanted)
+    wanted.flags = SCHED_FLAG_KEEP_POLICY
     wanted.nice = getpriority(PRIO_PROCESS, 0)
     wanted.runtime = SLICE_NSECS
     syscall(SYS_sched_setattr, 0, &wanted, 0)
@@ -319,7 +321,7 @@ cdef void pump(Worker* worker, Flow* flow) noexcept nogil:
             return
         # The end is next: it leaves in one packet with the last bytes, which wait for it.
         more = MSG_MORE if flow.flags & ENDING and turn + 1 < READS_PER_TURN else 0
-        if not hand_over_bytes(worker, flow, worker.buffer, size, more):
+        if not deliver(worker, flow, worker.buffer, size, more):
             return
         if size < BUFFER_BYTES:
             flow.streak = 0
@@ -333,7 +335,7 @@ cdef void pump(Worker* worker, Flow* flow) noexcept nogil:
                 break
     again(worker, flow)
 
-cdef int hand_over_bytes(
+cdef int deliver(
     Worker* worker, Flow* flow, char* data, ssize_t size, int more
 ) noexcept nogil:
     """Hand bytes to the sink; keep what it does not take. Return whether to go on."""
@@ -345,7 +347,7 @@ cdef int hand_over_bytes(
         flow.carried += sent
         return True
     if sent < 0:
-        if errno != EAGAIN and errno != EINTR:
+        if errno != EAGAIN:
             sink_failed(worker, flow, errno)
             return False
         sent = 0
@@ -388,7 +390,7 @@ cdef int unblock(Worker* worker, Flow* flow) noexcept nogil:
     """Hand over what was waiting. Return whether the sink has taken all of it."""
     flow.flags &= ~<uint32_t>BLOCKED
     if flow.waiting != NULL:
-        if not hand_over_bytes(
+        if not deliver(
             worker, flow, flow.waiting + flow.waiting_at, flow.waiting_size - flow.waiting_at, 0
         ):
             return False
@@ -521,6 +523,8 @@ cdef void sink_failed(Worker* worker, Flow* flow, int code) noexcept nogil:
     free(flow.waiting)
     flow.waiting = NULL
     reverse.flags |= URGED
+    if session.broken_since == 0:  # its error has been told: no event will come again
+        session.broken_since = worker.now
     again(worker, reverse)
 
 cdef void finish(Worker* worker, Session* session, uint8_t reason, int reset) noexcept nogil:
@@ -739,7 +743,7 @@ cdef void look(Worker* worker, Session* session) noexcept nogil:
     if worker.idle_secs > 0 and now - session.active_at >= worker.idle_secs:
         break_off(worker, session, IDLE)
     elif session.broken_since > 0 and now - session.broken_since >= BROKEN_GRACE_SECS:
-        finish(worker, session, BACKEND_RESET, True)
+        finish(worker, session, session.reset_by if session.reset_by else BACKEND_RESET, True)
     elif now - session.active_at >= worker.pause_secs:
         if not (worker.user_secs > 0 and owes(worker, session)):
             if session.state == OPEN and worker.idle_secs == 0 and session.broken_since == 0:
@@ -884,11 +888,14 @@ cdef uint8_t carry_first(Session* session, char* buffer) noexcept nogil:
     cdef Flow* flow = &session.upward
     cdef ssize_t size = recv(flow.source, buffer, BUFFER_BYTES, 0)
     cdef ssize_t sent
+    if size > 0:
+        sent = max(send(flow.sink, buffer, size, MSG_NOSIGNAL), 0)
+    if session.hushed:  # for the packet that has just left, and not for the answers
+        set_option(flow.sink, IPPROTO_TCP, TCP_QUICKACK, 1)
     if size < 0 and errno != EAGAIN and errno != EINTR:
         return TIMED_OUT if errno == ETIMEDOUT else CLIENT_RESET
     if size <= 0:
         return NO_REASON
-    sent = max(send(flow.sink, buffer, size, MSG_NOSIGNAL), 0)
     flow.carried = sent
     if sent < size:
         flow.flags |= BLOCKED | SINK_WATCHED
@@ -899,6 +906,7 @@ cdef uint8_t carry_first(Session* session, char* buffer) noexcept nogil:
 cdef void hand_over(Worker* worker, Session* session) noexcept nogil:
     """Give a session whose backend has answered to this byte thread."""
     cdef epoll_event event
+    cdef int watched
     session.state = OPEN
     session.worker = worker
     pthread_mutex_lock(&worker.lock)
@@ -906,10 +914,12 @@ cdef void hand_over(Worker* worker, Session* session) noexcept nogil:
     pthread_mutex_unlock(&worker.lock)
     event.events = INTEREST | (EPOLLOUT if session.upward.flags & SINK_WATCHED else 0)
     event.data.u64 = mark_of(&session.downward)
-    epoll_ctl(worker.epoll, EPOLL_CTL_ADD, session.backend, &event)
+    watched = epoll_ctl(worker.epoll, EPOLL_CTL_ADD, session.backend, &event) == 0
     event.events = INTEREST
     event.data.u64 = mark_of(&session.upward)
-    epoll_ctl(worker.epoll, EPOLL_CTL_ADD, session.client, &event)
+    watched &= epoll_ctl(worker.epoll, EPOLL_CTL_ADD, session.client, &event) == 0
+    if not watched:  # the system has no room for more; nobody would ever hear of it
+        ask(worker, session, FAULT)
     # Only now may the thread, which the first of them may have woken, close them.
     __atomic_store_n(&session.watched_by_worker, True, __ATOMIC_RELEASE)
 

@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 from edgeproxy.engine.contract import Engine, EngineSettings, Gate
 from edgeproxy.errors import UsageError
+from edgeproxy.log import EventLog
+
+log = EventLog("engine")
 
 KINDS = ("auto", "native", "portable")
 
@@ -16,7 +19,10 @@ def native_engine() -> MakeEngine | None:
     """Return the native engine, or None where it was not built."""
     try:
         from edgeproxy.engine.native import NativeEngine
-    except ImportError:
+    except ModuleNotFoundError:
+        return None
+    except ImportError as error:  # built, but not for this Python or this system
+        log.warning("native_engine_broken", error=error)
         return None
     return NativeEngine
 

@@ -51,11 +51,13 @@ def begin(address: tuple[str, int], ceiling: int) -> socket.socket:
 
     Its number is below `ceiling`, see `engine.descriptors`.
     """
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     try:
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         backend = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
         raise DialError(error.errno or 0) from None
+    except (IndexError, TypeError):  # no address at all
+        raise DialError(errno.EINVAL) from None
     if backend.fileno() >= ceiling:
         backend.close()
         raise DialError(errno.EMFILE)

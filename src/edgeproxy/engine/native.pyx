@@ -32,6 +32,7 @@ from edgeproxy.engine.listener import (
     KEEPALIVE_INTERVAL_SECS,
     KEEPALIVE_PROBES,
 )
+from edgeproxy.errors import EdgeProxyError
 from edgeproxy.log import EventLog
 
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
@@ -159,9 +160,8 @@ cdef enum:
     MAX_LISTENERS = 1024
     MAX_WORKERS = 64
     MAX_POLLED = 256
+    SINGLES = 4
 
-# Who waited for longer had nothing left to do.
-cdef double REST_SECS = 5e-6
 cdef uint32_t BROKEN = EPOLLERR | EPOLLHUP
 
 cdef class NativeEngine:
@@ -190,7 +190,7 @@ cdef class NativeEngine:
     cdef int _pause_code
     cdef double _now, _next_tick, _armed_for, _next_gate_tick, _resumed_at
     cdef char* _buffer
-    cdef int _epoll, _wakeup, _timer, _ceiling, _undialed, _accepted
+    cdef int _epoll, _wakeup, _timer, _ceiling, _undialed, _singles
     cdef bint _stopping, _woken, _may_resume, _looks_for_idle
 
     def __init__(self, settings, gate, on_crash):
@@ -205,7 +205,10 @@ cdef class NativeEngine:
         self._wakeup = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         self._timer = open_timer(self._epoll)
         if self._epoll < 0 or self._wakeup < 0 or self._timer < 0:
-            raise OSError(errno, os.strerror(errno))
+            raise EdgeProxyError(
+                f"the engine cannot be made: {os.strerror(errno)}; raise the limit of open "
+                "files (ulimit -n)"
+            )
         event.events = EPOLLIN
         event.data.u64 = WAKEUP
         epoll_ctl(self._epoll, EPOLL_CTL_ADD, self._wakeup, &event)
@@ -235,7 +238,10 @@ cdef class NativeEngine:
 
     def listen(self, name, listening):
         """Accept from this listening socket from now on; the engine owns and closes it."""
-        self.call(lambda: self._listen(name, listening))
+        if self._stopping:
+            listening.close()
+        else:
+            self.call(lambda: self._listen(name, listening))
 
     def start(self):
         """Start the engine's threads."""
@@ -244,7 +250,10 @@ cdef class NativeEngine:
         for index in range(self._worker_count):
             self._workers[index].ceiling = self._ceiling
             if not start_worker(&self._workers[index], &self._ended, index):
-                raise OSError("a byte thread could not be started")
+                raise EdgeProxyError(
+                    f"a byte thread cannot be started: {os.strerror(errno)}; raise the limit of "
+                    "open files (ulimit -n), or lower EDGEPROXY_BYTE_THREADS"
+                )
         self._thread.start()
 
     def call(self, function):
@@ -297,8 +306,10 @@ cdef class NativeEngine:
         done = threading.Event()
 
         def run():
-            answer.append(function())
-            done.set()
+            try:
+                answer.append(function())
+            finally:
+                done.set()
 
         self.call(run)
         while self._thread.is_alive() and not done.wait(0.1):
@@ -334,8 +345,7 @@ cdef class NativeEngine:
         cdef epoll_event[MAX_EVENTS] events
         cdef Flow* flow
         cdef uint64_t mark
-        cdef int count, index, timeout_ms = 0, limit = ACCEPTS_PER_TURN
-        cdef double from_ = monotonic()
+        cdef int count, index, timeout_ms = 0
         if self._failed.first == NULL and self._opened.first == NULL and self._gone.first == NULL:
             timeout_ms = -1
             if self._armed_for != self._next_tick:
@@ -343,8 +353,6 @@ cdef class NativeEngine:
                 arm(self._timer, self._next_tick)
         count = epoll_wait(self._epoll, events, MAX_EVENTS, timeout_ms)
         self._now = monotonic()
-        if self._accepted == 1 and self._now - from_ > REST_SECS:
-            limit = 1  # clients come one at a time: to ask for a second would be in vain
         for index in range(count):
             mark = events[index].data.u64
             if mark == WAKEUP:
@@ -353,7 +361,7 @@ cdef class NativeEngine:
             elif mark == TIMER:
                 self._armed_for = 0
             elif mark < FIRST_LISTENER + MAX_LISTENERS:
-                self._accepted = self._accept(<int>mark - FIRST_LISTENER, limit)
+                self._accept_burst(<int>mark - FIRST_LISTENER)
             else:
                 flow = marked(self._slabs, mark)
                 if flow != NULL:
@@ -433,14 +441,24 @@ cdef class NativeEngine:
         self._listeners.append((name, listening))
         self._listening[self._listener_count] = listening.fileno()
         self._listener_count += 1
-        if not self._paused:
-            self._watch_listener(self._listener_count - 1)
+        if not self._paused and not self._watch_listener(self._listener_count - 1):
+            self._pause(errno)
 
-    cdef void _watch_listener(self, int index) noexcept nogil:
+    cdef bint _watch_listener(self, int index) noexcept nogil:
+        """Return whether the system has room for it."""
         cdef epoll_event event
         event.events = EPOLLIN
         event.data.u64 = FIRST_LISTENER + index
-        epoll_ctl(self._epoll, EPOLL_CTL_ADD, self._listening[index], &event)
+        return epoll_ctl(self._epoll, EPOLL_CTL_ADD, self._listening[index], &event) == 0
+
+    cdef void _accept_burst(self, int index) noexcept nogil:
+        """Accept those who wait. Where it was one, it is taken to be one for a few more times:
+        to ask for a second in vain costs, too, and whoever waits is told of again."""
+        if self._singles:
+            self._singles -= 1
+            self._accept(index, 1)
+        elif self._accept(index, ACCEPTS_PER_TURN) == 1:
+            self._singles = SINGLES
 
     cdef int _accept(self, int index, int limit) noexcept nogil:
         """Accept so many at most. Return how many there were."""
@@ -503,7 +521,9 @@ cdef class NativeEngine:
         self._paused = False
         self._resumed_at = self._now
         for index in range(self._listener_count):
-            self._watch_listener(index)
+            if not self._watch_listener(index):
+                self._pause(errno)
+                return
 
     def _stop_accepting(self):
         cdef int index
@@ -570,6 +590,7 @@ cdef class NativeEngine:
         if unread_bytes(session.client):
             # What it has said follows at once, and need not be preceded by an empty packet.
             set_option(fd, IPPROTO_TCP, TCP_QUICKACK, 0)
+            session.hushed = True
         size = sizeof(sockaddr_in) if family == AF_INET else sizeof(sockaddr_in6)
         if connect(fd, <sockaddr*>&session.backend_address, size) < 0 and errno != EINPROGRESS:
             session.code = errno
@@ -590,10 +611,14 @@ cdef class NativeEngine:
         session.watched = True
         event.events = EPOLLOUT
         event.data.u64 = mark_of(&session.downward)
-        epoll_ctl(self._epoll, EPOLL_CTL_ADD, session.backend, &event)
+        if epoll_ctl(self._epoll, EPOLL_CTL_ADD, session.backend, &event) < 0:
+            self._give_up(session, errno)
+            return
         event.events = 0
         event.data.u64 = mark_of(&session.upward)
-        epoll_ctl(self._epoll, EPOLL_CTL_ADD, session.client, &event)
+        if epoll_ctl(self._epoll, EPOLL_CTL_ADD, session.client, &event) < 0:
+            self._give_up(session, errno)
+            return
         self._hurry()
 
     cdef void _end_dial(self, Session* session) noexcept nogil:
@@ -750,14 +775,20 @@ cdef class NativeEngine:
 
     cdef object _follow(self, Session* session, answer):
         """Note where the gate wants this session to be dialed."""
-        ticket, (host, port), timeout_secs = answer
+        ticket = answer.ticket
         Py_INCREF(ticket)
         if session.ticket != NULL:
             Py_DECREF(<object>session.ticket)
         session.ticket = <PyObject*>ticket
         session.dialed_at = self._now
-        session.deadline = self._now + timeout_secs
-        if _set_address(&session.backend_address, host.encode(), port):
+        session.deadline = self._now
+        try:
+            session.deadline += answer.timeout_secs
+            host, port = answer.address
+            dialable = _set_address(&session.backend_address, host.encode(), port)
+        except (AttributeError, OverflowError, TypeError, ValueError):
+            dialable = False
+        if dialable:
             append(&self._to_dial, session)
         else:
             session.code = 0
@@ -937,8 +968,10 @@ cdef object _address(sockaddr_in6* address):
 
 
 cdef bint _set_address(sockaddr_in6* address, bytes host, int port) except -1:
-    """Fill in an address; return whether `host` is one."""
+    """Fill in an address; return whether `host` and `port` are one."""
     cdef sockaddr_in* four = <sockaddr_in*>address
+    if not 0 <= port < 65536:
+        return False
     memset(address, 0, sizeof(sockaddr_in6))
     if b":" in host:
         address.sin6_family = AF_INET6

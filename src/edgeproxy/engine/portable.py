@@ -102,7 +102,10 @@ class PortableEngine:
 
     def listen(self, name: str, listening: socket.socket) -> None:
         """Accept from this listening socket from now on; the engine owns and closes it."""
-        self.call(lambda: self._acceptor.add(name, listening))
+        if self._stopping:
+            listening.close()
+        else:
+            self.call(lambda: self._acceptor.add(name, listening))
 
     def start(self) -> None:
         """Start the engine's thread."""
@@ -288,7 +291,8 @@ class PortableEngine:
             if idle_secs and now - session.active_at >= idle_secs:
                 self._break_off(session, CloseReason.IDLE)
             elif session.broken_since and now - session.broken_since >= BROKEN_GRACE_SECS:
-                self._finish(session, CloseReason.BACKEND_RESET, reset=True)
+                reason = session.reset_by or CloseReason.BACKEND_RESET
+                self._finish(session, reason, reset=True)
             elif user_secs and not session.settled and now - session.active_at >= pause_secs:
                 self._look_for_peers(session, user_secs, now)
 

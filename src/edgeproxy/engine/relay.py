@@ -108,7 +108,7 @@ class Session:
         reset_by: The side that has reset its connection while bytes before the reset are
             still being carried.
         settled: Everything sent since the last event has been acknowledged.
-        broken_since: When a reset of the backend was seen that cannot be carried yet.
+        broken_since: When a reset was seen that cannot be carried yet.
     """
 
     __slots__ = (
@@ -332,6 +332,8 @@ class Relay:
         self.return_pipe(flow)
         flow.waiting = None
         reverse.urged = True
+        if not session.broken_since:  # its error has been told: no event will come again
+            session.broken_since = session.active_at
         self.again.append(reverse)
 
     def close(self) -> None:
