@@ -24,6 +24,7 @@ from pathlib import Path
 
 from bench import load
 from bench.measure import MEASURES, Bench, Measure
+from bench.process import split_cpus
 from bench.report import Report, Sample
 from bench.subjects import Subject, all_subjects
 
@@ -107,8 +108,7 @@ def _wanted(names: list[str]) -> list[Measure]:
 
 
 def _bench(folder: Path, secs: float) -> Bench:
-    cpus = sorted(os.sched_getaffinity(0))
-    return Bench({cpus[0]}, {cpus[-1]}, folder, secs)
+    return Bench(*split_cpus(), folder, secs)
 
 
 def _round(bench: Bench, measure: Measure, subjects: list[Subject], number: int) -> list[Sample]:

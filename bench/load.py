@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +126,13 @@ def bulk_backend(cpus: set[int], folder: Path) -> Iterator[int]:
         yield port
 
 
+def _wrk(port: int, path: str, connections: int, *options: str, close: bool) -> list[str]:
+    argv = ["wrk", "-t", "1", "--timeout", "30", "-c", str(connections), *options, *_PADDING]
+    if close:
+        argv += ["-H", "Connection: close"]
+    return [*argv, f"http://127.0.0.1:{port}{path}"]
+
+
 def small(
     port: int,
     cpus: set[int],
@@ -142,12 +150,9 @@ def small(
     script = folder / "summary.lua"
     if not script.exists():
         script.write_text(_SUMMARY)
-    argv = ["wrk", "-t", "1", "--timeout", "30"]
-    argv += ["-c", str(connections), "-d", f"{max(1, round(secs))}s", "-s", str(script), *_PADDING]
-    if close:
-        argv += ["-H", "Connection: close"]
+    lasting = ("-d", f"{max(1, round(secs))}s", "-s", str(script))
     ran = subprocess.run(
-        pinned([*argv, f"http://127.0.0.1:{port}{path}"], cpus),
+        pinned(_wrk(port, path, connections, *lasting, close=close), cpus),
         capture_output=True,
         text=True,
         check=True,
@@ -162,6 +167,18 @@ def small(
         found["p50_us"],
         found["p99_us"],
     )
+
+
+@contextmanager
+def endless(
+    port: int, cpus: set[int], folder: Path, *, connections: int, close: bool
+) -> Iterator[Callable[[], str]]:
+    """Exchange small messages meanwhile. Gives what returns, afterwards, what wrk has said."""
+    said = folder / "wrk.log"
+    with Process(_wrk(port, "/", connections, "-d", "1h", close=close), cpus, said) as process:
+        yield said.read_text
+        process.signal(signal.SIGINT)
+        process.wait()
 
 
 def bulk(port: int, cpus: set[int], *, streams: int, secs: float, download: bool) -> Carried:

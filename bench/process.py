@@ -92,6 +92,10 @@ class Process:
         """Send a signal to it."""
         self._popen.send_signal(number)
 
+    def wait(self) -> None:
+        """Wait until it ends by itself."""
+        self._popen.wait(STOP_SECS)
+
     def stop(self) -> None:
         """End it."""
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -113,6 +117,12 @@ class Process:
 def pinned(argv: Sequence[str], cpus: set[int]) -> list[str]:
     """Return the command that runs another one on these CPUs only."""
     return ["taskset", "--cpu-list", ",".join(map(str, sorted(cpus))), *argv]
+
+
+def split_cpus() -> tuple[set[int], set[int]]:
+    """Return the CPUs of a proxy and those of load and backends: one each, if there are two."""
+    cpus = sorted(os.sched_getaffinity(0))
+    return {cpus[0]}, {cpus[-1]}
 
 
 def pause() -> None:

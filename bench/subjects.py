@@ -105,7 +105,9 @@ class Subject:
 # -- edgeproxy ----------------------------------------------------------------------------
 
 
-def _edgeproxy(engine: str) -> Callable[[Setup], Command]:
+def edgeproxy(engine: str) -> Callable[[Setup], Command]:
+    """Return how an edgeproxy with this engine is prepared."""
+
     def prepare(setup: Setup) -> Command:
         database = setup.folder / f"{setup.port}.db"
         overrides = setup.folder / "overrides.csv"
@@ -272,8 +274,8 @@ def all_subjects() -> list[Subject]:
     envoy_version = "" if envoy else _first_line(_envoy_path(), "--version")
     envoy_version = "Envoy " + "/".join(envoy_version.split("/")[-4:-1]) if envoy_version else ""
     return [
-        Subject("edgeproxy", _edgeproxy("native"), _engine_missing(), ours),
-        Subject("portable", _edgeproxy("portable"), "", ours),
+        Subject("edgeproxy", edgeproxy("native"), _engine_missing(), ours),
+        Subject("portable", edgeproxy("portable"), "", ours),
         Subject("haproxy", _haproxy(""), haproxy, _first_line("haproxy", "-v").split(" https")[0]),
         Subject(
             "haproxy-splice", _haproxy("option splice-request\n    option splice-response"), haproxy

@@ -10,7 +10,7 @@
 
 It starts a real `edgeproxy serve` on loopback and looks at it with perf, which knows the
 kernel, our extension and the interpreter, and with py-spy, which knows Python's functions.
-Where there are two CPUs, the proxy has one to itself. Needs wrk and perf.
+Where there are two CPUs, the proxy has one to itself. Needs wrk, nginx and perf.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tools.load import LOADS, loaded_proxy
+from bench.load import endless, small_backend
+from bench.process import split_cpus
+from bench.subjects import Subject, edgeproxy
 
+LOADS = ("connections", "messages")
 PLACES = ("kernel", "extension", "interpreter", "libraries")
 SYSTEM_CALL = re.compile(r"__(?:x64|arm64|do|se)_sys_(\w+)")
 FRAME = re.compile(r"^\s+[0-9a-f]+ (.+?)(?:\+0x[0-9a-f]+)? \((.*)\)$")
@@ -37,6 +41,7 @@ RATE = 499
 """Samples a second: no round figure, which could beat with a timer of the proxy."""
 INSTALL = {
     "wrk": "apt-get install wrk",
+    "nginx": "apt-get install nginx",
     "perf": "apt-get install linux-perf (on Ubuntu: linux-tools-generic)",
     "py-spy": "pip install py-spy",
 }
@@ -138,6 +143,20 @@ def show_python(folded: str, top: int) -> None:
         print(f"{100 * times / held:8.1f}{100 * below[name] / held:14.1f}  {name}")
 
 
+@contextmanager
+def loaded_proxy(folder: Path, load: str, *, clients: int, threads: int) -> Iterator[int]:
+    """Give the process id of a proxy under one of `LOADS`; print what the clients saw at last."""
+    own, others = split_cpus()
+    proxy = Subject("edgeproxy", edgeproxy("native"))
+    with (
+        small_backend(others, folder) as backend,
+        proxy.running(backend, own, folder, threads=threads) as (process, port),
+        endless(port, others, folder, connections=clients, close=load == "connections") as seen,
+    ):
+        yield process.pid
+    print("\nload: " + "; ".join(re.findall(r"Requests/sec.*|\d+ requests in.*", seen())))
+
+
 def _look_with_perf(process: int, secs: int, folder: Path) -> Profile:
     data = str(folder / "perf.data")
     _look(f"perf record -q -g -F {RATE} -p {process} -o", data, "--", "sleep", str(secs))
@@ -194,7 +213,7 @@ def main() -> int:
     parser.add_argument("--flame", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--load", choices=LOADS, default=LOADS[0], help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if missing := _missing(("wrk", "perf")):
+    if missing := _missing(("wrk", "nginx", "perf")):
         raise SystemExit("profile: not here; " + "; ".join(missing))
     without_py_spy = _missing(("py-spy",))
     with (

@@ -13,6 +13,7 @@ What each side must have received:
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import time
@@ -38,6 +39,13 @@ _ENDS = (
     CloseReason.BACKEND_RESET,
     CloseReason.CLIENT_GONE,
 )
+
+
+def seeds(count: int) -> list[int]:
+    """Return the seeds to try: so many, or what EDGEPROXY_STORM_SEED or _SEEDS asks for."""
+    if one := os.environ.get("EDGEPROXY_STORM_SEED"):
+        return [int(one)]
+    return list(range(1, int(os.environ.get("EDGEPROXY_STORM_SEEDS", count)) + 1))
 
 
 @dataclass

@@ -5,25 +5,17 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tests.conformance.rig import SMALL_BUFFER, Rig
-from tests.conformance.storm import Storm
+from tests.conformance.storm import Storm, seeds
 
 SLOTS = 6
 ROUNDS = 3
 ACTIONS = 150
 
 
-def _seeds() -> list[int]:
-    if one := os.environ.get("EDGEPROXY_STORM_SEED"):
-        return [int(one)]
-    return list(range(1, int(os.environ.get("EDGEPROXY_STORM_SEEDS", "40")) + 1))
-
-
-@pytest.mark.parametrize("seed", _seeds())
+@pytest.mark.parametrize("seed", seeds(40))
 def test_random_sessions_receive_what_was_sent(rig: Rig, seed: int) -> None:
     rig.prepare()
     backends = {}

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 import pytest
@@ -14,20 +13,15 @@ from tests.conformance.actors import Performance, View
 from tests.conformance.engines import ENGINES
 from tests.conformance.rig import Rig
 from tests.conformance.script import Plan, Step
+from tests.conformance.storm import seeds
 from tests.waiting import PAUSE
 
 STEPS = 60
 SETTLE_SECS = 5.0
 
 
-def _seeds() -> list[int]:
-    if one := os.environ.get("EDGEPROXY_STORM_SEED"):
-        return [int(one)]
-    return list(range(1, int(os.environ.get("EDGEPROXY_STORM_SEEDS", "15")) + 1))
-
-
 @pytest.mark.skipif(len(ENGINES) < 2, reason="the native engine is not built here")
-@pytest.mark.parametrize("seed", _seeds())
+@pytest.mark.parametrize("seed", seeds(15))
 def test_twins_show_the_same_after_every_step(seed: int) -> None:
     rigs = [Rig(*engine) for engine in ENGINES]
     try:

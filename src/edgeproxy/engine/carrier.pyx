@@ -57,7 +57,6 @@ from edgeproxy.engine.system cimport (
     IPPROTO_TCP,
     MSG_MORE,
     MSG_NOSIGNAL,
-    MSG_PEEK,
     O_CLOEXEC,
     O_NONBLOCK,
     PRIO_PROCESS,
@@ -234,10 +233,6 @@ cdef int unread_bytes(int fd) noexcept nogil:
     if ioctl(fd, FIONREAD, &count) < 0:
         return 0
     return count
-
-cdef int has_bytes(int fd) noexcept nogil:
-    cdef char byte
-    return recv(fd, &byte, 1, MSG_PEEK) > 0
 
 cdef int failure_of(int fd) noexcept nogil:
     """Return the pending error of a socket."""
@@ -570,9 +565,9 @@ cdef int say_farewell(Worker* worker, Session* session) noexcept nogil:
 
 cdef void break_off(Worker* worker, Session* session, uint8_t reason) noexcept nogil:
     """End a session that has not come to its end. A side that would miss bytes is reset."""
-    if session.upward.waiting != NULL or session.upward.piped or has_bytes(session.client):
+    if session.upward.waiting != NULL or session.upward.piped or unread_bytes(session.client):
         reset_on_close(session.backend)
-    if session.downward.waiting != NULL or session.downward.piped or has_bytes(session.backend):
+    if session.downward.waiting != NULL or session.downward.piped or unread_bytes(session.backend):
         reset_on_close(session.client)
     finish(worker, session, reason, False)
 

@@ -73,6 +73,8 @@ from edgeproxy.engine.carrier cimport (
     failure_of,
     forget,
     hand_over,
+    join,
+    leave,
     mark_of,
     marked,
     monotonic,
@@ -182,8 +184,7 @@ cdef class NativeEngine:
     cdef size_t _slab_count
     cdef long _live
     # What happened in this turn, and what is to be dialed at its end.
-    cdef Line _opened, _dialed, _failed, _gone, _to_dial, _short, _to_carry
-    cdef Session* _dialing
+    cdef Line _opened, _dialed, _failed, _gone, _to_dial, _short, _to_carry, _dialing
     cdef int[MAX_LISTENERS] _listening
     cdef int _listener_count
     cdef bint _paused, _told_of_pause
@@ -403,7 +404,7 @@ cdef class NativeEngine:
                 log.bug("engine_command_failed")
 
     cdef object _tick(self):
-        cdef Session* session = self._dialing
+        cdef Session* session = self._dialing.first
         cdef Session* next
         cdef int hurry, index
         self._may_resume = False
@@ -426,7 +427,7 @@ cdef class NativeEngine:
                 log.bug("gate_failed", call="tick")
         for index in range(self._worker_count):
             read_mail_soon(&self._workers[index])
-        hurry = self._dialing != NULL or self._paused
+        hurry = self._dialing.first != NULL or self._paused
         self._next_tick = self._now + (SHORT_TICK_MS if hurry else TICK_MS) / 1000.0
 
     cdef inline void _hurry(self) noexcept nogil:
@@ -598,11 +599,7 @@ cdef class NativeEngine:
             append(&self._failed, session)
             return False
         session.backend = session.upward.sink = session.downward.source = fd
-        session.previous = NULL
-        session.next = self._dialing
-        if self._dialing != NULL:
-            self._dialing.previous = session
-        self._dialing = session
+        join(&self._dialing, session)
         return True
 
     cdef void _watch(self, Session* session) noexcept nogil:
@@ -627,13 +624,7 @@ cdef class NativeEngine:
             session.watched = False
             epoll_ctl(self._epoll, EPOLL_CTL_DEL, session.backend, NULL)
             epoll_ctl(self._epoll, EPOLL_CTL_DEL, session.client, NULL)
-        if session.previous != NULL:
-            session.previous.next = session.next
-        else:
-            self._dialing = session.next
-        if session.next != NULL:
-            session.next.previous = session.previous
-        session.previous = NULL
+        leave(&self._dialing, session)
 
     cdef void _dial_event(self, Flow* flow, uint32_t mask) noexcept nogil:
         cdef Session* session = flow.session
@@ -657,16 +648,22 @@ cdef class NativeEngine:
     cdef void _give_up(self, Session* session, int code) noexcept nogil:
         """A dial has failed."""
         self._end_dial(session)
-        close(session.backend)
-        session.backend = -1
+        self._leave_backend(session)
         session.code = code
         append(&self._failed, session)
 
     cdef void _drop(self, Session* session, uint8_t reason) noexcept nogil:
         """End a session that is dialing."""
         self._end_dial(session)
+        self._leave_backend(session)
+        self._end(session, reason)
+
+    cdef void _leave_backend(self, Session* session) noexcept nogil:
         close(session.backend)
         session.backend = -1
+
+    cdef void _end(self, Session* session, uint8_t reason) noexcept nogil:
+        """End a session that is in no list; the gate is told."""
         session.state = CLOSED
         session.reason = reason
         append(&self._gone, session)
@@ -738,11 +735,8 @@ cdef class NativeEngine:
         """End a session whose backend has answered and that no byte thread has yet."""
         reset_on_close(session.client)
         reset_on_close(session.backend)
-        close(session.backend)
-        session.backend = -1
-        session.state = CLOSED
-        session.reason = reason
-        append(&self._gone, session)
+        self._leave_backend(session)
+        self._end(session, reason)
 
     cdef Worker* _idlest(self) noexcept nogil:
         """Return the byte thread that has the fewest sessions, now one more."""
