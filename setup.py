@@ -6,6 +6,7 @@ all the same: the portable engine takes over.
 
 import os
 import sys
+from pathlib import Path
 
 from setuptools import Extension, setup
 
@@ -20,14 +21,14 @@ def extensions() -> list[Extension]:
         return []
     modules = [
         Extension(
-            f"edgeproxy.engine.{name}",
-            [f"src/edgeproxy/engine/{name}.pyx"],
+            f"edgeproxy.engine.native.{file.stem}",
+            [str(file)],
             define_macros=[("_GNU_SOURCE", "1")],
             extra_compile_args=["-O2", "-pthread", "-Wno-unused-function"],
             extra_link_args=["-pthread"],
             optional=True,
         )
-        for name in ("carrier", "native")
+        for file in sorted(Path("src/edgeproxy/engine/native").glob("*.pyx"))
     ]
     built: list[Extension] = cythonize(modules, build_dir="build/cython", include_path=["src"])
     for module in built:
@@ -35,4 +36,4 @@ def extensions() -> list[Extension]:
     return built
 
 
-setup(ext_modules=extensions())
+setup(ext_modules=extensions(), options={"build_ext": {"parallel": os.cpu_count()}})

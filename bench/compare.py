@@ -6,7 +6,7 @@
     ./task bench -- --write docs/performance.md    # also put the tables there
 
 The proxy has one CPU to itself, load and backends another, where there are two. Everything
-that is measured runs on loopback, is started here and is stopped here.
+that is measured runs on a loopback of its own, is started here and is stopped here.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 
 from bench import load
 from bench.measure import MEASURES, Bench, Measure
+from bench.network import enter_own_loopback
 from bench.process import split_cpus
 from bench.report import Report, Sample
 from bench.subjects import Subject, all_subjects
@@ -46,6 +47,7 @@ def main() -> int:
         return 2
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
+    network = enter_own_loopback()
     samples: list[Sample] = []
     with tempfile.TemporaryDirectory(prefix="edgeproxy-bench-") as folder:
         bench = _bench(Path(folder), arguments.secs)
@@ -53,7 +55,7 @@ def main() -> int:
             for measure in measures:
                 samples += _round(bench, measure, subjects, number)
     report = Report(samples)
-    machine = _machine(bench, subjects, arguments)
+    machine = _machine(bench, subjects, arguments, network)
     text = "\n".join(
         [
             *(f"* {line}" for line in machine),
@@ -76,7 +78,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=lines[0])
     parser.add_argument("--rounds", type=int, default=5, help="how many (5)")
     parser.add_argument("--secs", type=float, default=2, help="length of a sample (2)")
-    parser.add_argument("--only", action="append", default=[], help="a measure, or how it begins")
+    parser.add_argument("--only", default="", help="measures, or how they begin, with commas")
     parser.add_argument("--proxies", default="", help="names, with commas between; default: all")
     parser.add_argument("--json", type=Path, help="write all samples to this file")
     parser.add_argument("--write", type=Path, help="put the tables into this document")
@@ -87,8 +89,13 @@ def _arguments() -> argparse.Namespace:
 def _choose(names: str) -> list[Subject]:
     """Return the proxies that are wanted and here; say what the others need."""
     chosen = []
-    for subject in all_subjects():
-        if names and subject.name not in names.split(","):
+    subjects = all_subjects()
+    wanted = set(filter(None, names.split(",")))
+    if unknown := wanted - {subject.name for subject in subjects}:
+        known = ", ".join(subject.name for subject in subjects)
+        raise SystemExit(f"bench: no proxy {', '.join(sorted(unknown))}; there are {known}")
+    for subject in subjects:
+        if wanted and subject.name not in wanted:
             continue
         if subject.missing:
             print(f"{subject.name} is left out: {subject.missing}", file=sys.stderr)
@@ -97,14 +104,16 @@ def _choose(names: str) -> list[Subject]:
     return chosen
 
 
-def _wanted(names: list[str]) -> list[Measure]:
-    exact = {measure.name for measure in MEASURES}.intersection(names)
-    begins = tuple(name for name in names if name not in exact)
-    return [
-        measure
-        for measure in MEASURES
-        if not names or measure.name in exact or measure.name.startswith(begins)
-    ]
+def _wanted(names: str) -> list[Measure]:
+    """Return the measures with these names, or whose names begin so."""
+    known = [measure.name for measure in MEASURES]
+    wanted: set[str] = set()
+    for name in filter(None, names.split(",")):
+        found = [name] if name in known else [each for each in known if each.startswith(name)]
+        if not found:
+            raise SystemExit(f"bench: no measure {name}; there are {', '.join(known)}")
+        wanted.update(found)
+    return [measure for measure in MEASURES if not wanted or measure.name in wanted]
 
 
 def _bench(folder: Path, secs: float) -> Bench:
@@ -125,7 +134,9 @@ def _round(bench: Bench, measure: Measure, subjects: list[Subject], number: int)
     return samples
 
 
-def _machine(bench: Bench, subjects: list[Subject], arguments: argparse.Namespace) -> list[str]:
+def _machine(
+    bench: Bench, subjects: list[Subject], arguments: argparse.Namespace, network: str
+) -> list[str]:
     """Return what the figures depend on."""
     info = Path("/proc/cpuinfo").read_text()
     models = [line.split(":")[1].strip() for line in info.splitlines() if "model name" in line]
@@ -133,8 +144,8 @@ def _machine(bench: Bench, subjects: list[Subject], arguments: argparse.Namespac
     pinned = f"proxy on CPU {bench.proxy_cpus}, load and backends on CPU {bench.load_cpus}"
     return [
         f"{time.strftime('%Y-%m-%d')}, {cpus} CPUs ({models[0] if models else '?'}); {pinned}",
-        f"Linux {platform.release()}, Python {platform.python_version()}",
-        "; ".join(subject.version for subject in subjects if subject.version),
+        f"Linux {platform.release()}, Python {platform.python_version()}; {network}",
+        "; ".join(dict.fromkeys(subject.version for subject in subjects if subject.version)),
         f"{arguments.rounds} rounds, {arguments.secs:g} s a sample",
     ]
 

@@ -25,13 +25,17 @@ OF_WHEEL = (
     "/licenses/LICENSE",
     "/licenses/NOTICE",
 )
-OF_NATIVE_ENGINE = ("edgeproxy/engine/carrier.cpython-", "edgeproxy/engine/native.cpython-")
+NATIVE_ENGINE = sorted((ROOT / "src" / "edgeproxy" / "engine" / "native").glob("*.p[yx]*"))
+OF_NATIVE_ENGINE = tuple(
+    f"edgeproxy/engine/native/{file.stem}.cpython-"
+    for file in NATIVE_ENGINE
+    if file.suffix == ".pyx"
+)
 OF_SOURCES = (
     "/setup.py",
     "/LICENSE",
     "/NOTICE",
-    *(f"/src/edgeproxy/engine/{name}" for name in ("carrier.pyx", "carrier.pxd", "native.pyx")),
-    "/src/edgeproxy/engine/system.pxd",
+    *(f"/src/edgeproxy/engine/native/{file.name}" for file in NATIVE_ENGINE),
 )
 
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "build" / "sanitize"
 TREE = FOLDER / "tree"
 COPIED = ("src", "tests", "setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
-MODULES = ("carrier", "native")
+MODULES = sorted(file.stem for file in (ROOT / "src/edgeproxy/engine/native").glob("*.pyx"))
 WARM_PYTEST = """
 import sys, threading, pytest
 thread = threading.Thread(target=int)
@@ -83,8 +83,8 @@ class Build:
                 check=False,
             ).returncode
         # A module that does not compile is a warning to setup.py, which goes on without it.
-        built = [path.name.partition(".")[0] for path in self.folder.glob("lib/*/*/*.so")]
-        if code or sorted(built) != sorted(MODULES):
+        built = [path.name.partition(".")[0] for path in self.folder.glob("lib/*/*/*/*.so")]
+        if code or sorted(built) != MODULES:
             raise UnusableError(f"{self.name}: the extension could not be built; see {log}")
 
     def environment(self, **variables: str) -> dict[str, str]:

@@ -36,7 +36,7 @@ LOADS = ("connections", "messages")
 PLACES = ("kernel", "extension", "interpreter", "libraries")
 SYSTEM_CALL = re.compile(r"__(?:x64|arm64|do|se)_sys_(\w+)")
 FRAME = re.compile(r"^\s+[0-9a-f]+ (.+?)(?:\+0x[0-9a-f]+)? \((.*)\)$")
-MANGLING = re.compile(r"__pyx_[a-z]+_9edgeproxy_6engine_\d+")
+MANGLING = re.compile(r"__pyx_[a-z]+_9edgeproxy_6engine_6native_\d+")
 RATE = 499
 """Samples a second: no round figure, which could beat with a timer of the proxy."""
 INSTALL = {
@@ -69,7 +69,7 @@ def place_of(library: str) -> str:
     name = library.rpartition("/")[2]
     if library.startswith("[") and library != "[vdso]":
         return "kernel"
-    if re.match(r"(carrier|native)\.cpython-", name):
+    if "/edgeproxy/engine/native/" in library:
         return "extension"
     if re.match(r"(lib)?python", name) or ".cpython-" in name:
         return "interpreter"

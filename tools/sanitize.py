@@ -53,8 +53,8 @@ BY_DESIGN = Path(__file__).with_name("thread.supp")
 MOST_LINES = 120
 """Of one finding, and of what failing tests say; the files have all of it."""
 
-OURS = re.compile(r"\b(carrier|native)\.cpython-[^/ ]*\.so")
-MANGLING = re.compile(r"__pyx_[a-z]+_9edgeproxy_6engine_\d+")
+OURS = re.compile(r"/engine/native/[a-z]+\.cpython-[^/ ]*\.so")
+MANGLING = re.compile(r"__pyx_[a-z]+_9edgeproxy_6engine_6native_\d+")
 OPTIONS = argparse.RawDescriptionHelpFormatter
 
 

@@ -24,7 +24,7 @@ def test_a_short_run_measures_every_proxy_and_writes_it_down(tmp_path: Path) -> 
     ran = subprocess.run(
         [
             *(sys.executable, "-m", "bench.compare", "--rounds", "1", "--secs", "1"),
-            *("--only", "connect-64", "--only", "download-1", "--only", "idle-1000"),
+            *("--only", "connect-64,download-1,idle-1000"),
             *("--proxies", "portable,haproxy,nginx,direct"),
             *("--json", str(tmp_path / "samples.json"), "--write", str(document)),
         ],

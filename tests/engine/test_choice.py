@@ -22,7 +22,7 @@ def kind_made(wanted: str) -> str:
 @pytest.fixture
 def not_built(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the native engine unimportable, as where it was not built."""
-    monkeypatch.setitem(sys.modules, "edgeproxy.engine.native", None)
+    monkeypatch.setitem(sys.modules, "edgeproxy.engine.native.engine", None)
 
 
 def test_the_portable_engine_is_always_there() -> None:

@@ -18,7 +18,7 @@ MakeEngine = Callable[[EngineSettings, Gate, Callable[[BaseException], object]],
 def native_engine() -> MakeEngine | None:
     """Return the native engine, or None where it was not built."""
     try:
-        from edgeproxy.engine.native import NativeEngine
+        from edgeproxy.engine.native.engine import NativeEngine
     except ModuleNotFoundError:
         return None
     except ImportError as error:  # built, but not for this Python or this system

@@ -165,7 +165,12 @@ cdef extern from "<pthread.h>" nogil:
     ctypedef unsigned long pthread_t
     ctypedef struct pthread_mutex_t:
         pass
-    int pthread_create(pthread_t* thread, void* attributes, void* (*start)(void*) noexcept nogil, void* argument)
+    int pthread_create(
+        pthread_t* thread,
+        void* attributes,
+        void* (*start)(void*) noexcept nogil,
+        void* argument,
+    )
     int pthread_join(pthread_t thread, void** result)
     pthread_t pthread_self()
     int pthread_setname_np(pthread_t thread, const char* name)

@@ -1,0 +1,34 @@
+"""See acceptor.pyx."""
+
+from edgeproxy.engine.native.session cimport Line, Pool
+from edgeproxy.engine.native.system cimport sockaddr_in6
+
+# Events of listeners are marked with FIRST_LISTENER and what follows it; see `session.mark_of`.
+cdef enum:
+    FIRST_LISTENER = 16
+    MAX_LISTENERS = 1024
+
+cdef class Acceptor:
+    cdef Line opened
+    cdef bint paused
+    cdef int undialed, ceiling
+    cdef object _listeners
+    cdef Pool* _pool
+    cdef int[MAX_LISTENERS] _listening
+    cdef int _epoll, _count, _singles, _code
+    cdef bint _told
+    cdef double _resumed_at
+
+    cdef object prepare(self, Pool* pool, int epoll)
+    cdef object add(self, name, listening)
+    cdef object name_of(self, int listener)
+    cdef void accept(self, int listener, double now) noexcept nogil
+    cdef void pause(self, int code) noexcept nogil
+    cdef object tell_pause(self)
+    cdef object resume(self, double now)
+    cdef object accept_rest(self, double now)
+    cdef object close(self)
+    cdef bint _watch(self, int listener) noexcept nogil
+    cdef int _accept(self, int listener, int limit, double now) noexcept nogil
+
+cdef object address_of(sockaddr_in6* address)

@@ -1,0 +1,173 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Accepts clients from listening sockets, and survives every error of `accept`.
+
+The twin of `engine.acceptor`, where it is explained.
+"""
+
+import os
+
+from edgeproxy.engine.acceptor import CALM_SECS
+from edgeproxy.engine.descriptors import room_below
+from edgeproxy.log import EventLog
+
+from libc.errno cimport EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+
+from edgeproxy.engine.native.session cimport Session, allocate, append, release
+from edgeproxy.engine.native.system cimport *
+
+log = EventLog("engine")
+
+cdef enum:
+    ACCEPTS_PER_TURN = 64
+    SINGLES = 4
+
+
+cdef class Acceptor:
+    """The listening sockets of an engine. Used on the gate thread only.
+
+    Attributes:
+        opened: Who has been accepted and not been told of yet.
+        paused: Accepting waits for descriptors.
+        undialed: How many were accepted whose backends have no descriptor yet.
+        ceiling: See `engine.descriptors`.
+    """
+
+    cdef object prepare(self, Pool* pool, int epoll):
+        """Take sessions from this pool, and watch listeners by this epoll."""
+        self._pool = pool
+        self._epoll = epoll
+        self._listeners = []
+
+    cdef object add(self, name, listening):
+        """Accept from this socket, which is the acceptor's to close from now on."""
+        if self._count == MAX_LISTENERS:
+            listening.close()
+            return
+        self._listeners.append((name, listening))
+        self._listening[self._count] = listening.fileno()
+        self._count += 1
+        if not self.paused and not self._watch(self._count - 1):
+            self.pause(errno)
+
+    cdef object name_of(self, int listener):
+        return self._listeners[listener][0]
+
+    cdef bint _watch(self, int listener) noexcept nogil:
+        """Return whether the system has room for it."""
+        cdef epoll_event event
+        event.events = EPOLLIN
+        event.data.u64 = FIRST_LISTENER + listener
+        return epoll_ctl(self._epoll, EPOLL_CTL_ADD, self._listening[listener], &event) == 0
+
+    cdef void accept(self, int listener, double now) noexcept nogil:
+        """Accept those who wait. Where it was one, it is taken to be one for a few more times:
+        to ask for a second in vain costs, too, and whoever waits is told of again."""
+        if self._singles:
+            self._singles -= 1
+            self._accept(listener, 1, now)
+        elif self._accept(listener, ACCEPTS_PER_TURN, now) == 1:
+            self._singles = SINGLES
+
+    cdef int _accept(self, int listener, int limit, double now) noexcept nogil:
+        """Accept so many at most. Return how many there were."""
+        cdef int accepted = 0
+        cdef Session* session
+        cdef socklen_t size
+        cdef int fd
+        while accepted < limit and not self.paused:
+            session = allocate(self._pool)
+            if session == NULL:
+                self.pause(ENOMEM)
+                return accepted
+            size = sizeof(session.client_address)
+            fd = accept4(
+                self._listening[listener], <sockaddr*>&session.client_address, &size,
+                SOCK_NONBLOCK | SOCK_CLOEXEC,
+            )
+            if fd < 0:
+                release(self._pool, session)
+                if errno == EAGAIN:
+                    return accepted
+                if errno == EMFILE or errno == ENFILE or errno == ENOBUFS or errno == ENOMEM:
+                    self.pause(errno)
+                    return accepted
+                accepted += 1  # one that has already gone
+                continue
+            accepted += 1
+            session.client = session.upward.source = session.downward.sink = fd
+            session.listener = listener
+            session.started_at = now
+            append(&self.opened, session)
+            self.undialed += 1
+            if fd + self.undialed >= self.ceiling:  # each will need one more
+                self.pause(EMFILE)
+        return accepted
+
+    cdef void pause(self, int code) noexcept nogil:
+        """Stop accepting until somebody gives descriptors back."""
+        cdef int listener
+        if self.paused:
+            return
+        self.paused = True
+        self._code = code
+        for listener in range(self._count):
+            epoll_ctl(self._epoll, EPOLL_CTL_DEL, self._listening[listener], NULL)
+
+    cdef object tell_pause(self):
+        """Say it if accepting has paused, once per episode."""
+        if not self._code:
+            return
+        code, self._code = self._code, 0
+        if not self._told:
+            self._told = True
+            log.warning(
+                "accept_paused",
+                reason=os.strerror(code),
+                hint="raise the limit of open files (ulimit -n, LimitNOFILE)",
+            )
+
+    cdef object resume(self, double now):
+        """Accept again, if that was paused and there are descriptors now."""
+        cdef int listener
+        if self.paused:
+            if not room_below(self.ceiling):
+                return
+            self.paused = False
+            self._resumed_at = now
+            for listener in range(self._count):
+                if not self._watch(listener):
+                    self.pause(errno)
+                    return
+        elif self._told and now - self._resumed_at >= CALM_SECS:
+            self._told = False
+            log.info("accept_resumed")
+
+    cdef object accept_rest(self, double now):
+        """Accept who has connected already, then close the listeners."""
+        cdef int listener
+        for listener in range(self._count):
+            with nogil:
+                self._accept(listener, 1 << 16, now)
+        self.close()
+
+    cdef object close(self):
+        """Close the listeners. Idempotent."""
+        self._count = 0
+        for _, listening in self._listeners:
+            listening.close()
+
+
+cdef object address_of(sockaddr_in6* address):
+    """Return an address as `socket` gives it."""
+    cdef sockaddr_in* four = <sockaddr_in*>address
+    cdef char[64] text
+    if address.sin6_family == AF_INET:
+        inet_ntop(AF_INET, &four.sin_addr, text, sizeof(text))
+        return (text.decode("ascii"), ntohs(four.sin_port))
+    inet_ntop(AF_INET6, &address.sin6_addr, text, sizeof(text))
+    return (
+        text.decode("ascii"),
+        ntohs(address.sin6_port),
+        ntohl(address.sin6_flowinfo),
+        address.sin6_scope_id,
+    )

@@ -1,0 +1,606 @@
+# cython: language_level=3, cdivision=True
+"""The native engine: its gate thread, which accepts, asks, dials and learns of every end.
+
+One turn of the loop: without the interpreter lock, wait, accept, and collect what happened;
+with the lock, once, tell the gate all of it and take its answers; without the lock again,
+dial. What the gate is told grows under load by itself, and its cost falls.
+
+A gate must not raise. If it does, the client concerned is closed and everybody else is
+served on, as `engine.guard` has it for the other engine.
+
+Sessions are dialed here and then carried by the byte threads of `engine.carrier`, each by
+the one that has the fewest. All of a session's fields but its flows belong to this thread.
+"""
+
+import os
+import threading
+from collections import deque
+
+from edgeproxy.engine.contract import CloseReason, Connect, Outcome, Refuse, SessionInfo
+from edgeproxy.engine.descriptors import ceiling
+from edgeproxy.engine.dial import failure
+from edgeproxy.engine.listener import (
+    KEEPALIVE_IDLE_SECS,
+    KEEPALIVE_INTERVAL_SECS,
+    KEEPALIVE_PROBES,
+)
+from edgeproxy.errors import EdgeProxyError
+from edgeproxy.log import EventLog
+
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+from libc.errno cimport errno
+from libc.stdint cimport uint8_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from posix.unistd cimport close
+
+from edgeproxy.engine.native.acceptor cimport (
+    Acceptor,
+    FIRST_LISTENER,
+    MAX_LISTENERS,
+    address_of,
+)
+from edgeproxy.engine.native.carrier cimport start_worker, stop_worker
+from edgeproxy.engine.native.dialer cimport Dialer, set_address
+from edgeproxy.engine.native.kernel cimport (
+    TIMER,
+    WAKEUP,
+    arm,
+    ask_for_short_slices,
+    monotonic,
+    open_timer,
+    open_wakeup,
+    unwake,
+    wake,
+)
+from edgeproxy.engine.native.mail cimport ask, forget, hand_over, read_mail_soon
+from edgeproxy.engine.native.relay cimport carry_first
+from edgeproxy.engine.native.session cimport (
+    ABORTED,
+    CLOSED,
+    DIALING,
+    DONE,
+    FAULT,
+    Flow,
+    Line,
+    NO_REASON,
+    Pool,
+    Session,
+    append,
+    close_pool,
+    marked,
+    open_pool,
+    release,
+    take_first,
+)
+from edgeproxy.engine.native.system cimport *
+from edgeproxy.engine.native.worker cimport (
+    BUFFER_BYTES,
+    Ended,
+    MAX_EVENTS,
+    SHORT_TICK_MS,
+    TICK_MS,
+    Worker,
+)
+
+log = EventLog("engine")
+
+REASONS = (
+    None,
+    CloseReason.FINISHED,
+    CloseReason.CLIENT_RESET,
+    CloseReason.BACKEND_RESET,
+    CloseReason.CLIENT_GONE,
+    CloseReason.IDLE,
+    CloseReason.TIMED_OUT,
+    CloseReason.ABORTED,
+    CloseReason.FAULT,
+)
+STATES = ("dialing", "open")
+
+cdef enum:
+    MAX_WORKERS = 64
+
+
+cdef class NativeEngine:
+    """Implements `engine.contract.Engine`.
+
+    `on_crash` is called on the gate thread if its loop itself fails, which is a bug; the
+    engine has then closed everything.
+    """
+
+    cdef readonly str kind
+    cdef object _gate, _on_crash, _thread, _commands
+    cdef Acceptor _acceptor
+    cdef Dialer _dialer
+    cdef Pool _pool
+    cdef Worker* _workers
+    cdef int _worker_count
+    cdef Ended _ended
+    cdef Session* _all
+    cdef long _live
+    cdef Line _to_carry
+    cdef double _now, _next_tick, _armed_for, _next_gate_tick
+    cdef char* _buffer
+    cdef int _epoll, _wakeup, _timer
+    cdef bint _stopping, _woken, _may_resume, _looks_for_idle
+
+    def __init__(self, settings, gate, on_crash):
+        cdef Worker* worker
+        cdef int index
+        self.kind = "native"
+        self._gate = gate
+        self._on_crash = on_crash
+        self._commands = deque()
+        self._epoll = epoll_create1(EPOLL_CLOEXEC)
+        self._wakeup = open_wakeup(self._epoll)
+        self._timer = open_timer(self._epoll)
+        if self._epoll < 0 or self._wakeup < 0 or self._timer < 0:
+            raise EdgeProxyError(
+                f"the engine cannot be made: {os.strerror(errno)}; raise the limit of open "
+                "files (ulimit -n)"
+            )
+        pthread_mutex_init(&self._ended.lock, NULL)
+        self._ended.wakeup = self._wakeup
+        wanted = settings.byte_threads or len(os.sched_getaffinity(0))
+        self._worker_count = max(1, min(wanted, MAX_WORKERS))
+        self._workers = <Worker*>calloc(self._worker_count, sizeof(Worker))
+        self._buffer = <char*>malloc(BUFFER_BYTES)
+        if self._workers == NULL or self._buffer == NULL or not open_pool(&self._pool):
+            raise MemoryError
+        self._acceptor = Acceptor()
+        self._acceptor.prepare(&self._pool, self._epoll)
+        self._dialer = Dialer()
+        self._looks_for_idle = settings.idle_timeout_secs > 0
+        for index in range(self._worker_count):
+            worker = &self._workers[index]
+            worker.number = index
+            worker.epoll = worker.wakeup = worker.timer = -1
+            worker.pool = &self._pool
+            worker.keepalive_idle_secs = KEEPALIVE_IDLE_SECS
+            worker.keepalive_interval_secs = KEEPALIVE_INTERVAL_SECS
+            worker.keepalive_probes = KEEPALIVE_PROBES
+            worker.idle_secs = settings.idle_timeout_secs
+            worker.user_secs = settings.user_timeout_secs
+        self._now = monotonic()
+        self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
+
+    # -- called from any thread -------------------------------------------------------
+
+    def listen(self, name, listening):
+        """Accept from this listening socket from now on; the engine owns and closes it."""
+        if self._stopping:
+            listening.close()
+        else:
+            self.call(lambda: self._listen(name, listening))
+
+    def start(self):
+        """Start the engine's threads."""
+        cdef int index
+        cdef int highest = ceiling()
+        self._acceptor.ceiling = highest
+        self._dialer.prepare(self._epoll, highest)
+        for index in range(self._worker_count):
+            self._workers[index].ceiling = highest
+            if not start_worker(&self._workers[index], &self._ended):
+                raise EdgeProxyError(
+                    f"a byte thread cannot be started: {os.strerror(errno)}; raise the limit of "
+                    "open files (ulimit -n), or lower EDGEPROXY_BYTE_THREADS"
+                )
+        self._thread.start()
+
+    def call(self, function):
+        """Run `function` on the gate thread soon."""
+        self._commands.append(function)
+        if self._wakeup >= 0:
+            wake(self._wakeup)
+
+    def stop_accepting(self):
+        """Accept what has already connected, then close the listeners. Returns when done."""
+        self._ask(self._stop_accepting)
+
+    def live(self):
+        """How many clients are dialing or being served."""
+        cdef int index
+        cdef long saying_farewell = 0
+        for index in range(self._worker_count):
+            saying_farewell += self._workers[index].farewell_count
+        return self._live + saying_farewell
+
+    def sessions(self):
+        """List the live sessions."""
+        return self._ask(self._list_sessions) or []
+
+    def carried(self):
+        """Return every live session's ticket, bytes in and bytes out so far."""
+        return self._ask(self._list_carried) or []
+
+    def close_sessions(self, wanted=None):
+        """Close the sessions whose ticket is `wanted` (all by default), `ABORTED`."""
+        self.call(lambda: self._close_sessions(wanted))
+
+    def stop(self):
+        """Close everything, end all threads and wait for them. Idempotent."""
+        if self._thread.ident is None:
+            if not self._stopping:
+                self._stopping = True
+                self._clean_up()
+        else:
+            self._stopping = True
+            self.call(int)
+            if self._thread is not threading.current_thread():
+                self._thread.join()
+
+    def _ask(self, function):
+        """Run `function` on the gate thread and return what it returns; None if stopped."""
+        if self._thread is threading.current_thread():
+            return function()
+        answer = []
+        done = threading.Event()
+
+        def run():
+            try:
+                answer.append(function())
+            finally:
+                done.set()
+
+        self.call(run)
+        while self._thread.is_alive() and not done.wait(0.1):
+            pass
+        return answer[0] if answer else None
+
+    def _listen(self, name, listening):
+        if self._stopping:
+            listening.close()
+        else:
+            self._acceptor.add(name, listening)
+
+    def _stop_accepting(self):
+        self._acceptor.accept_rest(self._now)
+        self._tell_all_opened()
+
+    # -- the loop ---------------------------------------------------------------------
+
+    def _run(self):
+        pthread_setname_np(pthread_self(), "gate")
+        ask_for_short_slices()
+        try:
+            while not self._stopping:
+                with nogil:
+                    self._collect()
+                self._tell()
+                if self._dialer.wanted.first != NULL or self._dialer.short.first != NULL:
+                    with nogil:
+                        self._dial()
+                    self._tell_dialed()
+                if self._to_carry.first != NULL:
+                    with nogil:
+                        self._carry()
+        except BaseException as error:
+            log.bug("engine_crashed", engine=self.kind)
+            self._on_crash(error)
+        finally:
+            self._clean_up()
+
+    cdef void _collect(self) noexcept nogil:
+        """Wait; accept; note what happened to those who are dialing and who has ended."""
+        cdef epoll_event[MAX_EVENTS] events
+        cdef Flow* flow
+        cdef uint64_t mark
+        cdef int count, index, timeout_ms = 0
+        if (
+            self._dialer.failed.first == NULL
+            and self._dialer.gone.first == NULL
+            and self._acceptor.opened.first == NULL
+        ):
+            timeout_ms = -1
+            if self._acceptor.paused or self._dialer.dialing.first != NULL:
+                self._hurry()
+            if self._armed_for != self._next_tick:
+                self._armed_for = self._next_tick
+                arm(self._timer, self._next_tick)
+        count = epoll_wait(self._epoll, events, MAX_EVENTS, timeout_ms)
+        self._now = monotonic()
+        self._acceptor.undialed = 0
+        for index in range(count):
+            mark = events[index].data.u64
+            if mark == WAKEUP:
+                unwake(self._wakeup)
+                self._woken = True
+            elif mark == TIMER:
+                self._armed_for = 0
+            elif mark < FIRST_LISTENER + MAX_LISTENERS:
+                self._acceptor.accept(<int>mark - FIRST_LISTENER, self._now)
+            else:
+                flow = marked(&self._pool, mark)
+                if flow != NULL:
+                    self._dialer.happened(flow, events[index].events, self._now)
+
+    cdef void _tell(self):
+        """Tell the gate everything that happened, and take its answers."""
+        cdef Line ended
+        pthread_mutex_lock(&self._ended.lock)
+        ended = self._ended.line
+        self._ended.line.first = self._ended.line.last = NULL
+        pthread_mutex_unlock(&self._ended.lock)
+        self._tell_dialed()
+        self._carry()
+        if ended.first != NULL:
+            self._may_resume = True
+        while ended.first != NULL:
+            self._tell_closed(take_first(&ended))
+        while self._dialer.gone.first != NULL:
+            self._tell_closed(take_first(&self._dialer.gone))
+        while self._dialer.failed.first != NULL:
+            self._tell_failed(take_first(&self._dialer.failed))
+        self._tell_all_opened()
+        self._acceptor.tell_pause()
+        if self._woken:
+            self._woken = False
+            self._run_commands()
+        if self._now >= self._next_tick or (self._acceptor.paused and self._may_resume):
+            self._tick()
+
+    cdef object _run_commands(self):
+        while self._commands:
+            try:
+                self._commands.popleft()()
+            except Exception:
+                log.bug("engine_command_failed")
+
+    cdef object _tick(self):
+        cdef int hurry, index
+        self._may_resume = False
+        self._dialer.expire(self._now)
+        if self._dialer.short.first == NULL or not self._acceptor.paused:
+            self._acceptor.resume(self._now)
+        if self._now >= self._next_gate_tick:
+            self._next_gate_tick = self._now + TICK_MS / 1000.0
+            try:
+                self._gate.tick(self._now)
+            except Exception:
+                log.bug("gate_failed", call="tick")
+        for index in range(self._worker_count):
+            read_mail_soon(&self._workers[index])
+        hurry = self._dialer.dialing.first != NULL or self._acceptor.paused
+        self._next_tick = self._now + (SHORT_TICK_MS if hurry else TICK_MS) / 1000.0
+
+    cdef void _dial(self) noexcept nogil:
+        """Begin the dials that the gate asked for."""
+        self._dialer.dial(self._now)
+        if self._dialer.shortage:
+            self._acceptor.pause(self._dialer.shortage)
+            self._dialer.shortage = 0
+
+    cdef inline void _hurry(self) noexcept nogil:
+        self._next_tick = min(self._next_tick, self._now + SHORT_TICK_MS / 1000.0)
+
+    # -- what the gate is told ------------------------------------------------------------
+
+    cdef object _tell_all_opened(self):
+        while self._acceptor.opened.first != NULL:
+            self._tell_opened(take_first(&self._acceptor.opened))
+
+    cdef object _tell_opened(self, Session* session):
+        name = self._acceptor.name_of(session.listener)
+        try:
+            answer = self._gate.opened(address_of(&session.client_address), name, self._now)
+            connects = _connects(answer)
+        except Exception:
+            log.bug("gate_failed", call="opened")
+            connects = False
+        if not connects:
+            self._turn_away(session)
+            return
+        session.gate_previous = NULL
+        session.gate_next = self._all
+        if self._all != NULL:
+            self._all.gate_previous = session
+        self._all = session
+        self._live += 1
+        self._follow(session, answer)
+
+    cdef object _tell_failed(self, Session* session):
+        if session.state == CLOSED:
+            self._tell_closed(session)
+            return
+        try:
+            answer = self._gate.failed(<object>session.ticket, failure(session.code), self._now)
+            connects = _connects(answer)
+        except Exception:
+            log.bug("gate_failed", call="failed")
+            connects = False
+        if connects:
+            self._follow(session, answer)
+        else:
+            self._unlink(session)
+            self._turn_away(session)
+
+    cdef object _tell_dialed(self):
+        """Tell who has answered, and let their bytes flow."""
+        cdef Session* session
+        while self._dialer.dialed.first != NULL:
+            session = take_first(&self._dialer.dialed)
+            try:
+                self._gate.dialed(<object>session.ticket, session.dial_secs, self._now)
+                append(&self._to_carry, session)
+            except Exception:
+                log.bug("gate_failed", call="dialed")
+                self._dialer.abandon(session, FAULT)
+
+    cdef void _carry(self) noexcept nogil:
+        """Let the bytes of those who have been answered flow."""
+        if self._looks_for_idle and self._to_carry.first != NULL:
+            self._hurry()  # its thread may have no other reason to learn of it
+        cdef Session* session
+        cdef uint8_t reason
+        while self._to_carry.first != NULL:
+            session = take_first(&self._to_carry)
+            reason = carry_first(session, self._buffer)
+            if reason == NO_REASON:
+                hand_over(self._idlest(), session)
+            else:
+                self._dialer.abandon(session, reason)
+
+    cdef Worker* _idlest(self) noexcept nogil:
+        """Return the byte thread that has the fewest sessions, now one more."""
+        cdef Worker* worker = &self._workers[0]
+        cdef int index
+        for index in range(1, self._worker_count):
+            if self._workers[index].live < worker.live:
+                worker = &self._workers[index]
+        worker.live += 1
+        return worker
+
+    cdef object _tell_closed(self, Session* session):
+        cdef Worker* worker
+        if session.worker >= 0:
+            worker = &self._workers[session.worker]
+            worker.live -= 1
+            forget(worker, session)
+        else:
+            close(session.client)
+        outcome = Outcome(
+            REASONS[session.reason],
+            session.upward.carried,
+            session.downward.carried,
+            self._now - session.started_at,
+        )
+        try:
+            self._gate.closed(<object>session.ticket, outcome, self._now)
+        except Exception:
+            log.bug("gate_failed", call="closed")
+        self._unlink(session)
+        release(&self._pool, session)
+
+    cdef object _follow(self, Session* session, answer):
+        """Note where the gate wants this session to be dialed."""
+        ticket = answer.ticket
+        Py_INCREF(ticket)
+        if session.ticket != NULL:
+            Py_DECREF(<object>session.ticket)
+        session.ticket = <PyObject*>ticket
+        session.dialed_at = self._now
+        session.deadline = self._now
+        try:
+            session.deadline += answer.timeout_secs
+            host, port = answer.address
+            dialable = set_address(&session.backend_address, host.encode(), port)
+        except (AttributeError, OverflowError, TypeError, ValueError):
+            dialable = False
+        if dialable:
+            append(&self._dialer.wanted, session)
+        else:
+            session.code = 0
+            append(&self._dialer.failed, session)
+
+    cdef object _turn_away(self, Session* session):
+        """Close a client without a byte, and without a reset for what it has said."""
+        cdef char[4096] said
+        with nogil:
+            shutdown(session.client, SHUT_WR)
+            while recv(session.client, said, sizeof(said), 0) == sizeof(said):
+                pass
+            close(session.client)
+        release(&self._pool, session)
+
+    # -- sessions -------------------------------------------------------------------------
+
+    cdef object _unlink(self, Session* session):
+        """Take a session off the list of all, and let go of its ticket."""
+        if session.gate_previous != NULL:
+            session.gate_previous.gate_next = session.gate_next
+        else:
+            self._all = session.gate_next
+        if session.gate_next != NULL:
+            session.gate_next.gate_previous = session.gate_previous
+        self._live -= 1
+        ticket = <object>session.ticket
+        Py_DECREF(ticket)
+        session.ticket = NULL
+
+    def _list_sessions(self):
+        cdef Session* session = self._all
+        cdef uint8_t state
+        now = monotonic()
+        infos = []
+        while session != NULL:
+            half_closed = (session.upward.flags | session.downward.flags) & DONE
+            state = session.state  # read once: its byte thread may be ending it meanwhile
+            if state == CLOSED:  # the gate is about to be told
+                session = session.gate_next
+                continue
+            infos.append(
+                SessionInfo(
+                    <object>session.ticket,
+                    address_of(&session.client_address),
+                    "half_closed" if half_closed else STATES[state],
+                    session.upward.carried,
+                    session.downward.carried,
+                    now - session.started_at,
+                )
+            )
+            session = session.gate_next
+        return infos
+
+    def _list_carried(self):
+        cdef Session* session = self._all
+        found = []
+        while session != NULL:
+            found.append(
+                (<object>session.ticket, session.upward.carried, session.downward.carried)
+            )
+            session = session.gate_next
+        return found
+
+    def _close_sessions(self, wanted):
+        cdef Session* session = self._all
+        while session != NULL:
+            if wanted is None or wanted(<object>session.ticket):
+                if session.worker >= 0:
+                    if self._workers[session.worker].started:
+                        ask(&self._workers[session.worker], session, ABORTED)
+                elif session.backend >= 0:
+                    self._dialer.drop(session, ABORTED)
+                elif session.state == DIALING:
+                    # It is on its way through a list, whose next reader sees this.
+                    session.state = CLOSED
+                    session.reason = ABORTED
+            session = session.gate_next
+
+    def _clean_up(self):
+        cdef int index
+        self._run_commands()
+        self._acceptor.close()
+        with nogil:
+            for index in range(self._worker_count):
+                stop_worker(&self._workers[index])
+        while self._acceptor.opened.first != NULL:
+            self._turn_away(take_first(&self._acceptor.opened))
+        while self._dialer.dialed.first != NULL:
+            self._dialer.abandon(take_first(&self._dialer.dialed), ABORTED)
+        while self._to_carry.first != NULL:
+            self._dialer.abandon(take_first(&self._to_carry), ABORTED)
+        self._close_sessions(None)
+        with nogil:
+            self._dial()
+        self._tell()
+        # With the lock held throughout: `live` and `call` may be asked by others meanwhile.
+        close_pool(&self._pool)
+        free(self._workers)
+        free(self._buffer)
+        self._workers = NULL
+        self._worker_count = 0
+        close(self._epoll)
+        close(self._timer)
+        close(self._wakeup)
+        self._wakeup = -1
+        pthread_mutex_destroy(&self._ended.lock)
+
+
+cdef bint _connects(answer) except -1:
+    """Return whether a gate wants this client connected. Raises TypeError for no answer."""
+    if isinstance(answer, Connect):
+        return True
+    if isinstance(answer, Refuse):
+        return False
+    raise TypeError(f"a gate answers Connect or Refuse, not {answer!r}")

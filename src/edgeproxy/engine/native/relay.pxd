@@ -1,0 +1,12 @@
+"""See relay.pyx."""
+
+from libc.stdint cimport uint8_t
+
+from edgeproxy.engine.native.session cimport Flow, Session
+from edgeproxy.engine.native.worker cimport Worker
+
+cdef void pump(Worker* worker, Flow* flow) noexcept nogil
+cdef void source_failed(Worker* worker, Flow* flow, int code) noexcept nogil
+cdef void finish(Worker* worker, Session* session, uint8_t reason, int reset) noexcept nogil
+cdef void break_off(Worker* worker, Session* session, uint8_t reason) noexcept nogil
+cdef uint8_t carry_first(Session* session, char* buffer) noexcept nogil

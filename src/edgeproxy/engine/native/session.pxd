@@ -1,0 +1,114 @@
+"""See session.pyx."""
+
+from cpython.ref cimport PyObject
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from edgeproxy.engine.native.system cimport sockaddr_in6
+
+# What is to be heard of both sockets of a session that is being carried.
+cdef extern from *:
+    """
+    #include <sys/epoll.h>
+    #define INTEREST ((uint32_t)(EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET))
+    """
+    uint32_t INTEREST
+
+# The state of a session.
+cdef enum:
+    DIALING
+    OPEN
+    CLOSED
+
+# Why a session ended; `engine.REASONS` has the words in this order.
+cdef enum:
+    NO_REASON
+    FINISHED
+    CLIENT_RESET
+    BACKEND_RESET
+    CLIENT_GONE
+    IDLE
+    TIMED_OUT
+    ABORTED
+    FAULT
+
+# Flags of a flow.
+cdef enum:
+    BLOCKED = 1  # the sink takes no more: what is waiting or piped goes first
+    URGED = 2  # there is more to hear than bytes: read until there is nothing
+    DONE = 4  # its end has been carried
+    BULK = 8  # carried through a pipe
+    QUEUED = 16  # in line for the next turn
+    PROMPT = 32  # the sink does not wait for more
+    SINK_WATCHED = 64  # it is told when the sink takes more
+    ENDING = 128  # the end of the source has arrived
+
+# One direction of a session; upward is to the backend.
+cdef struct Flow:
+    Session* session
+    Flow* reverse
+    Flow* again_next
+    char* waiting  # what the sink has not taken yet
+    uint64_t carried
+    double owing_since
+    int source
+    int sink
+    uint32_t flags
+    uint32_t streak
+    uint32_t waiting_at
+    uint32_t waiting_size
+    uint32_t piped
+    int pipe_read
+    int pipe_write
+
+cdef struct Session:
+    Flow upward
+    Flow downward
+    Session* previous  # of the line that it is in
+    Session* next
+    uint32_t number
+    uint32_t generation
+    Session* gate_previous  # of the gate thread's list of all
+    Session* gate_next
+    PyObject* ticket
+    double started_at
+    double active_at
+    double look_at
+    double dialed_at
+    double dial_secs
+    double deadline
+    double broken_since
+    int client
+    int backend
+    int listener
+    int worker  # the number of its byte thread, or -1
+    int code
+    uint8_t state
+    uint8_t reason
+    uint8_t reset_by
+    uint8_t settled
+    uint8_t watched
+    uint8_t looked_at
+    uint8_t hushed
+    uint8_t watched_by_worker
+    sockaddr_in6 client_address
+    sockaddr_in6 backend_address
+
+cdef struct Line:
+    Session* first
+    Session* last
+
+cdef struct Pool:
+    Session** slabs
+    size_t slab_count
+    Session* free
+
+cdef int open_pool(Pool* pool) noexcept nogil
+cdef Session* allocate(Pool* pool) noexcept nogil
+cdef void release(Pool* pool, Session* session) noexcept nogil
+cdef void close_pool(Pool* pool) noexcept nogil
+cdef void append(Line* line, Session* session) noexcept nogil
+cdef Session* take_first(Line* line) noexcept nogil
+cdef void join(Line* line, Session* session) noexcept nogil
+cdef void leave(Line* line, Session* session) noexcept nogil
+cdef uint64_t mark_of(Flow* flow) noexcept nogil
+cdef Flow* marked(Pool* pool, uint64_t mark) noexcept nogil

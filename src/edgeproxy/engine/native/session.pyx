@@ -1,0 +1,131 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False
+"""A session of the native engine: one client, its backend, and a flow of bytes each way.
+
+Who owns what. A session belongs to the gate thread until `mail.hand_over`, to one byte thread
+until `mail.hand_back`, and then to the gate thread again, which reuses its memory. What others
+read of a session meanwhile, for a list, may be a moment old.
+
+Sessions are never freed while the engine runs, and each has a number and a generation, which
+grows with each use. An event names a session by these, not by its address: one that comes late,
+for a socket that a child process still holds open, finds nobody.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+cdef enum:
+    SLAB_SESSIONS = 128
+    MAX_SLABS = 65536
+
+# -- memory -----------------------------------------------------------------------------
+
+cdef int open_pool(Pool* pool) noexcept nogil:
+    """Prepare a pool, whose memory is zero. Return whether there was memory."""
+    pool.slabs = <Session**>calloc(MAX_SLABS, sizeof(Session*))
+    return pool.slabs != NULL
+
+cdef Session* allocate(Pool* pool) noexcept nogil:
+    """Return a session as it is before anything is known of it, or NULL without memory."""
+    cdef Session* session
+    cdef uint32_t number, generation
+    if pool.free == NULL and not add_slab(pool):
+        return NULL
+    session = pool.free
+    pool.free = session.next
+    number = session.number
+    generation = session.generation
+    memset(session, 0, sizeof(Session))
+    session.number = number
+    session.generation = max(generation + 1, 1)  # 0 is none
+    session.state = DIALING
+    session.downward.flags = PROMPT  # as the listener is
+    session.backend = session.worker = -1
+    session.upward.session = session.downward.session = session
+    session.upward.reverse = &session.downward
+    session.downward.reverse = &session.upward
+    session.upward.pipe_read = session.upward.pipe_write = -1
+    session.downward.pipe_read = session.downward.pipe_write = -1
+    return session
+
+cdef int add_slab(Pool* pool) noexcept nogil:
+    cdef Session* slab
+    cdef int index
+    if pool.slab_count == MAX_SLABS:
+        return False
+    slab = <Session*>calloc(SLAB_SESSIONS, sizeof(Session))
+    if slab == NULL:
+        return False
+    for index in range(SLAB_SESSIONS):
+        slab[index].number = pool.slab_count * SLAB_SESSIONS + index
+        slab[index].next = pool.free
+        pool.free = &slab[index]
+    pool.slabs[pool.slab_count] = slab
+    pool.slab_count += 1
+    return True
+
+cdef void release(Pool* pool, Session* session) noexcept nogil:
+    """Let the memory of a session be used again."""
+    session.next = pool.free
+    pool.free = session
+
+cdef void close_pool(Pool* pool) noexcept nogil:
+    """Free the memory of all sessions, whoever has them."""
+    while pool.slab_count:
+        pool.slab_count -= 1
+        free(pool.slabs[pool.slab_count])
+    free(pool.slabs)
+    pool.slabs = NULL
+    pool.free = NULL
+
+# -- lines of sessions ------------------------------------------------------------------
+
+cdef void append(Line* line, Session* session) noexcept nogil:
+    session.next = NULL
+    if line.last == NULL:
+        line.first = session
+    else:
+        line.last.next = session
+    line.last = session
+
+cdef Session* take_first(Line* line) noexcept nogil:
+    cdef Session* session = line.first
+    if session != NULL:
+        line.first = session.next
+        if line.first == NULL:
+            line.last = NULL
+        session.next = NULL
+    return session
+
+cdef void join(Line* line, Session* session) noexcept nogil:
+    """Put a session at the end of a line that it can leave anywhere (`leave`)."""
+    session.previous = line.last
+    append(line, session)
+
+cdef void leave(Line* line, Session* session) noexcept nogil:
+    if session.previous != NULL:
+        session.previous.next = session.next
+    else:
+        line.first = session.next
+    if session.next != NULL:
+        session.next.previous = session.previous
+    else:
+        line.last = session.previous
+    session.previous = session.next = NULL
+
+# -- what events are about --------------------------------------------------------------
+
+cdef uint64_t mark_of(Flow* flow) noexcept nogil:
+    """Return what events of the source of `flow` are marked with."""
+    cdef Session* session = flow.session
+    cdef uint64_t side = flow == &session.downward
+    return <uint64_t>session.generation << 32 | <uint64_t>session.number << 1 | side
+
+cdef Flow* marked(Pool* pool, uint64_t mark) noexcept nogil:
+    """Return the flow that an event is about, or NULL if its session is no more."""
+    cdef uint32_t number = <uint32_t>mark >> 1
+    cdef Session* session = &pool.slabs[number // SLAB_SESSIONS][number % SLAB_SESSIONS]
+    if session.generation != mark >> 32:
+        return NULL
+    return &session.downward if mark & 1 else &session.upward

@@ -1,0 +1,85 @@
+"""See worker.pyx."""
+
+from libc.stdint cimport uint8_t
+
+from edgeproxy.engine.native.session cimport Flow, Line, Pool, Session
+from edgeproxy.engine.native.system cimport pthread_mutex_t, pthread_t
+
+# The same figures as in the portable engine, where they are explained.
+cdef enum:
+    BUFFER_BYTES = 65536
+    PIPE_BYTES = 262144
+    MAX_POOLED = 32
+    MAX_EVENTS = 512
+    SHORT_TICK_MS = 50
+    TICK_MS = 1000
+
+# What the gate thread wants of a session that it does not own.
+cdef struct Request:
+    Session* session
+    uint8_t reason
+
+cdef struct Farewell:
+    int client
+    double deadline
+
+# Sessions of all byte threads that have ended, for the gate thread.
+cdef struct Ended:
+    pthread_mutex_t lock
+    Line line
+    double told_at
+    int wakeup
+
+cdef struct Worker:
+    # Settings; durations are in seconds, and 0 is off.
+    int number
+    int ceiling
+    double idle_secs
+    double user_secs
+    int keepalive_idle_secs
+    int keepalive_interval_secs
+    int keepalive_probes
+    Pool* pool
+    Ended* ended
+    # The gate thread's.
+    pthread_t thread
+    int started
+    int asked
+    long live
+    # Under `lock`.
+    pthread_mutex_t lock
+    Line arriving
+    Request* requests
+    size_t request_count
+    size_t request_room
+    # The thread's own.
+    Line looking
+    Line settled
+    Line finished
+    Flow* again_first
+    Flow* again_last
+    size_t again_count
+    char* buffer
+    Farewell* farewells
+    size_t farewell_count
+    size_t farewell_room
+    int[MAX_POOLED][2] pipes
+    size_t pooled
+    double now
+    double next_tick
+    double tell_at
+    double pause_secs
+    int epoll
+    int timer
+    # Of both.
+    int wakeup
+    uint8_t stopping
+
+cdef void again(Worker* worker, Flow* flow) noexcept nogil
+cdef Flow* take_again(Worker* worker) noexcept nogil
+cdef void look_later(Worker* worker, Session* session) noexcept nogil
+cdef void tick_by(Worker* worker, double at) noexcept nogil
+cdef int borrow_pipe(Worker* worker, Flow* flow) noexcept nogil
+cdef void return_pipe(Worker* worker, Flow* flow) noexcept nogil
+cdef int say_farewell(Worker* worker, Session* session) noexcept nogil
+cdef void say_farewells(Worker* worker) noexcept nogil
