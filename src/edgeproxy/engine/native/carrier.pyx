@@ -151,7 +151,7 @@ cdef void tick(Worker* worker) noexcept nogil:
     if worker.tell_at > 0 and worker.tell_at <= now:
         tell_late(worker)
     say_farewells(worker)
-    while worker.looking.first != NULL and worker.looking.first.look_at <= now and looks:
+    while worker.looking.first != NULL and worker.looking.first.due_at <= now and looks:
         looks -= 1
         session = worker.looking.first
         leave(&worker.looking, session)
@@ -161,7 +161,7 @@ cdef void tick(Worker* worker) noexcept nogil:
         tick_by(
             worker,
             now if not looks else max(
-                worker.looking.first.look_at, now + worker.pause_secs / LOOKS_PER_TIMEOUT
+                worker.looking.first.due_at, now + worker.pause_secs / LOOKS_PER_TIMEOUT
             ),
         )
     if worker.farewell_count:

@@ -68,9 +68,7 @@ cdef class Dialer:
                 poll(polled, count, 0)
                 for index in range(count):
                     if polled[index].revents:
-                        self._answered(
-                            dialed[index], polled[index].revents & (POLLERR | POLLHUP), now
-                        )
+                        self._answered(dialed[index], polled[index].revents & (POLLERR | POLLHUP))
                     else:
                         self._watch(dialed[index])
                 count = 0
@@ -90,7 +88,7 @@ cdef class Dialer:
         if fd < 0 or fd >= self._ceiling:
             if fd >= 0:
                 close(fd)
-            if (session.code == EMFILE or session.code == ENFILE) and session.deadline > now:
+            if (session.code == EMFILE or session.code == ENFILE) and session.due_at > now:
                 append(&self.short, session)
                 self.shortage = session.code
             else:
@@ -125,24 +123,23 @@ cdef class Dialer:
         if epoll_ctl(self._epoll, EPOLL_CTL_ADD, session.client, &event) < 0:
             self._give_up(session, errno)
 
-    cdef void happened(self, Flow* flow, uint32_t mask, double now) noexcept nogil:
+    cdef void happened(self, Flow* flow, uint32_t mask) noexcept nogil:
         """Something happened to a backend that is being dialed, or to its client."""
         cdef Session* session = flow.session
         if session.state != DIALING or not session.watched:
             return
         if flow == &session.downward:
-            self._answered(session, mask & BROKEN, now)
+            self._answered(session, mask & BROKEN)
         elif mask & BROKEN:
             self.drop(session, CLIENT_GONE)
 
-    cdef void _answered(self, Session* session, int broken, double now) noexcept nogil:
+    cdef void _answered(self, Session* session, int broken) noexcept nogil:
         """A backend has answered, one way or the other."""
         cdef int code = failure_of(session.backend) if broken else 0
         if code:
             self._give_up(session, code)
             return
         self._unwatch(session)
-        session.dial_secs = now - session.dialed_at
         append(&self.dialed, session)
 
     cdef void expire(self, double now) noexcept nogil:
@@ -151,7 +148,7 @@ cdef class Dialer:
         cdef Session* next
         while session != NULL:
             next = session.next
-            if session.deadline <= now:
+            if session.due_at <= now:
                 self._give_up(session, ETIMEDOUT)
             session = next
 

@@ -29,7 +29,7 @@ from edgeproxy.log import EventLog
 
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.errno cimport errno
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from posix.unistd cimport close
 
@@ -66,10 +66,12 @@ from edgeproxy.engine.native.session cimport (
     Pool,
     Session,
     append,
+    capacity,
     close_pool,
     marked,
     open_pool,
     release,
+    session_at,
     take_first,
 )
 from edgeproxy.engine.native.system cimport *
@@ -116,7 +118,6 @@ cdef class NativeEngine:
     cdef Worker* _workers
     cdef int _worker_count
     cdef Ended _ended
-    cdef Session* _all
     cdef long _live
     cdef Line _to_carry
     cdef double _now, _next_tick, _armed_for, _next_gate_tick
@@ -313,7 +314,7 @@ cdef class NativeEngine:
             else:
                 flow = marked(&self._pool, mark)
                 if flow != NULL:
-                    self._dialer.happened(flow, events[index].events, self._now)
+                    self._dialer.happened(flow, events[index].events)
 
     cdef void _tell(self):
         """Tell the gate everything that happened, and take its answers."""
@@ -391,11 +392,6 @@ cdef class NativeEngine:
         if not connects:
             self._turn_away(session)
             return
-        session.gate_previous = NULL
-        session.gate_next = self._all
-        if self._all != NULL:
-            self._all.gate_previous = session
-        self._all = session
         self._live += 1
         self._follow(session, answer)
 
@@ -412,7 +408,7 @@ cdef class NativeEngine:
         if connects:
             self._follow(session, answer)
         else:
-            self._unlink(session)
+            self._let_go(session)
             self._turn_away(session)
 
     cdef object _tell_dialed(self):
@@ -421,7 +417,9 @@ cdef class NativeEngine:
         while self._dialer.dialed.first != NULL:
             session = take_first(&self._dialer.dialed)
             try:
-                self._gate.dialed(<object>session.ticket, session.dial_secs, self._now)
+                self._gate.dialed(
+                    <object>session.ticket, self._now - session.dialed_at, self._now
+                )
                 append(&self._to_carry, session)
             except Exception:
                 log.bug("gate_failed", call="dialed")
@@ -469,7 +467,7 @@ cdef class NativeEngine:
             self._gate.closed(<object>session.ticket, outcome, self._now)
         except Exception:
             log.bug("gate_failed", call="closed")
-        self._unlink(session)
+        self._let_go(session)
         release(&self._pool, session)
 
     cdef object _follow(self, Session* session, answer):
@@ -480,9 +478,9 @@ cdef class NativeEngine:
             Py_DECREF(<object>session.ticket)
         session.ticket = <PyObject*>ticket
         session.dialed_at = self._now
-        session.deadline = self._now
+        session.due_at = self._now
         try:
-            session.deadline += answer.timeout_secs
+            session.due_at += answer.timeout_secs
             host, port = answer.address
             dialable = set_address(&session.backend_address, host.encode(), port)
         except (AttributeError, OverflowError, TypeError, ValueError):
@@ -505,29 +503,24 @@ cdef class NativeEngine:
 
     # -- sessions -------------------------------------------------------------------------
 
-    cdef object _unlink(self, Session* session):
-        """Take a session off the list of all, and let go of its ticket."""
-        if session.gate_previous != NULL:
-            session.gate_previous.gate_next = session.gate_next
-        else:
-            self._all = session.gate_next
-        if session.gate_next != NULL:
-            session.gate_next.gate_previous = session.gate_previous
-        self._live -= 1
+    cdef object _let_go(self, Session* session):
+        """Let go of the ticket of a session that the gate has heard the end of."""
         ticket = <object>session.ticket
         Py_DECREF(ticket)
         session.ticket = NULL
+        self._live -= 1
 
     def _list_sessions(self):
-        cdef Session* session = self._all
+        cdef Session* session
+        cdef uint32_t number
         cdef uint8_t state
         now = monotonic()
         infos = []
-        while session != NULL:
+        for number in range(capacity(&self._pool)):
+            session = session_at(&self._pool, number)
             half_closed = (session.upward.flags | session.downward.flags) & DONE
             state = session.state  # read once: its byte thread may be ending it meanwhile
-            if state == CLOSED:  # the gate is about to be told
-                session = session.gate_next
+            if session.ticket == NULL or state == CLOSED:  # the gate is about to be told
                 continue
             infos.append(
                 SessionInfo(
@@ -539,33 +532,38 @@ cdef class NativeEngine:
                     now - session.started_at,
                 )
             )
-            session = session.gate_next
         return infos
 
     def _list_carried(self):
-        cdef Session* session = self._all
+        cdef Session* session
+        cdef uint32_t number
         found = []
-        while session != NULL:
-            found.append(
-                (<object>session.ticket, session.upward.carried, session.downward.carried)
-            )
-            session = session.gate_next
+        for number in range(capacity(&self._pool)):
+            session = session_at(&self._pool, number)
+            if session.ticket != NULL:
+                found.append(
+                    (<object>session.ticket, session.upward.carried, session.downward.carried)
+                )
         return found
 
     def _close_sessions(self, wanted):
-        cdef Session* session = self._all
-        while session != NULL:
-            if wanted is None or wanted(<object>session.ticket):
-                if session.worker >= 0:
-                    if self._workers[session.worker].started:
-                        ask(&self._workers[session.worker], session, ABORTED)
-                elif session.backend >= 0:
-                    self._dialer.drop(session, ABORTED)
-                elif session.state == DIALING:
-                    # It is on its way through a list, whose next reader sees this.
-                    session.state = CLOSED
-                    session.reason = ABORTED
-            session = session.gate_next
+        cdef Session* session
+        cdef uint32_t number
+        for number in range(capacity(&self._pool)):
+            session = session_at(&self._pool, number)
+            if session.ticket == NULL:
+                continue
+            if wanted is not None and not wanted(<object>session.ticket):
+                continue
+            if session.worker >= 0:
+                if self._workers[session.worker].started:
+                    ask(&self._workers[session.worker], session, ABORTED)
+            elif session.backend >= 0:
+                self._dialer.drop(session, ABORTED)
+            elif session.state == DIALING:
+                # It is on its way through a list, whose next reader sees this.
+                session.state = CLOSED
+                session.reason = ABORTED
 
     def _clean_up(self):
         cdef int index

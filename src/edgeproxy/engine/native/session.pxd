@@ -1,7 +1,7 @@
 """See session.pyx."""
 
 from cpython.ref cimport PyObject
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from edgeproxy.engine.native.system cimport sockaddr_in6
 
@@ -52,8 +52,8 @@ cdef struct Flow:
     double owing_since
     int source
     int sink
-    uint32_t flags
-    uint32_t streak
+    uint16_t flags
+    uint16_t streak
     uint32_t waiting_at
     uint32_t waiting_size
     uint32_t piped
@@ -67,15 +67,11 @@ cdef struct Session:
     Session* next
     uint32_t number
     uint32_t generation
-    Session* gate_previous  # of the gate thread's list of all
-    Session* gate_next
-    PyObject* ticket
+    PyObject* ticket  # the gate's; NULL if the gate knows nothing of it, or nothing any more
     double started_at
     double active_at
-    double look_at
+    double due_at  # of its dial, then of its next look
     double dialed_at
-    double dial_secs
-    double deadline
     double broken_since
     int client
     int backend
@@ -110,5 +106,7 @@ cdef void append(Line* line, Session* session) noexcept nogil
 cdef Session* take_first(Line* line) noexcept nogil
 cdef void join(Line* line, Session* session) noexcept nogil
 cdef void leave(Line* line, Session* session) noexcept nogil
+cdef uint32_t capacity(Pool* pool) noexcept nogil
+cdef Session* session_at(Pool* pool, uint32_t number) noexcept nogil
 cdef uint64_t mark_of(Flow* flow) noexcept nogil
 cdef Flow* marked(Pool* pool, uint64_t mark) noexcept nogil

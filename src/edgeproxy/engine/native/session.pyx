@@ -70,6 +70,13 @@ cdef void release(Pool* pool, Session* session) noexcept nogil:
     session.next = pool.free
     pool.free = session
 
+cdef uint32_t capacity(Pool* pool) noexcept nogil:
+    """Return how many sessions there is memory for; they are numbered from 0."""
+    return pool.slab_count * SLAB_SESSIONS
+
+cdef Session* session_at(Pool* pool, uint32_t number) noexcept nogil:
+    return &pool.slabs[number // SLAB_SESSIONS][number % SLAB_SESSIONS]
+
 cdef void close_pool(Pool* pool) noexcept nogil:
     """Free the memory of all sessions, whoever has them."""
     while pool.slab_count:
@@ -124,8 +131,7 @@ cdef uint64_t mark_of(Flow* flow) noexcept nogil:
 
 cdef Flow* marked(Pool* pool, uint64_t mark) noexcept nogil:
     """Return the flow that an event is about, or NULL if its session is no more."""
-    cdef uint32_t number = <uint32_t>mark >> 1
-    cdef Session* session = &pool.slabs[number // SLAB_SESSIONS][number % SLAB_SESSIONS]
+    cdef Session* session = session_at(pool, <uint32_t>mark >> 1)
     if session.generation != mark >> 32:
         return NULL
     return &session.downward if mark & 1 else &session.upward
