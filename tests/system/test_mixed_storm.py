@@ -1,4 +1,4 @@
-"""A short storm of everything at once, against each engine: see bench/storm.py."""
+"""A short storm of everything at once, against each engine: see bench/storm/."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeproxy.engine.choice import native_engine
 
 pytestmark = pytest.mark.system
 
-STORM = Path(__file__).parents[2] / "bench" / "storm.py"
+ROOT = Path(__file__).parents[2]
 SECS = 20
 
 
@@ -21,7 +21,8 @@ def test_nothing_is_lost_mixed_up_or_kept_in_a_mixed_storm(engine: str) -> None:
     if engine == "native" and native_engine() is None:
         pytest.skip("the native engine is not built here")
     storm = subprocess.run(
-        [sys.executable, str(STORM), "--secs", str(SECS), "--engine", engine],
+        [sys.executable, "-m", "bench.storm", "--secs", str(SECS), "--engine", engine],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=SECS + 90,
