@@ -232,7 +232,9 @@ static_resources:
   - name: backends
     connect_timeout: 5s
     lb_policy: LEAST_REQUEST
-    circuit_breakers: {{thresholds: [{{max_connections: {MAX_CONNECTIONS}}}]}}
+    circuit_breakers:
+      thresholds:
+      - {{max_connections: {MAX_CONNECTIONS}, max_pending_requests: {MAX_CONNECTIONS}}}
     load_assignment:
       cluster_name: backends
       endpoints:

@@ -60,8 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _forget_output()  # whoever read it has seen enough
         return 1
     except OSError as error:
-        _forget_output()
-        print(f"edgeproxy: the output could not be written: {error.strerror}", file=sys.stderr)
+        what = error.filename
+        if what is None:
+            _forget_output()
+            what = "the output could not be written"
+        print(f"edgeproxy: {what}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -131,6 +131,7 @@ cdef class Dialer:
         if flow == &session.downward:
             self._answered(session, mask & BROKEN)
         elif mask & BROKEN:
+            reset_on_close(session.backend)
             self.drop(session, CLIENT_GONE)
 
     cdef void _answered(self, Session* session, int broken) noexcept nogil:
