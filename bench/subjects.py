@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -94,6 +95,7 @@ class Subject:
             with Process(["sleep", "infinity"], cpus, folder / "direct.log") as nobody:
                 yield nobody, backend_port
             return
+        folder = Path(tempfile.mkdtemp(dir=folder))
         port = free_port()
         setup = Setup(port, backend_port, folder, backends, threads, environ or {})
         command = self.prepare(setup)
