@@ -70,7 +70,8 @@ def main() -> int:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")
     if arguments.write:
         _write(arguments.write, text)
-    return 0
+    wanted = sum(measure.takes(each.name) for measure in measures for each in subjects)
+    return 0 if len(samples) == wanted * arguments.rounds else 1
 
 
 def _arguments() -> argparse.Namespace:
@@ -127,7 +128,14 @@ def _round(bench: Bench, measure: Measure, subjects: list[Subject], number: int)
         return []
     samples = []
     for subject in taking[number % len(taking) :] + taking[: number % len(taking)]:
-        figures = measure.sample(bench, subject)
+        try:
+            figures = measure.sample(bench, subject)
+        except Exception as error:  # noqa: BLE001 — one sample is not worth all the others
+            print(
+                f"round {number} {measure.name} {subject.name}: no sample: {error!r}",
+                file=sys.stderr,
+            )
+            continue
         samples.append(Sample(measure.name, subject.name, number, figures))
         shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
         print(f"round {number} {measure.name} {subject.name}: {shown}", file=sys.stderr)

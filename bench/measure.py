@@ -278,7 +278,7 @@ def _busy(bench: Bench, subject: Subject) -> Figures:
         rebuilding = threading.Event()
         with ThreadPoolExecutor(1) as beside:
             edits = beside.submit(
-                _edit_without_pause, bench.folder / f"{port}.db", process, rebuilding
+                _edit_without_pause, next(bench.folder.glob(f"*/{port}.db")), process, rebuilding
             )
             try:
                 spent_secs, began_at = process.cpu_secs(), time.monotonic()
