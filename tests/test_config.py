@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from edgeproxy import config
-from edgeproxy.config import SETTINGS, Config
+from edgeproxy.config import Config
 from edgeproxy.errors import ConfigError
+from edgeproxy.setting import SETTINGS
 
 README = Path(__file__).parent.parent / "README.md"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from edgeproxy import cli
-from edgeproxy.config import FILE_VARIABLE, SETTINGS
+from edgeproxy.config import FILE_VARIABLE
+from edgeproxy.setting import SETTINGS
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "edgeproxy"

@@ -16,6 +16,7 @@ LAYERS = (
     {"wire"},
     {"log", "metrics", "value"},
     {"engine", "store", "control", "cluster", "mesh"},
+    {"setting"},
     {"config"},
     {"app"},
     {"cli", "demo", "__init__", "__main__"},

@@ -14,6 +14,7 @@ import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,8 @@ from edgeproxy import log as events
 from edgeproxy.config import Loaded
 from edgeproxy.control.geo import Geo
 from edgeproxy.core.admission import Admission
-from edgeproxy.core.model import Backend
+from edgeproxy.core.entrance import Entrance
+from edgeproxy.core.model import Backend, Circuit
 from edgeproxy.engine.choice import make_engine
 from edgeproxy.engine.gate import AdmissionGate
 from edgeproxy.engine.listener import open_listener
@@ -34,6 +36,8 @@ from edgeproxy.version import VERSION
 
 if TYPE_CHECKING:
     import asyncio
+
+    from edgeproxy.control.prober import Prober
 
 log = events.EventLog("app")
 
@@ -58,6 +62,10 @@ class Proxy:
             config.ejection,
             self._geo.locate,
             dial_timeout_secs=config.engine.connect_timeout_secs,
+            entrance=Entrance(config.entrance, config.rate),
+            breaker=config.breaker,
+            health=config.health,
+            circuit_changed=_circuit_changed,
         )
         self._store = SqliteStore(config.database.path, os.sched_yield)
         self._feed = Feed(self._store, self._publish, self.metrics)
@@ -68,7 +76,8 @@ class Proxy:
             config.engine.connect_timeout_secs,
         )
         self.engine = make_engine(config.engine, gate, self._crashed)
-        self._backends = 0
+        self._backends: tuple[Backend, ...] = ()
+        self._prober: Prober | None = None
         self._signals = 0
         self._look_at_once = False
         self._exit_code = 0
@@ -97,7 +106,7 @@ class Proxy:
 
     def _publish(self, backends: tuple[Backend, ...]) -> None:
         self.admission.publish(backends, rest=os.sched_yield)
-        self._backends = len(backends)
+        self._backends = backends
 
     def _listen(self) -> None:
         wanted = self._config.proxy.listen
@@ -121,7 +130,7 @@ class Proxy:
             listen=str(ListenAddress(address[0], address[1])),
             region=self._config.admission.region,
             engine=self.engine.kind,
-            backends=self._backends,
+            backends=len(self._backends),
             app=self._config.admission.app or "*",
             db=self._config.database.path,
             pid=os.getpid(),
@@ -149,6 +158,7 @@ class Proxy:
         loop.add_signal_handler(signal.SIGHUP, woken.set)
         if self._look_at_once:
             woken.set()
+        self._probe()
         while not self._signals:
             try:
                 async with asyncio.timeout(self._config.database.reload_secs):
@@ -161,7 +171,23 @@ class Proxy:
                 asked = asyncio.ensure_future(stopping.wait())
                 await asyncio.wait((looking, asked), return_when=asyncio.FIRST_COMPLETED)
                 asked.cancel()
+            self._probe()
+        if self._prober is not None:
+            self._prober.stop()
         await self._drain()
+
+    def _probe(self) -> None:
+        """Let the probes follow the table, if there are any."""
+        if not self._config.probe.enabled:
+            return
+        if self._prober is None:
+            from edgeproxy.control.prober import Prober
+
+            self._prober = Prober(self._config.probe, self._config.health, self._judged)
+        self._prober.follow(self._backends)
+
+    def _judged(self, backend_id: str, up: bool) -> None:
+        self.engine.call(lambda: self.admission.judge(backend_id, up, time.monotonic()))
 
     def _follow(self) -> None:
         """Look at the database and the geo files. Nothing that is found in them ends the proxy.
@@ -221,6 +247,12 @@ class Proxy:
         self._exit_code = 1
         self._signals += 1
         self._wake()
+
+
+def _circuit_changed(backend_id: str, circuit: Circuit) -> None:
+    """Say that a breaker has another state."""
+    tell = log.warning if circuit is Circuit.OPEN else log.info
+    tell("circuit", backend=backend_id, state=circuit)
 
 
 def _raise_descriptor_limit() -> None:

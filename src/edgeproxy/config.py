@@ -1,4 +1,4 @@
-"""Every setting: its variable, its place in the file, its default, what it allows.
+"""Reads the configuration: every setting's value, and where it came from.
 
 Values come from the environment, from the TOML file named by `EDGEPROXY_CONFIG`, or are
 the defaults of the parts' own settings; environment wins over file, file over default. An
@@ -8,22 +8,26 @@ empty variable counts as unset. Nothing is ever replaced silently: `load` raises
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from edgeproxy import value
 from edgeproxy.control.geo import GeoSettings
+from edgeproxy.control.probe import ProbeSettings
 from edgeproxy.core.admission import AdmissionSettings
 from edgeproxy.core.affinity import AffinitySettings
+from edgeproxy.core.breaker import BreakerSettings
 from edgeproxy.core.ejection import EjectionSettings
-from edgeproxy.engine.choice import KINDS
+from edgeproxy.core.entrance import EntranceSettings
+from edgeproxy.core.health import HealthSettings
+from edgeproxy.core.ratelimit import RateLimitSettings
 from edgeproxy.engine.contract import EngineSettings
 from edgeproxy.errors import ConfigError
 from edgeproxy.log import LogSettings
+from edgeproxy.setting import SETTINGS, Setting
 from edgeproxy.store.sqlite import DatabaseSettings
-from edgeproxy.value import BadValueError, ListenAddress
+from edgeproxy.value import BadValueError, ListenAddress, networks
 
 PREFIX = "EDGEPROXY_"
 FILE_VARIABLE = "EDGEPROXY_CONFIG"
@@ -51,170 +55,15 @@ class Config:
     admission: AdmissionSettings = field(default_factory=AdmissionSettings)
     affinity: AffinitySettings = field(default_factory=AffinitySettings)
     ejection: EjectionSettings = field(default_factory=EjectionSettings)
+    entrance: EntranceSettings = field(default_factory=EntranceSettings)
+    rate: RateLimitSettings = field(default_factory=RateLimitSettings)
+    breaker: BreakerSettings = field(default_factory=BreakerSettings)
+    probe: ProbeSettings = field(default_factory=ProbeSettings)
+    health: HealthSettings = field(default_factory=HealthSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
     geo: GeoSettings = field(default_factory=GeoSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
     log: LogSettings = field(default_factory=LogSettings)
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One thing that can be set.
-
-    Attributes:
-        variable: Its environment variable.
-        place: Its section and key in the file, for instance `database.path`.
-        target: Its part and field in `Config`.
-        parse: Turns text into the value; raises BadValueError.
-        meaning: One line for people.
-    """
-
-    variable: str
-    place: str
-    target: str
-    parse: Callable[[str], object]
-    meaning: str
-
-
-_SECONDS = value.number("seconds", least=0)
-_INTERVAL = value.number("seconds", least=0.05)
-
-SETTINGS = (
-    Setting(
-        "EDGEPROXY_LISTEN_ADDR",
-        "proxy.listen_addr",
-        "proxy.listen",
-        value.listen_address,
-        "where clients are accepted; port 0 lets the system choose",
-    ),
-    Setting(
-        "EDGEPROXY_DB_PATH",
-        "database.path",
-        "database.path",
-        Path,
-        "the SQLite routing database; made with its schema if missing",
-    ),
-    Setting(
-        "EDGEPROXY_REGION",
-        "proxy.region",
-        "admission.region",
-        value.region,
-        "the region of this POP",
-    ),
-    Setting(
-        "EDGEPROXY_APP",
-        "proxy.app",
-        "admission.app",
-        value.text,
-        "serve only the backends of this app; unset: all apps as one pool",
-    ),
-    Setting(
-        "EDGEPROXY_DB_RELOAD_SECS",
-        "database.reload_secs",
-        "database.reload_secs",
-        _INTERVAL,
-        "how often the routing database and the geo files are looked at",
-    ),
-    Setting(
-        "EDGEPROXY_BINDING_TTL_SECS",
-        "affinity.ttl_secs",
-        "affinity.ttl_secs",
-        _SECONDS,
-        "how long a client stays bound after it last opened a connection; 0: not at all",
-    ),
-    Setting(
-        "EDGEPROXY_BINDING_GC_INTERVAL_SECS",
-        "affinity.gc_interval_secs",
-        "affinity.gc_interval_secs",
-        _INTERVAL,
-        "how often expired bindings are removed from memory",
-    ),
-    Setting(
-        "EDGEPROXY_BINDING_MAX",
-        "affinity.max_bindings",
-        "affinity.max_bindings",
-        value.whole_number(least=1),
-        "how many bindings are kept; the one unused for longest makes room",
-    ),
-    Setting(
-        "EDGEPROXY_GEOIP_PATH",
-        "geo.database",
-        "geo.database",
-        Path,
-        "a MaxMind-format country or city database; unset: the bundled one",
-    ),
-    Setting(
-        "EDGEPROXY_GEO_OVERRIDES",
-        "geo.overrides",
-        "geo.overrides",
-        Path,
-        "a file of `cidr,country[,region]` lines that wins over the database",
-    ),
-    Setting(
-        "EDGEPROXY_CONNECT_TIMEOUT_SECS",
-        "timeouts.connect_secs",
-        "engine.connect_timeout_secs",
-        _INTERVAL,
-        "how long one backend may take to answer before the next one is tried",
-    ),
-    Setting(
-        "EDGEPROXY_CONNECT_ATTEMPTS",
-        "proxy.connect_attempts",
-        "admission.max_attempts",
-        value.whole_number(least=1, most=100),
-        "how many backends one client is tried on",
-    ),
-    Setting(
-        "EDGEPROXY_PASS_OVER_SECS",
-        "proxy.pass_over_secs",
-        "ejection.first_secs",
-        _SECONDS,
-        "how long new clients pass a backend over after a failed dial; doubles up to 60 s",
-    ),
-    Setting(
-        "EDGEPROXY_IDLE_TIMEOUT_SECS",
-        "timeouts.idle_secs",
-        "engine.idle_timeout_secs",
-        _SECONDS,
-        "a connection without a byte either way for so long is closed; 0: never",
-    ),
-    Setting(
-        "EDGEPROXY_USER_TIMEOUT_SECS",
-        "timeouts.user_secs",
-        "engine.user_timeout_secs",
-        _SECONDS,
-        "a peer that acknowledges nothing for so long is gone; 0: as the system decides",
-    ),
-    Setting(
-        "EDGEPROXY_SHUTDOWN_TIMEOUT_SECS",
-        "proxy.shutdown_timeout_secs",
-        "proxy.shutdown_timeout_secs",
-        _SECONDS,
-        "how long open connections may take to finish after SIGTERM",
-    ),
-    Setting(
-        "EDGEPROXY_ENGINE",
-        "proxy.engine",
-        "engine.kind",
-        value.one_of(*KINDS),
-        "what carries the bytes",
-    ),
-    Setting(
-        "EDGEPROXY_BYTE_THREADS",
-        "proxy.byte_threads",
-        "engine.byte_threads",
-        value.whole_number(least=0, most=64),
-        "how many threads of the native engine carry bytes; 0: one for each CPU",
-    ),
-    Setting(
-        "EDGEPROXY_LOG_FORMAT",
-        "log.format",
-        "log.format",
-        value.one_of("text", "json"),
-        "the form of the lines on stderr",
-    ),
-    Setting("DEBUG", "log.debug", "log.debug", value.boolean, "log more"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,9 +112,14 @@ def load(environ: Mapping[str, str]) -> Loaded:
                 faults.append(f"{where}: {bad}")
         effective.append(Effective(setting, chosen, source))
     warnings = [_unknown(name) for name in sorted(environ) if _is_unknown(name)]
+    config = _build(effective)
+    if config.probe.enabled and config.probe.kind == "exec" and not config.probe.command:
+        faults.append(
+            "EDGEPROXY_HEALTH_CHECK_TYPE='exec': EDGEPROXY_HEALTH_CHECK_COMMAND says what to run"
+        )
     if faults:
         raise ConfigError("\n  ".join(["the configuration is not valid:", *faults, *warnings]))
-    return Loaded(_build(effective), tuple(effective), tuple(warnings))
+    return Loaded(config, tuple(effective), tuple(warnings))
 
 
 def default_of(setting: Setting) -> object:
@@ -278,6 +132,8 @@ def shown(chosen: object) -> str:
     """Return a value as it is written in the environment; unset is empty."""
     if chosen is None:
         return ""
+    if isinstance(chosen, tuple) and not isinstance(chosen, ListenAddress):
+        return ",".join(map(str, chosen))
     if isinstance(chosen, bool):
         return "true" if chosen else "false"
     return f"{chosen:g}" if isinstance(chosen, float) else str(chosen)
@@ -312,14 +168,16 @@ def _read_file(path: Path, faults: list[str]) -> dict[str, str]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         faults.append(f"{path}: is not valid TOML: {error}")
         return {}
-    places = {setting.place for setting in SETTINGS}
+    parsers = {setting.place: setting.parse for setting in SETTINGS}
     found: dict[str, str] = {}
     for section, content in sections.items():
         keys = content if isinstance(content, dict) else {"": content}
         for key, entry in keys.items():
             place = f"{section}.{key}".rstrip(".")
-            if place not in places:
-                faults.append(f"{path}: {place} is not a setting{_nearest(place, places)}")
+            if place not in parsers:
+                faults.append(f"{path}: {place} is not a setting{_nearest(place, set(parsers))}")
+            elif parsers[place] is networks and isinstance(entry, list):
+                found[place] = ",".join(map(str, entry))
             elif not isinstance(entry, str | int | float):
                 faults.append(f"{path}: {place} takes one value, not {entry!r}")
             else:

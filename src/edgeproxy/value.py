@@ -8,15 +8,19 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+import shlex
 from collections.abc import Callable
 from typing import NamedTuple
 
+from edgeproxy.core.prefix import Network, network
 from edgeproxy.core.regions import CODE
 
 TRUE = ("true", "1", "yes", "on")
 FALSE = ("false", "0", "no", "off")
 
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
+_PATH = re.compile(r"/[!-~]*")
+_HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
@@ -112,3 +116,45 @@ def listen_address(given: str) -> ListenAddress:
             "such as 0.0.0.0:8080 or [::]:8080"
         ) from None
     return ListenAddress(str(address), int(port))
+
+
+def networks(given: str) -> tuple[Network, ...]:
+    """Return networks with commas between, for instance `10.0.0.0/8,2001:db8::/32`."""
+    found: list[Network] = []
+    for each in filter(None, (part.strip() for part in given.split(","))):
+        try:
+            read = network(each)
+        except ValueError as error:
+            raise BadValueError(str(error)) from None
+        if read is None:
+            raise BadValueError(
+                f"{each!r} is not; allowed are IPv4 and IPv6 prefixes and addresses with commas "
+                "between, such as 10.0.0.0/8,2001:db8::/32"
+            )
+        found.append(read)
+    return tuple(found)
+
+
+def http_path(given: str) -> str:
+    """Return the path of an HTTP request."""
+    if not _PATH.fullmatch(given):
+        raise BadValueError("allowed is a path in ASCII without spaces, such as /health")
+    return given
+
+
+def host_header(given: str) -> str:
+    """Return the value of a Host header."""
+    if not _HOST.fullmatch(given):
+        raise BadValueError("allowed is a host name, with a port if need be, such as app.example")
+    return given
+
+
+def command(given: str) -> str:
+    """Return a command as a shell would split it."""
+    try:
+        words = shlex.split(given)
+    except ValueError as error:
+        raise BadValueError(f"{error}; allowed is a command as a shell splits it") from None
+    if not words:
+        raise BadValueError("allowed is a command, such as /usr/local/bin/check --fast")
+    return given

@@ -14,19 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from edgeproxy.core import scoring
-from edgeproxy.core.admission import (
-    Admission,
-    AdmissionSettings,
-    Blame,
-    How,
-    Reason,
-    Refusal,
-    Ticket,
-)
+from edgeproxy.core.admission import Admission, AdmissionSettings
 from edgeproxy.core.affinity import AffinitySettings
 from edgeproxy.core.ejection import EjectionSettings
 from edgeproxy.core.explanation import explain
 from edgeproxy.core.model import Backend, Origin
+from edgeproxy.core.ticket import Blame, How, Reason, Refusal, Ticket
 
 ORIGINS = {
     "br": Origin("br", "BR", "sa"),

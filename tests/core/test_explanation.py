@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from edgeproxy.core.admission import Admission, AdmissionSettings, Ticket
+from edgeproxy.core.admission import Admission, AdmissionSettings
 from edgeproxy.core.affinity import AffinitySettings
 from edgeproxy.core.ejection import EjectionSettings
 from edgeproxy.core.explanation import explain
 from edgeproxy.core.model import Backend, Origin
+from edgeproxy.core.ticket import Ticket
 
 BR = Origin("200.160.2.3", "BR", "sa", "database", "200.160.0.0/15")
 

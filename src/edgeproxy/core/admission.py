@@ -1,7 +1,7 @@
 """Decides which backend a client gets, and keeps the books of who holds which slot.
 
-The pipeline of `Admission.decide`: affinity → origin → candidates by tier → score →
-last resort. `admit` then reserves a slot and binds the client.
+The pipeline of `Admission.admit`: entrance → `decide` → reserve a slot → bind the client;
+that of `decide`: affinity → origin → candidates by tier → score → last resort.
 
 Invariants:
 * A slot is reserved when a `Ticket` is handed out for a backend, and released exactly once
@@ -19,52 +19,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import NamedTuple
 
-from edgeproxy.core import ranking
+from edgeproxy.core import ranking, selection
 from edgeproxy.core.affinity import Affinity, AffinitySettings
+from edgeproxy.core.breaker import Breaker, BreakerSettings, Changed
 from edgeproxy.core.ejection import Ejection, EjectionSettings
+from edgeproxy.core.entrance import Entrance
+from edgeproxy.core.health import LEAST_SHARE, HealthSettings, share
 from edgeproxy.core.load import Live, Load, Watch
-from edgeproxy.core.model import Backend, Origin
+from edgeproxy.core.model import Backend, Circuit, Origin
 from edgeproxy.core.pace import Rest, no_rest
-from edgeproxy.core.ranking import Candidate, Ranking
-from edgeproxy.core.routing import EVERY_APP, RoutingTable, Tier
-
-
-class How(StrEnum):
-    """How a backend was chosen."""
-
-    BOUND = "bound"
-    SCORED = "scored"
-    SPILLED = "spilled"
-    """Scored, but not in the nearest tier that the table has for this client."""
-    LAST_RESORT = "last_resort"
-    """It failed lately, but nothing else is eligible."""
-
-
-class Reason(StrEnum):
-    """Why a client was refused."""
-
-    NO_BACKEND = "no_backend"
-    """No healthy backend with a weight is in the table for this app."""
-    FULL = "full"
-    """Every backend is at its hard limit."""
-    UNREACHABLE = "unreachable"
-    """Those that were tried could not be dialed, and nobody else is left."""
-    NO_RESOURCES = "no_resources"
-    """This host has no descriptors, ports or memory to dial with."""
-
-
-class Blame(StrEnum):
-    """Who is to blame for a failed dial."""
-
-    BACKEND = "backend"
-    """It did not answer: it is passed over for a while."""
-    PATH = "path"
-    """This host has no port left towards it; another backend may do."""
-    HOST = "host"
-    """This host has no descriptors or memory left; no other backend will do."""
+from edgeproxy.core.ranking import Candidate
+from edgeproxy.core.routing import EVERY_APP, RoutingTable
+from edgeproxy.core.ticket import Blame, Choice, How, Reason, Refusal, Ticket
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,61 +49,6 @@ class AdmissionSettings:
     max_attempts: int = 3
 
 
-class Refusal(NamedTuple):
-    """A client is turned away."""
-
-    reason: Reason
-
-
-class Choice(NamedTuple):
-    """The backend for a client, before a slot is reserved."""
-
-    candidate: Candidate
-    how: How
-    origin: Origin | None = None
-    tier: Tier | None = None
-    ranking: Ranking | None = None
-
-
-class Ticket:
-    """One client's hold on one backend at a time.
-
-    Attributes:
-        client: The client's address.
-        scope: What it connected to.
-        backend: The backend of the attempt that is running, or of the last one.
-        how: How that one was chosen.
-        origin: Where the client comes from; None if nobody had to know.
-        attempts: How many backends it was given.
-        tried: The ids of those that could not be dialed.
-        held: Where its slot is reserved; None once released.
-    """
-
-    __slots__ = (
-        "attempts",
-        "backend",
-        "client",
-        "held",
-        "how",
-        "origin",
-        "scope",
-        "tried",
-    )
-
-    def __init__(self, client: str, scope: str, choice: Choice) -> None:
-        self.client = client
-        self.scope = scope
-        self.attempts = 0
-        self.tried: tuple[str, ...] = ()
-        self.held: Candidate | None = None
-        self.origin = choice.origin
-        self.backend: Backend = choice.candidate.backend
-        self.how = choice.how
-
-    def __repr__(self) -> str:
-        return f"<Ticket {self.client} → {self.backend.id} {self.how} attempt {self.attempts}>"
-
-
 class Admission:
     """Gives clients their backends.
 
@@ -151,17 +63,25 @@ class Admission:
         locate: Callable[[str], Origin],
         *,
         dial_timeout_secs: float = 5.0,
+        entrance: Entrance | None = None,
+        breaker: BreakerSettings | None = None,
+        health: HealthSettings | None = None,
+        circuit_changed: Changed = lambda _id, _circuit: None,
     ) -> None:
         self._settings = settings
         self.locate = locate
         self._dial_timeout_secs = dial_timeout_secs
         self._ejection = Ejection(ejection)
+        self._circuit_changed = circuit_changed
+        self.entrance = entrance or Entrance()
+        self._ramping: dict[str, float] = {}
         self.affinity = Affinity(affinity)
         self.load = Load()
         self.table = RoutingTable((), self.load, settings.region)
         self._latest = self.table
         self._published: deque[tuple[RoutingTable, Watch]] = deque()
         self._replaced: deque[RoutingTable] = deque()
+        self.change(breaker or BreakerSettings(), health or HealthSettings())
 
     # -- the table ---------------------------------------------------------------------
 
@@ -221,7 +141,12 @@ class Admission:
             return Choice(bound, How.BOUND)
         origin = self.locate(client)
         tiers = self.table.tiers(scope, origin)
-        return _lowest(tiers, origin, now, tried) or self._otherwise(tiers, origin, tried)
+        return (
+            selection.lowest(tiers, origin, now, tried)
+            or selection.last_resort(tiers, origin, tried)
+            or (selection.panic(tiers, origin, tried) if self._health.panic else None)
+            or Refusal(Reason.UNREACHABLE if tried else selection.why_nobody(tiers))
+        )
 
     def _bound(self, key: tuple[str, str], now: float) -> Candidate | None:
         """Return the backend this client is bound to, if it can be used now."""
@@ -233,28 +158,14 @@ class Admission:
             return None
         return candidate if candidate.obstacle(now) is None else None
 
-    def _otherwise(
-        self, tiers: tuple[Tier, ...], origin: Origin, tried: Collection[str]
-    ) -> Choice | Refusal:
-        """Nobody is eligible: try those that failed lately, or say why there is nobody."""
-        lowest = None
-        for tier in tiers:
-            for each in tier.rankings:
-                for candidate in each.last_resort(tried):
-                    score = tier.distance + candidate.load()
-                    order = (score, candidate.live.turn, candidate.sequence)
-                    if lowest is None or order < lowest[0]:
-                        lowest = (order, Choice(candidate, How.LAST_RESORT, origin, tier, each))
-        if lowest is not None:
-            return lowest[1]
-        if tried:
-            return Refusal(Reason.UNREACHABLE)
-        return Refusal(Reason.FULL if tiers else Reason.NO_BACKEND)
-
     # -- one client --------------------------------------------------------------------
 
     def admit(self, client: str, scope: str, now: float) -> Ticket | Refusal:
         """Choose a backend for a new client, reserve a slot and bind the client."""
+        if self.entrance.guarded:
+            barred = self.entrance.bars(client, now, takes=True)
+            if barred is not None:
+                return Refusal(barred)
         choice = self.decide(client, scope, now)
         if isinstance(choice, Refusal):
             return choice
@@ -262,6 +173,7 @@ class Admission:
         stays = None if choice.how is How.BOUND else self._stays_bound_to(key, now)
         self.affinity.bind(key, stays or choice.candidate.backend.id, now)
         ticket = Ticket(client, scope, choice)
+        ticket.entered = self.entrance.enter(client)
         self._reserve(ticket, choice, now)
         return ticket
 
@@ -269,45 +181,121 @@ class Admission:
         """Return the backend of a binding that cannot be used now but is worth keeping."""
         backend_id = self.affinity.get(key, now)
         candidate = self.table.candidates.get(backend_id) if backend_id else None
-        keep = candidate and candidate.usable and self.table.serves(candidate, key[1])
-        return backend_id if keep else None
+        if candidate is None or not candidate.usable or candidate.live.withheld:
+            return None
+        return backend_id if self.table.serves(candidate, key[1]) else None
 
     def failed(self, ticket: Ticket, now: float, blame: Blame = Blame.BACKEND) -> Ticket | Refusal:
         """A dial failed: release the slot and choose another backend, or refuse."""
         live = self._release(ticket)
         if blame is Blame.HOST:
-            return Refusal(Reason.NO_RESOURCES)
+            return self._turned_away(ticket, Refusal(Reason.NO_RESOURCES))
         key = (ticket.client, ticket.scope)
         if blame is Blame.BACKEND:
-            self._ejection.failed(live, now)
+            live.tally.errors += 1
+            self._failing.failed(live, now)
             if self.affinity.get(key, now) == ticket.backend.id:
                 self.affinity.drop(key)
         ticket.tried = (*ticket.tried, ticket.backend.id)
         if ticket.attempts >= self._settings.max_attempts:
-            return Refusal(Reason.UNREACHABLE)
+            return self._turned_away(ticket, Refusal(Reason.UNREACHABLE))
         choice = self.decide(ticket.client, ticket.scope, now, ticket.tried)
         if isinstance(choice, Refusal):
-            return choice
+            return self._turned_away(ticket, choice)
         if self.affinity.get(key, now) is None:
             self.affinity.bind(key, choice.candidate.backend.id, now)
         self._reserve(ticket, choice, now)
         return ticket
 
-    def dialed(self, ticket: Ticket) -> None:
-        """The backend answered."""
+    def _turned_away(self, ticket: Ticket, refusal: Refusal) -> Refusal:
+        if ticket.entered is not None:
+            self.entrance.leave(ticket.entered)
+            ticket.entered = None
+        return refusal
+
+    def dialed(self, ticket: Ticket, secs: float = 0.0, now: float = 0.0) -> None:
+        """The backend answered, after so many seconds."""
         candidate = ticket.held
         assert candidate is not None
-        if self._ejection.answered(candidate.live):
+        ticket.dialed_at = now
+        ticket.dial_secs = secs
+        candidate.live.tally.answered(secs)
+        if self._failing.answered(candidate.live):
             self._touch(candidate, anew=True)
 
-    def closed(self, ticket: Ticket) -> None:
-        """The session ended, or its client left while dialing."""
-        self._release(ticket)
+    def closed(
+        self,
+        ticket: Ticket,
+        now: float = 0.0,
+        bytes_in: int = 0,
+        bytes_out: int = 0,
+        *,
+        mute: bool = False,
+    ) -> None:
+        """The session ended, or its client left while dialing.
+
+        `mute`: the backend ended it and had not sent a byte.
+        """
+        live = self._release(ticket)
+        live.tally.bytes_in += bytes_in
+        live.tally.bytes_out += bytes_out
+        if ticket.entered is not None:
+            self.entrance.leave(ticket.entered)
+            ticket.entered = None
+        if self._breaker is not None and ticket.dialed_at:
+            if mute and now - ticket.dialed_at <= self._breaker.settings.moment_secs:
+                live.tally.errors += 1
+                self._breaker.died(live, now)
+            else:
+                live.deaths = 0
 
     def tick(self, now: float) -> None:
-        """Do what is due: adopt a table nobody has asked for yet, sweep bindings."""
+        """Do what is due: adopt a table nobody has asked for yet, sweep, ramp."""
         self.adopt()
         self.affinity.sweep(now)
+        self.entrance.rate.sweep(now)
+        for backend_id, since in list(self._ramping.items()):
+            part = share(since, self._health.slow_start_secs, now)
+            if part == 1.0:
+                del self._ramping[backend_id]
+            self._reconsider(backend_id, share=part)
+
+    # -- what others know of backends --------------------------------------------------
+
+    def change(self, breaker: BreakerSettings, health: HealthSettings) -> None:
+        """Go on with other settings."""
+        self._health = health
+        self._breaker = Breaker(breaker, self._circuit_changed) if breaker.enabled else None
+        self._failing: Breaker | Ejection = self._breaker or self._ejection
+        if self._breaker is None:
+            for live in self.load.all():
+                if live.circuit is not Circuit.CLOSED:
+                    live.circuit, live.passed_over_until = Circuit.CLOSED, 0.0
+
+    def judge(self, backend_id: str, up: bool, now: float) -> None:
+        """The probes of a backend say that it is up or down."""
+        self._ramping.pop(backend_id, None)
+        if up and self._health.slow_start_secs:
+            self._ramping[backend_id] = now
+        ramps = up and self._health.slow_start_secs > 0
+        self._reconsider(backend_id, down=not up, share=LEAST_SHARE if ramps else 1.0)
+
+    def drain(self, backend_id: str, draining: bool) -> bool:
+        """Give a backend no new clients, or give it clients again. Return whether it is known."""
+        return self._reconsider(backend_id, draining=draining)
+
+    def _reconsider(self, backend_id: str, **known: float | bool) -> bool:
+        """Note what is now known of a backend, and rank it anew."""
+        self.adopt()
+        candidate = self.table.candidates.get(backend_id)
+        if candidate is None:
+            return False
+        live = candidate.live
+        for name, each in known.items():
+            setattr(live, name, each)
+        live.withheld = ranking.DRAINING if live.draining else ranking.DOWN if live.down else ""
+        self._touch(candidate, anew=True)
+        return True
 
     def _reserve(self, ticket: Ticket, choice: Choice, now: float) -> None:
         candidate = choice.candidate
@@ -322,8 +310,8 @@ class Admission:
         live.active += 1
         if choice.tier is not None and choice.ranking is not None:
             choice.tier.take_turn(candidate, choice.ranking)
-        if live.failures:
-            self._ejection.trying(live, self._dial_timeout_secs, now)
+        if live.failures or live.circuit is not Circuit.CLOSED:
+            self._failing.trying(live, self._dial_timeout_secs, now)
         self._touch(candidate)
 
     def _release(self, ticket: Ticket) -> Live:
@@ -352,24 +340,3 @@ class Admission:
                 current.entry = None
             current.place()
         self.load.touch(live)
-
-
-def _lowest(
-    tiers: tuple[Tier, ...], origin: Origin, now: float, tried: Collection[str]
-) -> Choice | None:
-    """Return the eligible candidate with the lowest score, ties by turn."""
-    best: Choice | None = None
-    best_order = (ranking.NEVER, 0.0, 0.0)
-    for tier in tiers:
-        if best_order[0] <= tier.distance:
-            break
-        for each in tier.rankings:
-            entry = each.best(now, tried)
-            if entry is None:
-                continue
-            order = (tier.distance + entry[0], tier.distance, tier.turn(each))
-            if order < best_order:
-                how = How.SCORED if tier is tiers[0] else How.SPILLED
-                best = Choice(entry[3], how, origin, tier, each)
-                best_order = order
-    return best

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeproxy.core import scoring
-from edgeproxy.core.admission import Admission, Refusal
+from edgeproxy.core.admission import Admission
 from edgeproxy.core.model import Origin
 from edgeproxy.core.ranking import Candidate
+from edgeproxy.core.ticket import Refusal
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import NamedTuple
 
+from edgeproxy.core.model import Circuit
 from edgeproxy.core.pace import Rest, no_rest, paced
+from edgeproxy.core.tally import Tally
 
 
 class Live:
@@ -22,9 +24,30 @@ class Live:
         turn: Its place among equals; see `core.ranking`.
         failures: Dials in a row that failed.
         passed_over_until: New clients pass it over until then (monotonic seconds).
+        circuit, successes, trials, deaths: Of its breaker; see `core.breaker`.
+        down: Its probes say that it is down; see `core.health`.
+        draining: It takes no new clients, not even those bound to it.
+        withheld: Why it takes nobody, if it is down or draining; else "".
+        share: The part of its weight that it has; see `core.health`.
+        tally: What it has done.
     """
 
-    __slots__ = ("active", "backend_id", "failures", "passed_over_until", "turn")
+    __slots__ = (
+        "active",
+        "backend_id",
+        "circuit",
+        "deaths",
+        "down",
+        "draining",
+        "failures",
+        "passed_over_until",
+        "share",
+        "successes",
+        "tally",
+        "trials",
+        "turn",
+        "withheld",
+    )
 
     def __init__(self, backend_id: str) -> None:
         self.backend_id = backend_id
@@ -32,6 +55,15 @@ class Live:
         self.turn = 0.0
         self.failures = 0
         self.passed_over_until = 0.0
+        self.circuit = Circuit.CLOSED
+        self.successes = 0
+        self.trials = 0
+        self.deaths = 0
+        self.down = False
+        self.draining = False
+        self.withheld = ""
+        self.share = 1.0
+        self.tally = Tally()
 
     def __repr__(self) -> str:
         return f"<Live {self.backend_id} active={self.active} failures={self.failures}>"
@@ -68,6 +100,10 @@ class Load:
         """Return the live state of this backend, a fresh one for a new backend."""
         live = self._by_id.get(backend_id)
         return live if live is not None else self._by_id.setdefault(backend_id, Live(backend_id))
+
+    def all(self) -> list[Live]:
+        """Return the live states of all backends that have one."""
+        return list(self._by_id.values())
 
     def watch(self) -> Watch:
         """A build begins: collect whose state changes from now on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +60,11 @@ class Origin:
     region: str | None = None
     source: str = "unknown"
     match: str = ""
+
+
+class Circuit(StrEnum):
+    """The state of a backend's circuit breaker; see `core.breaker`."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"

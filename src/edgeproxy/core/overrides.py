@@ -10,28 +10,26 @@ Of several prefixes that hold an address the longest wins. An IPv4-mapped IPv6 p
 IPv4 prefix in it. Where a line names no region, the file's own line for its country counts
 before the table of regions. A file with any fault yields no overrides, but all its faults.
 
-A lookup costs one dictionary access per distinct prefix length, however many lines there are.
+Lookups are those of `core.prefix`.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from edgeproxy.core.prefix import Network, Prefixes, network
 from edgeproxy.core.regions import CODE, region_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Network: TypeAlias = IPv4Network | IPv6Network
 Target: TypeAlias = Network | str
 """What a line applies to: the addresses of a network, or the clients of a country."""
 
 _COUNTRY = re.compile(r"[A-Za-z]{2}")
 _FAULTS_SHOWN = 10
-_MAPPED_BITS = 96  # ::ffff:0:0/96 holds IPv4
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,49 +70,23 @@ class OverridesError(ValueError):
 class Overrides:
     """The lines of one override file, ready for lookups. Immutable."""
 
-    __slots__ = ("_countries", "_v4", "_v6")
+    __slots__ = ("_countries", "_prefixes")
 
     def __init__(self, lines: Mapping[Target, Override] | None = None) -> None:
         items = (lines or {}).items()
         self._countries = {on: line for on, line in items if isinstance(on, str)}
-        self._v4 = _by_length({on: line for on, line in items if isinstance(on, IPv4Network)})
-        self._v6 = _by_length({on: line for on, line in items if isinstance(on, IPv6Network)})
+        self._prefixes = Prefixes({on: line for on, line in items if not isinstance(on, str)})
 
     def __len__(self) -> int:
-        tables = (*self._v4, *self._v6)
-        return len(self._countries) + sum(len(table) for _, table in tables)
+        return len(self._countries) + len(self._prefixes)
 
     def find(self, ip: str) -> Override | None:
-        """Return the line with the longest prefix that holds `ip`, or None.
-
-        `ip` is an address in normal form (`core.origin.normalise`). Raises ValueError if it is
-        no address and there are prefixes to compare it with.
-        """
-        is_v6 = ":" in ip
-        tables = self._v6 if is_v6 else self._v4
-        if not tables:
-            return None
-        number = int(IPv6Address(ip) if is_v6 else IPv4Address(ip))
-        for mask, table in tables:
-            override = table.get(number & mask)
-            if override is not None:
-                return override
-        return None
+        """Return the line with the longest prefix that holds `ip`; see `Prefixes.find`."""
+        return self._prefixes.find(ip)
 
     def for_country(self, code: str) -> Override | None:
         """Return the line for clients whose country in the database is `code`, or None."""
         return self._countries.get(code)
-
-
-def _by_length(
-    lines: Mapping[IPv4Network, Override] | Mapping[IPv6Network, Override],
-) -> tuple[tuple[int, dict[int, Override]], ...]:
-    """Return pairs of a netmask and the overrides by network number, longest prefixes first."""
-    tables: dict[int, dict[int, Override]] = {}
-    for network, override in lines.items():
-        table = tables.setdefault(int(network.netmask), {})
-        table[int(network.network_address)] = override
-    return tuple(sorted(tables.items(), reverse=True))
 
 
 class _Row(NamedTuple):
@@ -196,28 +168,14 @@ def _region(texts: list[str], complaints: list[str]) -> str | None:
 
 
 def _network(text: str, complaints: list[str]) -> Network | None:
-    address, slash, length = text.partition("/")
     try:
-        if "%" in text or (slash and not length.isdigit()):
-            raise ValueError  # ipaddress would take a scope id or a netmask
-        network = _unmapped(ip_network(text, strict=False))
-        first = _unmapped(ip_network(address))
-    except ValueError:
+        found = network(text)
+    except ValueError as error:
+        complaints.append(str(error))
+        return None
+    if found is None:
         complaints.append(
             f"{text!r} is neither an IPv4 or IPv6 prefix such as 10.0.0.0/8, an address,"
             " nor a country code"
         )
-        return None
-    if first.network_address != network.network_address:
-        complaints.append(f"{text} has host bits set; probably {network} was meant")
-        return None
-    return network
-
-
-def _unmapped(network: Network) -> Network:
-    """Return the IPv4 network inside an IPv4-mapped IPv6 network; others as they are."""
-    if isinstance(network, IPv6Network) and network.prefixlen >= _MAPPED_BITS:
-        mapped = network.network_address.ipv4_mapped
-        if mapped is not None:
-            return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
-    return network
+    return found

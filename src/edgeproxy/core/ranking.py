@@ -22,7 +22,7 @@ from heapq import heappop, heappush, heapreplace
 
 from edgeproxy.core import scoring
 from edgeproxy.core.load import Live
-from edgeproxy.core.model import Backend
+from edgeproxy.core.model import Backend, Circuit
 from edgeproxy.core.pace import Rest, no_rest, paced
 
 Entry = tuple[float, float, int, "Candidate"]
@@ -37,6 +37,9 @@ UNHEALTHY = "unhealthy"
 NO_WEIGHT = "weight 0"
 FULL = "full"
 PASSED_OVER = "failed lately"
+CIRCUIT_OPEN = "circuit open"
+DOWN = "down"
+DRAINING = "draining"
 
 
 class Candidate:
@@ -90,9 +93,14 @@ class Candidate:
         """Return why this backend takes nobody now, not even a client bound to it, or None."""
         if not self.usable:
             return DELETED if self.backend.deleted else UNHEALTHY
-        if self.live.active >= self.limit:
+        live = self.live
+        if live.withheld:
+            return live.withheld
+        if live.active >= self.limit:
             return FULL
-        return PASSED_OVER if self.live.passed_over_until > now else None
+        if live.passed_over_until <= now:
+            return None
+        return PASSED_OVER if live.circuit is Circuit.CLOSED else CIRCUIT_OPEN
 
     def exclusion(self, now: float) -> str | None:
         """Return why this backend takes no new client now, or None."""
@@ -102,7 +110,8 @@ class Candidate:
 
     def load(self) -> float:
         """Return what its load adds to the score when candidates are compared."""
-        return scoring.compared_load(self.live.active, self.capacity, self.unit)
+        live = self.live
+        return scoring.compared_load(live.active, self.capacity, self.unit) / live.share
 
     def place(self) -> None:
         """Rank this backend after its live state changed.
@@ -110,7 +119,7 @@ class Candidate:
         Nothing is done where that makes no difference; who ends the time that a backend is
         passed over before it is up takes its `entry` away first.
         """
-        if not self.rankings:
+        if not self.rankings or self.live.withheld:
             return
         load, turn, entry = self.load(), self.live.turn, self.entry
         if entry is None or entry[0] != load or entry[1] != turn:
@@ -127,7 +136,7 @@ class Candidate:
         """Note that this backend was chosen in `ranking`."""
         live = self.live
         ranking.clock = max(ranking.clock, live.turn)
-        live.turn = ranking.clock + 1.0 / self.backend.weight
+        live.turn = ranking.clock + 1.0 / (self.backend.weight * live.share)
 
 
 class Ranking:
@@ -222,7 +231,7 @@ class Ranking:
         excluded = candidate.exclusion(now)
         if excluded is None and candidate.backend.id not in tried:
             return True
-        if excluded is FULL:
+        if excluded is FULL or candidate.live.withheld:
             candidate.entry = None
         else:
             self._aside[candidate] = None
@@ -234,7 +243,10 @@ class Ranking:
         return [
             each
             for each in self._aside
-            if each.live.active < each.limit and each.backend.id not in tried
+            if each.live.active < each.limit
+            and each.live.circuit is Circuit.CLOSED
+            and not each.live.withheld
+            and each.backend.id not in tried
         ]
 
     def _readmit(self, now: float) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 
 from edgeproxy import config
 from edgeproxy.control.geo import Geo
-from edgeproxy.core.admission import Admission, Refusal
+from edgeproxy.core.admission import Admission
 from edgeproxy.core.explanation import Decision, explain
+from edgeproxy.core.ticket import Refusal
 from edgeproxy.store.sqlite import SqliteStore
 
 

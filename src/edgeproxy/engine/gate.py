@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
-from edgeproxy.core.admission import Admission, Blame, Reason, Refusal, Ticket
+from edgeproxy.core.admission import Admission
+from edgeproxy.core.entrance import Barred
 from edgeproxy.core.origin import normalise
+from edgeproxy.core.ticket import Blame, Reason, Refusal, Ticket
 from edgeproxy.engine.contract import (
     Answer,
+    CloseReason,
     Connect,
     DialFailure,
     Outcome,
@@ -31,8 +34,12 @@ BLAME: dict[str, Blame] = {DialFailure.LOCAL: Blame.HOST, DialFailure.NO_PORT: B
 HINTS = {
     Reason.NO_BACKEND: "no healthy backend has a weight; see `edgeproxy db show`",
     Reason.FULL: "every backend is at its hard_limit; see `edgeproxy node limits`",
+    Reason.DOWN: "probes, breakers or `edgeproxy drain` withhold every backend",
     Reason.UNREACHABLE: "the backends that were tried did not answer",
     Reason.NO_RESOURCES: "this host has no descriptors or ports left; raise `ulimit -n`",
+    Barred.DENIED: "see EDGEPROXY_ALLOW and EDGEPROXY_DENY",
+    Barred.CLIENT_FULL: "see EDGEPROXY_MAX_CONNS_PER_CLIENT",
+    Barred.RATE_LIMITED: "see EDGEPROXY_RATE_LIMIT_MAX_REQUESTS",
 }
 
 
@@ -66,8 +73,7 @@ class AdmissionGate:
 
     def dialed(self, ticket: Ticket, secs: float, now: float) -> None:
         """The backend answered."""
-        del secs, now
-        self._admission.dialed(ticket)
+        self._admission.dialed(ticket, secs, now)
 
     def failed(self, ticket: Ticket, reason: str, now: float) -> Answer:
         """Give the client its next backend, or turn it away."""
@@ -93,8 +99,9 @@ class AdmissionGate:
 
     def closed(self, ticket: Ticket, outcome: Outcome, now: float) -> None:
         """The session has ended: release its slot and count it."""
-        del now
-        self._admission.closed(ticket)
+        self._admission.closed(
+            ticket, now, outcome.bytes_in, outcome.bytes_out, mute=_is_mute(outcome)
+        )
         metrics = self._metrics
         metrics.closed[outcome.reason] += 1
         metrics.bytes_in += outcome.bytes_in
@@ -121,3 +128,14 @@ class AdmissionGate:
                 hint=HINTS[reason],
             )
         return Refuse(reason)
+
+
+def _is_mute(outcome: Outcome) -> bool:
+    """Return whether the backend ended a session without having sent a byte.
+
+    Who closed first is not known; a client that had said something would have waited.
+    """
+    if outcome.bytes_out:
+        return False
+    ended = outcome.reason == CloseReason.FINISHED and outcome.bytes_in > 0
+    return ended or outcome.reason == CloseReason.BACKEND_RESET

@@ -1,0 +1,75 @@
+"""Whether a backend is up, judged from the results of its probes.
+
+    up      unhealthy_threshold failures in a row     down
+    down    healthy_threshold successes in a row      up
+
+A backend nobody has probed yet is up. Results are this POP's alone: they are kept apart from
+the `healthy` column, which is the operator's intent and is never written.
+
+After it comes up again a backend may get its full share of clients only by and by (`ramp`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LEAST_SHARE = 0.1
+"""Where a ramp begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthSettings:
+    """How results become a verdict.
+
+    Attributes:
+        healthy_threshold: Successes in a row that bring a backend up.
+        unhealthy_threshold: Failures in a row that take it down.
+        slow_start_secs: How long it takes to its full share after coming up; 0: at once.
+        panic: Where all backends of an app are down, they are all tried.
+    """
+
+    healthy_threshold: int = 2
+    unhealthy_threshold: int = 3
+    slow_start_secs: float = 0.0
+    panic: bool = True
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What the probes of one backend say.
+
+    Attributes:
+        up: Whether it may have clients.
+        streak: How many results in a row have been against that.
+        since: When it last changed (monotonic seconds), or the first result came.
+        last: What the last probe found, in words; "" if it succeeded or there was none.
+    """
+
+    up: bool = True
+    streak: int = 0
+    since: float = 0.0
+    last: str = ""
+
+    def hear(self, settings: HealthSettings, fault: str, now: float) -> bool:
+        """Take a result: "" for a success, or what was wrong. Return whether `up` changed."""
+        self.last = fault
+        if not self.since:
+            self.since = now
+        if self.up is not bool(fault):
+            self.streak = 0
+            return False
+        self.streak += 1
+        enough = settings.unhealthy_threshold if self.up else settings.healthy_threshold
+        if self.streak < enough:
+            return False
+        self.up = not self.up
+        self.streak = 0
+        self.since = now
+        return True
+
+
+def share(since: float, slow_start_secs: float, now: float) -> float:
+    """Return the part of its weight that a backend has, which came up at `since`."""
+    if slow_start_secs <= 0 or now - since >= slow_start_secs:
+        return 1.0
+    return max((now - since) / slow_start_secs, LEAST_SHARE)

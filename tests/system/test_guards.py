@@ -1,0 +1,118 @@
+"""Lists, limits per client, rates and breakers, tried on a running proxy."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.system.pop import BRAZIL, GERMANY, Pop
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.system
+
+
+def test_only_allowed_and_not_denied_clients_may_enter(pop: Pop) -> None:
+    pop.backend("sa-1")
+    proxy = pop.serve(EDGEPROXY_ALLOW="127.10.0.0/16, 127.30.0.0/16", EDGEPROXY_DENY=GERMANY)
+    assert pop.reached(BRAZIL) == "sa-1"
+    assert pop.reached(GERMANY) == ""
+    assert pop.reached("127.99.0.1") == ""
+    (refused,) = proxy.seen("client_refused")
+    assert refused["reason"] == "denied"
+    assert "EDGEPROXY_ALLOW" in refused["hint"]
+
+
+def test_a_client_has_no_more_connections_than_it_may(pop: Pop) -> None:
+    pop.backend("sa-1")
+    pop.serve(EDGEPROXY_MAX_CONNS_PER_CLIENT="2")
+    first, _ = pop.holder(BRAZIL)
+    pop.holder(BRAZIL)
+    assert pop.reached(BRAZIL) == ""
+    assert pop.reached(GERMANY) == "sa-1"
+    first.end()
+    first.rest()
+    wait_until(lambda: pop.reached(BRAZIL) == "sa-1", "a place for the client")
+
+
+def test_a_client_whose_backends_all_fail_gets_its_place_back(pop: Pop) -> None:
+    pop.dead_backend("sa-1")
+    pop.serve(EDGEPROXY_MAX_CONNS_PER_CLIENT="1")
+    for _ in range(3):
+        assert pop.reached(BRAZIL) == ""
+    backend = pop.backend("sa-2")
+    wait_until(lambda: pop.reached(BRAZIL) == "sa-2", "a backend that answers")
+    assert backend.total
+
+
+def test_a_client_gets_its_burst_and_then_its_rate(pop: Pop) -> None:
+    pop.backend("sa-1")
+    proxy = pop.serve(
+        EDGEPROXY_RATE_LIMIT_ENABLED="true",
+        EDGEPROXY_RATE_LIMIT_MAX_REQUESTS="1",
+        EDGEPROXY_RATE_LIMIT_WINDOW_SECS="2",
+        EDGEPROXY_RATE_LIMIT_BURST="3",
+    )
+    assert [pop.reached(BRAZIL) for _ in range(3)] == ["sa-1"] * 3
+    began = time.monotonic()
+    assert pop.reached(BRAZIL) == ""
+    assert pop.reached(GERMANY) == "sa-1"
+    wait_until(lambda: pop.reached(BRAZIL) == "sa-1", "the next token")
+    assert time.monotonic() - began < 2.0 + 1.5
+    (refused,) = proxy.seen("client_refused")
+    assert refused["reason"] == "rate_limited"
+
+
+def test_a_failing_backend_is_cut_off_and_comes_back(pop: Pop) -> None:
+    backend = pop.dead_backend("sa-1")
+    proxy = pop.serve(
+        EDGEPROXY_CIRCUIT_BREAKER_ENABLED="true",
+        EDGEPROXY_CIRCUIT_FAILURE_THRESHOLD="3",
+        EDGEPROXY_CIRCUIT_SUCCESS_THRESHOLD="2",
+        EDGEPROXY_CIRCUIT_TIMEOUT_SECS="1",
+    )
+    for _ in range(3):
+        assert pop.reached() == ""
+    opened = proxy.wait_for("circuit", state="open")
+    assert opened["backend"] == "sa-1"
+    cut_off_at = time.monotonic()
+    backend.start()
+    assert pop.reached() == ""
+    assert backend.total == 0
+    wait_until(lambda: pop.reached() == "sa-1", "a trial")
+    assert time.monotonic() - cut_off_at >= 0.9
+    proxy.wait_for("circuit", state="half_open")
+    assert pop.reached() == "sa-1"
+    proxy.wait_for("circuit", state="closed")
+    assert {each["reason"] for each in proxy.seen("client_refused")} == {"unreachable", "down"}
+
+
+def test_clients_of_a_failing_backend_get_the_next_one_before_and_after(pop: Pop) -> None:
+    pop.dead_backend("sa-1")
+    pop.backend("us-1", "us")
+    proxy = pop.serve(
+        EDGEPROXY_CIRCUIT_BREAKER_ENABLED="true", EDGEPROXY_CIRCUIT_FAILURE_THRESHOLD="3"
+    )
+    assert [pop.reached() for _ in range(10)] == ["us-1"] * 10
+    proxy.wait_for("circuit", state="open")
+    assert proxy.stop()["failovers"] == "3"
+
+
+def test_a_backend_that_hangs_up_on_everybody_is_cut_off_if_that_is_asked_for(pop: Pop) -> None:
+    pop.resetting_backend("sa-1")
+    pop.backend("us-1", "us")
+    proxy = pop.serve(
+        EDGEPROXY_CIRCUIT_BREAKER_ENABLED="true",
+        EDGEPROXY_CIRCUIT_FAILURE_THRESHOLD="2",
+        EDGEPROXY_CIRCUIT_MOMENT_SECS="5",
+        EDGEPROXY_BINDING_TTL_SECS="0",
+    )
+
+    def reaches_the_other() -> bool:
+        try:
+            return pop.reached() == "us-1"
+        except ConnectionError:
+            return False
+
+    wait_until(reaches_the_other, "the backend that serves")
+    proxy.wait_for("circuit", backend="sa-1", state="open")
