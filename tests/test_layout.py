@@ -18,6 +18,7 @@ LAYERS = (
     {"engine", "store", "control", "cluster", "mesh"},
     {"setting"},
     {"config"},
+    {"observation"},
     {"app"},
     {"cli", "demo", "__init__", "__main__"},
 )

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy import log as events
 from edgeproxy.config import Loaded
+from edgeproxy.control.access import OFF, AccessLog
 from edgeproxy.control.geo import Geo
 from edgeproxy.core.admission import Admission
 from edgeproxy.core.entrance import Entrance
@@ -29,6 +30,7 @@ from edgeproxy.engine.gate import AdmissionGate
 from edgeproxy.engine.listener import open_listener
 from edgeproxy.errors import EdgeProxyError
 from edgeproxy.metrics import Metrics
+from edgeproxy.observation import Observation
 from edgeproxy.store.feed import Feed
 from edgeproxy.store.sqlite import SqliteStore
 from edgeproxy.value import ListenAddress
@@ -36,7 +38,9 @@ from edgeproxy.version import VERSION
 
 if TYPE_CHECKING:
     import asyncio
+    import socket
 
+    from edgeproxy.control.page import Pages
     from edgeproxy.control.prober import Prober
 
 log = events.EventLog("app")
@@ -45,6 +49,7 @@ LISTENER = "default"
 SWITCH_INTERVAL_SECS = 0.0005
 """How long the control plane may keep the interpreter while the gate waits for it."""
 DRAIN_LOOK_SECS = 0.05
+LAG_LOOK_SECS = 1.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -69,14 +74,21 @@ class Proxy:
         )
         self._store = SqliteStore(config.database.path, os.sched_yield)
         self._feed = Feed(self._store, self._publish, self.metrics)
+        target = config.proxy.access_log
+        self._access_log = None if target == OFF else AccessLog(target)
         gate = AdmissionGate(
             self.admission,
             self.metrics,
             {LISTENER: config.admission.app},
             config.engine.connect_timeout_secs,
+            self._access_log.take if self._access_log else None,
         )
         self.engine = make_engine(config.engine, gate, self._crashed)
+        self._observation = Observation(config, self.admission, self.metrics, self.engine)
         self._backends: tuple[Backend, ...] = ()
+        self._pages: list[Pages] = []
+        self._page_socket: socket.socket | None = None
+        self._console_socket: socket.socket | None = None
         self._prober: Prober | None = None
         self._signals = 0
         self._look_at_once = False
@@ -102,21 +114,23 @@ class Proxy:
         finally:
             self.engine.stop()
             self._store.close()
+            if self._access_log is not None:
+                self._access_log.close()
         return self._exit_code
 
     def _publish(self, backends: tuple[Backend, ...]) -> None:
         self.admission.publish(backends, rest=os.sched_yield)
         self._backends = backends
+        self._observation.published_at = time.monotonic()
 
     def _listen(self) -> None:
-        wanted = self._config.proxy.listen
-        try:
-            listening = open_listener(wanted.host, wanted.port)
-        except OSError as error:
-            raise EdgeProxyError(
-                f"cannot listen on {wanted}: {error.strerror}; "
-                "choose another address with EDGEPROXY_LISTEN_ADDR"
-            ) from None
+        if self._config.proxy.control_socket is not None:
+            from edgeproxy.control.console import open_socket
+
+            self._console_socket = open_socket(self._config.proxy.control_socket)
+        if self._config.metrics.enabled:
+            self._page_socket = _open(self._config.metrics.listen, "EDGEPROXY_METRICS_LISTEN_ADDR")
+        listening = _open(self._config.proxy.listen, "EDGEPROXY_LISTEN_ADDR")
         address = listening.getsockname()
         if self._config.engine.kind == "auto" and self.engine.kind == "portable":
             log.info(
@@ -159,6 +173,7 @@ class Proxy:
         if self._look_at_once:
             woken.set()
         self._probe()
+        await self._serve_pages()
         while not self._signals:
             try:
                 async with asyncio.timeout(self._config.database.reload_secs):
@@ -175,6 +190,8 @@ class Proxy:
         if self._prober is not None:
             self._prober.stop()
         await self._drain()
+        for pages in self._pages:
+            await pages.close()
 
     def _probe(self) -> None:
         """Let the probes follow the table, if there are any."""
@@ -183,8 +200,45 @@ class Proxy:
         if self._prober is None:
             from edgeproxy.control.prober import Prober
 
-            self._prober = Prober(self._config.probe, self._config.health, self._judged)
+            prober = self._prober = Prober(self._config.probe, self._config.health, self._judged)
+            self._observation.verdicts = lambda: dict(prober.verdicts)
         self._prober.follow(self._backends)
+
+    async def _serve_pages(self) -> None:
+        """Serve metrics and the control socket, if they are asked for."""
+        import asyncio
+
+        if self._access_log is not None:
+            access_log = self._access_log
+            self._observation.access_lines_dropped = lambda: access_log.dropped
+        if self._page_socket is not None or self._console_socket is not None:
+            self._lag = asyncio.ensure_future(self._watch_lag())
+        if self._console_socket is not None:
+            from edgeproxy.control.console import console
+
+            await self._serve_on(self._console_socket, console(self._observation))
+        if self._page_socket is not None:
+            from edgeproxy.control.exposition import metrics_page
+
+            path = self._config.metrics.path
+            pages = metrics_page(self._observation.read, path)
+            address = ListenAddress(*self._page_socket.getsockname()[:2])
+            await self._serve_on(self._page_socket, pages)
+            log.info("metrics", listen=str(address), path=path)
+
+    async def _serve_on(self, listening: socket.socket, pages: Pages) -> None:
+        self._pages.append(pages)
+        await pages.serve(listening)
+
+    async def _watch_lag(self) -> None:
+        """See how late timers are: what else runs in this loop holds them up."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_LOOK_SECS
+            await asyncio.sleep(LAG_LOOK_SECS)
+            self._observation.loop_lag_secs = max(loop.time() - due, 0.0)
 
     def _judged(self, backend_id: str, up: bool) -> None:
         self.engine.call(lambda: self.admission.judge(backend_id, up, time.monotonic()))
@@ -247,6 +301,16 @@ class Proxy:
         self._exit_code = 1
         self._signals += 1
         self._wake()
+
+
+def _open(wanted: ListenAddress, variable: str) -> socket.socket:
+    """Return a listening socket. Raises EdgeProxyError, which names the variable."""
+    try:
+        return open_listener(wanted.host, wanted.port)
+    except OSError as error:
+        raise EdgeProxyError(
+            f"cannot listen on {wanted}: {error.strerror}; choose another address with {variable}"
+        ) from None
 
 
 def _circuit_changed(backend_id: str, circuit: Circuit) -> None:

@@ -31,6 +31,7 @@ from edgeproxy.value import BadValueError, ListenAddress, networks
 
 PREFIX = "EDGEPROXY_"
 FILE_VARIABLE = "EDGEPROXY_CONFIG"
+DEFAULT_METRICS = ListenAddress("0.0.0.0", 9090)  # noqa: S104 — as documented
 DEFAULT_LISTEN = ListenAddress("0.0.0.0", 8080)  # noqa: S104 — an edge serves the world
 
 
@@ -41,10 +42,29 @@ class ProxySettings:
     Attributes:
         listen: Where clients are accepted.
         shutdown_timeout_secs: How long open connections may take to finish at the end.
+        access_log: Where a line for each connection is written: `off`, `-` or a path.
+        control_socket: Where the running proxy can be asked and told; None: nowhere.
     """
 
     listen: ListenAddress = DEFAULT_LISTEN
     shutdown_timeout_secs: float = 30.0
+    access_log: str = "off"
+    control_socket: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """The page of metrics.
+
+    Attributes:
+        enabled: Whether there is one.
+        listen: Where.
+        path: Its path.
+    """
+
+    enabled: bool = False
+    listen: ListenAddress = DEFAULT_METRICS
+    path: str = "/metrics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +79,7 @@ class Config:
     rate: RateLimitSettings = field(default_factory=RateLimitSettings)
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
     health: HealthSettings = field(default_factory=HealthSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
     geo: GeoSettings = field(default_factory=GeoSettings)

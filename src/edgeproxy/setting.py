@@ -339,6 +339,27 @@ SETTINGS = (
         "where probes call all backends of an app down, try them all",
     ),
     Setting(
+        "EDGEPROXY_METRICS_ENABLED",
+        "metrics.enabled",
+        "metrics.enabled",
+        value.boolean,
+        "serve metrics for Prometheus, and /health",
+    ),
+    Setting(
+        "EDGEPROXY_METRICS_LISTEN_ADDR",
+        "metrics.listen_addr",
+        "metrics.listen",
+        value.listen_address,
+        "where metrics are served",
+    ),
+    Setting(
+        "EDGEPROXY_METRICS_PATH",
+        "metrics.path",
+        "metrics.path",
+        value.http_path,
+        "the path of the metrics",
+    ),
+    Setting(
         "EDGEPROXY_ENGINE",
         "proxy.engine",
         "engine.kind",
@@ -351,6 +372,20 @@ SETTINGS = (
         "engine.byte_threads",
         value.whole_number(least=0, most=64),
         "how many threads of the native engine carry bytes; 0: one for each CPU",
+    ),
+    Setting(
+        "EDGEPROXY_CONTROL_SOCKET",
+        "proxy.control_socket",
+        "proxy.control_socket",
+        Path,
+        "a Unix socket for `edgeproxy status`, `top`, `sessions`, `drain`; unset: none",
+    ),
+    Setting(
+        "EDGEPROXY_ACCESS_LOG",
+        "log.access_log",
+        "proxy.access_log",
+        value.text,
+        "where one line of JSON for each connection goes: off, - for stdout, or a file",
     ),
     Setting(
         "EDGEPROXY_LOG_FORMAT",

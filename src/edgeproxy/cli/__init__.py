@@ -17,7 +17,19 @@ from edgeproxy.cli.version import Version
 from edgeproxy.errors import EdgeProxyError, UsageError
 from edgeproxy.log import STDERR
 
-GROUPS = ("serve", "node", "db", "explain", "config", "demo")
+GROUPS = {
+    "serve": "serve",
+    "node": "node",
+    "db": "db",
+    "explain": "explain",
+    "status": "status",
+    "sessions": "status",
+    "drain": "drain",
+    "undrain": "drain",
+    "config": "config",
+    "demo": "demo",
+}
+"""Which file has which command."""
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
@@ -34,7 +46,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         required=True,
         prog=parser.prog,  # without it, argparse loads a formatter that nobody asked for
     )
-    for group in named:
+    for group in dict.fromkeys(GROUPS[each] for each in named):
         importlib.import_module(f"edgeproxy.cli.{group}").add_parser(commands)
     return parser
 

@@ -21,13 +21,21 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("client_ip", help="IPv4 or IPv6 address of the client")
     parser.add_argument("--app", help="decide for this app (default: EDGEPROXY_APP)")
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="ask the running proxy, with its load and bindings (EDGEPROXY_CONTROL_SOCKET)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the decision. Exit code 1 if the client would be refused."""
-    decision = _decide(arguments.client_ip, arguments.app)
+    if arguments.live:
+        decision = _ask(arguments.client_ip, arguments.app)
+    else:
+        decision = _decide(arguments.client_ip, arguments.app)
     if arguments.json:
         import json
 
@@ -35,6 +43,18 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(_for_people(decision))
     return 0 if decision.backend else 1
+
+
+def _ask(client_ip: str, app: str | None) -> Decision:
+    """Return the decision of the running proxy."""
+    from edgeproxy.cli.control_socket import ask
+    from edgeproxy.core.explanation import CandidateRecord, Decision
+    from edgeproxy.core.model import Origin
+
+    found = ask("/explain", client=client_ip, **({} if app is None else {"app": app}))
+    found["origin"] = Origin(**found["origin"])
+    found["candidates"] = tuple(CandidateRecord(**each) for each in found["candidates"])
+    return Decision(**found)
 
 
 def _decide(client_ip: str, app: str | None) -> Decision:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-ITEMS_BETWEEN_RESTS = 16
+ITEMS_BETWEEN_RESTS = 4
 
 Rest = Callable[[], object]
 _T = TypeVar("_T")

@@ -6,11 +6,12 @@ Runs on the engine's gate thread. It adds no decision of its own.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from edgeproxy.core.admission import Admission
 from edgeproxy.core.entrance import Barred
 from edgeproxy.core.origin import normalise
+from edgeproxy.core.record import ConnectionRecord, of_refused, of_session
 from edgeproxy.core.ticket import Blame, Reason, Refusal, Ticket
 from edgeproxy.engine.contract import (
     Answer,
@@ -55,18 +56,25 @@ class AdmissionGate:
         metrics: Metrics,
         scopes: Mapping[str, str],
         connect_timeout_secs: float,
+        ended: Callable[[ConnectionRecord], object] | None = None,
     ) -> None:
+        """`ended` is told of every connection that is over; it must not wait."""
         self._admission = admission
         self._metrics = metrics
         self._scopes = scopes
         self._connect_timeout_secs = connect_timeout_secs
+        self._ended = ended
         self._throttles: dict[str, Throttle] = defaultdict(lambda: Throttle(QUIET_SECS))
 
     def opened(self, client: SocketAddress, listener: str, now: float) -> Answer:
         """Give a new client its backend, or turn it away."""
         address = normalise(client[0])
-        ticket = self._admission.admit(address, self._scopes[listener], now)
+        scope = self._scopes[listener]
+        ticket = self._admission.admit(address, scope, now)
         if isinstance(ticket, Refusal):
+            if self._ended is not None:
+                origin = self._admission.locate(address)
+                self._ended(of_refused(address, origin, scope, str(ticket.reason)))
             return self._refused(ticket, address, now)
         self._metrics.accepted += 1
         return self._connect(ticket)
@@ -93,6 +101,7 @@ class AdmissionGate:
                 suppressed=suppressed,
             )
         if isinstance(answer, Refusal):
+            self._tell_end(ticket, 0.0, 0, 0, str(answer.reason))
             return self._refused(answer, ticket.client, now)
         self._metrics.failovers += 1
         return self._connect(answer)
@@ -106,6 +115,7 @@ class AdmissionGate:
         metrics.closed[outcome.reason] += 1
         metrics.bytes_in += outcome.bytes_in
         metrics.bytes_out += outcome.bytes_out
+        self._tell_end(ticket, outcome.secs, outcome.bytes_in, outcome.bytes_out, outcome.reason)
 
     def tick(self, now: float) -> None:
         """Do the housekeeping."""
@@ -114,6 +124,13 @@ class AdmissionGate:
     def _connect(self, ticket: Ticket) -> Connect:
         backend = ticket.backend
         return Connect(ticket, (backend.wg_ip, backend.port), self._connect_timeout_secs)
+
+    def _tell_end(
+        self, ticket: Ticket, secs: float, bytes_in: int, bytes_out: int, end: str
+    ) -> None:
+        if self._ended is not None:
+            origin = ticket.origin or self._admission.locate(ticket.client)
+            self._ended(of_session(ticket, origin, secs, bytes_in, bytes_out, str(end)))
 
     def _refused(self, refusal: Refusal, client: str, now: float) -> Refuse:
         reason = refusal.reason

@@ -1,0 +1,181 @@
+"""Renders the counts of this process as Prometheus reads them.
+
+Everything is read from counters that others keep anyway; nothing is paid for at connection rate.
+Names and types of the first eight are documented by the product and never change. "Sent" and
+"received" are from this POP's point of view towards its clients.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+
+from edgeproxy.control.page import Asked, Content, Pages
+from edgeproxy.control.reading import BackendReading, Reading
+from edgeproxy.core.model import Circuit
+from edgeproxy.core.tally import RTT_BUCKETS_SECS, Tally
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class _Collector:
+    def __init__(self, read: Callable[[], Reading]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        reading = self._read()
+        yield from _of_process(reading)
+        yield from _of_backends(reading.backends)
+
+
+class Exposition:
+    """The page of metrics."""
+
+    def __init__(self, read: Callable[[], Reading]) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_Collector(read))
+        ProcessCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+
+    def render(self) -> bytes:
+        """Return the page. Takes a while; not to be called where that matters."""
+        return generate_latest(self._registry)
+
+
+def metrics_page(read: Callable[[], Reading], path: str) -> Pages:
+    """Return the page of metrics; each time it is made in a thread."""
+    exposition = Exposition(read)
+
+    async def metrics(_asked: Asked) -> Content:
+        return Content(await asyncio.to_thread(exposition.render), CONTENT_TYPE)
+
+    return Pages({path: metrics})
+
+
+def _counter(name: str, text: str, count: float) -> Metric:
+    return CounterMetricFamily(name, text, value=count)
+
+
+def _gauge(name: str, text: str, reading: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=reading)
+
+
+def _by(name: str, text: str, label: str, counts: dict[str, int]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for key, count in sorted(counts.items()):
+        family.add_metric([key], count)
+    return family
+
+
+def _of_process(reading: Reading) -> Iterator[Metric]:
+    yield _counter("edgeproxy_connections", "Clients given a backend.", reading.connections)
+    yield _gauge("edgeproxy_connections_active", "Clients being served.", reading.active)
+    yield _counter("edgeproxy_bytes_sent", "Bytes sent to clients.", reading.bytes_out)
+    yield _counter("edgeproxy_bytes_received", "Bytes received of clients.", reading.bytes_in)
+    yield _counter("edgeproxy_failovers", "Dials given to another backend.", reading.failovers)
+    yield _by("edgeproxy_refused", "Clients turned away.", "reason", reading.refused)
+    yield _by("edgeproxy_closed", "Sessions that ended.", "reason", reading.closed)
+    yield _by("edgeproxy_dial_failures", "Dials that failed.", "reason", reading.dial_failures)
+    yield _gauge("edgeproxy_bindings", "Clients bound to a backend.", reading.bindings)
+    yield _gauge(
+        "edgeproxy_rate_limit_clients",
+        "Clients the rate limit remembers.",
+        reading.rate_limited_clients,
+    )
+    yield _gauge("edgeproxy_table_version", "Routing tables published.", reading.table_version)
+    yield _gauge("edgeproxy_table_age_seconds", "Age of the routing table.", reading.table_age_secs)
+    yield _counter("edgeproxy_rows_skipped", "Rows that could not be used.", reading.rows_skipped)
+    yield _counter(
+        "edgeproxy_reload_errors", "Failed reads of the routing database.", reading.reload_errors
+    )
+    yield _counter(
+        "edgeproxy_access_log_dropped",
+        "Lines the access log could not take.",
+        reading.access_lines_dropped,
+    )
+    yield _gauge(
+        "edgeproxy_event_loop_lag_seconds",
+        "How late the control plane's last timer was.",
+        reading.loop_lag_secs,
+    )
+    yield _gauge("edgeproxy_open_descriptors", "Descriptors in use.", reading.descriptors)
+    yield _gauge("edgeproxy_uptime_seconds", "Time since the start.", reading.uptime_secs)
+    yield InfoMetricFamily(
+        "edgeproxy_build",
+        "What is running.",
+        value={"version": reading.version, "engine": reading.engine, "region": reading.region},
+    )
+
+
+LABELS = ("backend", "region")
+
+
+def _of_backends(backends: tuple[BackendReading, ...]) -> Iterator[Metric]:
+    connections = CounterMetricFamily(
+        "edgeproxy_backend_connections", "Clients a backend has answered.", labels=LABELS
+    )
+    active = GaugeMetricFamily(
+        "edgeproxy_backend_connections_active", "Slots in use.", labels=LABELS
+    )
+    errors = CounterMetricFamily(
+        "edgeproxy_backend_errors", "Dials that failed, mute ends if counted.", labels=LABELS
+    )
+    rtt = HistogramMetricFamily(
+        "edgeproxy_backend_rtt_seconds", "How long dials took to be answered.", labels=LABELS
+    )
+    sent = CounterMetricFamily(
+        "edgeproxy_backend_bytes_sent", "Bytes sent to clients of a backend.", labels=LABELS
+    )
+    received = CounterMetricFamily(
+        "edgeproxy_backend_bytes_received", "Bytes received of its clients.", labels=LABELS
+    )
+    circuit = GaugeMetricFamily(
+        "edgeproxy_backend_circuit",
+        "The state of its breaker: 1 for the one it is in.",
+        labels=(*LABELS, "state"),
+    )
+    up = GaugeMetricFamily(
+        "edgeproxy_backend_up", "What its probes say; none if it is not probed.", labels=LABELS
+    )
+    draining = GaugeMetricFamily(
+        "edgeproxy_backend_draining", "Whether it is being drained.", labels=LABELS
+    )
+    limit = GaugeMetricFamily(
+        "edgeproxy_backend_limit", "Its limits; 0 is none.", labels=(*LABELS, "kind")
+    )
+    for each in backends:
+        names = [each.id, each.region]
+        tally = each.tally
+        connections.add_metric(names, tally.connections)
+        active.add_metric(names, each.active)
+        errors.add_metric(names, tally.errors)
+        rtt.add_metric(names, list(_buckets(tally)), sum_value=tally.rtt_secs)
+        sent.add_metric(names, tally.bytes_out + each.bytes_out)
+        received.add_metric(names, tally.bytes_in + each.bytes_in)
+        for state in Circuit:
+            circuit.add_metric([*names, state], each.circuit is state)
+        if each.up is not None:
+            up.add_metric(names, each.up)
+        draining.add_metric(names, each.draining)
+        limit.add_metric([*names, "soft"], each.soft_limit)
+        limit.add_metric([*names, "hard"], each.hard_limit)
+    yield from (connections, active, errors, rtt, sent, received, circuit, up, draining, limit)
+
+
+def _buckets(tally: Tally) -> Iterator[tuple[str, float]]:
+    """Yield how many dials took at most so long."""
+    total = 0
+    counts = list(tally.rtt)
+    for bound, count in zip(RTT_BUCKETS_SECS, counts, strict=False):
+        total += count
+        yield f"{bound:g}", total
+    yield "+Inf", total + counts[-1]

@@ -1,0 +1,144 @@
+"""A few pages over HTTP/1.1, for machines. One answer a connection.
+
+Never blocks the loop: pages that take long are made in a thread. Whoever sends too slowly, asks
+for too much, or does not read what it asked for is left after `PATIENCE_SECS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeproxy.log import EventLog
+
+if TYPE_CHECKING:
+    import socket
+
+    import h11
+
+log = EventLog("page")
+
+PATIENCE_SECS = 10.0
+REQUEST_BYTES = 16384
+MOST_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a page says."""
+
+    body: bytes
+    kind: str = "text/plain; charset=utf-8"
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request says, beside its path."""
+
+    query: Mapping[str, str]
+
+
+Page = Callable[[Asked], Awaitable[Content]]
+
+
+class Pages:
+    """The pages of one listener, by path: those to read, and those to act by (POST).
+
+    For one event loop.
+    """
+
+    def __init__(
+        self, pages: Mapping[str, Page], actions: Mapping[str, Page] | None = None
+    ) -> None:
+        self._pages = {
+            **{path: (("GET", "HEAD"), page) for path, page in pages.items()},
+            **{path: (("POST",), page) for path, page in (actions or {}).items()},
+        }
+        self._server: asyncio.Server | None = None
+        self._served: set[asyncio.Task[object]] = set()
+
+    async def serve(self, listening: socket.socket) -> None:
+        """Serve on this listening socket from now on; it is closed with the rest."""
+        self._server = await asyncio.start_server(self._serve, sock=listening, limit=REQUEST_BYTES)
+
+    async def close(self) -> None:
+        """Stop serving."""
+        if self._server is not None:
+            self._server.close()
+        for task in self._served:
+            task.cancel()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._served) >= MOST_AT_ONCE:
+            writer.transport.abort()
+            return
+        self._served.add(task)
+        try:
+            async with asyncio.timeout(PATIENCE_SECS):
+                await self._answer(reader, writer)
+                writer.close()
+                await writer.wait_closed()
+        except (OSError, TimeoutError, asyncio.CancelledError):
+            pass
+        except Exception:  # noqa: BLE001
+            log.bug("page_failed")
+        finally:
+            self._served.discard(task)
+            writer.transport.abort()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        import h11
+
+        dialog = h11.Connection(h11.SERVER, max_incomplete_event_size=REQUEST_BYTES)
+        request = await _request(dialog, reader)
+        if request is None:
+            return
+        method = request.method.decode("ascii", "replace")
+        content = await self._content(method, request.target.decode("ascii", "replace"))
+        headers = [
+            ("Content-Type", content.kind),
+            ("Content-Length", str(len(content.body))),
+            ("Connection", "close"),
+        ]
+        answer = h11.Response(status_code=content.status, headers=headers)
+        parts = [dialog.send(answer)]
+        if method != "HEAD":
+            parts.append(dialog.send(h11.Data(data=content.body)))
+        writer.write(b"".join(part for part in parts if part))
+        await writer.drain()
+
+    async def _content(self, method: str, target: str) -> Content:
+        """Return the answer to a request."""
+        from urllib.parse import parse_qsl, urlsplit
+
+        parts = urlsplit(target)
+        methods, page = self._pages.get(parts.path, ((), None))
+        if page is None:
+            return Content(f"there is: {' '.join(sorted(self._pages))}\n".encode(), status=404)
+        if method not in methods:
+            return Content(f"allowed is {' or '.join(methods)}\n".encode(), status=405)
+        return await page(Asked(dict(parse_qsl(parts.query))))
+
+
+async def _request(dialog: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
+    """Return the first request, or None if there is none."""
+    import h11
+
+    with suppress(h11.RemoteProtocolError):
+        while True:
+            event = dialog.next_event()
+            if isinstance(event, h11.Request):
+                return event
+            if event is not h11.NEED_DATA:
+                break
+            data = await reader.read(REQUEST_BYTES)
+            if not data:
+                break
+            dialog.receive_data(data)
+    return None

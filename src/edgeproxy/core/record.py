@@ -1,0 +1,68 @@
+"""What is to be known of a connection when it is over: one line of the access log."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from edgeproxy.core.model import Origin
+from edgeproxy.core.ticket import How, Ticket
+
+FAILOVER = "failover"
+
+
+class ConnectionRecord(NamedTuple):
+    """One connection that is over.
+
+    Attributes:
+        client: Its address.
+        country, region: Where it came from; None where nobody knows or had to know.
+        scope: The app it connected to; "" for all of them.
+        backend: The id of its backend, or of the last one that was tried; None if there was none.
+        how: How that one was chosen; `failover` if it was not the first one.
+        attempts: How many backends were tried.
+        dial_secs: How long the backend took to answer.
+        secs: How long the client was here.
+        bytes_in: From the client to the backend.
+        bytes_out: Back.
+        end: Why it is over: the reason of the close or of the refusal.
+    """
+
+    client: str
+    country: str | None
+    region: str | None
+    scope: str
+    backend: str | None
+    how: str | None
+    attempts: int
+    dial_secs: float
+    secs: float
+    bytes_in: int
+    bytes_out: int
+    end: str
+
+
+def of_session(
+    ticket: Ticket, origin: Origin | None, secs: float, bytes_in: int, bytes_out: int, end: str
+) -> ConnectionRecord:
+    """Return the record of a connection that had a ticket."""
+    how: How | str = ticket.how if ticket.attempts < 2 else FAILOVER
+    return ConnectionRecord(
+        ticket.client,
+        origin.country if origin else None,
+        origin.region if origin else None,
+        ticket.scope,
+        ticket.backend.id,
+        str(how),
+        ticket.attempts,
+        ticket.dial_secs,
+        secs,
+        bytes_in,
+        bytes_out,
+        end,
+    )
+
+
+def of_refused(client: str, origin: Origin | None, scope: str, end: str) -> ConnectionRecord:
+    """Return the record of a connection that was turned away before it had a ticket."""
+    country, region = (origin.country, origin.region) if origin else (None, None)
+    return ConnectionRecord(client, country, region, scope, None, None, 0, 0.0, 0.0, 0, 0, end)

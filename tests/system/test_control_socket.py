@@ -1,0 +1,127 @@
+"""The control socket of a running proxy: asked and told by the commands of the CLI."""
+
+from __future__ import annotations
+
+import json
+import socket
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.system.pop import BRAZIL, Pop
+from tests.system.proxy import run_edgeproxy
+
+pytestmark = pytest.mark.system
+
+
+def tell(pop: Pop, *words: str) -> subprocess.CompletedProcess[str]:
+    return run_edgeproxy(
+        *words, folder=pop.folder, EDGEPROXY_CONTROL_SOCKET=str(pop.folder / "control")
+    )
+
+
+def serve(pop: Pop, **variables: str) -> None:
+    pop.serve(EDGEPROXY_CONTROL_SOCKET=str(pop.folder / "control"), **variables)
+
+
+def test_a_drained_backend_gets_nobody_new_and_keeps_whom_it_has(pop: Pop) -> None:
+    pop.backend("sa-1")
+    pop.backend("us-1", "us")
+    serve(pop)
+    holder, held = pop.holder(BRAZIL)
+    assert held == "sa-1"
+
+    assert tell(pop, "drain", "sa-1").stdout == "sa-1 is being drained\n"
+    assert pop.reached(BRAZIL) == "us-1"
+    holder.end()
+    assert holder.rest() == (b"", False)
+
+    assert tell(pop, "undrain", "sa-1").stdout == "sa-1 gets clients again\n"
+    assert pop.reached() == "sa-1"
+
+
+def test_draining_survives_a_new_table(pop: Pop) -> None:
+    pop.backend("sa-1")
+    pop.backend("us-1", "us")
+    serve(pop)
+    tell(pop, "drain", "sa-1")
+    pop.proxy.edit("UPDATE backends SET weight = 7")
+    assert pop.reached() == "us-1"
+
+
+def test_who_is_not_known_is_named(pop: Pop) -> None:
+    serve(pop)
+    told = tell(pop, "drain", "nobody")
+    assert (told.returncode, told.stderr) == (1, "edgeproxy: there is no backend 'nobody'\n")
+
+
+def test_status_and_sessions_say_what_is_going_on(pop: Pop) -> None:
+    pop.backend("sa-1")
+    pop.dead_backend("dead", "us")
+    serve(pop)
+    holder, _ = pop.holder(BRAZIL)
+    status = json.loads(tell(pop, "status", "--json").stdout)
+    assert (status["active"], status["connections"]) == (1, 1)
+    (first, _second) = sorted(status["backends"], key=lambda each: -each["active"])
+    assert (first["id"], first["active"], first["circuit"], first["up"]) == (
+        "sa-1",
+        1,
+        "closed",
+        None,
+    )
+    (session,) = json.loads(tell(pop, "sessions", "--json").stdout)
+    assert (session["client"], session["backend"], session["how"]) == (BRAZIL, "sa-1", "scored")
+    assert session["port"] == holder.sock.getsockname()[1]
+    assert "sa-1" in tell(pop, "status").stdout
+    assert BRAZIL in tell(pop, "sessions").stdout
+
+
+def test_explain_knows_real_load_and_bindings(pop: Pop) -> None:
+    pop.backend("sa-1")
+    pop.backend("us-1", "us")
+    serve(pop)
+    pop.holder(BRAZIL)
+    live = json.loads(tell(pop, "explain", BRAZIL, "--live", "--json").stdout)
+    assert (live["backend"], live["how"], live["bound_to"]) == ("sa-1", "bound", "sa-1")
+    (loaded,) = (each for each in live["candidates"] if each["id"] == "sa-1")
+    assert loaded["active"] == 1
+    assert "bound" in tell(pop, "explain", BRAZIL, "--live").stdout
+
+
+def test_only_its_owner_may_use_it(pop: Pop) -> None:
+    serve(pop)
+    assert stat.S_IMODE((pop.folder / "control").stat().st_mode) == 0o600
+
+
+def test_a_socket_left_behind_is_replaced_and_one_in_use_is_not(pop: Pop) -> None:
+    path = pop.folder / "control"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    serve(pop)
+    assert tell(pop, "status").returncode == 0
+
+    other = pop.begin_to_serve(EDGEPROXY_CONTROL_SOCKET=str(path))
+    assert other.wait_for_exit() == 1
+    assert "another proxy listens there" in "\n".join(other.foreign)
+    other.foreign.clear()
+    assert tell(pop, "status").returncode == 0
+
+
+def test_a_file_in_its_place_is_left_alone(pop: Pop) -> None:
+    path: Path = pop.folder / "control"
+    path.write_text("precious")
+    proxy = pop.begin_to_serve(EDGEPROXY_CONTROL_SOCKET=str(path))
+    assert proxy.wait_for_exit() == 1
+    assert path.read_text() == "precious"
+    proxy.foreign.clear()
+
+
+def test_without_a_proxy_the_commands_say_so(pop: Pop) -> None:
+    told = tell(pop, "status")
+    assert told.returncode == 1
+    assert "No such file" in told.stderr
+    unset = run_edgeproxy("status", folder=pop.folder)
+    assert unset.returncode == 2
+    assert "EDGEPROXY_CONTROL_SOCKET" in unset.stderr
