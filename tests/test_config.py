@@ -11,7 +11,7 @@ import pytest
 from edgeproxy import config
 from edgeproxy.config import Config
 from edgeproxy.errors import ConfigError
-from edgeproxy.setting import SETTINGS
+from edgeproxy.settings import SETTINGS
 
 README = Path(__file__).parent.parent / "README.md"
 

@@ -10,7 +10,7 @@ import pytest
 
 from edgeproxy import cli
 from edgeproxy.config import FILE_VARIABLE
-from edgeproxy.setting import SETTINGS
+from edgeproxy.settings import SETTINGS
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "edgeproxy"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,11 @@ LAYERS = (
     {"log", "metrics", "value"},
     {"engine", "store", "control", "cluster", "mesh"},
     {"setting"},
+    {"guard_settings"},
+    {"settings"},
+    {"config_file"},
     {"config"},
-    {"observation"},
+    {"observation", "live_config"},
     {"app"},
     {"cli", "demo", "__init__", "__main__"},
 )
@@ -95,3 +100,14 @@ def test_tests_mirror_the_source() -> None:
         if not (SOURCE / folder / path.name.removeprefix("test_")).exists()
     ]
     assert not orphans
+
+
+def test_what_serves_the_first_client_does_not_import_asyncio() -> None:
+    """A bare proxy starts fast: the control plane is imported when clients are served."""
+    code = (
+        "import sys, edgeproxy.app, edgeproxy.engine.portable\n"
+        "late = {'asyncio', 'h11', 'h2', 'prometheus_client'} & set(sys.modules)\n"
+        "assert not late, late"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")

@@ -16,19 +16,22 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeproxy import log as events
-from edgeproxy.config import Loaded
+from edgeproxy.config import FILE_VARIABLE, Loaded
 from edgeproxy.control.access import OFF, AccessLog
 from edgeproxy.control.geo import Geo
 from edgeproxy.core.admission import Admission
 from edgeproxy.core.entrance import Entrance
 from edgeproxy.core.model import Backend, Circuit
+from edgeproxy.core.overlay import overlaid
 from edgeproxy.engine.choice import make_engine
 from edgeproxy.engine.gate import AdmissionGate
 from edgeproxy.engine.listener import open_listener
-from edgeproxy.errors import EdgeProxyError
+from edgeproxy.errors import ConfigError, EdgeProxyError
+from edgeproxy.live_config import reload
 from edgeproxy.metrics import Metrics
 from edgeproxy.observation import Observation
 from edgeproxy.store.feed import Feed
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
     from edgeproxy.control.page import Pages
     from edgeproxy.control.prober import Prober
+    from edgeproxy.core.health import ProbeSettings
 
 log = events.EventLog("app")
 
@@ -85,6 +89,7 @@ class Proxy:
         )
         self.engine = make_engine(config.engine, gate, self._crashed)
         self._observation = Observation(config, self.admission, self.metrics, self.engine)
+        self._rows: tuple[Backend, ...] = ()
         self._backends: tuple[Backend, ...] = ()
         self._pages: list[Pages] = []
         self._page_socket: socket.socket | None = None
@@ -92,6 +97,8 @@ class Proxy:
         self._prober: Prober | None = None
         self._signals = 0
         self._look_at_once = False
+        self._reads_config = False
+        self._look: Callable[[], object] = lambda: None
         self._exit_code = 0
         self._wake: Callable[[], object] = lambda: None
 
@@ -118,14 +125,16 @@ class Proxy:
                 self._access_log.close()
         return self._exit_code
 
-    def _publish(self, backends: tuple[Backend, ...]) -> None:
+    def _publish(self, rows: tuple[Backend, ...]) -> None:
+        self._rows = rows
+        backends = overlaid(rows, self._loaded.overlays)
         self.admission.publish(backends, rest=os.sched_yield)
         self._backends = backends
         self._observation.published_at = time.monotonic()
 
     def _listen(self) -> None:
         if self._config.proxy.control_socket is not None:
-            from edgeproxy.control.console import open_socket
+            from edgeproxy.control.unix_socket import open_socket
 
             self._console_socket = open_socket(self._config.proxy.control_socket)
         if self._config.metrics.enabled:
@@ -169,9 +178,11 @@ class Proxy:
         self._wake = lambda: loop.call_soon_threadsafe(wake)
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._signalled, number, None)
-        loop.add_signal_handler(signal.SIGHUP, woken.set)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up, signal.SIGHUP, None)
+        self._look = woken.set
         if self._look_at_once:
             woken.set()
+        watching = asyncio.ensure_future(self._watch_config())
         self._probe()
         await self._serve_pages()
         while not self._signals:
@@ -187,22 +198,61 @@ class Proxy:
                 await asyncio.wait((looking, asked), return_when=asyncio.FIRST_COMPLETED)
                 asked.cancel()
             self._probe()
+        watching.cancel()
         if self._prober is not None:
             self._prober.stop()
         await self._drain()
         for pages in self._pages:
             await pages.close()
 
+    async def _watch_config(self) -> None:
+        """Follow the configuration file, if that is asked for."""
+        path = os.environ.get(FILE_VARIABLE)
+        if not self._config.watch.enabled or not path:
+            return
+        from edgeproxy.control.config_watch import changes
+
+        async for _ in changes(Path(path), self._config.watch.interval_secs):
+            self._reads_config = True
+            self._look()
+
+    def _reload(self) -> bool:
+        """Read the configuration again if somebody said so; put into force what can be."""
+        if not self._reads_config:
+            return False
+        self._reads_config = False
+        before = self._loaded
+        try:
+            self._loaded, config, changed = reload(before, self._config)
+        except ConfigError as error:
+            log.warning("config_bad", reason=error)
+            return False
+        self._config = config
+        if not changed:
+            return False
+        self.engine.call(lambda: self.admission.entrance.change(config.entrance, config.rate))
+        self.engine.call(lambda: self.admission.change(config.breaker, config.health))
+        events.set_debug(config.log.debug)
+        if before.overlays != self._loaded.overlays:
+            self._publish(self._rows)
+        return True
+
     def _probe(self) -> None:
         """Let the probes follow the table, if there are any."""
-        if not self._config.probe.enabled:
-            return
         if self._prober is None:
+            if not self._config.probe.enabled:
+                return
             from edgeproxy.control.prober import Prober
 
-            prober = self._prober = Prober(self._config.probe, self._config.health, self._judged)
+            prober = self._prober = Prober(self._judged, self._check_of)
             self._observation.verdicts = lambda: dict(prober.verdicts)
+        self._prober.use(self._config.probe, self._config.health, self._loaded.overlays)
         self._prober.follow(self._backends)
+
+    def _check_of(self, backend: Backend, settings: ProbeSettings) -> ProbeSettings:
+        """Return how one backend is probed."""
+        said = self._loaded.overlays.get(backend.id)
+        return settings if said is None else settings.over(said.check_type, said.check_path)
 
     async def _serve_pages(self) -> None:
         """Serve metrics and the control socket, if they are asked for."""
@@ -249,7 +299,7 @@ class Proxy:
         The garbage collector, which stops all threads while it walks a large new table, is
         kept away from it: a table frees itself when it is replaced.
         """
-        for look in (self._feed.poll, self._geo.reload):
+        for look in (self._reload, self._feed.poll, self._geo.reload):
             gc.disable()
             try:
                 if look():
@@ -293,8 +343,9 @@ class Proxy:
         self._wake()
 
     def _hung_up(self, _number: int, _frame: object) -> None:
-        """SIGHUP has come before the control plane has."""
-        self._look_at_once = True
+        """SIGHUP: look at everything that can be read again, now or as soon as that is possible."""
+        self._look_at_once = self._reads_config = True
+        self._look()
 
     def _crashed(self, error: BaseException) -> None:
         log.error("engine_failed", error=repr(error))

@@ -13,24 +13,28 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from edgeproxy import config_file
+from edgeproxy.config_file import FILE_VARIABLE, ConfigFile, nearest, shown
 from edgeproxy.control.geo import GeoSettings
-from edgeproxy.control.probe import ProbeSettings
 from edgeproxy.core.admission import AdmissionSettings
 from edgeproxy.core.affinity import AffinitySettings
 from edgeproxy.core.breaker import BreakerSettings
 from edgeproxy.core.ejection import EjectionSettings
 from edgeproxy.core.entrance import EntranceSettings
-from edgeproxy.core.health import HealthSettings
+from edgeproxy.core.health import HealthSettings, ProbeSettings
+from edgeproxy.core.overlay import Overlay
 from edgeproxy.core.ratelimit import RateLimitSettings
 from edgeproxy.engine.contract import EngineSettings
 from edgeproxy.errors import ConfigError
 from edgeproxy.log import LogSettings
-from edgeproxy.setting import SETTINGS, Setting
+from edgeproxy.setting import Setting
+from edgeproxy.settings import SETTINGS
 from edgeproxy.store.sqlite import DatabaseSettings
-from edgeproxy.value import BadValueError, ListenAddress, networks
+from edgeproxy.value import BadValueError, ListenAddress
+
+__all__ = ("FILE_VARIABLE", "Config", "Loaded", "default_of", "load", "shown")
 
 PREFIX = "EDGEPROXY_"
-FILE_VARIABLE = "EDGEPROXY_CONFIG"
 DEFAULT_METRICS = ListenAddress("0.0.0.0", 9090)  # noqa: S104 — as documented
 DEFAULT_LISTEN = ListenAddress("0.0.0.0", 8080)  # noqa: S104 — an edge serves the world
 
@@ -68,6 +72,19 @@ class MetricsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchSettings:
+    """Whether changes of the configuration file are followed.
+
+    Attributes:
+        enabled: Whether they are.
+        interval_secs: How often the file is looked at.
+    """
+
+    enabled: bool = False
+    interval_secs: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The settings of all parts."""
 
@@ -79,6 +96,7 @@ class Config:
     rate: RateLimitSettings = field(default_factory=RateLimitSettings)
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
+    watch: WatchSettings = field(default_factory=WatchSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     health: HealthSettings = field(default_factory=HealthSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
@@ -104,27 +122,31 @@ class Loaded:
         config: The settings of all parts.
         effective: Every setting with its value, in the order of `SETTINGS`.
         warnings: What is odd but harmless, for instance an unknown variable.
+        overlays: What the file says of single backends, by id.
+        pinned: The text in the file of what the environment decides, by variable.
     """
 
     config: Config
     effective: tuple[Effective, ...]
     warnings: tuple[str, ...]
+    overlays: Mapping[str, Overlay] = field(default_factory=dict)
+    pinned: Mapping[str, str] = field(default_factory=dict)
 
 
 def load(environ: Mapping[str, str]) -> Loaded:
     """Return the configuration that this environment asks for. Raises ConfigError."""
     faults: list[str] = []
     path = environ.get(FILE_VARIABLE, "")
-    in_file = _read_file(Path(path), faults) if path else {}
+    file = config_file.read(Path(path), faults) if path else ConfigFile()
     effective = []
     for setting in SETTINGS:
         source, text, where = "default", None, ""
         if environ.get(setting.variable):
             source, text = "environment", environ[setting.variable]
             where = f"{setting.variable}={text!r}"
-        elif setting.place in in_file:
-            source, text = path, in_file[setting.place]
-            where = f"{path}: {setting.place} = {text!r}"
+        elif setting.place in file.texts:
+            source, text = path, file.texts[setting.place]
+            where = f"{path}: {file.where(setting.place)}{setting.place} = {text!r}"
         chosen = default_of(setting)
         if text is not None:
             try:
@@ -140,24 +162,18 @@ def load(environ: Mapping[str, str]) -> Loaded:
         )
     if faults:
         raise ConfigError("\n  ".join(["the configuration is not valid:", *faults, *warnings]))
-    return Loaded(config, tuple(effective), tuple(warnings))
+    pinned = {
+        each.variable: file.texts[each.place]
+        for each in SETTINGS
+        if each.place in file.texts and environ.get(each.variable)
+    }
+    return Loaded(config, tuple(effective), tuple(warnings), file.overlays, pinned)
 
 
 def default_of(setting: Setting) -> object:
     """Return the default value of a setting."""
     part, name = setting.target.split(".")
     return getattr(getattr(_defaults(), part), name)
-
-
-def shown(chosen: object) -> str:
-    """Return a value as it is written in the environment; unset is empty."""
-    if chosen is None:
-        return ""
-    if isinstance(chosen, tuple) and not isinstance(chosen, ListenAddress):
-        return ",".join(map(str, chosen))
-    if isinstance(chosen, bool):
-        return "true" if chosen else "false"
-    return f"{chosen:g}" if isinstance(chosen, float) else str(chosen)
 
 
 @cache
@@ -177,35 +193,6 @@ def _build(effective: list[Effective]) -> Config:
     return replace(defaults, **parts)
 
 
-def _read_file(path: Path, faults: list[str]) -> dict[str, str]:
-    """Return the file's values as text by place; adds what is wrong to `faults`."""
-    import tomllib
-
-    try:
-        sections = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        faults.append(f"{FILE_VARIABLE}={str(path)!r}: cannot be read: {error.strerror}")
-        return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        faults.append(f"{path}: is not valid TOML: {error}")
-        return {}
-    parsers = {setting.place: setting.parse for setting in SETTINGS}
-    found: dict[str, str] = {}
-    for section, content in sections.items():
-        keys = content if isinstance(content, dict) else {"": content}
-        for key, entry in keys.items():
-            place = f"{section}.{key}".rstrip(".")
-            if place not in parsers:
-                faults.append(f"{path}: {place} is not a setting{_nearest(place, set(parsers))}")
-            elif parsers[place] is networks and isinstance(entry, list):
-                found[place] = ",".join(map(str, entry))
-            elif not isinstance(entry, str | int | float):
-                faults.append(f"{path}: {place} takes one value, not {entry!r}")
-            else:
-                found[place] = shown(entry)
-    return found
-
-
 def _is_unknown(name: str) -> bool:
     known = name == FILE_VARIABLE or any(name == each.variable for each in SETTINGS)
     return name.startswith(PREFIX) and not known
@@ -213,11 +200,4 @@ def _is_unknown(name: str) -> bool:
 
 def _unknown(name: str) -> str:
     names = {each.variable for each in SETTINGS} | {FILE_VARIABLE}
-    return f"{name} is not a known variable and does nothing{_nearest(name, names)}"
-
-
-def _nearest(name: str, names: set[str]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, sorted(names), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    return f"{name} is not a known variable and does nothing{nearest(name, names)}"

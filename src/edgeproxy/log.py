@@ -204,9 +204,14 @@ def start(settings: LogSettings, stream: TextIO | None = None) -> None:
     writer = Writer(stream.write if stream else _write_to_stderr)
     writer.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
     logger.addHandler(writer)
-    logger.setLevel(logging.DEBUG if settings.debug else logging.INFO)
+    set_debug(settings.debug)
     logger.propagate = False
     atexit.register(stop)
+
+
+def set_debug(debug: bool) -> None:
+    """Report debug events from now on, or no longer."""
+    logging.getLogger(ROOT).setLevel(logging.DEBUG if debug else logging.INFO)
 
 
 def stop() -> None:

@@ -16,7 +16,8 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import RequestReceived, StreamEnded
 
-from edgeproxy.control.probe import ProbeSettings, probe
+from edgeproxy.control.probe import probe
+from edgeproxy.core.health import ProbeSettings
 from edgeproxy.core.model import Backend
 
 SETTINGS = ProbeSettings(enabled=True, timeout_secs=5.0)

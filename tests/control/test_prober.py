@@ -6,9 +6,8 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-from edgeproxy.control.probe import ProbeSettings
 from edgeproxy.control.prober import Prober
-from edgeproxy.core.health import HealthSettings
+from edgeproxy.core.health import HealthSettings, ProbeSettings
 from edgeproxy.core.model import Backend
 
 SETTINGS = ProbeSettings(enabled=True, interval_secs=0.05, timeout_secs=1.0)
@@ -23,9 +22,8 @@ class Stage:
 
     def __init__(self) -> None:
         self.told: Told = []
-        self.prober = Prober(
-            SETTINGS, HEALTH, lambda who, up: self.told.append((who, up)), rng=random.Random(1)
-        )
+        self.prober = Prober(lambda who, up: self.told.append((who, up)), rng=random.Random(1))
+        self.prober.use(SETTINGS, HEALTH)
 
     async def server(self, port: int = 0) -> asyncio.Server:
         return await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", port)
@@ -96,11 +94,11 @@ def test_other_settings_hold_at_once_and_keep_what_is_known() -> None:
     async def scene(stage: Stage) -> None:
         stage.prober.follow([backend("a", 1)])
         await stage.until([("a", False)])
-        stage.prober.change(
+        stage.prober.use(
             ProbeSettings(enabled=True, interval_secs=0.05, kind="exec", command="true"), HEALTH
         )
         await stage.until([("a", False), ("a", True)])
-        stage.prober.change(ProbeSettings(enabled=False), HEALTH)
+        stage.prober.use(ProbeSettings(enabled=False), HEALTH)
         assert stage.prober.verdicts == {}
 
     play(scene)

@@ -16,7 +16,11 @@ def add_parser(commands: Any) -> None:
     check = actions.add_parser("check", help="validate the environment and the file")
     check.set_defaults(run=run_check)
     show = actions.add_parser("show", help="print every value and where it came from")
-    show.add_argument("--json", action="store_true", help="print JSON")
+    form = show.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument(
+        "--toml", action="store_true", help="print a complete file for EDGEPROXY_CONFIG"
+    )
     show.set_defaults(run=run_show)
 
 
@@ -40,6 +44,11 @@ def run_show(arguments: argparse.Namespace) -> int:
     from edgeproxy.cli.table import text_table
 
     loaded = config.load(os.environ)
+    if arguments.toml:
+        from edgeproxy.config_file import written
+
+        print(written(loaded.effective, loaded.overlays))
+        return 0
     rows = [
         (
             each.setting.variable,

@@ -17,41 +17,12 @@ import shlex
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
+from edgeproxy.core.health import ProbeSettings
 from edgeproxy.core.model import Backend
 
-KINDS = ("tcp", "http", "grpc", "exec")
 ANSWER_BYTES = 65536
 """A probe reads no more than this."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeSettings:
-    """How backends are probed.
-
-    Attributes:
-        enabled: Whether they are.
-        interval_secs: From one probe of a backend to the next.
-        timeout_secs: How long one may take.
-        kind: One of `KINDS`.
-        path: What is asked for by HTTP.
-        status: The status that is expected by HTTP.
-        host: The Host header; "" for the backend's address.
-        service: Which service is asked for by gRPC; "" for the server as a whole.
-        command: What is run. It finds the backend in BACKEND_ID, BACKEND_ADDRESS and
-            BACKEND_PORT.
-    """
-
-    enabled: bool = False
-    interval_secs: float = 5.0
-    timeout_secs: float = 2.0
-    kind: str = "tcp"
-    path: str = "/health"
-    status: int = 200
-    host: str = ""
-    service: str = ""
-    command: str = ""
 
 
 async def probe(backend: Backend, settings: ProbeSettings) -> str:

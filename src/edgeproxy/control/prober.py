@@ -12,8 +12,8 @@ import random
 import time
 from collections.abc import Callable, Iterable
 
-from edgeproxy.control.probe import ProbeSettings, probe
-from edgeproxy.core.health import HealthSettings, Verdict
+from edgeproxy.control.probe import probe
+from edgeproxy.core.health import HealthSettings, ProbeSettings, Verdict
 from edgeproxy.core.model import Backend
 from edgeproxy.log import EventLog
 
@@ -37,28 +37,33 @@ class Prober:
 
     def __init__(
         self,
-        settings: ProbeSettings,
-        health: HealthSettings,
         judged: Judged,
         settings_of: Callable[[Backend, ProbeSettings], ProbeSettings] = lambda _, given: given,
         rng: random.Random | None = None,
     ) -> None:
         self.verdicts: dict[str, Verdict] = {}
-        self._settings = settings
-        self._health = health
+        self._settings = ProbeSettings()
+        self._health = HealthSettings()
+        self._in_use: object = None
         self._judged = judged
         self._settings_of = settings_of
         self._rng = rng or random.Random()  # noqa: S311
         self._room = asyncio.Semaphore(AT_ONCE)
         self._tasks: dict[str, tuple[Backend, asyncio.Task[None]]] = {}
 
-    def change(self, settings: ProbeSettings, health: HealthSettings) -> None:
-        """Go on with other settings; what is known of backends is kept."""
+    def use(self, settings: ProbeSettings, health: HealthSettings, more: object = None) -> None:
+        """Go on with these settings if they are others; what is known of backends is kept.
+
+        `more` is whatever else `settings_of` depends on.
+        """
+        if self._in_use == (settings, health, more):
+            return
+        self._in_use = (settings, health, more)
         self._settings = settings
         self._health = health
+        known = [backend for backend, _ in self._tasks.values()]
         for _, task in self._tasks.values():
             task.cancel()
-        known = [backend for backend, _ in self._tasks.values()]
         if settings.enabled:
             self._tasks.clear()  # but not what is known
         self.follow(known)

@@ -11,10 +11,43 @@ After it comes up again a backend may get its full share of clients only by and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+KINDS = ("tcp", "http", "grpc", "exec")
 LEAST_SHARE = 0.1
 """Where a ramp begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSettings:
+    """How backends are probed.
+
+    Attributes:
+        enabled: Whether they are.
+        interval_secs: From one probe of a backend to the next.
+        timeout_secs: How long one may take.
+        kind: One of `KINDS`.
+        path: What is asked for by HTTP.
+        status: The status that is expected by HTTP.
+        host: The Host header; "" for the backend's address.
+        service: Which service is asked for by gRPC; "" for the server as a whole.
+        command: What is run. It finds the backend in BACKEND_ID, BACKEND_ADDRESS and
+            BACKEND_PORT.
+    """
+
+    enabled: bool = False
+    interval_secs: float = 5.0
+    timeout_secs: float = 2.0
+    kind: str = "tcp"
+    path: str = "/health"
+    status: int = 200
+    host: str = ""
+    service: str = ""
+    command: str = ""
+
+    def over(self, kind: str | None, path: str | None) -> ProbeSettings:
+        """Return these settings with another kind and path, where they are given."""
+        return replace(self, kind=kind or self.kind, path=path or self.path)
 
 
 @dataclass(frozen=True, slots=True)

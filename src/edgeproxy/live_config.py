@@ -1,0 +1,64 @@
+"""What a configuration that was read again changes, and what of that can be in force at once.
+
+A file that does not validate changes nothing. What can only change with a restart, and what the
+environment decides whatever the file says, is reported by name.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import NamedTuple
+
+from edgeproxy import config
+from edgeproxy.config import Config, Loaded
+from edgeproxy.log import EventLog
+
+log = EventLog("config")
+
+
+class Reloaded(NamedTuple):
+    """What was read, what is in force with it, and whether that is something else."""
+
+    loaded: Loaded
+    config: Config
+    changed: bool
+
+
+def reload(before: Loaded, in_force: Config) -> Reloaded:
+    """Read the configuration again, and say what changes. Raises ConfigError."""
+    loaded = config.load(os.environ)
+    pinned = sorted(
+        variable for variable, text in loaded.pinned.items() if before.pinned.get(variable) != text
+    )
+    if pinned:
+        log.warning("config_pinned", variables=",".join(pinned))
+    changed = [
+        each for each in loaded.effective if each.value != _value(in_force, each.setting.target)
+    ]
+    waiting = [each.setting.variable for each in changed if not each.setting.is_live]
+    if waiting:
+        log.warning("config_needs_restart", variables=",".join(waiting))
+    live = [each for each in changed if each.setting.is_live]
+    for each in live:
+        part, name = each.setting.target.split(".")
+        in_force = replace(
+            in_force, **{part: replace(getattr(in_force, part), **{name: each.value})}
+        )
+    backends = sorted(
+        backend_id
+        for backend_id in loaded.overlays.keys() | before.overlays.keys()
+        if loaded.overlays.get(backend_id) != before.overlays.get(backend_id)
+    )
+    if live or backends:
+        log.info(
+            "config_reloaded",
+            variables=",".join(each.setting.variable for each in live),
+            backends=",".join(backends),
+        )
+    return Reloaded(loaded, in_force, bool(live or backends))
+
+
+def _value(of: Config, target: str) -> object:
+    part, name = target.split(".")
+    return getattr(getattr(of, part), name)
