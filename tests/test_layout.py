@@ -24,6 +24,7 @@ LAYERS = (
     {"config_file"},
     {"config"},
     {"observation", "live_config"},
+    {"plane"},
     {"app"},
     {"cli", "demo", "__init__", "__main__"},
 )

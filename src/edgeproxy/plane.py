@@ -1,0 +1,223 @@
+"""What a proxy does beside serving: it follows the database and the files, probes, answers.
+
+One event loop on the main thread, which nobody who is served waits for. What takes long runs in
+a thread, one such thing at a time. Nothing that is found in files or databases ends the proxy.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeproxy import log as events
+from edgeproxy.config import FILE_VARIABLE, Loaded
+from edgeproxy.control.geo import Geo
+from edgeproxy.core.admission import Admission
+from edgeproxy.core.model import Backend
+from edgeproxy.core.overlay import overlaid
+from edgeproxy.engine.contract import Engine
+from edgeproxy.errors import ConfigError
+from edgeproxy.live_config import reload
+from edgeproxy.observation import Observation
+from edgeproxy.store.feed import Feed
+from edgeproxy.value import ListenAddress
+
+if TYPE_CHECKING:
+    import asyncio
+    import socket
+
+    from edgeproxy.control.page import Pages
+    from edgeproxy.control.prober import Prober
+    from edgeproxy.core.health import ProbeSettings
+    from edgeproxy.metrics import Metrics
+    from edgeproxy.store.sqlite import SqliteStore
+
+log = events.EventLog("app")
+
+LAG_LOOK_SECS = 1.0
+
+
+class Plane:
+    """The control plane of one proxy.
+
+    Attributes:
+        config: The settings in force.
+        backends: Those of the table that was published last.
+        page_socket, console_socket: Where pages are served, if they are; listening already.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        admission: Admission,
+        engine: Engine,
+        geo: Geo,
+        store: SqliteStore,
+        metrics: Metrics,
+    ) -> None:
+        self.config = loaded.config
+        self.backends: tuple[Backend, ...] = ()
+        self.page_socket: socket.socket | None = None
+        self.console_socket: socket.socket | None = None
+        self.observation = Observation(loaded.config, admission, metrics, engine)
+        self.feed = Feed(store, self._publish, metrics)
+        self._loaded = loaded
+        self._admission = admission
+        self._engine = engine
+        self._geo = geo
+        self._rows: tuple[Backend, ...] = ()
+        self._pages: list[Pages] = []
+        self._prober: Prober | None = None
+        self._reads_config = False
+        self._woken: asyncio.Event | None = None
+        self._looks_at_once = False
+
+    def look_at_everything(self) -> None:
+        """Look at the database and all files, now or as soon as there is a loop to do it."""
+        self._looks_at_once = self._reads_config = True
+        if self._woken is not None:
+            self._woken.set()
+
+    async def serve(self, stopping: asyncio.Event) -> None:
+        """Do all of it until asked to stop."""
+        import asyncio
+
+        self._woken = asyncio.Event()
+        if self._looks_at_once:
+            self._woken.set()
+        tasks = [asyncio.ensure_future(self._watch_config())]
+        if self.page_socket is not None or self.console_socket is not None:
+            tasks.append(asyncio.ensure_future(self._watch_lag()))
+        await self._serve_pages()
+        asked = asyncio.ensure_future(stopping.wait())
+        self._probe()
+        while not stopping.is_set():
+            woken = asyncio.ensure_future(self._woken.wait())
+            await asyncio.wait(
+                (woken, asked),
+                timeout=self.config.database.reload_secs,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            woken.cancel()
+            self._woken.clear()
+            if not stopping.is_set():
+                looking = asyncio.ensure_future(asyncio.to_thread(self._look))
+                await asyncio.wait((looking, asked), return_when=asyncio.FIRST_COMPLETED)
+            self._probe()
+        for task in tasks:
+            task.cancel()
+        if self._prober is not None:
+            self._prober.stop()
+
+    async def close(self) -> None:
+        """Answer nobody any more."""
+        for pages in self._pages:
+            await pages.close()
+
+    def _publish(self, rows: tuple[Backend, ...]) -> None:
+        self._rows = rows
+        backends = overlaid(rows, self._loaded.overlays)
+        self._admission.publish(backends, rest=os.sched_yield)
+        self.backends = backends
+        self.observation.published_at = time.monotonic()
+
+    async def _watch_config(self) -> None:
+        """Follow the configuration file, if that is asked for."""
+        path = os.environ.get(FILE_VARIABLE)
+        if not self.config.watch.enabled or not path:
+            return
+        from edgeproxy.control.config_watch import changes
+
+        async for _ in changes(Path(path), self.config.watch.interval_secs):
+            self._reads_config = True
+            if self._woken is not None:
+                self._woken.set()
+
+    def _reload(self) -> bool:
+        """Read the configuration again if somebody said so; put into force what can be."""
+        if not self._reads_config:
+            return False
+        self._reads_config = False
+        before = self._loaded
+        try:
+            self._loaded, config, changed = reload(before, self.config)
+        except ConfigError as error:
+            log.warning("config_bad", reason=error)
+            return False
+        self.config = config
+        if not changed:
+            return False
+        self._engine.call(lambda: self._admission.entrance.change(config.entrance, config.rate))
+        self._engine.call(lambda: self._admission.change(config.breaker, config.health))
+        events.set_debug(config.log.debug)
+        if before.overlays != self._loaded.overlays:
+            self._publish(self._rows)
+        return True
+
+    def _probe(self) -> None:
+        """Let the probes follow the table, if there are any."""
+        if self._prober is None:
+            if not self.config.probe.enabled:
+                return
+            from edgeproxy.control.prober import Prober
+
+            prober = self._prober = Prober(self._judged, self._check_of)
+            self.observation.verdicts = lambda: dict(prober.verdicts)
+        self._prober.use(self.config.probe, self.config.health, self._loaded.overlays)
+        self._prober.follow(self.backends)
+
+    def _check_of(self, backend: Backend, settings: ProbeSettings) -> ProbeSettings:
+        """Return how one backend is probed."""
+        said = self._loaded.overlays.get(backend.id)
+        return settings if said is None else settings.over(said.check_type, said.check_path)
+
+    async def _serve_pages(self) -> None:
+        """Serve metrics and the control socket, if they are asked for."""
+        if self.console_socket is not None:
+            from edgeproxy.control.console import console
+
+            await self._serve_on(self.console_socket, console(self.observation))
+        if self.page_socket is not None:
+            from edgeproxy.control.exposition import metrics_page
+
+            path = self.config.metrics.path
+            pages = metrics_page(self.observation.read, path)
+            address = ListenAddress(*self.page_socket.getsockname()[:2])
+            await self._serve_on(self.page_socket, pages)
+            log.info("metrics", listen=str(address), path=path)
+
+    async def _serve_on(self, listening: socket.socket, pages: Pages) -> None:
+        self._pages.append(pages)
+        await pages.serve(listening)
+
+    async def _watch_lag(self) -> None:
+        """See how late timers are: what else runs in this loop holds them up."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_LOOK_SECS
+            await asyncio.sleep(LAG_LOOK_SECS)
+            self.observation.loop_lag_secs = max(loop.time() - due, 0.0)
+
+    def _judged(self, backend_id: str, up: bool) -> None:
+        self._engine.call(lambda: self._admission.judge(backend_id, up, time.monotonic()))
+
+    def _look(self) -> None:
+        """Look at the database and the geo files. Nothing that is found in them ends the proxy.
+
+        The garbage collector, which stops all threads while it walks a large new table, is
+        kept away from it: a table frees itself when it is replaced.
+        """
+        for look in (self._reload, self.feed.poll, self._geo.reload):
+            gc.disable()
+            try:
+                if look():
+                    gc.freeze()
+            except Exception:  # noqa: BLE001
+                log.bug("look_failed")
+            finally:
+                gc.enable()
