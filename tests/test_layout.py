@@ -23,7 +23,7 @@ LAYERS = (
     {"settings"},
     {"config_file"},
     {"config"},
-    {"observation", "live_config"},
+    {"observation", "live_config", "upgrade"},
     {"plane"},
     {"app"},
     {"cli", "demo", "__init__", "__main__"},

@@ -10,6 +10,8 @@ timeout → close the rest. A second signal ends the waiting at once.
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import signal
 import sys
@@ -17,15 +19,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgeproxy import log as events
+from edgeproxy import upgrade
 from edgeproxy.config import Loaded
+from edgeproxy.control import systemd
 from edgeproxy.control.access import OFF, AccessLog
 from edgeproxy.control.geo import Geo
+from edgeproxy.control.unix_socket import open_socket
 from edgeproxy.core.admission import Admission
 from edgeproxy.core.entrance import Entrance
 from edgeproxy.core.model import Circuit
 from edgeproxy.engine.choice import make_engine
 from edgeproxy.engine.gate import AdmissionGate
-from edgeproxy.engine.listener import open_listener
+from edgeproxy.engine.listener import open_listener, prepare
 from edgeproxy.errors import EdgeProxyError
 from edgeproxy.metrics import Metrics
 from edgeproxy.plane import Plane
@@ -41,6 +46,8 @@ if TYPE_CHECKING:
 log = events.EventLog("app")
 
 LISTENER = "default"
+METRICS = "metrics"
+CONSOLE = "console"
 SWITCH_INTERVAL_SECS = 0.0005
 """How long the control plane may keep the interpreter while the gate waits for it."""
 DRAIN_LOOK_SECS = 0.05
@@ -85,6 +92,9 @@ class Proxy:
             access_log = self._access_log
             self.plane.observation.access_lines_dropped = lambda: access_log.dropped
         self._signals = 0
+        self._is_asked_to_upgrade = False
+        self._is_upgrading = False
+        self._has_successor = False
         self._exit_code = 0
         self._wake: Callable[[], object] = lambda: None
 
@@ -95,6 +105,7 @@ class Proxy:
         for number in STOP_SIGNALS:
             signal.signal(number, self._signalled)
         signal.signal(signal.SIGHUP, self._hung_up)
+        signal.signal(signal.SIGUSR2, self._asked_early_to_upgrade)
         log.info("geo", **self._geo.description)
         sys.setswitchinterval(SWITCH_INTERVAL_SECS)
         _raise_descriptor_limit()
@@ -107,22 +118,33 @@ class Proxy:
         finally:
             self.engine.stop()
             self._store.close()
-            if self.plane.console_socket is not None and self._config.proxy.control_socket:
-                self._config.proxy.control_socket.unlink(missing_ok=True)
+            path = self._config.proxy.control_socket
+            if path is not None and self.plane.console_socket and not self._has_successor:
+                path.unlink(missing_ok=True)
             if self._access_log is not None:
                 self._access_log.close()
         return self._exit_code
 
     def _listen(self) -> None:
-        if self._config.proxy.control_socket is not None:
-            from edgeproxy.control.unix_socket import open_socket
-
-            self.plane.console_socket = open_socket(self._config.proxy.control_socket)
+        """Open all sockets, or take those that a predecessor or systemd has opened."""
+        handed = upgrade.handed_sockets()
+        path = self._config.proxy.control_socket
+        if path is not None:
+            self.plane.console_socket = handed.pop(CONSOLE, None) or open_socket(path)
         if self._config.metrics.enabled:
-            self.plane.page_socket = _open(
+            self.plane.page_socket = handed.pop(METRICS, None) or _open(
                 self._config.metrics.listen, "EDGEPROXY_METRICS_LISTEN_ADDR"
             )
-        listening = _open(self._config.proxy.listen, "EDGEPROXY_LISTEN_ADDR")
+        given = [handed.pop(LISTENER)] if LISTENER in handed else systemd.given_sockets()
+        for unwanted in (*handed.values(), *given[1:]):
+            unwanted.close()
+        if given:
+            listening = given[0]
+            listening.setblocking(False)
+            prepare(listening)
+        else:
+            listening = _open(self._config.proxy.listen, "EDGEPROXY_LISTEN_ADDR")
+        self._listening = listening.dup()  # to hand it on
         address = listening.getsockname()
         if self._config.engine.kind == "auto" and self.engine.kind == "portable":
             log.info(
@@ -142,6 +164,8 @@ class Proxy:
             pid=os.getpid(),
             version=VERSION,
         )
+        systemd.notify("READY=1", f"STATUS=serving on port {address[1]}")
+        upgrade.tell_predecessor()
 
     def _control(self) -> None:
         import asyncio
@@ -157,11 +181,54 @@ class Proxy:
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._signalled, number, None)
         loop.add_signal_handler(signal.SIGHUP, self.plane.look_at_everything)
+        loop.add_signal_handler(signal.SIGUSR2, self._asked_to_upgrade)
+        self.plane.upgrade = self._upgrade
+        if self._is_asked_to_upgrade:
+            self._asked_to_upgrade()
         if self._signals:
             stopping.set()
         await self.plane.serve(stopping)
         await self._drain()
         await self.plane.close()
+
+    def _asked_to_upgrade(self) -> None:
+        import asyncio
+
+        self._upgrading = asyncio.ensure_future(self._try_to_upgrade())
+
+    async def _try_to_upgrade(self) -> None:
+        try:
+            await self._upgrade()
+        except EdgeProxyError:
+            pass  # it has been told
+
+    async def _upgrade(self) -> int:
+        """Start a successor, then stop as on SIGTERM. Return its process id.
+
+        Raises EdgeProxyError if there is none; then everything goes on as before.
+        """
+        sockets = {LISTENER: self._listening}
+        if self.plane.page_socket is not None:
+            sockets[METRICS] = self.plane.page_socket
+        if self.plane.console_socket is not None:
+            sockets[CONSOLE] = self.plane.console_socket
+        if self._signals or self._is_upgrading or self._has_successor:
+            raise EdgeProxyError("the proxy is being stopped or upgraded already")
+        self._is_upgrading = True
+        log.info("upgrading")
+        try:
+            pid = await upgrade.start_successor(sockets)
+        except EdgeProxyError as error:
+            log.warning("upgrade_failed", reason=error)
+            raise
+        finally:
+            self._is_upgrading = False
+        log.info("upgraded", successor=pid)
+        systemd.notify(f"MAINPID={pid}")
+        self._has_successor = True
+        self.plane.stop_listening()
+        self._wake()
+        return pid
 
     async def _drain(self) -> None:
         import asyncio
@@ -169,13 +236,20 @@ class Proxy:
         timeout_secs = self._config.proxy.shutdown_timeout_secs
         if self._exit_code:
             return
+        if not self._has_successor:
+            systemd.notify("STOPPING=1")
+        self._listening.close()
         self.engine.stop_accepting()
         log.info("draining", connections=self.engine.live(), timeout_secs=timeout_secs)
         asked = self._signals
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_secs
+        spread_secs = min(self._config.proxy.drain_spread_secs, timeout_secs)
         while self.engine.live() and loop.time() < deadline and self._signals == asked:
-            await asyncio.sleep(min(DRAIN_LOOK_SECS, max(deadline - loop.time(), 0)))
+            left_secs = max(deadline - loop.time(), 0)
+            if left_secs < spread_secs:
+                self._close_some(DRAIN_LOOK_SECS / max(left_secs, DRAIN_LOOK_SECS))
+            await asyncio.sleep(min(DRAIN_LOOK_SECS, left_secs))
         cut = self.engine.live()
         self.engine.stop()
         metrics = self.metrics
@@ -191,6 +265,12 @@ class Proxy:
             still_active=sum(self.admission.load.active().values()),
         )
 
+    def _close_some(self, part: float) -> None:
+        """Close this part of the open connections."""
+        count = math.ceil(self.engine.live() * part)
+        chosen = itertools.islice(itertools.repeat(True), count)
+        self.engine.close_sessions(lambda _ticket: next(chosen, False))
+
     def _signalled(self, number: int, _frame: object) -> None:
         self._signals += 1
         log.info("signal", name=signal.Signals(number).name, times=self._signals)
@@ -199,6 +279,10 @@ class Proxy:
     def _hung_up(self, _number: int, _frame: object) -> None:
         """SIGHUP has come before the control plane has."""
         self.plane.look_at_everything()
+
+    def _asked_early_to_upgrade(self, _number: int, _frame: object) -> None:
+        """SIGUSR2 has come before the control plane has."""
+        self._is_asked_to_upgrade = True
 
     def _crashed(self, error: BaseException) -> None:
         log.error("engine_failed", error=repr(error))

@@ -46,12 +46,17 @@ class ProxySettings:
     Attributes:
         listen: Where clients are accepted.
         shutdown_timeout_secs: How long open connections may take to finish at the end.
+        drain_spread_secs: Over how much of its end those that did not finish are closed.
+        on_remove: What happens to connections of a removed backend: `keep`, `close` or
+            `drain:SECONDS`.
         access_log: Where a line for each connection is written: `off`, `-` or a path.
         control_socket: Where the running proxy can be asked and told; None: nowhere.
     """
 
     listen: ListenAddress = DEFAULT_LISTEN
     shutdown_timeout_secs: float = 30.0
+    drain_spread_secs: float = 0.0
+    on_remove: str = "keep"
     access_log: str = "off"
     control_socket: Path | None = None
 

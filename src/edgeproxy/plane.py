@@ -9,17 +9,19 @@ from __future__ import annotations
 import gc
 import os
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeproxy import log as events
 from edgeproxy.config import FILE_VARIABLE, Loaded
+from edgeproxy.control import systemd
 from edgeproxy.control.geo import Geo
 from edgeproxy.core.admission import Admission
 from edgeproxy.core.model import Backend
 from edgeproxy.core.overlay import overlaid
 from edgeproxy.engine.contract import Engine
-from edgeproxy.errors import ConfigError
+from edgeproxy.errors import ConfigError, EdgeProxyError
 from edgeproxy.live_config import reload
 from edgeproxy.observation import Observation
 from edgeproxy.store.feed import Feed
@@ -47,6 +49,7 @@ class Plane:
         config: The settings in force.
         backends: Those of the table that was published last.
         page_socket, console_socket: Where pages are served, if they are; listening already.
+        upgrade: Starts a successor and returns its process id.
     """
 
     def __init__(
@@ -71,9 +74,11 @@ class Plane:
         self._rows: tuple[Backend, ...] = ()
         self._pages: list[Pages] = []
         self._prober: Prober | None = None
+        self.upgrade: Callable[[], Awaitable[int]] = _no_successor
         self._reads_config = False
         self._woken: asyncio.Event | None = None
         self._looks_at_once = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def look_at_everything(self) -> None:
         """Look at the database and all files, now or as soon as there is a loop to do it."""
@@ -85,12 +90,15 @@ class Plane:
         """Do all of it until asked to stop."""
         import asyncio
 
+        self._loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
         if self._looks_at_once:
             self._woken.set()
         tasks = [asyncio.ensure_future(self._watch_config())]
         if self.page_socket is not None or self.console_socket is not None:
             tasks.append(asyncio.ensure_future(self._watch_lag()))
+        if (secs := systemd.watchdog_secs()) > 0:
+            tasks.append(asyncio.ensure_future(self._show_life(secs / 2)))
         await self._serve_pages()
         asked = asyncio.ensure_future(stopping.wait())
         self._probe()
@@ -112,6 +120,11 @@ class Plane:
         if self._prober is not None:
             self._prober.stop()
 
+    def stop_listening(self) -> None:
+        """Leave the sockets of pages to a successor."""
+        for pages in self._pages:
+            pages.stop_listening()
+
     async def close(self) -> None:
         """Answer nobody any more."""
         for pages in self._pages:
@@ -121,8 +134,26 @@ class Plane:
         self._rows = rows
         backends = overlaid(rows, self._loaded.overlays)
         self._admission.publish(backends, rest=os.sched_yield)
-        self.backends = backends
+        before, self.backends = self.backends, backends
+        self._let_go(before)
         self.observation.published_at = time.monotonic()
+
+    def _let_go(self, before: tuple[Backend, ...]) -> None:
+        """See to the connections of backends that are in the table no more."""
+        kind, _, secs = self.config.proxy.on_remove.partition(":")
+        if kind == "keep":
+            return
+        there = {each.id for each in self.backends if not each.deleted}
+        gone = {each.id for each in before if not each.deleted} - there
+        if gone and self._loop is not None:
+            self._loop.call_soon_threadsafe(
+                self._loop.call_later, float(secs or 0), self._cut, gone
+            )
+
+    def _cut(self, gone: set[str]) -> None:
+        """Close the connections of these backends, if they have not come back."""
+        gone = gone - {each.id for each in self.backends if not each.deleted}
+        self._engine.close_sessions(lambda ticket: ticket.backend.id in gone)
 
     async def _watch_config(self) -> None:
         """Follow the configuration file, if that is asked for."""
@@ -179,7 +210,7 @@ class Plane:
         if self.console_socket is not None:
             from edgeproxy.control.console import console
 
-            await self._serve_on(self.console_socket, console(self.observation))
+            await self._serve_on(self.console_socket, console(self.observation, self.upgrade))
         if self.page_socket is not None:
             from edgeproxy.control.exposition import metrics_page
 
@@ -192,6 +223,15 @@ class Plane:
     async def _serve_on(self, listening: socket.socket, pages: Pages) -> None:
         self._pages.append(pages)
         await pages.serve(listening)
+
+    async def _show_life(self, pause_secs: float) -> None:
+        """Tell systemd now and then that this loop and the gate thread are alive."""
+        import asyncio
+
+        while True:
+            await self.observation.on_gate(int)
+            systemd.notify("WATCHDOG=1")
+            await asyncio.sleep(pause_secs)
 
     async def _watch_lag(self) -> None:
         """See how late timers are: what else runs in this loop holds them up."""
@@ -221,3 +261,7 @@ class Plane:
                 log.bug("look_failed")
             finally:
                 gc.enable()
+
+
+async def _no_successor() -> int:
+    raise EdgeProxyError("there is nobody to do that")

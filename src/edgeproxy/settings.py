@@ -141,6 +141,20 @@ SETTINGS = (
         "how many threads of the native engine carry bytes; 0: one for each CPU",
     ),
     Setting(
+        "EDGEPROXY_DRAIN_SPREAD_SECS",
+        "proxy.drain_spread_secs",
+        "proxy.drain_spread_secs",
+        _SECONDS,
+        "those that have not finished are closed one by one in the last so many seconds",
+    ),
+    Setting(
+        "EDGEPROXY_ON_REMOVE",
+        "proxy.on_remove",
+        "proxy.on_remove",
+        value.on_remove,
+        "what happens to connections of a removed backend: keep, close or drain:SECONDS",
+    ),
+    Setting(
         "EDGEPROXY_CONTROL_SOCKET",
         "proxy.control_socket",
         "proxy.control_socket",

@@ -21,6 +21,7 @@ FALSE = ("false", "0", "no", "off")
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
 _PATH = re.compile(r"/[!-~]*")
 _HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
+_DRAIN = re.compile(r"drain:[0-9]+(\.[0-9]+)?")
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
@@ -146,6 +147,13 @@ def host_header(given: str) -> str:
     """Return the value of a Host header."""
     if not _HOST.fullmatch(given):
         raise BadValueError("allowed is a host name, with a port if need be, such as app.example")
+    return given
+
+
+def on_remove(given: str) -> str:
+    """Return what happens to the connections of a removed backend."""
+    if given not in ("keep", "close") and not _DRAIN.fullmatch(given):
+        raise BadValueError("allowed are keep, close and drain:SECONDS, such as drain:30")
     return given
 
 

@@ -26,6 +26,7 @@ GROUPS = {
     "sessions": "status",
     "drain": "drain",
     "undrain": "drain",
+    "upgrade": "upgrade",
     "config": "config",
     "demo": "demo",
 }

@@ -9,7 +9,7 @@ from typing import Any
 from edgeproxy.errors import EdgeProxyError, UsageError
 
 VARIABLE = "EDGEPROXY_CONTROL_SOCKET"
-TIMEOUT_SECS = 10.0
+TIMEOUT_SECS = 60.0
 
 
 def ask(path: str, method: str = "GET", **query: str) -> Any:

@@ -8,6 +8,7 @@ is a client of it like any other.
     GET  /explain?client=…  which backend a client would get now, by real load and bindings
     POST /drain?backend=…   give a backend no new clients
     POST /undrain?backend=… give it clients again
+    POST /upgrade           start a successor, which takes over
 
 What concerns decisions runs on the gate thread, between two of them.
 """
@@ -16,13 +17,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any, Protocol, TypeVar
 
 from edgeproxy.control.page import Asked, Content, Pages
 from edgeproxy.control.reading import Reading
 from edgeproxy.core.explanation import Decision
+from edgeproxy.errors import EdgeProxyError
 
 T = TypeVar("T")
 
@@ -49,7 +51,7 @@ class Floor(Protocol):
         """Drain a backend or not; return whether it is known. Gate thread only."""
 
 
-def console(floor: Floor) -> Pages:
+def console(floor: Floor, upgrade: Callable[[], Awaitable[int]]) -> Pages:
     """Return the pages of the control socket."""
 
     async def status(_asked: Asked) -> Content:
@@ -79,9 +81,15 @@ def console(floor: Floor) -> Pages:
 
         return act
 
+    async def succeed(_asked: Asked) -> Content:
+        try:
+            return _json({"pid": await upgrade()})
+        except EdgeProxyError as error:
+            return _fault(500, str(error))
+
     return Pages(
         {"/status": status, "/sessions": sessions, "/explain": explain},
-        {"/drain": draining(True), "/undrain": draining(False)},
+        {"/drain": draining(True), "/undrain": draining(False), "/upgrade": succeed},
     )
 
 

@@ -1,7 +1,8 @@
 """A few pages over HTTP/1.1, for machines. One answer a connection.
 
 Never blocks the loop: pages that take long are made in a thread. Whoever sends too slowly, asks
-for too much, or does not read what it asked for is left after `PATIENCE_SECS`.
+for too much, or does not read what it asked for is left after `PATIENCE_SECS`; where there are
+actions, which may take longer, after `ACTION_SECS`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 log = EventLog("page")
 
 PATIENCE_SECS = 10.0
+ACTION_SECS = 60.0
 REQUEST_BYTES = 16384
 MOST_AT_ONCE = 64
 
@@ -58,6 +60,7 @@ class Pages:
             **{path: (("GET", "HEAD"), page) for path, page in pages.items()},
             **{path: (("POST",), page) for path, page in (actions or {}).items()},
         }
+        self._acts = bool(actions)
         self._server: asyncio.Server | None = None
         self._served: set[asyncio.Task[object]] = set()
 
@@ -65,10 +68,14 @@ class Pages:
         """Serve on this listening socket from now on; it is closed with the rest."""
         self._server = await asyncio.start_server(self._serve, sock=listening, limit=REQUEST_BYTES)
 
-    async def close(self) -> None:
-        """Stop serving."""
+    def stop_listening(self) -> None:
+        """Let nobody else in; who is being answered will be."""
         if self._server is not None:
             self._server.close()
+
+    async def close(self) -> None:
+        """Stop serving."""
+        self.stop_listening()
         for task in self._served:
             task.cancel()
 
@@ -80,7 +87,7 @@ class Pages:
             return
         self._served.add(task)
         try:
-            async with asyncio.timeout(PATIENCE_SECS):
+            async with asyncio.timeout(ACTION_SECS if self._acts else PATIENCE_SECS):
                 await self._answer(reader, writer)
                 writer.close()
                 await writer.wait_closed()

@@ -1,0 +1,242 @@
+"""How a proxy begins and ends: removed backends, spread closes, systemd, successors."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from tests.system.clients import connect, greeting
+from tests.system.pop import BRAZIL, Pop
+from tests.system.proxy import run_edgeproxy
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.system
+
+
+def test_connections_of_a_removed_backend_are_kept(pop: Pop) -> None:
+    pop.backend("sa-1")
+    pop.backend("us-1", "us")
+    proxy = pop.serve()
+    client, _ = pop.holder()
+    proxy.edit("DELETE FROM backends WHERE id = 'sa-1'")
+    assert pop.reached() == "us-1"
+    client.send(b"still here")
+    client.end()
+    assert client.rest() == (b"still here", False)
+
+
+def test_connections_of_a_removed_backend_are_closed_if_that_is_wanted(pop: Pop) -> None:
+    pop.backend("sa-1")
+    pop.backend("us-1", "us")
+    proxy = pop.serve(EDGEPROXY_ON_REMOVE="close")
+    client, _ = pop.holder()
+    other, _ = pop.holder(BRAZIL)
+    proxy.edit("UPDATE backends SET deleted = 1 WHERE id = 'sa-1'")
+    assert client.rest() == (b"", False)
+    assert other.rest() == (b"", False)
+    assert pop.reached() == "us-1"
+
+
+def test_connections_of_a_removed_backend_have_a_while_if_that_is_wanted(pop: Pop) -> None:
+    pop.backend("sa-1")
+    proxy = pop.serve(EDGEPROXY_ON_REMOVE="drain:1")
+    client, _ = pop.holder()
+    began = time.monotonic()
+    proxy.edit("DELETE FROM backends")
+    assert client.rest() == (b"", False)
+    assert time.monotonic() - began >= 0.9
+
+
+def test_a_backend_that_is_back_in_time_keeps_its_connections(pop: Pop) -> None:
+    pop.backend("sa-1")
+    proxy = pop.serve(EDGEPROXY_ON_REMOVE="drain:0.5")
+    client, _ = pop.holder()
+    proxy.edit("UPDATE backends SET deleted = 1")
+    proxy.edit("UPDATE backends SET deleted = 0")
+    time_is_up = threading.Event()
+    time_is_up.wait(1.0)
+    client.send(b"x")
+    client.end()
+    assert client.rest() == (b"x", False)
+
+
+def test_forced_closes_are_spread(pop: Pop) -> None:
+    pop.backend("sa-1", hard_limit=0)
+    proxy = pop.serve(EDGEPROXY_SHUTDOWN_TIMEOUT_SECS="2", EDGEPROXY_DRAIN_SPREAD_SECS="1.5")
+    clients = [pop.holder()[0] for _ in range(30)]
+    ends: list[float] = []
+    began = time.monotonic()
+
+    def follow(sock: socket.socket) -> None:
+        try:
+            sock.recv(1)
+        except OSError:
+            pass
+        ends.append(time.monotonic() - began)
+
+    watchers = [threading.Thread(target=follow, args=(each.sock,)) for each in clients]
+    for each in watchers:
+        each.start()
+    proxy.send(signal.SIGTERM)
+    for each in watchers:
+        each.join(10)
+    proxy.wait_for_exit()
+    ends.sort()
+    assert len(ends) == 30
+    assert ends[0] >= 0.4
+    gaps = [later - earlier for earlier, later in pairwise(ends)]
+    assert max(gaps) < 0.75
+    assert ends[-1] - ends[0] >= 0.7
+
+
+# -- systemd ------------------------------------------------------------------------------
+
+
+def test_systemd_is_told_when_it_is_ready_alive_and_stopping(pop: Pop, tmp_path: Path) -> None:
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.settimeout(10)
+        os.environ.update(NOTIFY_SOCKET=str(path), WATCHDOG_USEC="400000")
+        try:
+            proxy = pop.serve()
+        finally:
+            del os.environ["NOTIFY_SOCKET"], os.environ["WATCHDOG_USEC"]
+        assert manager.recv(1000).startswith(b"READY=1\nSTATUS=serving on port ")
+        assert [manager.recv(1000) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+        proxy.send(signal.SIGTERM)
+        while (said := manager.recv(1000)) == b"WATCHDOG=1":
+            pass
+        assert said == b"STOPPING=1"
+        proxy.wait_for_exit()
+
+
+def test_a_socket_that_systemd_gives_is_served(pop: Pop) -> None:
+    pop.backend("sa-1")
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        port = given.getsockname()[1]
+        # As systemd does it: the socket is descriptor 3, and LISTEN_PID is the process itself.
+        starter = (
+            "import os, sys; os.dup2(int(sys.argv[1]), 3, inheritable=True);"
+            "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()));"
+            "os.execv(sys.executable, [sys.executable, '-m', 'edgeproxy', 'serve'])"
+        )
+        os.set_inheritable(given.fileno(), True)
+        script = pop.folder / "starter.py"
+        script.write_text(starter)
+        real = subprocess.Popen
+
+        class WithSocket(subprocess.Popen):  # type: ignore[type-arg]
+            def __init__(self, *args: object, **more: object) -> None:
+                super().__init__(*args, **more, pass_fds=[given.fileno()])  # type: ignore[call-overload]
+
+        subprocess.Popen = WithSocket  # type: ignore[misc]
+        try:
+            proxy = pop.serve_with((sys.executable, str(script), str(given.fileno())))
+        finally:
+            subprocess.Popen = real  # type: ignore[misc]
+    assert proxy.address == ("127.0.0.1", port)
+    assert pop.reached() == "sa-1"
+
+
+# -- successors ---------------------------------------------------------------------------
+
+
+class Storm:
+    """Clients that connect one after another without pause, and what became of them."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.served = 0
+        self.faults: list[str] = []
+        self._address = address
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(4)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(20)
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            try:
+                client = connect(self._address)
+                try:
+                    if not greeting(client):
+                        self.faults.append("refused")
+                    client.send(b"echo this")
+                    client.end()
+                    if client.rest() != (b"echo this", False):
+                        self.faults.append("bytes are missing")
+                finally:
+                    client.close()
+            except OSError as error:
+                self.faults.append(repr(error))
+            else:
+                self.served += 1
+
+
+def _processes(pop: Pop) -> list[int]:
+    """Return the proxies of this POP that are running."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (each / "cmdline").read_bytes().split(b"\0")
+            if b"edgeproxy" in words and (each / "cwd").resolve() == pop.folder.resolve():
+                found.append(int(each.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_nobody_is_lost_across_ten_upgrades(pop: Pop) -> None:
+    pop.backend("sa-1", hard_limit=0)
+    path = str(pop.folder / "control")
+    proxy = pop.serve(EDGEPROXY_CONTROL_SOCKET=path, EDGEPROXY_BINDING_TTL_SECS="0")
+    holder, _ = pop.holder()
+    try:
+        with Storm(proxy.address) as storm:
+            for _ in range(10):
+                before = storm.served
+                told = run_edgeproxy("upgrade", folder=pop.folder, EDGEPROXY_CONTROL_SOCKET=path)
+                assert told.returncode == 0, told.stderr
+                wait_until(lambda b=before: storm.served > b + 20, "clients to be served")  # type: ignore[misc]
+        assert storm.faults == []
+        assert storm.served > 200
+        holder.send(b"the first one goes on")
+        holder.end()
+        assert holder.rest() == (b"the first one goes on", False)
+        assert proxy.wait_for_exit() == 0
+        wait_until(lambda: len(_processes(pop)) == 1, "the predecessors to end")
+    finally:
+        for pid in _processes(pop):
+            if pid != proxy.pid:
+                os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: not _processes(pop) or _processes(pop) == [proxy.pid], "the last to end")
+
+
+def test_a_successor_that_does_not_start_changes_nothing(pop: Pop) -> None:
+    pop.backend("sa-1")
+    path = pop.folder / "edgeproxy.toml"
+    path.write_text("")
+    proxy = pop.serve(EDGEPROXY_CONFIG=str(path))
+    path.write_text("[proxy]\nregion = 7.5\n")
+    proxy.send(signal.SIGUSR2)
+    assert "did not get ready" in proxy.wait_for("upgrade_failed")["reason"]
+    assert pop.reached() == "sa-1"
+    proxy.foreign.clear()
