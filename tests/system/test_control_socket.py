@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -125,3 +127,39 @@ def test_without_a_proxy_the_commands_say_so(pop: Pop) -> None:
     unset = run_edgeproxy("status", folder=pop.folder)
     assert unset.returncode == 2
     assert "EDGEPROXY_CONTROL_SOCKET" in unset.stderr
+
+
+def test_top_shows_what_happened_since_the_last_look(pop: Pop) -> None:
+    pop.backend("sa-1")
+    serve(pop)
+    pop.holder(BRAZIL)
+    seen = tell(pop, "top", "--interval", "0.1", "--count", "2").stdout
+    assert seen.count("sa-1") == 2
+    assert "clients  1 now" in seen
+    assert tell(pop, "top", "--interval", "0").returncode == 2
+
+
+def test_top_keeps_to_the_screen_and_leaves_it_as_it_was(pop: Pop) -> None:
+    for number in range(40):
+        pop.dead_backend(f"node-{number}")
+    serve(pop)
+    shown = subprocess.run(
+        [
+            "script",
+            "-qec",
+            "stty rows 20 cols 120; edgeproxy top --interval 0.1 --count 3",
+            "/dev/null",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=pop.folder,
+        env={
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "EDGEPROXY_CONTROL_SOCKET": str(pop.folder / "control"),
+        },
+    ).stdout
+    first, *_ = shown.partition("\x1b[?1049h")[2].split("\x1b[H")[1:]
+    assert first.count("\n") <= 20
+    assert shown.rstrip().endswith("\x1b[?1049l")

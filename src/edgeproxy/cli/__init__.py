@@ -24,6 +24,7 @@ GROUPS = {
     "explain": "explain",
     "status": "status",
     "sessions": "status",
+    "top": "top",
     "drain": "drain",
     "undrain": "drain",
     "upgrade": "upgrade",
