@@ -22,9 +22,26 @@ BACKEND = BackendReading(
     "sa-1", "app", "sa", 0, 10, 20, 1, Circuit.CLOSED, up=True, draining=False, tally=Tally()
 )
 READING = Reading(
-    *("0.0", "native", "sa", 0, 0, 0, 0, 0),
-    *({"full": 1}, {"finished": 1}, {"refused": 1}),
-    *(0, 0, 1, 0.0, 0, 0, 0.0, 5, 1.0, 0),
+    version="0.0",
+    engine="native",
+    region="sa",
+    connections=0,
+    active=0,
+    bytes_in=0,
+    bytes_out=0,
+    failovers=0,
+    refused={"full": 1},
+    closed={"finished": 1},
+    dial_failures={"refused": 1},
+    bindings=0,
+    rate_limited_clients=0,
+    table_version=1,
+    table_age_secs=0.0,
+    rows_skipped=0,
+    reload_errors=0,
+    loop_lag_secs=0.0,
+    descriptors=5,
+    uptime_secs=1.0,
     backends=(BACKEND,),
 )
 

@@ -24,7 +24,7 @@ FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`[^`\n]+`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 COMMAND = re.compile(
-    r"(?:(?<=bin/)|(?<=\./)|(?<![\w.:/-]))(edgeproxy|edge-proxy|task) ([^`\n,;&|#]*)"
+    r"(?:(?<=bin/)|(?<=\./)|(?<![\w.:/-])(?<!from ))(edgeproxy|edge-proxy|task) ([^`\n,;&|#]*)"
 )
 EVENT = re.compile(r'\b_?log\.(?:debug|info|warning|error|bug)\(\s*f?"([^"]+)"', re.IGNORECASE)
 

@@ -22,6 +22,7 @@ LAYERS = (
     {"guard_settings"},
     {"settings"},
     {"config_file"},
+    {"library"},
     {"config"},
     {"observation", "live_config", "upgrade"},
     {"plane"},

@@ -34,7 +34,7 @@ class _Collector:
     def collect(self) -> Iterable[Metric]:
         reading = self._read()
         yield from _of_process(reading)
-        yield from _of_backends(reading.backends)
+        yield from of_backends(reading.backends)
 
 
 class Exposition:
@@ -119,7 +119,8 @@ def _of_process(reading: Reading) -> Iterator[Metric]:
 LABELS = ("backend", "region")
 
 
-def _of_backends(backends: tuple[BackendReading, ...]) -> Iterator[Metric]:
+def of_backends(backends: tuple[BackendReading, ...]) -> Iterator[Metric]:
+    """Yield what is known of backends."""
     connections = CounterMetricFamily(
         "edgeproxy_backend_connections", "Clients a backend has answered.", labels=LABELS
     )

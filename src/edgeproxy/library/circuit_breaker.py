@@ -1,0 +1,70 @@
+"""One circuit breaker; see `edgeproxy.core.breaker`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from edgeproxy.core.breaker import Breaker, BreakerSettings, circuit_of
+from edgeproxy.core.load import Live
+from edgeproxy.core.model import Circuit
+
+TRIAL_SECS = 60.0
+"""A trial of which nobody heard the result counts as over after so long."""
+
+
+class CircuitBreaker:
+    """Says whether something that may fail is worth trying. Safe to use from several threads.
+
+    Args:
+        failure_threshold: Failures in a row that open it.
+        success_threshold: Successes that close it again.
+        timeout_secs: How long it is open.
+        trials: How many may try at a time when it is half-open.
+        clock: Seconds that only grow.
+
+    Raises ValueError for thresholds below 1 or times below 0.
+    """
+
+    def __init__(
+        self,
+        failure_threshold: int = 5,
+        success_threshold: int = 3,
+        timeout_secs: float = 30.0,
+        *,
+        trials: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if min(failure_threshold, success_threshold, trials) < 1 or timeout_secs < 0:
+            raise ValueError("thresholds and trials are 1 or more, timeout_secs 0 or more")
+        settings = BreakerSettings(True, failure_threshold, success_threshold, timeout_secs, trials)
+        self._breaker = Breaker(settings, lambda _id, _state: None)
+        self._live = Live("")
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    @property
+    def state(self) -> str:
+        """`closed`, `open` or `half_open`."""
+        return str(circuit_of(self._live, self._clock()))
+
+    def allow(self) -> bool:
+        """Return whether to try now. Whoever is told so records what came of it."""
+        with self._lock:
+            now = self._clock()
+            if self._live.passed_over_until > now:
+                return False
+            if self._live.circuit is not Circuit.CLOSED:
+                self._breaker.trying(self._live, TRIAL_SECS, now)
+            return True
+
+    def record_success(self) -> None:
+        """It went well."""
+        with self._lock:
+            self._breaker.answered(self._live)
+
+    def record_failure(self) -> None:
+        """It failed."""
+        with self._lock:
+            self._breaker.failed(self._live, self._clock())

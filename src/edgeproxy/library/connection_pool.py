@@ -1,0 +1,114 @@
+"""Connections that are made before they are needed.
+
+A connection is handed out once and never taken back: over TCP nobody can know what the other side
+still has to say to whoever had it before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class _Waiting(NamedTuple):
+    made_at: float
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+
+class ConnectionPool:
+    """Keeps up to so many unused connections to each backend. For one event loop.
+
+    Args:
+        max_per_backend: How many wait for each.
+        idle_timeout_secs: How long one may wait; the sooner of both ends it.
+        max_lifetime_secs: How old it may be.
+        connect_timeout_secs: How long making one may take.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        max_per_backend: int = 10,
+        idle_timeout_secs: float = 60.0,
+        max_lifetime_secs: float = 300.0,
+        connect_timeout_secs: float = 5.0,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if max_per_backend < 0 or min(idle_timeout_secs, max_lifetime_secs) < 0:
+            raise ValueError("numbers and times are 0 or more")
+        if not connect_timeout_secs > 0:
+            raise ValueError("connect_timeout_secs is more than 0")
+        self._most = max_per_backend
+        self._longest_secs = min(idle_timeout_secs, max_lifetime_secs)
+        self._connect_timeout_secs = connect_timeout_secs
+        self._clock = clock
+        self._waiting: dict[tuple[str, int], deque[_Waiting]] = defaultdict(deque)
+        self._filling: dict[tuple[str, int], asyncio.Task[None]] = {}
+
+    def waiting(self, host: str, port: int) -> int:
+        """Return how many connections wait for use."""
+        return len(self._waiting[host, port])
+
+    async def acquire(self, host: str, port: int) -> Connection:
+        """Return a connection that nobody has used; it is the caller's to close.
+
+        One that waits, if any is alive, else a new one. Raises OSError, TimeoutError.
+        """
+        key = (host, port)
+        waiting = self._waiting[key]
+        found: Connection | None = None
+        while waiting and found is None:
+            each = waiting.popleft()
+            if self._is_fresh(each):
+                found = (each.reader, each.writer)
+            else:
+                each.writer.close()
+        self._fill(key)
+        return found or await self._connect(key)
+
+    async def close(self) -> None:
+        """Close all that wait."""
+        for task in self._filling.values():
+            task.cancel()
+        for waiting in self._waiting.values():
+            while waiting:
+                waiting.popleft().writer.close()
+
+    def _is_fresh(self, each: _Waiting) -> bool:
+        """Return whether it is young enough and the other side has not ended it.
+
+        Bytes that wait in it are its first words, and are kept.
+        """
+        too_old = self._clock() - each.made_at >= self._longest_secs
+        return not (too_old or each.reader.at_eof() or each.writer.is_closing() or _ended(each))
+
+    def _fill(self, key: tuple[str, int]) -> None:
+        if key not in self._filling and self._most:
+            task = asyncio.get_running_loop().create_task(self._keep_full(key))
+            self._filling[key] = task
+            task.add_done_callback(lambda _: self._filling.pop(key, None))
+
+    async def _keep_full(self, key: tuple[str, int]) -> None:
+        waiting = self._waiting[key]
+        while len(waiting) < self._most:
+            try:
+                reader, writer = await self._connect(key)
+            except OSError:
+                return
+            waiting.append(_Waiting(self._clock(), reader, writer))
+
+    async def _connect(self, key: tuple[str, int]) -> Connection:
+        async with asyncio.timeout(self._connect_timeout_secs):
+            return await asyncio.open_connection(*key)
+
+
+def _ended(each: _Waiting) -> bool:
+    """Return whether the other side has ended or reset it, though nobody has read that yet."""
+    return each.reader.exception() is not None or bool(getattr(each.reader, "_eof", False))

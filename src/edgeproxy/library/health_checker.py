@@ -1,0 +1,95 @@
+"""The health checks of one backend; see `edgeproxy.control.probe` and `edgeproxy.core.health`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Self
+
+from edgeproxy.control.probe import probe
+from edgeproxy.core.health import KINDS, HealthSettings, ProbeSettings, Verdict
+from edgeproxy.core.model import Backend
+
+
+class HealthChecker:
+    """Probes a backend again and again, in an `async with` block.
+
+    Args:
+        backend_id: Its name.
+        host, port: Where it is.
+        kind: `tcp`, `http`, `grpc` or `exec`.
+        path, status, host_header: Of an HTTP probe, and what is expected.
+        service: Of a gRPC probe.
+        command: Of an exec probe.
+        interval_secs, timeout_secs: From one probe to the next; how long one may take.
+        healthy_threshold, unhealthy_threshold: Results in a row that change the verdict.
+        changed: Called with whether it is healthy, when that changes.
+
+    Raises ValueError for what is not allowed.
+    """
+
+    def __init__(
+        self,
+        backend_id: str,
+        host: str,
+        port: int,
+        *,
+        kind: str = "tcp",
+        path: str = "/health",
+        status: int = 200,
+        host_header: str = "",
+        service: str = "",
+        command: str = "",
+        interval_secs: float = 5.0,
+        timeout_secs: float = 2.0,
+        healthy_threshold: int = 2,
+        unhealthy_threshold: int = 3,
+        changed: Callable[[bool], object] = lambda _healthy: None,
+    ) -> None:
+        if kind not in KINDS:
+            raise ValueError(f"kind is one of {', '.join(KINDS)}, not {kind!r}")
+        if min(healthy_threshold, unhealthy_threshold) < 1:
+            raise ValueError("thresholds are 1 or more")
+        if not (interval_secs > 0 and timeout_secs > 0):
+            raise ValueError("interval_secs and timeout_secs are more than 0")
+        self._backend = Backend(backend_id, "", "", host, port)
+        self._settings = ProbeSettings(
+            True, interval_secs, timeout_secs, kind, path, status, host_header, service, command
+        )
+        self._health = HealthSettings(healthy_threshold, unhealthy_threshold)
+        self._verdict = Verdict()
+        self._changed = changed
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether it is; true until enough probes have failed."""
+        return self._verdict.up
+
+    @property
+    def last_fault(self) -> str:
+        """What the last probe found, "" if it succeeded or there was none."""
+        return self._verdict.last
+
+    async def check(self) -> bool:
+        """Probe it once, now. Return whether the probe succeeded."""
+        fault = await probe(self._backend, self._settings)
+        if self._verdict.hear(self._health, fault, time.monotonic()):
+            self._changed(self._verdict.up)
+        return not fault
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        while True:
+            began_at = time.monotonic()
+            await self.check()
+            pause_secs = self._settings.interval_secs - (time.monotonic() - began_at)
+            await asyncio.sleep(max(pause_secs, 0.0))

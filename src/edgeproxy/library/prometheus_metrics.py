@@ -1,0 +1,90 @@
+"""Counts by backend, as Prometheus reads them; the names are those of the proxy."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import Metric
+
+from edgeproxy.control.exposition import of_backends
+from edgeproxy.control.reading import BackendReading
+from edgeproxy.core.model import Circuit
+from edgeproxy.core.tally import Tally
+
+
+class PrometheusMetrics:
+    """Counts. Safe to use from several threads.
+
+    Args:
+        region: The label `region` of all backends.
+    """
+
+    def __init__(self, region: str = "") -> None:
+        self._region = region
+        self._lock = threading.Lock()
+        self._tallies: dict[str, Tally] = defaultdict(Tally)
+        self._active: dict[str, int] = defaultdict(int)
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def record_connection(self, backend: str, rtt_secs: float = 0.0) -> None:
+        """A connection to a backend was made, in so long."""
+        with self._lock:
+            self._tallies[backend].answered(rtt_secs)
+            self._active[backend] += 1
+
+    def record_closed(self, backend: str) -> None:
+        """It is over."""
+        with self._lock:
+            self._active[backend] = max(self._active[backend] - 1, 0)
+
+    def record_error(self, backend: str) -> None:
+        """A connection to a backend could not be made."""
+        with self._lock:
+            self._tallies[backend].errors += 1
+
+    def record_bytes_sent(self, backend: str, count: int) -> None:
+        """Bytes of a backend were sent to a client."""
+        with self._lock:
+            self._tallies[backend].bytes_out += count
+
+    def record_bytes_received(self, backend: str, count: int) -> None:
+        """Bytes for a backend were received of a client."""
+        with self._lock:
+            self._tallies[backend].bytes_in += count
+
+    def export_prometheus(self) -> str:
+        """Return the page."""
+        return generate_latest(self._registry).decode()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield what there is, for a registry of `prometheus_client`."""
+        with self._lock:
+            readings = tuple(
+                BackendReading(
+                    id=backend,
+                    app="",
+                    region=self._region,
+                    active=self._active[backend],
+                    soft_limit=0,
+                    hard_limit=0,
+                    weight=1,
+                    circuit=Circuit.CLOSED,
+                    up=None,
+                    draining=False,
+                    tally=tally,
+                )
+                for backend, tally in sorted(self._tallies.items())
+            )
+        documented = (
+            "edgeproxy_backend_connections",
+            "edgeproxy_backend_connections_active",
+            "edgeproxy_backend_errors",
+            "edgeproxy_backend_rtt_seconds",
+            "edgeproxy_backend_bytes_sent",
+            "edgeproxy_backend_bytes_received",
+        )
+        yield from (each for each in of_backends(readings) if each.name in documented)
