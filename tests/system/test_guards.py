@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
 
 from tests.system.pop import BRAZIL, GERMANY, Pop
+from tests.system.proxy import run_edgeproxy
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.system
@@ -21,6 +23,24 @@ def test_only_allowed_and_not_denied_clients_may_enter(pop: Pop) -> None:
     (refused,) = proxy.seen("client_refused")
     assert refused["reason"] == "denied"
     assert "EDGEPROXY_ALLOW" in refused["hint"]
+
+
+def test_explain_knows_who_is_barred_and_what_is_laid_over(pop: Pop) -> None:
+    pop.backend("sa-1")
+    pop.backend("us-1", "us")
+    config = pop.folder / "edgeproxy.toml"
+    config.write_text('[entrance]\ndeny = ["192.0.2.1"]\n[backends."sa-1"]\nweight = 0\n')
+
+    def explained(client: str) -> tuple[int, dict[str, object]]:
+        ran = run_edgeproxy(
+            "explain", client, "--json", folder=pop.folder, EDGEPROXY_CONFIG=str(config)
+        )
+        return ran.returncode, json.loads(ran.stdout)
+
+    code, denied = explained("192.0.2.1")
+    assert (code, denied["backend"], denied["how"]) == (1, None, "denied")
+    code, served = explained("192.0.2.2")
+    assert (code, served["backend"]) == (0, "us-1")
 
 
 def test_a_client_has_no_more_connections_than_it_may(pop: Pop) -> None:

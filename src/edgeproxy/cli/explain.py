@@ -63,8 +63,10 @@ def _decide(client_ip: str, app: str | None) -> Decision:
     from edgeproxy import config
     from edgeproxy.control.geo import Geo
     from edgeproxy.core.admission import Admission
+    from edgeproxy.core.entrance import Entrance
     from edgeproxy.core.explanation import explain
     from edgeproxy.core.origin import normalise
+    from edgeproxy.core.overlay import overlaid
     from edgeproxy.errors import UsageError
     from edgeproxy.store.sqlite import SqliteStore
 
@@ -72,16 +74,23 @@ def _decide(client_ip: str, app: str | None) -> Decision:
         ipaddress.ip_address(client_ip)
     except ValueError:
         raise UsageError(f"{client_ip!r} is not an IPv4 or IPv6 address") from None
-    settings = config.load(os.environ).config
+    loaded = config.load(os.environ)
+    settings = loaded.config
     store = SqliteStore(settings.database.path)
     try:
         snapshot = store.read()
     finally:
         store.close()
     geo = Geo(settings.geo)
-    admission = Admission(settings.admission, settings.affinity, settings.ejection, geo.locate)
+    admission = Admission(
+        settings.admission,
+        settings.affinity,
+        settings.ejection,
+        geo.locate,
+        entrance=Entrance(settings.entrance),
+    )
     scope = settings.admission.app if app is None else app
-    admission.publish(snapshot.backends, (scope,))
+    admission.publish(overlaid(snapshot.backends, loaded.overlays), (scope,))
     return explain(admission, normalise(client_ip), scope, now=0.0)
 
 

@@ -65,7 +65,8 @@ class Decision:
 
 def explain(admission: Admission, client: str, scope: str, now: float) -> Decision:
     """Return the decision that this client would get now. Gate thread only."""
-    choice = admission.decide(client, scope, now)
+    barred = admission.entrance.bars(client, now)
+    choice = Refusal(barred) if barred else admission.decide(client, scope, now)
     origin = admission.locate(client)
     table = admission.table
     records = [
