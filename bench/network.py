@@ -1,8 +1,8 @@
 """A loopback of one's own, with the congestion control that Linux has by default.
 
 What a machine has chosen for the internet can rule a measurement on loopback. BBR paces:
-with it, every packet there waits for a timer, a gigabyte costs three to five times as much
-whoever carries it, and twice that again in some runs and not in others.
+with it, every packet there waits for a timer, a gigabyte costs two to four times as much whoever
+carries it, and twice as much in one run as in the next.
 """
 
 from __future__ import annotations
