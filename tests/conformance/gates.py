@@ -85,7 +85,7 @@ class ScriptedGate:
         with self._call("dialed", now, ticket):
             if ticket.dialed_at is not None:
                 self.violations.append(f"dialed twice: {ticket}")
-            if not 0 <= secs <= now - ticket.given_at + 0.001:
+            if not 0 < secs <= now - ticket.given_at + 0.001:
                 self.violations.append(f"a dial of {secs} s does not fit: {ticket}")
             ticket.dialed_at = now
             self._perhaps_raise("dialed")

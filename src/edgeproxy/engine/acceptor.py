@@ -111,5 +111,7 @@ class Acceptor:
         for descriptor, (_, listening) in list(self._listeners.items()):
             if serve_waiting:
                 self.accept(descriptor, limit=1 << 16)
+            with suppress(FileNotFoundError):  # it is paused, or could not be watched
+                self._epoll.unregister(descriptor)  # a child process may hold it open
             listening.close()
         self._listeners.clear()

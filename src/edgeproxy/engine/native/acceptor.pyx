@@ -42,7 +42,7 @@ cdef class Acceptor:
         """Accept from this socket, which is the acceptor's to close from now on."""
         if self._count == MAX_LISTENERS:
             listening.close()
-            return
+            raise OverflowError(f"an engine has at most {MAX_LISTENERS} listeners")
         self._listeners.append((name, listening))
         self._listening[self._count] = listening.fileno()
         self._count += 1
@@ -62,6 +62,8 @@ cdef class Acceptor:
     cdef void accept(self, int listener, double now) noexcept nogil:
         """Accept those who wait. Where it was one, it is taken to be one for a few more times:
         to ask for a second in vain costs, too, and whoever waits is told of again."""
+        if listener >= self._count:  # closed since that event
+            return
         if self._singles:
             self._singles -= 1
             self._accept(listener, 1, now)
@@ -152,6 +154,9 @@ cdef class Acceptor:
 
     cdef object close(self):
         """Close the listeners. Idempotent."""
+        cdef int listener
+        for listener in range(self._count):  # a child process may hold them open
+            epoll_ctl(self._epoll, EPOLL_CTL_DEL, self._listening[listener], NULL)
         self._count = 0
         for _, listening in self._listeners:
             listening.close()

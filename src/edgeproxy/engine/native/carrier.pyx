@@ -10,6 +10,7 @@ all wait equally long, so the line is in order of time by itself. A settled one 
 until its next byte.
 """
 
+from libc.errno cimport errno
 from libc.stdint cimport uint32_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc
@@ -222,26 +223,29 @@ cdef double look_pause(Worker* worker) noexcept nogil:
 # -- its life ---------------------------------------------------------------------------
 
 cdef int start_worker(Worker* worker, Ended* ended) noexcept nogil:
-    """Start a byte thread, whose memory is zero but for its settings. Return whether it runs."""
+    """Start a byte thread, whose memory is zero but for its settings.
+
+    Return 0, or the error number if that cannot be done.
+    """
     cdef char[16] name
+    cdef int code
     worker.ended = ended
     worker.epoll = epoll_create1(EPOLL_CLOEXEC)
     worker.wakeup = open_wakeup(worker.epoll)
     worker.timer = open_timer(worker.epoll)
     worker.buffer = <char*>malloc(BUFFER_BYTES)
     worker.pause_secs = look_pause(worker)
+    code = errno
     pthread_mutex_init(&worker.lock, NULL)
-    if (
-        worker.buffer == NULL
-        or worker.wakeup < 0
-        or worker.timer < 0
-        or pthread_create(&worker.thread, NULL, work, worker) != 0
-    ):
-        return False
+    if worker.buffer == NULL or worker.wakeup < 0 or worker.timer < 0:
+        return code
+    code = pthread_create(&worker.thread, NULL, work, worker)
+    if code:
+        return code
     snprintf(name, sizeof(name), "bytes-%d", worker.number)
     pthread_setname_np(worker.thread, name)
     worker.started = True
-    return True
+    return 0
 
 cdef void stop_worker(Worker* worker) noexcept nogil:
     """End a byte thread and all its sessions, and free what it held."""

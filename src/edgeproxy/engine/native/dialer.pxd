@@ -11,14 +11,14 @@ cdef class Dialer:
     cdef int _epoll, _ceiling
 
     cdef object prepare(self, int epoll, int ceiling)
-    cdef void dial(self, double now) noexcept nogil
-    cdef void happened(self, Flow* flow, uint32_t mask) noexcept nogil
+    cdef double dial(self) noexcept nogil
+    cdef void happened(self, Flow* flow, uint32_t mask, double now) noexcept nogil
     cdef void expire(self, double now) noexcept nogil
     cdef void drop(self, Session* session, uint8_t reason) noexcept nogil
     cdef void abandon(self, Session* session, uint8_t reason) noexcept nogil
     cdef bint _begin(self, Session* session, double now) noexcept nogil
     cdef void _watch(self, Session* session) noexcept nogil
-    cdef void _answered(self, Session* session, int broken) noexcept nogil
+    cdef void _answered(self, Session* session, int broken, double now) noexcept nogil
     cdef void _give_up(self, Session* session, int code) noexcept nogil
     cdef void _unwatch(self, Session* session) noexcept nogil
     cdef void _end(self, Session* session, uint8_t reason) noexcept nogil

@@ -9,7 +9,14 @@ from libc.errno cimport EINPROGRESS, EMFILE, ENFILE, ETIMEDOUT, errno
 from libc.string cimport memset
 from posix.unistd cimport close
 
-from edgeproxy.engine.native.kernel cimport failure_of, reset_on_close, set_option, unread_bytes
+from edgeproxy.engine.native.kernel cimport (
+    failure_of,
+    is_gone,
+    monotonic,
+    reset_on_close,
+    set_option,
+    unread_bytes,
+)
 from edgeproxy.engine.native.session cimport (
     CLIENT_GONE,
     CLOSED,
@@ -46,16 +53,23 @@ cdef class Dialer:
         self._epoll = epoll
         self._ceiling = ceiling
 
-    cdef void dial(self, double now) noexcept nogil:
-        """Begin all dials that are wanted; those that are answered at once go on."""
+    cdef double dial(self) noexcept nogil:
+        """Begin all dials that are wanted; those that are answered at once go on.
+
+        Return what time it is afterwards.
+        """
         cdef Line line = self.short
         cdef Session* session
         cdef (Session*)[MAX_POLLED] dialed
         cdef pollfd[MAX_POLLED] polled
         cdef int count = 0, index
+        cdef double now = monotonic()
         self.short.first = self.short.last = NULL
         while True:
             session = take_first(&line)
+            if session != NULL and is_gone(session.client):  # nobody watches those who wait
+                session.state = CLOSED
+                session.reason = CLIENT_GONE
             if session == NULL:
                 session = take_first(&self.wanted)
             if session != NULL and self._begin(session, now):
@@ -66,14 +80,17 @@ cdef class Dialer:
                 count += 1
             if count == MAX_POLLED or (session == NULL and count):
                 poll(polled, count, 0)
+                now = monotonic()
                 for index in range(count):
                     if polled[index].revents:
-                        self._answered(dialed[index], polled[index].revents & (POLLERR | POLLHUP))
+                        self._answered(
+                            dialed[index], polled[index].revents & (POLLERR | POLLHUP), now
+                        )
                     else:
                         self._watch(dialed[index])
                 count = 0
             if session == NULL:
-                return
+                return now
 
     cdef bint _begin(self, Session* session, double now) noexcept nogil:
         """Begin one dial. Return whether it is under way."""
@@ -94,6 +111,7 @@ cdef class Dialer:
             else:
                 append(&self.failed, session)
             return False
+        session.dialed_at = now
         set_option(fd, SOL_SOCKET, SO_OOBINLINE, 1)  # the rest when it is needed
         if unread_bytes(session.client):
             # What it has said follows at once, and need not be preceded by an empty packet.
@@ -123,24 +141,25 @@ cdef class Dialer:
         if epoll_ctl(self._epoll, EPOLL_CTL_ADD, session.client, &event) < 0:
             self._give_up(session, errno)
 
-    cdef void happened(self, Flow* flow, uint32_t mask) noexcept nogil:
+    cdef void happened(self, Flow* flow, uint32_t mask, double now) noexcept nogil:
         """Something happened to a backend that is being dialed, or to its client."""
         cdef Session* session = flow.session
         if session.state != DIALING or not session.watched:
             return
         if flow == &session.downward:
-            self._answered(session, mask & BROKEN)
+            self._answered(session, mask & BROKEN, now)
         elif mask & BROKEN:
             reset_on_close(session.backend)
             self.drop(session, CLIENT_GONE)
 
-    cdef void _answered(self, Session* session, int broken) noexcept nogil:
+    cdef void _answered(self, Session* session, int broken, double now) noexcept nogil:
         """A backend has answered, one way or the other."""
         cdef int code = failure_of(session.backend) if broken else 0
         if code:
             self._give_up(session, code)
             return
         self._unwatch(session)
+        session.active_at = now
         append(&self.dialed, session)
 
     cdef void expire(self, double now) noexcept nogil:

@@ -8,8 +8,8 @@ dial. What the gate is told grows under load by itself, and its cost falls.
 A gate must not raise. If it does, the client concerned is closed and everybody else is
 served on, as `engine.guard` has it for the other engine.
 
-Sessions are dialed here and then carried by the byte threads of `engine.carrier`, each by
-the one that has the fewest. All of a session's fields but its flows belong to this thread.
+Sessions are dialed by this thread and then carried by the byte threads (`carrier.pyx`), each by
+the one that has the fewest. Who owns what of a session is said in `session.pyx`.
 """
 
 import os
@@ -119,7 +119,7 @@ cdef class NativeEngine:
     cdef int _worker_count
     cdef Ended _ended
     cdef long _live
-    cdef Line _to_carry
+    cdef Line _to_carry, _closed
     cdef double _now, _next_tick, _armed_for, _next_gate_tick
     cdef char* _buffer
     cdef int _epoll, _wakeup, _timer
@@ -163,6 +163,7 @@ cdef class NativeEngine:
             worker.idle_secs = settings.idle_timeout_secs
             worker.user_secs = settings.user_timeout_secs
         self._now = monotonic()
+        self._armed_for = -1
         self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
 
     # -- called from any thread -------------------------------------------------------
@@ -176,15 +177,16 @@ cdef class NativeEngine:
 
     def start(self):
         """Start the engine's threads."""
-        cdef int index
+        cdef int index, code
         cdef int highest = ceiling()
         self._acceptor.ceiling = highest
         self._dialer.prepare(self._epoll, highest)
         for index in range(self._worker_count):
             self._workers[index].ceiling = highest
-            if not start_worker(&self._workers[index], &self._ended):
+            code = start_worker(&self._workers[index], &self._ended)
+            if code:
                 raise EdgeProxyError(
-                    f"a byte thread cannot be started: {os.strerror(errno)}; raise the limit of "
+                    f"a byte thread cannot be started: {os.strerror(code)}; raise the limit of "
                     "open files (ulimit -n), or lower EDGEPROXY_BYTE_THREADS"
                 )
         self._thread.start()
@@ -277,6 +279,7 @@ cdef class NativeEngine:
                     with nogil:
                         self._carry()
         except BaseException as error:
+            self._stopping = True
             log.bug("engine_crashed", engine=self.kind)
             self._on_crash(error)
         finally:
@@ -314,21 +317,13 @@ cdef class NativeEngine:
             else:
                 flow = marked(&self._pool, mark)
                 if flow != NULL:
-                    self._dialer.happened(flow, events[index].events)
+                    self._dialer.happened(flow, events[index].events, self._now)
 
     cdef void _tell(self):
         """Tell the gate everything that happened, and take its answers."""
-        cdef Line ended
-        pthread_mutex_lock(&self._ended.lock)
-        ended = self._ended.line
-        self._ended.line.first = self._ended.line.last = NULL
-        pthread_mutex_unlock(&self._ended.lock)
+        self._tell_all_closed()
         self._tell_dialed()
         self._carry()
-        if ended.first != NULL:
-            self._may_resume = True
-        while ended.first != NULL:
-            self._tell_closed(take_first(&ended))
         while self._dialer.gone.first != NULL:
             self._tell_closed(take_first(&self._dialer.gone))
         while self._dialer.failed.first != NULL:
@@ -338,8 +333,27 @@ cdef class NativeEngine:
         if self._woken:
             self._woken = False
             self._run_commands()
-        if self._now >= self._next_tick or (self._acceptor.paused and self._may_resume):
+        is_due = self._now >= self._next_tick or (self._acceptor.paused and self._may_resume)
+        if is_due and not self._stopping:
             self._tick()
+
+    cdef object _tell_all_closed(self):
+        """Tell who has ended at the byte threads."""
+        cdef Line ended
+        pthread_mutex_lock(&self._ended.lock)
+        ended = self._ended.line
+        self._ended.line.first = self._ended.line.last = NULL
+        pthread_mutex_unlock(&self._ended.lock)
+        if ended.first == NULL:
+            return
+        self._may_resume = True
+        if self._closed.first == NULL:
+            self._closed = ended
+        else:  # telling them had been interrupted
+            self._closed.last.next = ended.first
+            self._closed.last = ended.last
+        while self._closed.first != NULL:
+            self._tell_closed(take_first(&self._closed))
 
     cdef object _run_commands(self):
         while self._commands:
@@ -367,7 +381,7 @@ cdef class NativeEngine:
 
     cdef void _dial(self) noexcept nogil:
         """Begin the dials that the gate asked for."""
-        self._dialer.dial(self._now)
+        self._now = self._dialer.dial()
         if self._dialer.shortage:
             self._acceptor.pause(self._dialer.shortage)
             self._dialer.shortage = 0
@@ -417,9 +431,8 @@ cdef class NativeEngine:
         while self._dialer.dialed.first != NULL:
             session = take_first(&self._dialer.dialed)
             try:
-                self._gate.dialed(
-                    <object>session.ticket, self._now - session.dialed_at, self._now
-                )
+                secs = session.active_at - session.dialed_at
+                self._gate.dialed(<object>session.ticket, secs, self._now)
                 append(&self._to_carry, session)
             except Exception:
                 log.bug("gate_failed", call="dialed")
@@ -457,18 +470,19 @@ cdef class NativeEngine:
             forget(worker, session)
         else:
             close(session.client)
-        outcome = Outcome(
-            REASONS[session.reason],
-            session.upward.carried,
-            session.downward.carried,
-            self._now - session.started_at,
-        )
         try:
+            outcome = Outcome(
+                REASONS[session.reason],
+                session.upward.carried,
+                session.downward.carried,
+                self._now - session.started_at,
+            )
             self._gate.closed(<object>session.ticket, outcome, self._now)
         except Exception:
             log.bug("gate_failed", call="closed")
-        self._let_go(session)
-        release(&self._pool, session)
+        finally:
+            self._let_go(session)
+            release(&self._pool, session)
 
     cdef object _follow(self, Session* session, answer):
         """Note where the gate wants this session to be dialed."""
@@ -477,7 +491,6 @@ cdef class NativeEngine:
         if session.ticket != NULL:
             Py_DECREF(<object>session.ticket)
         session.ticket = <PyObject*>ticket
-        session.dialed_at = self._now
         session.due_at = self._now
         try:
             session.due_at += answer.timeout_secs

@@ -4,10 +4,11 @@
 
 To a byte thread: new sessions (`hand_over`), and requests about those that it has (`ask`), which
 are taken back before a session's memory is reused (`forget`). Both are under `Worker.lock`.
-To the gate thread: sessions that have ended (`hand_back`), at the end of a turn and with both
-sockets closed, so that no event can still point to them. They are under `Ended.lock`.
+To the gate thread: sessions that have ended (`hand_back`), at the end of a turn and with their
+sockets closed, so that no event can still point to them, except that a client may still be sent
+its last bytes (`worker.say_farewell`). They are under `Ended.lock`.
 
-Nobody waits while holding a lock. Nothing else is written by two threads.
+Nobody waits for another thread while holding a lock. Nothing else is written by two threads.
 """
 
 from libc.stdint cimport uint8_t
@@ -27,6 +28,7 @@ from edgeproxy.engine.native.session cimport (
     append,
     mark_of,
     take_first,
+    wait_until_watched,
 )
 from edgeproxy.engine.native.system cimport *
 from edgeproxy.engine.native.worker cimport (
@@ -150,8 +152,7 @@ cdef void hand_back(Worker* worker) noexcept nogil:
         if not flow.flags & DONE:
             again(worker, flow)
     while session != NULL:
-        while not __atomic_load_n(&session.watched_by_worker, __ATOMIC_ACQUIRE):
-            sched_yield()  # the gate thread is about to put its second socket into the epoll
+        wait_until_watched(session)
         if session.client >= 0:
             close(session.client)
         close(session.backend)

@@ -31,6 +31,7 @@ from edgeproxy.engine.native.session cimport (
     append,
     leave,
     mark_of,
+    wait_until_watched,
 )
 from edgeproxy.engine.native.system cimport *
 from edgeproxy.engine.native.worker cimport (
@@ -138,7 +139,9 @@ cdef void block(Worker* worker, Flow* flow) noexcept nogil:
         flow.flags |= SINK_WATCHED
         event.events = INTEREST | EPOLLOUT
         event.data.u64 = mark_of(flow.reverse)
-        epoll_ctl(worker.epoll, EPOLL_CTL_MOD, flow.sink, &event)
+        wait_until_watched(flow.session)
+        if epoll_ctl(worker.epoll, EPOLL_CTL_MOD, flow.sink, &event) < 0:
+            finish(worker, flow.session, FAULT, True)  # nobody would ever hear of it
 
 cdef int unblock(Worker* worker, Flow* flow) noexcept nogil:
     """Hand over what was waiting. Return whether the sink has taken all of it."""
@@ -293,13 +296,14 @@ cdef uint8_t carry_first(Session* session, char* buffer) noexcept nogil:
     """
     cdef Flow* flow = &session.upward
     cdef ssize_t size = recv(flow.source, buffer, BUFFER_BYTES, 0)
+    cdef int code = errno
     cdef ssize_t sent
     if size > 0:
         sent = max(send(flow.sink, buffer, size, MSG_NOSIGNAL), 0)
     if session.hushed:  # for the packet that has just left, and not for the answers
         set_option(flow.sink, IPPROTO_TCP, TCP_QUICKACK, 1)
-    if size < 0 and errno != EAGAIN and errno != EINTR:
-        return TIMED_OUT if errno == ETIMEDOUT else CLIENT_RESET
+    if size < 0 and code != EAGAIN and code != EINTR:
+        return TIMED_OUT if code == ETIMEDOUT else CLIENT_RESET
     if size <= 0:
         return NO_REASON
     flow.carried = sent

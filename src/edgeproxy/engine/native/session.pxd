@@ -69,7 +69,7 @@ cdef struct Session:
     uint32_t generation
     PyObject* ticket  # the gate's; NULL if the gate knows nothing of it, or nothing any more
     double started_at
-    double active_at
+    double active_at  # when its backend answered, then when something last happened
     double due_at  # of its dial, then of its next look
     double dialed_at
     double broken_since
@@ -85,7 +85,7 @@ cdef struct Session:
     uint8_t watched
     uint8_t looked_at
     uint8_t hushed
-    uint8_t watched_by_worker
+    uint8_t watched_by_worker  # both its sockets are in the epoll of its byte thread
     sockaddr_in6 client_address
     sockaddr_in6 backend_address
 
@@ -108,5 +108,6 @@ cdef void join(Line* line, Session* session) noexcept nogil
 cdef void leave(Line* line, Session* session) noexcept nogil
 cdef uint32_t capacity(Pool* pool) noexcept nogil
 cdef Session* session_at(Pool* pool, uint32_t number) noexcept nogil
+cdef void wait_until_watched(Session* session) noexcept nogil
 cdef uint64_t mark_of(Flow* flow) noexcept nogil
 cdef Flow* marked(Pool* pool, uint64_t mark) noexcept nogil

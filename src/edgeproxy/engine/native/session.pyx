@@ -15,6 +15,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+from edgeproxy.engine.native.system cimport __ATOMIC_ACQUIRE, __atomic_load_n, sched_yield
+
 cdef enum:
     SLAB_SESSIONS = 128
     MAX_SLABS = 65536
@@ -135,3 +137,11 @@ cdef Flow* marked(Pool* pool, uint64_t mark) noexcept nogil:
     if session.generation != mark >> 32:
         return NULL
     return &session.downward if mark & 1 else &session.upward
+
+cdef void wait_until_watched(Session* session) noexcept nogil:
+    """Wait for the gate thread, which is about to put the second socket into the epoll.
+
+    The first one may bring events before that.
+    """
+    while not __atomic_load_n(&session.watched_by_worker, __ATOMIC_ACQUIRE):
+        sched_yield()

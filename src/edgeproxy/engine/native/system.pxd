@@ -84,7 +84,6 @@ cdef extern from "<sys/socket.h>" nogil:
         SHUT_WR
         MSG_MORE
         MSG_NOSIGNAL
-        MSG_PEEK
 
 cdef extern from "<netinet/in.h>" nogil:
     cdef struct in_addr:
