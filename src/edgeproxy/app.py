@@ -73,6 +73,7 @@ class Proxy:
             breaker=config.breaker,
             health=config.health,
             circuit_changed=_circuit_changed,
+            is_curious=config.proxy.access_log != OFF,
         )
         self._store = SqliteStore(config.database.path, os.sched_yield)
         target = config.proxy.access_log

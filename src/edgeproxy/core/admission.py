@@ -31,7 +31,7 @@ from edgeproxy.core.model import Backend, Circuit, Origin
 from edgeproxy.core.pace import Rest, no_rest
 from edgeproxy.core.ranking import Candidate
 from edgeproxy.core.routing import EVERY_APP, RoutingTable
-from edgeproxy.core.ticket import Blame, Choice, How, Reason, Refusal, Ticket
+from edgeproxy.core.ticket import Blame, Choice, How, Notes, Reason, Refusal, Ticket
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,8 @@ class AdmissionSettings:
 class Admission:
     """Gives clients their backends.
 
-    `locate` says where a client comes from; it is asked only when no binding decides.
+    `locate` says where a client comes from; it is asked only when no binding decides. Who
+    `is_curious` finds `Notes` on every ticket.
     """
 
     def __init__(
@@ -67,8 +68,10 @@ class Admission:
         breaker: BreakerSettings | None = None,
         health: HealthSettings | None = None,
         circuit_changed: Changed = lambda _id, _circuit: None,
+        is_curious: bool = False,
     ) -> None:
         self._settings = settings
+        self._is_curious = is_curious
         self.locate = locate
         self._dial_timeout_secs = dial_timeout_secs
         self._ejection = Ejection(ejection)
@@ -173,7 +176,9 @@ class Admission:
         stays = None if choice.how is How.BOUND else self._stays_bound_to(key, now)
         self.affinity.bind(key, stays or choice.candidate.backend.id, now)
         ticket = Ticket(client, scope, choice)
-        ticket.entered = self.entrance.enter(client)
+        entered = self.entrance.enter(client)
+        if entered is not None or self._takes_notes:
+            ticket.notes = Notes(entered)
         self._reserve(ticket, choice, now)
         return ticket
 
@@ -208,17 +213,21 @@ class Admission:
         return ticket
 
     def _turned_away(self, ticket: Ticket, refusal: Refusal) -> Refusal:
-        if ticket.entered is not None:
-            self.entrance.leave(ticket.entered)
-            ticket.entered = None
+        self._leave(ticket)
         return refusal
+
+    def _leave(self, ticket: Ticket) -> None:
+        if ticket.notes is not None and ticket.notes.entered is not None:
+            self.entrance.leave(ticket.notes.entered)
+            ticket.notes.entered = None
 
     def dialed(self, ticket: Ticket, secs: float = 0.0, now: float = 0.0) -> None:
         """The backend answered, after so many seconds."""
         candidate = ticket.held
         assert candidate is not None
-        ticket.dialed_at = now
-        ticket.dial_secs = secs
+        if ticket.notes is not None:
+            ticket.notes.dialed_at = now
+            ticket.notes.dial_secs = secs
         candidate.live.tally.answered(secs)
         if self._failing.answered(candidate.live):
             self._touch(candidate, anew=True)
@@ -239,11 +248,10 @@ class Admission:
         live = self._release(ticket)
         live.tally.bytes_in += bytes_in
         live.tally.bytes_out += bytes_out
-        if ticket.entered is not None:
-            self.entrance.leave(ticket.entered)
-            ticket.entered = None
-        if self._breaker is not None and ticket.dialed_at:
-            if mute and now - ticket.dialed_at <= self._breaker.settings.moment_secs:
+        self._leave(ticket)
+        notes = ticket.notes
+        if self._breaker is not None and notes is not None and notes.dialed_at:
+            if mute and now - notes.dialed_at <= self._breaker.settings.moment_secs:
                 live.tally.errors += 1
                 self._breaker.died(live, now)
             else:
@@ -267,6 +275,7 @@ class Admission:
         self._health = health
         self._breaker = Breaker(breaker, self._circuit_changed) if breaker.enabled else None
         self._failing: Breaker | Ejection = self._breaker or self._ejection
+        self._takes_notes = self._is_curious or (breaker.enabled and breaker.moment_secs > 0)
         if self._breaker is None:
             for live in self.load.all():
                 if live.circuit is not Circuit.CLOSED:

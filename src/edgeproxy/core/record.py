@@ -54,7 +54,7 @@ def of_session(
         ticket.backend.id,
         str(how),
         ticket.attempts,
-        ticket.dial_secs,
+        ticket.notes.dial_secs if ticket.notes is not None else 0.0,
         secs,
         bytes_in,
         bytes_out,

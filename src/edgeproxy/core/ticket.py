@@ -66,6 +66,23 @@ class Choice(NamedTuple):
     ranking: Ranking | None = None
 
 
+class Notes:
+    """What only some want to know of a ticket; made for those, so that idle clients stay cheap.
+
+    Attributes:
+        entered: What the client leaves the entrance with; None if it is not counted there.
+        dialed_at: When the backend answered, or 0.
+        dial_secs: How long it took to.
+    """
+
+    __slots__ = ("dial_secs", "dialed_at", "entered")
+
+    def __init__(self, entered: str | None) -> None:
+        self.entered = entered
+        self.dialed_at = 0.0
+        self.dial_secs = 0.0
+
+
 class Ticket:
     """One client's hold on one backend at a time.
 
@@ -78,20 +95,16 @@ class Ticket:
         attempts: How many backends it was given.
         tried: The ids of those that could not be dialed.
         held: Where its slot is reserved; None once released.
-        entered: What the client leaves the entrance with; None if it is not counted there.
-        dialed_at: When the backend answered, or 0.
-        dial_secs: How long it took to.
+        notes: More, if anybody wants to know more.
     """
 
     __slots__ = (
         "attempts",
         "backend",
         "client",
-        "dial_secs",
-        "dialed_at",
-        "entered",
         "held",
         "how",
+        "notes",
         "origin",
         "scope",
         "tried",
@@ -103,9 +116,7 @@ class Ticket:
         self.attempts = 0
         self.tried: tuple[str, ...] = ()
         self.held: Candidate | None = None
-        self.entered: str | None = None
-        self.dialed_at = 0.0
-        self.dial_secs = 0.0
+        self.notes: Notes | None = None
         self.origin = choice.origin
         self.backend: Backend = choice.candidate.backend
         self.how = choice.how
