@@ -51,7 +51,6 @@ CONSOLE = "console"
 SWITCH_INTERVAL_SECS = 0.0005
 """How long the control plane may keep the interpreter while the gate waits for it."""
 DRAIN_LOOK_SECS = 0.05
-LAG_LOOK_SECS = 1.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 

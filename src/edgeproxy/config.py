@@ -8,7 +8,7 @@ empty variable counts as unset. Nothing is ever replaced silently: `load` raises
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -32,7 +32,16 @@ from edgeproxy.settings import SETTINGS
 from edgeproxy.store.sqlite import DatabaseSettings
 from edgeproxy.value import BadValueError, ListenAddress
 
-__all__ = ("FILE_VARIABLE", "Config", "Loaded", "default_of", "load", "shown")
+__all__ = (
+    "FILE_VARIABLE",
+    "Config",
+    "Loaded",
+    "default_of",
+    "load",
+    "shown",
+    "value_of",
+    "with_values",
+)
 
 PREFIX = "EDGEPROXY_"
 DEFAULT_METRICS = ListenAddress("0.0.0.0", 9090)  # noqa: S104 — as documented
@@ -160,7 +169,7 @@ def load(environ: Mapping[str, str]) -> Loaded:
                 faults.append(f"{where}: {bad}")
         effective.append(Effective(setting, chosen, source))
     warnings = [_unknown(name) for name in sorted(environ) if _is_unknown(name)]
-    config = _build(effective)
+    config = with_values(_defaults(), effective)
     if config.probe.enabled and config.probe.kind == "exec" and not config.probe.command:
         faults.append(
             "EDGEPROXY_HEALTH_CHECK_TYPE='exec': EDGEPROXY_HEALTH_CHECK_COMMAND says what to run"
@@ -177,25 +186,30 @@ def load(environ: Mapping[str, str]) -> Loaded:
 
 def default_of(setting: Setting) -> object:
     """Return the default value of a setting."""
+    return value_of(_defaults(), setting)
+
+
+def value_of(config: Config, setting: Setting) -> object:
+    """Return what a setting is in a configuration."""
     part, name = setting.target.split(".")
-    return getattr(getattr(_defaults(), part), name)
+    return getattr(getattr(config, part), name)
 
 
-@cache
-def _defaults() -> Config:
-    return Config()
-
-
-def _build(effective: list[Effective]) -> Config:
+def with_values(config: Config, effective: Iterable[Effective]) -> Config:
+    """Return a configuration with these values instead of its own."""
     from dataclasses import replace
 
     chosen: dict[str, dict[str, object]] = {}
     for each in effective:
         part, name = each.setting.target.split(".")
         chosen.setdefault(part, {})[name] = each.value
-    defaults = _defaults()
-    parts = {part: replace(getattr(defaults, part), **fields) for part, fields in chosen.items()}
-    return replace(defaults, **parts)
+    parts = {part: replace(getattr(config, part), **fields) for part, fields in chosen.items()}
+    return replace(config, **parts)
+
+
+@cache
+def _defaults() -> Config:
+    return Config()
 
 
 def _is_unknown(name: str) -> bool:

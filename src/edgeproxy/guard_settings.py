@@ -6,9 +6,6 @@ from edgeproxy import value
 from edgeproxy.core import health
 from edgeproxy.setting import Setting
 
-_SECONDS = value.number("seconds", least=0)
-_INTERVAL = value.number("seconds", least=0.05)
-
 GUARDS = (
     Setting(
         "EDGEPROXY_ALLOW",
@@ -91,7 +88,7 @@ GUARDS = (
         "EDGEPROXY_CIRCUIT_TIMEOUT_SECS",
         "circuit_breaker.timeout_secs",
         "breaker.timeout_secs",
-        _INTERVAL,
+        value.interval,
         "how long it is cut off before it is tried again",
     ),
     Setting(
@@ -105,7 +102,7 @@ GUARDS = (
         "EDGEPROXY_CIRCUIT_MOMENT_SECS",
         "circuit_breaker.moment_secs",
         "breaker.moment_secs",
-        _SECONDS,
+        value.seconds,
         "a connection that the backend ends within so long, mute, is a failure too; 0: it is none",
     ),
     Setting(
@@ -119,14 +116,14 @@ GUARDS = (
         "EDGEPROXY_HEALTH_CHECK_INTERVAL_SECS",
         "health_check.interval_secs",
         "probe.interval_secs",
-        _INTERVAL,
+        value.interval,
         "from one probe of a backend to the next",
     ),
     Setting(
         "EDGEPROXY_HEALTH_CHECK_TIMEOUT_SECS",
         "health_check.timeout_secs",
         "probe.timeout_secs",
-        _INTERVAL,
+        value.interval,
         "how long a probe may take",
     ),
     Setting(
@@ -189,7 +186,7 @@ GUARDS = (
         "EDGEPROXY_HEALTH_SLOW_START_SECS",
         "health_check.slow_start_secs",
         "health.slow_start_secs",
-        _SECONDS,
+        value.seconds,
         "how long a backend that came up takes to its full share; 0: at once",
     ),
     Setting(
@@ -231,7 +228,7 @@ GUARDS = (
         "EDGEPROXY_CONFIG_WATCH_INTERVAL_SECS",
         "config_watch.interval_secs",
         "watch.interval_secs",
-        _INTERVAL,
+        value.interval,
         "how often it is looked at, beside being told of changes",
     ),
 )

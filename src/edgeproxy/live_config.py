@@ -7,7 +7,6 @@ environment decides whatever the file says, is reported by name.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import NamedTuple
 
 from edgeproxy import config
@@ -34,17 +33,12 @@ def reload(before: Loaded, in_force: Config) -> Reloaded:
     if pinned:
         log.warning("config_pinned", variables=",".join(pinned))
     changed = [
-        each for each in loaded.effective if each.value != _value(in_force, each.setting.target)
+        each for each in loaded.effective if each.value != config.value_of(in_force, each.setting)
     ]
     waiting = [each.setting.variable for each in changed if not each.setting.is_live]
     if waiting:
         log.warning("config_needs_restart", variables=",".join(waiting))
     live = [each for each in changed if each.setting.is_live]
-    for each in live:
-        part, name = each.setting.target.split(".")
-        in_force = replace(
-            in_force, **{part: replace(getattr(in_force, part), **{name: each.value})}
-        )
     backends = sorted(
         backend_id
         for backend_id in loaded.overlays.keys() | before.overlays.keys()
@@ -56,9 +50,4 @@ def reload(before: Loaded, in_force: Config) -> Reloaded:
             variables=",".join(each.setting.variable for each in live),
             backends=",".join(backends),
         )
-    return Reloaded(loaded, in_force, bool(live or backends))
-
-
-def _value(of: Config, target: str) -> object:
-    part, name = target.split(".")
-    return getattr(getattr(of, part), name)
+    return Reloaded(loaded, config.with_values(in_force, live), bool(live or backends))

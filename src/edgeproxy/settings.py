@@ -9,9 +9,6 @@ from edgeproxy.engine.choice import KINDS
 from edgeproxy.guard_settings import GUARDS
 from edgeproxy.setting import Setting
 
-_SECONDS = value.number("seconds", least=0)
-_INTERVAL = value.number("seconds", least=0.05)
-
 SETTINGS = (
     Setting(
         "EDGEPROXY_LISTEN_ADDR",
@@ -45,21 +42,21 @@ SETTINGS = (
         "EDGEPROXY_DB_RELOAD_SECS",
         "database.reload_secs",
         "database.reload_secs",
-        _INTERVAL,
+        value.interval,
         "how often the routing database and the geo files are looked at",
     ),
     Setting(
         "EDGEPROXY_BINDING_TTL_SECS",
         "affinity.ttl_secs",
         "affinity.ttl_secs",
-        _SECONDS,
+        value.seconds,
         "how long a client stays bound after it last opened a connection; 0: not at all",
     ),
     Setting(
         "EDGEPROXY_BINDING_GC_INTERVAL_SECS",
         "affinity.gc_interval_secs",
         "affinity.gc_interval_secs",
-        _INTERVAL,
+        value.interval,
         "how often expired bindings are removed from memory",
     ),
     Setting(
@@ -87,7 +84,7 @@ SETTINGS = (
         "EDGEPROXY_CONNECT_TIMEOUT_SECS",
         "timeouts.connect_secs",
         "engine.connect_timeout_secs",
-        _INTERVAL,
+        value.interval,
         "how long one backend may take to answer before the next one is tried",
     ),
     Setting(
@@ -101,28 +98,28 @@ SETTINGS = (
         "EDGEPROXY_PASS_OVER_SECS",
         "proxy.pass_over_secs",
         "ejection.first_secs",
-        _SECONDS,
+        value.seconds,
         "how long new clients pass a backend over after a failed dial; doubles up to 60 s",
     ),
     Setting(
         "EDGEPROXY_IDLE_TIMEOUT_SECS",
         "timeouts.idle_secs",
         "engine.idle_timeout_secs",
-        _SECONDS,
+        value.seconds,
         "a connection without a byte either way for so long is closed; 0: never",
     ),
     Setting(
         "EDGEPROXY_USER_TIMEOUT_SECS",
         "timeouts.user_secs",
         "engine.user_timeout_secs",
-        _SECONDS,
+        value.seconds,
         "a peer that acknowledges nothing for so long is gone; 0: as the system decides",
     ),
     Setting(
         "EDGEPROXY_SHUTDOWN_TIMEOUT_SECS",
         "proxy.shutdown_timeout_secs",
         "proxy.shutdown_timeout_secs",
-        _SECONDS,
+        value.seconds,
         "how long open connections may take to finish after SIGTERM",
     ),
     *GUARDS,
@@ -144,7 +141,7 @@ SETTINGS = (
         "EDGEPROXY_DRAIN_SPREAD_SECS",
         "proxy.drain_spread_secs",
         "proxy.drain_spread_secs",
-        _SECONDS,
+        value.seconds,
         "those that have not finished are closed one by one in the last so many seconds",
     ),
     Setting(

@@ -59,6 +59,10 @@ def number(unit: str, least: float) -> Callable[[str], float]:
     return parse
 
 
+seconds = number("seconds", least=0)
+interval = number("seconds", least=0.05)
+
+
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     """Return a parser of whole numbers from `least` to `most`."""
     bounds = f"from {least} to {most}" if most is not None else f"{least} or more"
