@@ -223,6 +223,9 @@ class Proxy:
             raise
         finally:
             self._is_upgrading = False
+        if self._signals > 0:  # who was asked to stop meanwhile leaves nobody behind
+            os.kill(pid, signal.SIGTERM)
+            raise EdgeProxyError("the proxy has been asked to stop")
         log.info("upgraded", successor=pid)
         systemd.notify(f"MAINPID={pid}")
         self._has_successor = True

@@ -64,6 +64,9 @@ async def start_successor(sockets: Mapping[str, socket.socket]) -> int:
         finally:
             os.close(writing)
         said = await asyncio.to_thread(_read_within, reading, READY_SECS)
+    except asyncio.CancelledError:
+        process.kill()  # nobody waits for it any more
+        raise
     finally:
         os.close(reading)
     if not said:

@@ -7,9 +7,14 @@ from itertools import pairwise
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from edgeproxy.core.admission import Admission, AdmissionSettings
+from edgeproxy.core.affinity import AffinitySettings
 from edgeproxy.core.breaker import Breaker, BreakerSettings, circuit_of
+from edgeproxy.core.ejection import EjectionSettings
+from edgeproxy.core.health import HealthSettings
 from edgeproxy.core.load import Live
-from edgeproxy.core.model import Circuit
+from edgeproxy.core.model import Backend, Circuit, Origin
+from edgeproxy.core.ticket import How, Reason, Refusal, Ticket
 
 SETTINGS = BreakerSettings(
     enabled=True, failure_threshold=3, success_threshold=2, timeout_secs=30, moment_secs=1
@@ -104,6 +109,25 @@ def test_what_ends_late_does_not_lengthen_an_open_one() -> None:
     breaker.failed(live, 120.0)
     breaker.answered(live)
     assert (live.circuit, live.passed_over_until) == (Circuit.OPEN, 130.0)
+
+
+def test_without_a_breaker_whom_it_had_cut_off_is_back_at_once() -> None:
+    pop = Admission(
+        AdmissionSettings(),
+        AffinitySettings(ttl_secs=0),
+        EjectionSettings(),
+        Origin,
+        breaker=BreakerSettings(enabled=True, failure_threshold=1),
+    )
+    pop.publish([Backend("a", "app", "sa", "192.0.2.1", 80)])
+    ticket = pop.admit("client", "", 0.0)
+    assert isinstance(ticket, Ticket)
+    assert isinstance(pop.failed(ticket, 0.0), Refusal)
+    assert pop.admit("client", "", 1.0) == Refusal(Reason.DOWN)
+    pop.change(BreakerSettings(enabled=False), HealthSettings())
+    ticket = pop.admit("client", "", 1.0)
+    assert isinstance(ticket, Ticket)
+    assert ticket.how is How.SCORED  # not a last resort any more
 
 
 class Machine(RuleBasedStateMachine):

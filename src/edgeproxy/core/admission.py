@@ -280,6 +280,7 @@ class Admission:
             for live in self.load.all():
                 if live.circuit is not Circuit.CLOSED:
                     live.circuit, live.passed_over_until = Circuit.CLOSED, 0.0
+                    self._reconsider(live.backend_id)
 
     def judge(self, backend_id: str, up: bool, now: float) -> None:
         """The probes of a backend say that it is up or down."""
