@@ -35,23 +35,16 @@ from edgeproxy.engine.contract import (
     SessionInfo,
     SocketAddress,
 )
-from edgeproxy.engine.debt import owing_since, undelivered_bytes
 from edgeproxy.engine.descriptors import ceiling
 from edgeproxy.engine.farewell import Farewells
 from edgeproxy.engine.guard import GuardedGate
+from edgeproxy.engine.look import SHORT_TICK_SECS, Looks
 from edgeproxy.engine.relay import BUFFER_BYTES, Flow, Relay, Session, reset_on_close
 from edgeproxy.log import EventLog
 
 log = EventLog("engine")
 
 MAX_EVENTS = 512
-SHORT_TICK_SECS = 0.05
-"""How often timers are looked at while somebody is dialing or saying farewell."""
-TICK_SECS = 1.0
-LOOKS_PER_TIMEOUT = 6
-"""How often a session is looked at within its idle or user timeout."""
-BROKEN_GRACE_SECS = 30.0
-"""How long a client may take to read what a backend said before it reset."""
 
 _READABLE = select.EPOLLIN
 _WRITABLE = select.EPOLLOUT
@@ -75,7 +68,6 @@ class PortableEngine:
         gate: Gate,
         on_crash: Callable[[BaseException], object],
     ) -> None:
-        self._settings = settings
         self._gate = GuardedGate(gate)
         self._on_crash = on_crash
         self._epoll = select.epoll()
@@ -85,6 +77,7 @@ class PortableEngine:
         self._commands: deque[Callable[[], object]] = deque()
         self._acceptor = Acceptor(self._epoll, self._open)
         self._relay = Relay(self._finish)
+        self._looks = Looks(settings, self._break_off, self._finish)
         self._flows: dict[int, Flow] = {}
         self._sessions: set[Session] = set()
         self._dialing: set[Session] = set()
@@ -269,44 +262,11 @@ class PortableEngine:
         if not self._short_of_descriptors:
             self._acceptor.resume(self._now)
         if now >= self._next_look:
-            self._look_at_sessions(now)
+            self._next_look = now + self._looks.pause_secs
+            self._looks.look_at(list(self._sessions), now)
             self._gate.tick(now)
         hurry = self._dialing or self._farewells or self._acceptor.paused
-        self._next_tick = now + (SHORT_TICK_SECS if hurry else min(TICK_SECS, self._look_secs()))
-
-    def _look_secs(self) -> float:
-        timeouts = (self._settings.idle_timeout_secs, self._settings.user_timeout_secs)
-        shortest = min((each for each in timeouts if each), default=TICK_SECS)
-        return min(max(shortest / LOOKS_PER_TIMEOUT, SHORT_TICK_SECS), TICK_SECS)
-
-    def _look_at_sessions(self, now: float) -> None:
-        """End the sessions that are idle, or whose peers have vanished."""
-        idle_secs = self._settings.idle_timeout_secs
-        user_secs = self._settings.user_timeout_secs
-        pause_secs = self._look_secs()
-        self._next_look = now + pause_secs
-        for session in list(self._sessions):
-            if session.state != "open":
-                continue
-            if idle_secs and now - session.active_at >= idle_secs:
-                self._break_off(session, CloseReason.IDLE)
-            elif session.broken_since and now - session.broken_since >= BROKEN_GRACE_SECS:
-                reason = session.reset_by or CloseReason.BACKEND_RESET
-                self._finish(session, reason, reset=True)
-            elif user_secs and not session.settled and now - session.active_at >= pause_secs:
-                self._look_for_peers(session, user_secs, now)
-
-    def _look_for_peers(self, session: Session, user_secs: float, now: float) -> None:
-        session.settled = True
-        for flow in (session.upward, session.downward):
-            if not undelivered_bytes(flow.sink):
-                flow.owing_since = 0.0
-                continue
-            session.settled = False
-            flow.owing_since = since = owing_since(flow.sink, flow.owing_since, now)
-            if since and now - since >= user_secs:
-                self._finish(session, CloseReason.TIMED_OUT, reset=True)
-                return
+        self._next_tick = now + (SHORT_TICK_SECS if hurry else self._looks.pause_secs)
 
     # -- one client, from accept to dialed --------------------------------------------
 

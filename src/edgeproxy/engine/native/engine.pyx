@@ -16,21 +16,16 @@ import os
 import threading
 from collections import deque
 
-from edgeproxy.engine.contract import CloseReason, Connect, Outcome, Refuse, SessionInfo
+from edgeproxy.engine.contract import CloseReason, Connect, Outcome, Refuse
 from edgeproxy.engine.descriptors import ceiling
 from edgeproxy.engine.dial import failure
-from edgeproxy.engine.listener import (
-    KEEPALIVE_IDLE_SECS,
-    KEEPALIVE_INTERVAL_SECS,
-    KEEPALIVE_PROBES,
-)
 from edgeproxy.errors import EdgeProxyError
 from edgeproxy.log import EventLog
 
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.errno cimport errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free, malloc
 from posix.unistd cimport close
 
 from edgeproxy.engine.native.acceptor cimport (
@@ -39,7 +34,7 @@ from edgeproxy.engine.native.acceptor cimport (
     MAX_LISTENERS,
     address_of,
 )
-from edgeproxy.engine.native.carrier cimport start_worker, stop_worker
+from edgeproxy.engine.native.crew cimport Crew
 from edgeproxy.engine.native.dialer cimport Dialer, set_address
 from edgeproxy.engine.native.kernel cimport (
     TIMER,
@@ -52,13 +47,12 @@ from edgeproxy.engine.native.kernel cimport (
     unwake,
     wake,
 )
-from edgeproxy.engine.native.mail cimport ask, forget, hand_over, read_mail_soon
 from edgeproxy.engine.native.relay cimport carry_first
+from edgeproxy.engine.native.roster cimport list_carried, list_sessions
 from edgeproxy.engine.native.session cimport (
     ABORTED,
     CLOSED,
     DIALING,
-    DONE,
     FAULT,
     Flow,
     Line,
@@ -77,11 +71,9 @@ from edgeproxy.engine.native.session cimport (
 from edgeproxy.engine.native.system cimport *
 from edgeproxy.engine.native.worker cimport (
     BUFFER_BYTES,
-    Ended,
     MAX_EVENTS,
     SHORT_TICK_MS,
     TICK_MS,
-    Worker,
 )
 
 log = EventLog("engine")
@@ -97,11 +89,6 @@ REASONS = (
     CloseReason.ABORTED,
     CloseReason.FAULT,
 )
-STATES = ("dialing", "open")
-
-cdef enum:
-    MAX_WORKERS = 64
-
 
 cdef class NativeEngine:
     """Implements `engine.contract.Engine`.
@@ -115,9 +102,7 @@ cdef class NativeEngine:
     cdef Acceptor _acceptor
     cdef Dialer _dialer
     cdef Pool _pool
-    cdef Worker* _workers
-    cdef int _worker_count
-    cdef Ended _ended
+    cdef Crew _crew
     cdef long _live
     cdef Line _to_carry, _closed
     cdef double _now, _next_tick, _armed_for, _next_gate_tick
@@ -126,8 +111,6 @@ cdef class NativeEngine:
     cdef bint _stopping, _woken, _may_resume, _looks_for_idle
 
     def __init__(self, settings, gate, on_crash):
-        cdef Worker* worker
-        cdef int index
         self.kind = "native"
         self._gate = gate
         self._on_crash = on_crash
@@ -140,28 +123,15 @@ cdef class NativeEngine:
                 f"the engine cannot be made: {os.strerror(errno)}; raise the limit of open "
                 "files (ulimit -n)"
             )
-        pthread_mutex_init(&self._ended.lock, NULL)
-        self._ended.wakeup = self._wakeup
-        wanted = settings.byte_threads or len(os.sched_getaffinity(0))
-        self._worker_count = max(1, min(wanted, MAX_WORKERS))
-        self._workers = <Worker*>calloc(self._worker_count, sizeof(Worker))
         self._buffer = <char*>malloc(BUFFER_BYTES)
-        if self._workers == NULL or self._buffer == NULL or not open_pool(&self._pool):
+        if self._buffer == NULL or not open_pool(&self._pool):
             raise MemoryError
         self._acceptor = Acceptor()
         self._acceptor.prepare(&self._pool, self._epoll)
         self._dialer = Dialer()
+        self._crew = Crew()
+        self._crew.prepare(settings, &self._pool, self._wakeup)
         self._looks_for_idle = settings.idle_timeout_secs > 0
-        for index in range(self._worker_count):
-            worker = &self._workers[index]
-            worker.number = index
-            worker.epoll = worker.wakeup = worker.timer = -1
-            worker.pool = &self._pool
-            worker.keepalive_idle_secs = KEEPALIVE_IDLE_SECS
-            worker.keepalive_interval_secs = KEEPALIVE_INTERVAL_SECS
-            worker.keepalive_probes = KEEPALIVE_PROBES
-            worker.idle_secs = settings.idle_timeout_secs
-            worker.user_secs = settings.user_timeout_secs
         self._now = monotonic()
         self._armed_for = -1
         self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
@@ -177,18 +147,10 @@ cdef class NativeEngine:
 
     def start(self):
         """Start the engine's threads."""
-        cdef int index, code
         cdef int highest = ceiling()
         self._acceptor.ceiling = highest
         self._dialer.prepare(self._epoll, highest)
-        for index in range(self._worker_count):
-            self._workers[index].ceiling = highest
-            code = start_worker(&self._workers[index], &self._ended)
-            if code:
-                raise EdgeProxyError(
-                    f"a byte thread cannot be started: {os.strerror(code)}; raise the limit of "
-                    "open files (ulimit -n), or lower EDGEPROXY_BYTE_THREADS"
-                )
+        self._crew.start(highest)
         self._thread.start()
 
     def call(self, function):
@@ -203,11 +165,7 @@ cdef class NativeEngine:
 
     def live(self):
         """How many clients are dialing or being served."""
-        cdef int index
-        cdef long saying_farewell = 0
-        for index in range(self._worker_count):
-            saying_farewell += self._workers[index].farewell_count
-        return self._live + saying_farewell
+        return self._live + self._crew.farewells()
 
     def sessions(self):
         """List the live sessions."""
@@ -339,11 +297,7 @@ cdef class NativeEngine:
 
     cdef object _tell_all_closed(self):
         """Tell who has ended at the byte threads."""
-        cdef Line ended
-        pthread_mutex_lock(&self._ended.lock)
-        ended = self._ended.line
-        self._ended.line.first = self._ended.line.last = NULL
-        pthread_mutex_unlock(&self._ended.lock)
+        cdef Line ended = self._crew.take_ended()
         if ended.first == NULL:
             return
         self._may_resume = True
@@ -363,7 +317,7 @@ cdef class NativeEngine:
                 log.bug("engine_command_failed")
 
     cdef object _tick(self):
-        cdef int hurry, index
+        cdef int hurry
         self._may_resume = False
         self._dialer.expire(self._now)
         if self._dialer.short.first == NULL or not self._acceptor.paused:
@@ -374,8 +328,7 @@ cdef class NativeEngine:
                 self._gate.tick(self._now)
             except Exception:
                 log.bug("gate_failed", call="tick")
-        for index in range(self._worker_count):
-            read_mail_soon(&self._workers[index])
+        self._crew.remind()
         hurry = self._dialer.dialing.first != NULL or self._acceptor.paused
         self._next_tick = self._now + (SHORT_TICK_MS if hurry else TICK_MS) / 1000.0
 
@@ -448,26 +401,13 @@ cdef class NativeEngine:
             session = take_first(&self._to_carry)
             reason = carry_first(session, self._buffer)
             if reason == NO_REASON:
-                hand_over(self._idlest(), session)
+                self._crew.give(session)
             else:
                 self._dialer.abandon(session, reason)
 
-    cdef Worker* _idlest(self) noexcept nogil:
-        """Return the byte thread that has the fewest sessions, now one more."""
-        cdef Worker* worker = &self._workers[0]
-        cdef int index
-        for index in range(1, self._worker_count):
-            if self._workers[index].live < worker.live:
-                worker = &self._workers[index]
-        worker.live += 1
-        return worker
-
     cdef object _tell_closed(self, Session* session):
-        cdef Worker* worker
         if session.worker >= 0:
-            worker = &self._workers[session.worker]
-            worker.live -= 1
-            forget(worker, session)
+            self._crew.take_back(session)
         else:
             close(session.client)
         try:
@@ -524,40 +464,10 @@ cdef class NativeEngine:
         self._live -= 1
 
     def _list_sessions(self):
-        cdef Session* session
-        cdef uint32_t number
-        cdef uint8_t state
-        now = monotonic()
-        infos = []
-        for number in range(capacity(&self._pool)):
-            session = session_at(&self._pool, number)
-            half_closed = (session.upward.flags | session.downward.flags) & DONE
-            state = session.state  # read once: its byte thread may be ending it meanwhile
-            if session.ticket == NULL or state == CLOSED:  # the gate is about to be told
-                continue
-            infos.append(
-                SessionInfo(
-                    <object>session.ticket,
-                    address_of(&session.client_address),
-                    "half_closed" if half_closed else STATES[state],
-                    session.upward.carried,
-                    session.downward.carried,
-                    now - session.started_at,
-                )
-            )
-        return infos
+        return list_sessions(&self._pool)
 
     def _list_carried(self):
-        cdef Session* session
-        cdef uint32_t number
-        found = []
-        for number in range(capacity(&self._pool)):
-            session = session_at(&self._pool, number)
-            if session.ticket != NULL:
-                found.append(
-                    (<object>session.ticket, session.upward.carried, session.downward.carried)
-                )
-        return found
+        return list_carried(&self._pool)
 
     def _close_sessions(self, wanted):
         cdef Session* session
@@ -569,8 +479,7 @@ cdef class NativeEngine:
             if wanted is not None and not wanted(<object>session.ticket):
                 continue
             if session.worker >= 0:
-                if self._workers[session.worker].started:
-                    ask(&self._workers[session.worker], session, ABORTED)
+                self._crew.ask_to_end(session)
             elif session.backend >= 0:
                 self._dialer.drop(session, ABORTED)
             elif session.state == DIALING:
@@ -579,12 +488,10 @@ cdef class NativeEngine:
                 session.reason = ABORTED
 
     def _clean_up(self):
-        cdef int index
         self._run_commands()
         self._acceptor.close()
         with nogil:
-            for index in range(self._worker_count):
-                stop_worker(&self._workers[index])
+            self._crew.stop()
         while self._acceptor.opened.first != NULL:
             self._turn_away(take_first(&self._acceptor.opened))
         while self._dialer.dialed.first != NULL:
@@ -597,15 +504,12 @@ cdef class NativeEngine:
         self._tell()
         # With the lock held throughout: `live` and `call` may be asked by others meanwhile.
         close_pool(&self._pool)
-        free(self._workers)
+        self._crew.let_go()
         free(self._buffer)
-        self._workers = NULL
-        self._worker_count = 0
         close(self._epoll)
         close(self._timer)
         close(self._wakeup)
         self._wakeup = -1
-        pthread_mutex_destroy(&self._ended.lock)
 
 
 cdef bint _connects(answer) except -1:

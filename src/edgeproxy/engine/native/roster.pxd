@@ -1,0 +1,6 @@
+"""See roster.pyx."""
+
+from edgeproxy.engine.native.session cimport Pool
+
+cdef object list_sessions(Pool* pool)
+cdef object list_carried(Pool* pool)
