@@ -31,6 +31,7 @@ from edgeproxy.core.model import Circuit
 from edgeproxy.engine.choice import make_engine
 from edgeproxy.engine.gate import AdmissionGate
 from edgeproxy.engine.listener import open_listener, prepare
+from edgeproxy.engine.warm_pool import WarmPool
 from edgeproxy.errors import EdgeProxyError
 from edgeproxy.metrics import Metrics
 from edgeproxy.plane import Plane
@@ -77,12 +78,14 @@ class Proxy:
         self._store = SqliteStore(config.database.path, os.sched_yield)
         target = config.proxy.access_log
         self._access_log = None if target == OFF else AccessLog(target)
+        self._warm_pool = WarmPool(config.pool, self.metrics) if config.pool.enabled else None
         gate = AdmissionGate(
             self.admission,
             self.metrics,
             {LISTENER: config.admission.app},
             config.engine.connect_timeout_secs,
             self._access_log.take if self._access_log else None,
+            self._warm_pool,
         )
         self.engine = make_engine(config.engine, gate, self._crashed)
         self.plane = Plane(
@@ -91,6 +94,8 @@ class Proxy:
         if self._access_log is not None:
             access_log = self._access_log
             self.plane.observation.access_lines_dropped = lambda: access_log.dropped
+        if self._warm_pool is not None:
+            self.plane.observation.pool_waiting = self._warm_pool.waiting
         self._signals = 0
         self._is_asked_to_upgrade = False
         self._is_upgrading = False
@@ -243,6 +248,8 @@ class Proxy:
             systemd.notify("STOPPING=1")
         self._listening.close()
         self.engine.stop_accepting()
+        if self._warm_pool is not None:
+            self.engine.call(self._warm_pool.close)
         log.info("draining", connections=self.engine.live(), timeout_secs=timeout_secs)
         asked = self._signals
         loop = asyncio.get_running_loop()

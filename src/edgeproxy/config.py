@@ -25,6 +25,7 @@ from edgeproxy.core.health import HealthSettings, ProbeSettings
 from edgeproxy.core.overlay import Overlay
 from edgeproxy.core.ratelimit import RateLimitSettings
 from edgeproxy.engine.contract import EngineSettings
+from edgeproxy.engine.warm_pool import PoolSettings
 from edgeproxy.errors import ConfigError
 from edgeproxy.log import LogSettings
 from edgeproxy.setting import Setting
@@ -116,6 +117,7 @@ class Config:
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
     geo: GeoSettings = field(default_factory=GeoSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
+    pool: PoolSettings = field(default_factory=PoolSettings)
     log: LogSettings = field(default_factory=LogSettings)
 
 

@@ -1,4 +1,4 @@
-"""The settings of what is off until it is asked for: guards, probes, metrics, the watch."""
+"""The settings of what is off until it is asked for: guards, probes, pool, metrics, watch."""
 
 from __future__ import annotations
 
@@ -195,6 +195,41 @@ GUARDS = (
         "health.panic",
         value.boolean,
         "where probes call all backends of an app down, try them all",
+    ),
+    Setting(
+        "EDGEPROXY_POOL_ENABLED",
+        "pool.enabled",
+        "pool.enabled",
+        value.boolean,
+        "connect to backends before clients need it",
+    ),
+    Setting(
+        "EDGEPROXY_POOL_MAX_PER_BACKEND",
+        "pool.max_per_backend",
+        "pool.max_per_backend",
+        value.whole_number(least=1),
+        "how many unused connections wait for each backend",
+    ),
+    Setting(
+        "EDGEPROXY_POOL_IDLE_TIMEOUT_SECS",
+        "pool.idle_timeout_secs",
+        "pool.idle_timeout_secs",
+        value.interval,
+        "how long one may wait before it is replaced",
+    ),
+    Setting(
+        "EDGEPROXY_POOL_MAX_LIFETIME_SECS",
+        "pool.max_lifetime_secs",
+        "pool.max_lifetime_secs",
+        value.interval,
+        "how old one may be; for so long after its last client a backend is kept warm",
+    ),
+    Setting(
+        "EDGEPROXY_POOL_CONNECT_TIMEOUT_SECS",
+        "pool.connect_timeout_secs",
+        "pool.connect_timeout_secs",
+        value.interval,
+        "how long making one may take",
     ),
     Setting(
         "EDGEPROXY_METRICS_ENABLED",

@@ -19,6 +19,9 @@ class Metrics:
         dial_failures: Failed dial attempts, by reason.
         bytes_in: Bytes carried from clients to backends by ended sessions.
         bytes_out: Bytes carried from backends to clients by ended sessions.
+        pool_hits: Clients that were given a connection that waited for them.
+        pool_misses: Clients for whom none waited.
+        pool_dropped: Connections that waited for nobody.
         rows_skipped: Rows of the routing database that could not be used, ever read.
         reload_errors: Times the routing database could not be read.
     """
@@ -31,5 +34,8 @@ class Metrics:
         self.dial_failures: Counter[str] = Counter()
         self.bytes_in = 0
         self.bytes_out = 0
+        self.pool_hits = 0
+        self.pool_misses = 0
+        self.pool_dropped = 0
         self.rows_skipped = 0
         self.reload_errors = 0

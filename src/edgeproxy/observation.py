@@ -39,6 +39,7 @@ class Observation:
         published_at: When the table in force was published (monotonic seconds).
         loop_lag_secs: How late the control plane's last timer was.
         verdicts: What the probes say, by backend; empty without probes.
+        pool_waiting: How many unused connections wait, by backend.
         access_lines_dropped: How many records the access log could not write.
     """
 
@@ -54,6 +55,7 @@ class Observation:
         self.loop_lag_secs = 0.0
         self.verdicts: Callable[[], dict[str, Verdict]] = dict
         self.access_lines_dropped: Callable[[], int] = int
+        self.pool_waiting: Callable[[], dict[str, int]] = dict
 
     def read(self) -> Reading:
         """Return what is known now."""
@@ -77,6 +79,9 @@ class Observation:
             rate_limited_clients=len(admission.entrance.rate),
             table_version=admission.table.version,
             table_age_secs=now - self.published_at,
+            pool_hits=metrics.pool_hits,
+            pool_misses=metrics.pool_misses,
+            pool_dropped=metrics.pool_dropped,
             rows_skipped=metrics.rows_skipped,
             reload_errors=metrics.reload_errors,
             loop_lag_secs=self.loop_lag_secs,
@@ -147,6 +152,7 @@ class Observation:
         self, carried: dict[str, tuple[int, int]], now: float
     ) -> tuple[BackendReading, ...]:
         verdicts = self.verdicts()
+        waiting = self.pool_waiting()
         found = []
         for candidate in list(self._admission.table.candidates.values()):
             backend, live = candidate.backend, candidate.live
@@ -166,6 +172,7 @@ class Observation:
                     circuit=circuit_of(live, now),
                     up=None if verdict is None else verdict.up,
                     draining=live.draining,
+                    warm=waiting.get(backend.id, 0),
                     tally=live.tally,
                     bytes_in=bytes_in,
                     bytes_out=bytes_out,

@@ -37,6 +37,7 @@ class Ticket:
     listener: str
     address: Address
     given_at: float
+    begun: int = -1
     dialed_at: float | None = None
     failure: str | None = None
     outcome: Outcome | None = None
@@ -50,6 +51,7 @@ class ScriptedGate:
     Attributes:
         routes: Routes of listeners that have one of their own, by the listener's name.
         raising: Names of the methods that raise after they have written down the call.
+        begin: Gives the descriptor of a connection to an address that is there already, or -1.
         after_opened: Called with every `opened`.
         tickets: One for each `Connect`, in order.
         clients: The addresses given to `opened`, in order.
@@ -66,6 +68,7 @@ class ScriptedGate:
         self.clients: list[SocketAddress] = []
         self.violations: list[str] = []
         self.thread_ids: set[int] = set()
+        self.begin: Callable[[Address], int] = lambda _address: -1
         self.after_opened: Callable[[], object] | None = None
         self.ticks = 0
         self._attempts: dict[Ticket, int] = {}
@@ -85,7 +88,8 @@ class ScriptedGate:
         with self._call("dialed", now, ticket):
             if ticket.dialed_at is not None:
                 self.violations.append(f"dialed twice: {ticket}")
-            if not 0 < secs <= now - ticket.given_at + 0.001:
+            least, most = (0, 0) if ticket.begun >= 0 else (1e-9, now - ticket.given_at + 0.001)
+            if not least <= secs <= most:
                 self.violations.append(f"a dial of {secs} s does not fit: {ticket}")
             ticket.dialed_at = now
             self._perhaps_raise("dialed")
@@ -136,10 +140,10 @@ class ScriptedGate:
         route = self.routes.get(listener, self.route)
         if attempt >= len(route):
             return Refuse("the route has ended")
-        ticket = Ticket(client, listener, route[attempt], now)
+        ticket = Ticket(client, listener, route[attempt], now, self.begin(route[attempt]))
         self._attempts[ticket] = attempt
         self.tickets.append(ticket)
-        return Connect(ticket, route[attempt], self.timeout_secs)
+        return Connect(ticket, route[attempt], self.timeout_secs, ticket.begun)
 
     @contextmanager
     def _call(self, method: str, now: float, ticket: Ticket | None = None) -> Iterator[None]:

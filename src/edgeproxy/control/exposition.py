@@ -91,6 +91,13 @@ def _of_process(reading: Reading) -> Iterator[Metric]:
         "Clients the rate limit remembers.",
         reading.rate_limited_clients,
     )
+    yield _counter(
+        "edgeproxy_pool_hits", "Clients given a connection that waited.", reading.pool_hits
+    )
+    yield _counter("edgeproxy_pool_misses", "Clients for whom none waited.", reading.pool_misses)
+    yield _counter(
+        "edgeproxy_pool_dropped", "Connections that waited for nobody.", reading.pool_dropped
+    )
     yield _gauge("edgeproxy_table_version", "Routing tables published.", reading.table_version)
     yield _gauge("edgeproxy_table_age_seconds", "Age of the routing table.", reading.table_age_secs)
     yield _counter("edgeproxy_rows_skipped", "Rows that could not be used.", reading.rows_skipped)
@@ -150,6 +157,11 @@ def of_backends(backends: tuple[BackendReading, ...]) -> Iterator[Metric]:
     draining = GaugeMetricFamily(
         "edgeproxy_backend_draining", "Whether it is being drained.", labels=LABELS
     )
+    warm = GaugeMetricFamily(
+        "edgeproxy_backend_pool_connections",
+        "Unused connections that wait for clients.",
+        labels=LABELS,
+    )
     limit = GaugeMetricFamily(
         "edgeproxy_backend_limit", "Its limits; 0 is none.", labels=(*LABELS, "kind")
     )
@@ -167,9 +179,22 @@ def of_backends(backends: tuple[BackendReading, ...]) -> Iterator[Metric]:
         if each.up is not None:
             up.add_metric(names, each.up)
         draining.add_metric(names, each.draining)
+        warm.add_metric(names, each.warm)
         limit.add_metric([*names, "soft"], each.soft_limit)
         limit.add_metric([*names, "hard"], each.hard_limit)
-    yield from (connections, active, errors, rtt, sent, received, circuit, up, draining, limit)
+    yield from (
+        connections,
+        active,
+        errors,
+        rtt,
+        sent,
+        received,
+        circuit,
+        up,
+        draining,
+        warm,
+        limit,
+    )
 
 
 def _buckets(tally: Tally) -> Iterator[tuple[str, float]]:

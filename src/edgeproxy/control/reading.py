@@ -15,6 +15,7 @@ class BackendReading:
     Attributes:
         tally: Its counts, of ended sessions as far as bytes go.
         bytes_in, bytes_out: Bytes of the sessions that are still open.
+        warm: Unused connections that wait for clients.
         up: What its probes say; None if it is not probed.
     """
 
@@ -31,6 +32,7 @@ class BackendReading:
     tally: Tally
     bytes_in: int = 0
     bytes_out: int = 0
+    warm: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,4 +60,7 @@ class Reading:
     descriptors: int
     uptime_secs: float
     access_lines_dropped: int = 0
+    pool_hits: int = 0
+    pool_misses: int = 0
+    pool_dropped: int = 0
     backends: tuple[BackendReading, ...] = field(default=())

@@ -22,7 +22,8 @@ class Tally:
         errors: Dials that failed, and connections it ended within a moment.
         bytes_in: Bytes carried from clients to it by ended sessions.
         bytes_out: Bytes carried from it to clients by ended sessions.
-        rtt: How many dials took so long: one count per bucket, and one beyond the last.
+        rtt: How many dials that clients waited for took so long: a count for each
+            bucket, and one beyond the last.
         rtt_secs: The sum of those times.
     """
 
@@ -37,7 +38,9 @@ class Tally:
         self.rtt_secs = 0.0
 
     def answered(self, secs: float) -> None:
-        """The backend has answered a dial after so long."""
+        """The backend has answered a dial after so long; 0 if nobody waited for that."""
         self.connections += 1
+        if not secs:
+            return
         self.rtt[bisect_left(RTT_BUCKETS_SECS, secs)] += 1
         self.rtt_secs += secs

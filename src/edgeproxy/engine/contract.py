@@ -85,11 +85,16 @@ class CloseReason(StrEnum):
 
 
 class Connect(NamedTuple):
-    """Dial `address` for this client and give up after `timeout_secs`."""
+    """Dial `address` for this client and give up after `timeout_secs`.
+
+    `begun` is the descriptor of a socket that is connecting or connected to it, to be used
+    instead of a new one, or -1. The engine owns it, and reports its dial as one of 0 seconds.
+    """
 
     ticket: object
     address: tuple[str, int]
     timeout_secs: float
+    begun: int = -1
 
 
 class Refuse(NamedTuple):
@@ -133,7 +138,10 @@ class Gate(Protocol):
         """A client has connected to the listener of that name."""
 
     def dialed(self, ticket: Any, secs: float, now: float) -> None:
-        """The backend answered after `secs`; bytes are about to flow."""
+        """The backend answered after `secs`; bytes are about to flow.
+
+        `secs` is 0 for a connection that was begun before (`Connect.begun`).
+        """
 
     def failed(self, ticket: Any, reason: str, now: float) -> Answer:
         """The dial of this ticket failed (`DialFailure`); this ticket has ended."""

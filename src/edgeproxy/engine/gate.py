@@ -22,6 +22,7 @@ from edgeproxy.engine.contract import (
     Refuse,
     SocketAddress,
 )
+from edgeproxy.engine.warm_pool import WarmPool
 from edgeproxy.log import EventLog, Throttle
 from edgeproxy.metrics import Metrics
 
@@ -57,6 +58,7 @@ class AdmissionGate:
         scopes: Mapping[str, str],
         connect_timeout_secs: float,
         ended: Callable[[ConnectionRecord], object] | None = None,
+        warm_pool: WarmPool | None = None,
     ) -> None:
         """`ended` is told of every connection that is over; it must not wait."""
         self._admission = admission
@@ -64,6 +66,7 @@ class AdmissionGate:
         self._scopes = scopes
         self._connect_timeout_secs = connect_timeout_secs
         self._ended = ended
+        self._warm_pool = warm_pool
         self._throttles: dict[str, Throttle] = defaultdict(lambda: Throttle(QUIET_SECS))
 
     def opened(self, client: SocketAddress, listener: str, now: float) -> Answer:
@@ -77,7 +80,7 @@ class AdmissionGate:
                 self._ended(of_refused(address, origin, scope, str(ticket.reason)))
             return self._refused(ticket, address, now)
         self._metrics.accepted += 1
-        return self._connect(ticket)
+        return self._connect(ticket, now)
 
     def dialed(self, ticket: Ticket, secs: float, now: float) -> None:
         """The backend answered."""
@@ -104,7 +107,7 @@ class AdmissionGate:
             self._tell_end(ticket, 0.0, 0, 0, str(answer.reason))
             return self._refused(answer, ticket.client, now)
         self._metrics.failovers += 1
-        return self._connect(answer)
+        return self._connect(answer, now)
 
     def closed(self, ticket: Ticket, outcome: Outcome, now: float) -> None:
         """The session has ended: release its slot and count it."""
@@ -120,10 +123,17 @@ class AdmissionGate:
     def tick(self, now: float) -> None:
         """Do the housekeeping."""
         self._admission.tick(now)
+        if self._warm_pool is not None:
+            self._warm_pool.tick(self._admission.table.candidates, now)
 
-    def _connect(self, ticket: Ticket) -> Connect:
+    def _connect(self, ticket: Ticket, now: float) -> Connect:
         backend = ticket.backend
-        return Connect(ticket, (backend.wg_ip, backend.port), self._connect_timeout_secs)
+        begun = -1
+        if self._warm_pool is not None:
+            assert ticket.held is not None
+            begun = self._warm_pool.take(ticket.held, now)
+        address = (backend.wg_ip, backend.port)
+        return Connect(ticket, address, self._connect_timeout_secs, begun)
 
     def _tell_end(
         self, ticket: Ticket, secs: float, bytes_in: int, bytes_out: int, end: str

@@ -295,7 +295,7 @@ class PortableEngine:
         """Follow the gate's answer until a dial is under way or the client is refused."""
         while isinstance(answer, Connect):
             session.ticket = answer.ticket
-            session.dialed_at = self._now
+            session.dialed_at = self._now if answer.begun < 0 else 0.0
             session.deadline = self._now + answer.timeout_secs
             try:
                 self._begin(session, answer)
@@ -307,7 +307,10 @@ class PortableEngine:
     def _begin(self, session: Session, answer: Connect) -> None:
         """Begin the dial, or wait for a descriptor to begin it with. Raises DialError."""
         try:
-            backend = dial.begin(answer.address, self._acceptor.ceiling)
+            if answer.begun >= 0:
+                backend = socket.socket(fileno=answer.begun)
+            else:
+                backend = dial.begin(answer.address, self._acceptor.ceiling)
         except dial.DialError as error:
             if not error.may_wait:
                 raise
@@ -336,7 +339,8 @@ class PortableEngine:
         self._dialing.discard(session)
         session.state = "open"
         session.active_at = self._now
-        if not self._gate.dialed(session.ticket, self._now - session.dialed_at, self._now):
+        secs = self._now - session.dialed_at if session.dialed_at else 0.0
+        if not self._gate.dialed(session.ticket, secs, self._now):
             self._finish(session, CloseReason.FAULT, reset=True)
             return
         self._relay.pump(session.upward)

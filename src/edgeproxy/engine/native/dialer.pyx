@@ -96,10 +96,17 @@ cdef class Dialer:
         """Begin one dial. Return whether it is under way."""
         cdef int family = session.backend_address.sin6_family
         cdef socklen_t size
-        cdef int fd
+        cdef int fd = session.begun
         if session.state == CLOSED:
+            if fd >= 0:
+                close(fd)
             append(&self.gone, session)
             return False
+        if fd >= 0:
+            session.begun = -1
+            session.dialed_at = 0
+            self._await(session, fd)
+            return True
         fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
         session.code = errno if fd < 0 else EMFILE
         if fd < 0 or fd >= self._ceiling:
@@ -123,9 +130,13 @@ cdef class Dialer:
             close(fd)
             append(&self.failed, session)
             return False
+        self._await(session, fd)
+        return True
+
+    cdef void _await(self, Session* session, int fd) noexcept nogil:
+        """A dial is under way: this is to become the backend."""
         session.backend = session.upward.sink = session.downward.source = fd
         join(&self.dialing, session)
-        return True
 
     cdef void _watch(self, Session* session) noexcept nogil:
         """Wait for a backend to answer, and for the client to leave meanwhile."""

@@ -384,7 +384,7 @@ cdef class NativeEngine:
         while self._dialer.dialed.first != NULL:
             session = take_first(&self._dialer.dialed)
             try:
-                secs = session.active_at - session.dialed_at
+                secs = session.active_at - session.dialed_at if session.dialed_at else 0.0
                 self._gate.dialed(<object>session.ticket, secs, self._now)
                 append(&self._to_carry, session)
             except Exception:
@@ -433,14 +433,20 @@ cdef class NativeEngine:
         session.ticket = <PyObject*>ticket
         session.due_at = self._now
         try:
+            session.begun = answer.begun
             session.due_at += answer.timeout_secs
             host, port = answer.address
-            dialable = set_address(&session.backend_address, host.encode(), port)
+            dialable = session.begun >= 0 or set_address(
+                &session.backend_address, host.encode(), port
+            )
         except (AttributeError, OverflowError, TypeError, ValueError):
             dialable = False
         if dialable:
             append(&self._dialer.wanted, session)
         else:
+            if session.begun >= 0:
+                close(session.begun)
+                session.begun = -1
             session.code = 0
             append(&self._dialer.failed, session)
 

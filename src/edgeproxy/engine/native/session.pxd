@@ -75,6 +75,7 @@ cdef struct Session:
     double broken_since
     int client
     int backend
+    int begun  # what is to become its backend, if somebody else has begun the dial; else -1
     int listener
     int worker  # the number of its byte thread, or -1
     int code

@@ -43,7 +43,7 @@ cdef Session* allocate(Pool* pool) noexcept nogil:
     session.generation = max(generation + 1, 1)  # 0 is none
     session.state = DIALING
     session.downward.flags = PROMPT  # as the listener is
-    session.backend = session.worker = -1
+    session.backend = session.begun = session.worker = -1
     session.upward.session = session.downward.session = session
     session.upward.reverse = &session.downward
     session.downward.reverse = &session.upward
