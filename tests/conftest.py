@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("edgeproxy", deadline=None)  # speed is measured in bench/
+hypothesis.settings.load_profile("edgeproxy")
 
 
 @pytest.hookimpl(wrapper=True)

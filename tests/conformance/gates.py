@@ -13,7 +13,10 @@ from edgeproxy.engine.contract import (
     CloseReason,
     Connect,
     DialFailure,
+    Known,
+    More,
     Outcome,
+    Preamble,
     Refuse,
     SocketAddress,
 )
@@ -52,6 +55,10 @@ class ScriptedGate:
         routes: Routes of listeners that have one of their own, by the listener's name.
         raising: Names of the methods that raise after they have written down the call.
         begin: Gives the descriptor of a connection to an address that is there already, or -1.
+        hear: What is answered to a preamble.
+        prefix: What every backend is told first.
+        preambles, speakers: What was given to `heard`, in order.
+        abouts: What was given to `opened`, in order.
         after_opened: Called with every `opened`.
         tickets: One for each `Connect`, in order.
         clients: The addresses given to `opened`, in order.
@@ -69,6 +76,11 @@ class ScriptedGate:
         self.violations: list[str] = []
         self.thread_ids: set[int] = set()
         self.begin: Callable[[Address], int] = lambda _address: -1
+        self.hear: Callable[[Preamble], More | Known | Refuse] = lambda _preamble: Known()
+        self.prefix = b""
+        self.preambles: list[Preamble] = []
+        self.speakers: list[tuple[SocketAddress, str]] = []
+        self.abouts: list[object] = []
         self.after_opened: Callable[[], object] | None = None
         self.ticks = 0
         self._attempts: dict[Ticket, int] = {}
@@ -76,9 +88,21 @@ class ScriptedGate:
         self._called = threading.Condition()
         self._latest = float("-inf")
 
-    def opened(self, client: SocketAddress, listener: str, now: float) -> Answer:
+    def heard(
+        self, client: SocketAddress, listener: str, preamble: Preamble, now: float
+    ) -> More | Known | Refuse:
+        with self._call("heard", now):
+            self.preambles.append(preamble)
+            self.speakers.append((client, listener))
+            self._perhaps_raise("heard")
+            return self.hear(preamble)
+
+    def opened(
+        self, client: SocketAddress, listener: str, now: float, about: object = None
+    ) -> Answer:
         with self._call("opened", now):
             self.clients.append(client)
+            self.abouts.append(about)
             if self.after_opened is not None:
                 self.after_opened()
             self._perhaps_raise("opened")
@@ -143,7 +167,7 @@ class ScriptedGate:
         ticket = Ticket(client, listener, route[attempt], now, self.begin(route[attempt]))
         self._attempts[ticket] = attempt
         self.tickets.append(ticket)
-        return Connect(ticket, route[attempt], self.timeout_secs, ticket.begun)
+        return Connect(ticket, route[attempt], self.timeout_secs, ticket.begun, self.prefix)
 
     @contextmanager
     def _call(self, method: str, now: float, ticket: Ticket | None = None) -> Iterator[None]:

@@ -12,7 +12,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-from edgeproxy.engine.contract import Engine, EngineSettings, Outcome, SessionInfo
+from edgeproxy.engine.contract import (
+    PLAIN,
+    Engine,
+    EngineSettings,
+    ListenerSettings,
+    Outcome,
+    SessionInfo,
+)
 from edgeproxy.engine.listener import open_listener
 from tests.conformance.engines import MakeEngine
 from tests.conformance.gates import Address, ScriptedGate, Ticket
@@ -81,7 +88,11 @@ class Rig:
         )
 
     def listen(
-        self, name: str = "main", host: str = "127.0.0.1", buffer: int | None = None
+        self,
+        name: str = "main",
+        host: str = "127.0.0.1",
+        buffer: int | None = None,
+        settings: ListenerSettings = PLAIN,
     ) -> tuple[str, int]:
         """Add a listener. `buffer` bounds what the kernel holds on the clients' side."""
         listening = open_listener(host, 0)
@@ -89,7 +100,7 @@ class Rig:
             limit_buffers(listening, buffer)
         address: tuple[str, int] = listening.getsockname()[:2]
         self.addresses[name] = address
-        self.engine.listen(name, listening)
+        self.engine.listen(name, listening, settings)
         return address
 
     def start(self) -> None:

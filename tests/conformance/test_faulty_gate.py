@@ -157,10 +157,12 @@ def test_a_choice_of_sessions_to_close_may_raise(rig: Rig) -> None:
 class _AnswersNonsense(ScriptedGate):
     """Answers clients of the listener `nonsense` with something that is no answer."""
 
-    def opened(self, client: SocketAddress, listener: str, now: float) -> Answer:
+    def opened(
+        self, client: SocketAddress, listener: str, now: float, about: object = None
+    ) -> Answer:
         if listener == "nonsense":
             return "no answer"  # type: ignore[return-value]
-        return super().opened(client, listener, now)
+        return super().opened(client, listener, now, about)
 
 
 def test_an_answer_that_is_none_closes_that_client(rig: Rig) -> None:
@@ -193,8 +195,10 @@ def test_an_address_that_cannot_be_dialed_fails_or_closes(
 class _TimeoutOfNoUse(ScriptedGate):
     """Gives a dial no time at all."""
 
-    def opened(self, client: SocketAddress, listener: str, now: float) -> Answer:
-        answer = super().opened(client, listener, now)
+    def opened(
+        self, client: SocketAddress, listener: str, now: float, about: object = None
+    ) -> Answer:
+        answer = super().opened(client, listener, now, about)
         return answer._replace(timeout_secs=0.0) if isinstance(answer, Connect) else answer
 
 

@@ -106,12 +106,21 @@ class Acceptor:
             self._told = False
             log.info("accept_resumed")
 
+    def remove(self, name: str) -> None:
+        """Close a listener, after accepting those who have connected already."""
+        for descriptor, (each, _) in list(self._listeners.items()):
+            if each == name:
+                self._close(descriptor, serve_waiting=True)
+
     def close(self, *, serve_waiting: bool = True) -> None:
         """Close the listeners, after accepting those who have connected already."""
-        for descriptor, (_, listening) in list(self._listeners.items()):
-            if serve_waiting:
-                self.accept(descriptor, limit=1 << 16)
-            with suppress(FileNotFoundError):  # it is paused, or could not be watched
-                self._epoll.unregister(descriptor)  # a child process may hold it open
-            listening.close()
-        self._listeners.clear()
+        for descriptor in list(self._listeners):
+            self._close(descriptor, serve_waiting)
+
+    def _close(self, descriptor: int, serve_waiting: bool) -> None:
+        if serve_waiting:
+            self.accept(descriptor, limit=1 << 16)
+        with suppress(FileNotFoundError):  # it is paused, or could not be watched
+            self._epoll.unregister(descriptor)  # a child process may hold it open
+        _, listening = self._listeners.pop(descriptor)
+        listening.close()

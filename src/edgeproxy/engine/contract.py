@@ -12,6 +12,12 @@ Order of calls for one client:
                         ├─ dialed ── closed
                         └─ closed                      (the client left while dialing)
 
+Where a listener wants a preamble, the gate first hears what the client says, which stays unread:
+
+    heard ─┬─ More ── heard …
+           ├─ Refuse                                   (the client is closed)
+           └─ Known ── opened …                        (after the handshake, if it is of TLS)
+
 Every `Connect` is ended by exactly one `failed` or `closed` with its ticket, whatever
 happens. A ticket is any object of the gate's; the engine only hands it back.
 
@@ -89,12 +95,14 @@ class Connect(NamedTuple):
 
     `begun` is the descriptor of a socket that is connecting or connected to it, to be used
     instead of a new one, or -1. The engine owns it, and reports its dial as one of 0 seconds.
+    `prefix` is said to the backend before anything that the client says; it is not counted.
     """
 
     ticket: object
     address: tuple[str, int]
     timeout_secs: float
     begun: int = -1
+    prefix: bytes = b""
 
 
 class Refuse(NamedTuple):
@@ -104,6 +112,54 @@ class Refuse(NamedTuple):
 
 
 Answer = Connect | Refuse
+
+
+class More(NamedTuple):
+    """Wait until a client has said so many bytes in all, or is not going to."""
+
+    bytes_wanted: int
+
+
+class Known(NamedTuple):
+    """A client has said enough: the gate may be asked for a backend.
+
+    Of what it has said, `skip` bytes are not for the backend. It is taken to come from
+    `client` from now on; None leaves it at its own address. `about` is given to `opened`.
+    """
+
+    skip: int = 0
+    client: SocketAddress | None = None
+    about: object = None
+
+
+class Preamble(NamedTuple):
+    """What a client has said so far.
+
+    `is_all`: there will be no more. It has ended, has taken too long, or has said the most
+    that is heard (`PREAMBLE_BYTES`).
+    """
+
+    said: bytes
+    is_all: bool
+
+
+PREAMBLE_BYTES = 1 << 15
+"""The most that is heard of a client before the gate has to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerSettings:
+    """How the clients of a listener are met.
+
+    Attributes:
+        preamble_secs: How long a client may take until the gate knows enough of it; 0: the
+            gate is asked at once, without hearing anything.
+    """
+
+    preamble_secs: float = 0.0
+
+
+PLAIN = ListenerSettings()
 
 
 class Outcome(NamedTuple):
@@ -134,8 +190,15 @@ class SessionInfo(NamedTuple):
 class Gate(Protocol):
     """Decides. Called on the gate thread only; must neither block nor raise."""
 
-    def opened(self, client: SocketAddress, listener: str, now: float) -> Answer:
-        """A client has connected to the listener of that name."""
+    def heard(
+        self, client: SocketAddress, listener: str, preamble: Preamble, now: float
+    ) -> More | Known | Refuse:
+        """A client of a listener that wants a preamble has said so much."""
+
+    def opened(
+        self, client: SocketAddress, listener: str, now: float, about: object = None
+    ) -> Answer:
+        """A client has connected to the listener of that name. `about` is of its `Known`."""
 
     def dialed(self, ticket: Any, secs: float, now: float) -> None:
         """The backend answered after `secs`; bytes are about to flow.
@@ -158,7 +221,9 @@ class Engine(Protocol):
 
     kind: str
 
-    def listen(self, name: str, listening: socket.socket) -> None:
+    def listen(
+        self, name: str, listening: socket.socket, settings: ListenerSettings = PLAIN
+    ) -> None:
         """Accept from this listening socket from now on; the engine owns and closes it."""
 
     def start(self) -> None:
@@ -167,8 +232,11 @@ class Engine(Protocol):
     def stop_accepting(self) -> None:
         """Accept what has already connected, then close the listeners. Returns when done."""
 
+    def unlisten(self, name: str) -> None:
+        """Accept what has already connected to this listener, then close it. Returns when done."""
+
     def live(self) -> int:
-        """How many clients are dialing or being served."""
+        """How many clients are being heard, dialing or being served."""
 
     def sessions(self) -> list[SessionInfo]:
         """List the live sessions."""

@@ -18,7 +18,10 @@ from edgeproxy.engine.contract import (
     CloseReason,
     Connect,
     DialFailure,
+    Known,
+    More,
     Outcome,
+    Preamble,
     Refuse,
     SocketAddress,
 )
@@ -69,7 +72,23 @@ class AdmissionGate:
         self._warm_pool = warm_pool
         self._throttles: dict[str, Throttle] = defaultdict(lambda: Throttle(QUIET_SECS))
 
-    def opened(self, client: SocketAddress, listener: str, now: float) -> Answer:
+    def heard(
+        self,
+        client: SocketAddress,  # noqa: ARG002
+        listener: str,  # noqa: ARG002
+        preamble: Preamble,  # noqa: ARG002
+        now: float,  # noqa: ARG002
+    ) -> More | Known | Refuse:
+        """Every client is known at once."""
+        return Known()
+
+    def opened(
+        self,
+        client: SocketAddress,
+        listener: str,
+        now: float,
+        about: object = None,  # noqa: ARG002
+    ) -> Answer:
         """Give a new client its backend, or turn it away."""
         address = normalise(client[0])
         scope = self._scopes[listener]

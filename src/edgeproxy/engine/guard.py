@@ -13,7 +13,10 @@ from edgeproxy.engine.contract import (
     CloseReason,
     Connect,
     Gate,
+    Known,
+    More,
     Outcome,
+    Preamble,
     Refuse,
     SocketAddress,
 )
@@ -28,10 +31,25 @@ class GuardedGate:
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
 
-    def opened(self, client: SocketAddress, listener: str, now: float) -> Answer:
+    def heard(
+        self, client: SocketAddress, listener: str, preamble: Preamble, now: float
+    ) -> More | Known | Refuse:
+        """Ask whether a client has said enough; refused if the gate fails."""
+        try:
+            answer = self._gate.heard(client, listener, preamble, now)
+            if not isinstance(answer, More | Known | Refuse):
+                raise TypeError(f"a gate answers More, Known or Refuse, not {answer!r}")
+        except Exception:  # noqa: BLE001
+            log.bug("gate_failed", call="heard")
+            return Refuse(CloseReason.FAULT)
+        return answer
+
+    def opened(
+        self, client: SocketAddress, listener: str, now: float, about: object = None
+    ) -> Answer:
         """Ask what to do with a new client; refused if the gate fails."""
         try:
-            return _checked(self._gate.opened(client, listener, now))
+            return _checked(self._gate.opened(client, listener, now, about))
         except Exception:  # noqa: BLE001
             log.bug("gate_failed", call="opened")
             return Refuse(CloseReason.FAULT)

@@ -24,12 +24,15 @@ from typing import Any
 from edgeproxy.engine import dial
 from edgeproxy.engine.acceptor import Acceptor
 from edgeproxy.engine.contract import (
+    PLAIN,
     Answer,
     CloseReason,
     Connect,
     DialFailure,
     EngineSettings,
     Gate,
+    Known,
+    ListenerSettings,
     Outcome,
     Refuse,
     SessionInfo,
@@ -38,6 +41,7 @@ from edgeproxy.engine.contract import (
 from edgeproxy.engine.descriptors import ceiling
 from edgeproxy.engine.farewell import Farewells
 from edgeproxy.engine.guard import GuardedGate
+from edgeproxy.engine.hearing import Hearing, Speaker
 from edgeproxy.engine.look import SHORT_TICK_SECS, Looks
 from edgeproxy.engine.relay import BUFFER_BYTES, Flow, Relay, Session, reset_on_close
 from edgeproxy.log import EventLog
@@ -75,7 +79,9 @@ class PortableEngine:
         self._epoll.register(self._wakeup, _READABLE)
         self._lock = threading.Lock()  # of the wake-up descriptor, which others write to
         self._commands: deque[Callable[[], object]] = deque()
-        self._acceptor = Acceptor(self._epoll, self._open)
+        self._acceptor = Acceptor(self._epoll, self._accepted)
+        self._listeners: dict[str, ListenerSettings] = {}
+        self._hearing = Hearing(self._epoll, self._gate, self._known, self._turn_away)
         self._relay = Relay(self._finish)
         self._looks = Looks(settings, self._break_off, self._finish)
         self._flows: dict[int, Flow] = {}
@@ -93,12 +99,19 @@ class PortableEngine:
 
     # -- called from any thread -------------------------------------------------------
 
-    def listen(self, name: str, listening: socket.socket) -> None:
+    def listen(
+        self, name: str, listening: socket.socket, settings: ListenerSettings = PLAIN
+    ) -> None:
         """Accept from this listening socket from now on; the engine owns and closes it."""
         if self._stopping:
             listening.close()
-        else:
-            self.call(lambda: self._acceptor.add(name, listening))
+            return
+
+        def listen() -> None:
+            self._listeners[name] = settings
+            self._acceptor.add(name, listening)
+
+        self.call(listen)
 
     def start(self) -> None:
         """Start the engine's thread."""
@@ -114,19 +127,28 @@ class PortableEngine:
 
     def stop_accepting(self) -> None:
         """Accept what has already connected, then close the listeners. Returns when done."""
+        self._call_and_wait(self._acceptor.close)
+
+    def unlisten(self, name: str) -> None:
+        """Accept what has already connected to this listener, then close it. Returns when done."""
+        self._call_and_wait(lambda: self._acceptor.remove(name))
+
+    def _call_and_wait(self, function: Callable[[], object]) -> None:
         done = threading.Event()
 
-        def stop() -> None:
-            self._acceptor.close()
-            done.set()
+        def run() -> None:
+            try:
+                function()
+            finally:
+                done.set()
 
-        self.call(stop)
+        self.call(run)
         while self._thread.is_alive() and not done.wait(0.1):
             pass
 
     def live(self) -> int:
-        """How many clients are dialing or being served."""
-        return len(self._sessions) + len(self._farewells)
+        """How many clients are being heard, dialing or being served."""
+        return len(self._sessions) + len(self._farewells) + len(self._hearing)
 
     def sessions(self) -> list[SessionInfo]:
         """List the live sessions."""
@@ -198,6 +220,8 @@ class PortableEngine:
                     self._broke(flow.session)
             elif descriptor == self._wakeup:
                 os.eventfd_read(self._wakeup)
+            elif descriptor in self._hearing:
+                self._hearing.happened(descriptor, mask, self._now)
             else:
                 self._acceptor.accept(descriptor)
         for _ in range(len(self._relay.again)):
@@ -257,6 +281,7 @@ class PortableEngine:
         now = self._now
         for session in [each for each in self._dialing if each.deadline <= now]:
             self._failed(session, DialFailure.TIMEOUT)
+        self._hearing.expire(now)
         self._dial_waiting()
         self._farewells.look(now)
         if not self._short_of_descriptors:
@@ -265,18 +290,43 @@ class PortableEngine:
             self._next_look = now + self._looks.pause_secs
             self._looks.look_at(list(self._sessions), now)
             self._gate.tick(now)
-        hurry = self._dialing or self._farewells or self._acceptor.paused
+        hurry = self._dialing or self._farewells or self._hearing or self._acceptor.paused
         self._next_tick = now + (SHORT_TICK_SECS if hurry else self._looks.pause_secs)
 
     # -- one client, from accept to dialed --------------------------------------------
 
-    def _open(self, client: socket.socket, address: SocketAddress, listener: str) -> None:
+    def _accepted(self, client: socket.socket, address: SocketAddress, listener: str) -> None:
         """A client has connected; called by the acceptor."""
-        answer = self._gate.opened(address, listener, self._now)
+        secs = self._listeners[listener].preamble_secs
+        if not secs:
+            self._open(client, address, listener, self._now)
+            return
+        try:
+            self._hearing.add(Speaker(client, address, listener, self._now, self._now + secs))
+        except OSError as error:
+            self._acceptor.pause(str(error.strerror))
+            self._turn_away(client)
+        self._next_tick = min(self._next_tick, self._now + SHORT_TICK_SECS)
+
+    def _known(self, speaker: Speaker, known: Known) -> None:
+        """A client has said enough."""
+        address = known.client or speaker.address
+        self._open(speaker.client, address, speaker.listener, speaker.accepted_at, known.about)
+
+    def _open(
+        self,
+        client: socket.socket,
+        address: SocketAddress,
+        listener: str,
+        accepted_at: float,
+        about: object = None,
+    ) -> None:
+        """Ask the gate for a backend."""
+        answer = self._gate.opened(address, listener, self._now, about)
         if isinstance(answer, Refuse):
             self._turn_away(client)
             return
-        session = Session(client, address, self._now)
+        session = Session(client, address, accepted_at)
         session.ticket = answer.ticket
         self._sessions.add(session)
         try:
@@ -295,6 +345,7 @@ class PortableEngine:
         """Follow the gate's answer until a dial is under way or the client is refused."""
         while isinstance(answer, Connect):
             session.ticket = answer.ticket
+            session.prefix = answer.prefix
             session.dialed_at = self._now if answer.begun < 0 else 0.0
             session.deadline = self._now + answer.timeout_secs
             try:
@@ -343,6 +394,15 @@ class PortableEngine:
         if not self._gate.dialed(session.ticket, secs, self._now):
             self._finish(session, CloseReason.FAULT, reset=True)
             return
+        if session.prefix:
+            try:
+                # A new connection takes this much: its buffer is empty.
+                if session.backend.send(session.prefix) < len(session.prefix):
+                    raise BrokenPipeError
+            except OSError:
+                self._finish(session, CloseReason.BACKEND_RESET, reset=True)
+                return
+            session.prefix = b""
         self._relay.pump(session.upward)
         if mask & ~_WRITABLE:
             self._relay.pump(session.downward)
@@ -449,6 +509,7 @@ class PortableEngine:
     def _clean_up(self) -> None:
         self._run_commands()
         self._acceptor.close(serve_waiting=False)
+        self._hearing.close()
         for session in list(self._sessions):
             self._break_off(session, CloseReason.ABORTED)
         self._farewells.close()

@@ -104,6 +104,7 @@ class Session:
         active_at: When something last happened to one of its sockets.
         deadline: When the attempt that is running fails.
         dialed_at: When the attempt that is running began.
+        prefix: What the backend is told before anything that the client says.
         state: `dialing`, `open` or `closed`.
         reset_by: The side that has reset its connection while bytes before the reset are
             still being carried.
@@ -120,6 +121,7 @@ class Session:
         "deadline",
         "dialed_at",
         "downward",
+        "prefix",
         "reset_by",
         "settled",
         "started_at",
@@ -140,6 +142,7 @@ class Session:
         self.active_at = now
         self.state = "dialing"
         self.settled = False
+        self.prefix = b""
         self.reset_by: CloseReason | None = None
         self.broken_since = 0.0
         self.upward = Flow(self)

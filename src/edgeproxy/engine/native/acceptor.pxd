@@ -14,20 +14,23 @@ cdef class Acceptor:
     cdef int undialed, ceiling
     cdef object _listeners
     cdef Pool* _pool
-    cdef int[MAX_LISTENERS] _listening
+    cdef int[MAX_LISTENERS] _listening, _places
     cdef int _epoll, _count, _singles, _code
     cdef bint _told
     cdef double _resumed_at
 
     cdef object prepare(self, Pool* pool, int epoll)
-    cdef object add(self, name, listening)
+    cdef object add(self, name, listening, settings)
+    cdef object remove(self, name, double now)
     cdef object name_of(self, int listener)
+    cdef object settings_of(self, int listener)
     cdef void accept(self, int listener, double now) noexcept nogil
     cdef void pause(self, int code) noexcept nogil
     cdef object tell_pause(self)
     cdef object resume(self, double now)
     cdef object accept_rest(self, double now)
     cdef object close(self)
+    cdef object _close(self, int slot)
     cdef bint _watch(self, int listener) noexcept nogil
     cdef int _accept(self, int listener, int limit, double now) noexcept nogil
 

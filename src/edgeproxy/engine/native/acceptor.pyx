@@ -38,23 +38,45 @@ cdef class Acceptor:
         self._epoll = epoll
         self._listeners = []
 
-    cdef object add(self, name, listening):
-        """Accept from this socket, which is the acceptor's to close from now on."""
-        if self._count == MAX_LISTENERS:
+    cdef object add(self, name, listening, settings):
+        """Accept from this socket, which is the acceptor's to close from now on.
+
+        A slot is used again when its listener is closed; a place in the list never is, because
+        clients that are not opened yet know their listener by it.
+        """
+        cdef int slot = 0
+        while slot < self._count and self._listening[slot] >= 0:
+            slot += 1
+        if slot == MAX_LISTENERS:
             listening.close()
             raise OverflowError(f"an engine has at most {MAX_LISTENERS} listeners")
-        self._listeners.append((name, listening))
-        self._listening[self._count] = listening.fileno()
-        self._count += 1
-        if not self.paused and not self._watch(self._count - 1):
+        self._listening[slot] = listening.fileno()
+        self._places[slot] = len(self._listeners)
+        self._listeners.append((name, listening, settings))
+        self._count = max(self._count, slot + 1)
+        if not self.paused and not self._watch(slot):
             self.pause(errno)
+
+    cdef object remove(self, name, double now):
+        """Accept who has connected already to this listener, then close it."""
+        cdef int slot
+        for slot in range(self._count):
+            if self._listening[slot] >= 0 and self.name_of(self._places[slot]) == name:
+                with nogil:
+                    self._accept(slot, 1 << 16, now)
+                self._close(slot)
 
     cdef object name_of(self, int listener):
         return self._listeners[listener][0]
 
+    cdef object settings_of(self, int listener):
+        return self._listeners[listener][2]
+
     cdef bint _watch(self, int listener) noexcept nogil:
         """Return whether the system has room for it."""
         cdef epoll_event event
+        if self._listening[listener] < 0:
+            return True
         event.events = EPOLLIN
         event.data.u64 = FIRST_LISTENER + listener
         return epoll_ctl(self._epoll, EPOLL_CTL_ADD, self._listening[listener], &event) == 0
@@ -62,7 +84,7 @@ cdef class Acceptor:
     cdef void accept(self, int listener, double now) noexcept nogil:
         """Accept those who wait. Where it was one, it is taken to be one for a few more times:
         to ask for a second in vain costs, too, and whoever waits is told of again."""
-        if listener >= self._count:  # closed since that event
+        if listener >= self._count or self._listening[listener] < 0:  # closed since that event
             return
         if self._singles:
             self._singles -= 1
@@ -97,7 +119,7 @@ cdef class Acceptor:
                 continue
             accepted += 1
             session.client = session.upward.source = session.downward.sink = fd
-            session.listener = listener
+            session.listener = self._places[listener]
             session.started_at = now
             append(&self.opened, session)
             self.undialed += 1
@@ -113,7 +135,8 @@ cdef class Acceptor:
         self.paused = True
         self._code = code
         for listener in range(self._count):
-            epoll_ctl(self._epoll, EPOLL_CTL_DEL, self._listening[listener], NULL)
+            if self._listening[listener] >= 0:
+                epoll_ctl(self._epoll, EPOLL_CTL_DEL, self._listening[listener], NULL)
 
     cdef object tell_pause(self):
         """Say it if accepting has paused, once per episode."""
@@ -146,20 +169,25 @@ cdef class Acceptor:
 
     cdef object accept_rest(self, double now):
         """Accept who has connected already, then close the listeners."""
-        cdef int listener
-        for listener in range(self._count):
-            with nogil:
-                self._accept(listener, 1 << 16, now)
+        cdef int slot
+        for slot in range(self._count):
+            if self._listening[slot] >= 0:
+                with nogil:
+                    self._accept(slot, 1 << 16, now)
         self.close()
 
     cdef object close(self):
         """Close the listeners. Idempotent."""
-        cdef int listener
-        for listener in range(self._count):  # a child process may hold them open
-            epoll_ctl(self._epoll, EPOLL_CTL_DEL, self._listening[listener], NULL)
-        self._count = 0
-        for _, listening in self._listeners:
-            listening.close()
+        cdef int slot
+        for slot in range(self._count):
+            if self._listening[slot] >= 0:
+                self._close(slot)
+
+    cdef object _close(self, int slot):
+        # A child process may hold it open: closing it would not end its events.
+        epoll_ctl(self._epoll, EPOLL_CTL_DEL, self._listening[slot], NULL)
+        self._listening[slot] = -1
+        self._listeners[self._places[slot]][1].close()
 
 
 cdef object address_of(sockaddr_in6* address):

@@ -16,7 +16,17 @@ import os
 import threading
 from collections import deque
 
-from edgeproxy.engine.contract import CloseReason, Connect, Outcome, Refuse
+from edgeproxy.engine.contract import (
+    PLAIN,
+    PREAMBLE_BYTES,
+    CloseReason,
+    Connect,
+    Known,
+    More,
+    Outcome,
+    Preamble,
+    Refuse,
+)
 from edgeproxy.engine.descriptors import ceiling
 from edgeproxy.engine.dial import failure
 from edgeproxy.errors import EdgeProxyError
@@ -36,6 +46,7 @@ from edgeproxy.engine.native.acceptor cimport (
 )
 from edgeproxy.engine.native.crew cimport Crew
 from edgeproxy.engine.native.dialer cimport Dialer, set_address
+from edgeproxy.engine.native.hearing cimport Hearing
 from edgeproxy.engine.native.kernel cimport (
     TIMER,
     WAKEUP,
@@ -47,7 +58,7 @@ from edgeproxy.engine.native.kernel cimport (
     unwake,
     wake,
 )
-from edgeproxy.engine.native.relay cimport carry_first
+from edgeproxy.engine.native.relay cimport carry_first, keep
 from edgeproxy.engine.native.roster cimport list_carried, list_sessions
 from edgeproxy.engine.native.session cimport (
     ABORTED,
@@ -55,6 +66,7 @@ from edgeproxy.engine.native.session cimport (
     DIALING,
     FAULT,
     Flow,
+    HEARD,
     Line,
     NO_REASON,
     Pool,
@@ -77,6 +89,8 @@ from edgeproxy.engine.native.worker cimport (
 )
 
 log = EventLog("engine")
+
+cdef double FOREVER = float("inf")
 
 REASONS = (
     None,
@@ -103,6 +117,7 @@ cdef class NativeEngine:
     cdef Dialer _dialer
     cdef Pool _pool
     cdef Crew _crew
+    cdef Hearing _hearing
     cdef long _live
     cdef Line _to_carry, _closed
     cdef double _now, _next_tick, _armed_for, _next_gate_tick
@@ -131,6 +146,8 @@ cdef class NativeEngine:
         self._dialer = Dialer()
         self._crew = Crew()
         self._crew.prepare(settings, &self._pool, self._wakeup)
+        self._hearing = Hearing()
+        self._hearing.prepare(self._epoll)
         self._looks_for_idle = settings.idle_timeout_secs > 0
         self._now = monotonic()
         self._armed_for = -1
@@ -138,12 +155,12 @@ cdef class NativeEngine:
 
     # -- called from any thread -------------------------------------------------------
 
-    def listen(self, name, listening):
+    def listen(self, name, listening, settings=PLAIN):
         """Accept from this listening socket from now on; the engine owns and closes it."""
         if self._stopping:
             listening.close()
         else:
-            self.call(lambda: self._listen(name, listening))
+            self.call(lambda: self._listen(name, listening, settings))
 
     def start(self):
         """Start the engine's threads."""
@@ -163,9 +180,13 @@ cdef class NativeEngine:
         """Accept what has already connected, then close the listeners. Returns when done."""
         self._ask(self._stop_accepting)
 
+    def unlisten(self, name):
+        """Accept what has already connected to this listener, then close it. Returns when done."""
+        self._ask(lambda: self._unlisten(name))
+
     def live(self):
-        """How many clients are dialing or being served."""
-        return self._live + self._crew.farewells()
+        """How many clients are being heard, dialing or being served."""
+        return self._live + self._hearing.count + self._crew.farewells()
 
     def sessions(self):
         """List the live sessions."""
@@ -209,11 +230,15 @@ cdef class NativeEngine:
             pass
         return answer[0] if answer else None
 
-    def _listen(self, name, listening):
+    def _listen(self, name, listening, settings):
         if self._stopping:
             listening.close()
         else:
-            self._acceptor.add(name, listening)
+            self._acceptor.add(name, listening, settings)
+
+    def _unlisten(self, name):
+        self._acceptor.remove(name, self._now)
+        self._tell_all_opened()
 
     def _stop_accepting(self):
         self._acceptor.accept_rest(self._now)
@@ -252,10 +277,15 @@ cdef class NativeEngine:
         if (
             self._dialer.failed.first == NULL
             and self._dialer.gone.first == NULL
+            and self._hearing.heard.first == NULL
             and self._acceptor.opened.first == NULL
         ):
             timeout_ms = -1
-            if self._acceptor.paused or self._dialer.dialing.first != NULL:
+            if (
+                self._acceptor.paused
+                or self._dialer.dialing.first != NULL
+                or self._hearing.count
+            ):
                 self._hurry()
             if self._armed_for != self._next_tick:
                 self._armed_for = self._next_tick
@@ -274,7 +304,11 @@ cdef class NativeEngine:
                 self._acceptor.accept(<int>mark - FIRST_LISTENER, self._now)
             else:
                 flow = marked(&self._pool, mark)
-                if flow != NULL:
+                if flow == NULL:
+                    continue
+                if flow.session.state == HEARD:
+                    self._hearing.happened(flow.session, events[index].events)
+                else:
                     self._dialer.happened(flow, events[index].events, self._now)
 
     cdef void _tell(self):
@@ -286,6 +320,8 @@ cdef class NativeEngine:
             self._tell_closed(take_first(&self._dialer.gone))
         while self._dialer.failed.first != NULL:
             self._tell_failed(take_first(&self._dialer.failed))
+        while self._hearing.heard.first != NULL:
+            self._tell_heard(take_first(&self._hearing.heard))
         self._tell_all_opened()
         self._acceptor.tell_pause()
         if self._woken:
@@ -320,6 +356,7 @@ cdef class NativeEngine:
         cdef int hurry
         self._may_resume = False
         self._dialer.expire(self._now)
+        self._hearing.expire(self._now)
         if self._dialer.short.first == NULL or not self._acceptor.paused:
             self._acceptor.resume(self._now)
         if self._now >= self._next_gate_tick:
@@ -329,7 +366,9 @@ cdef class NativeEngine:
             except Exception:
                 log.bug("gate_failed", call="tick")
         self._crew.remind()
-        hurry = self._dialer.dialing.first != NULL or self._acceptor.paused
+        hurry = (
+            self._dialer.dialing.first != NULL or self._acceptor.paused or self._hearing.count
+        )
         self._next_tick = self._now + (SHORT_TICK_MS if hurry else TICK_MS) / 1000.0
 
     cdef void _dial(self) noexcept nogil:
@@ -345,13 +384,52 @@ cdef class NativeEngine:
     # -- what the gate is told ------------------------------------------------------------
 
     cdef object _tell_all_opened(self):
+        cdef Session* session
         while self._acceptor.opened.first != NULL:
-            self._tell_opened(take_first(&self._acceptor.opened))
+            session = take_first(&self._acceptor.opened)
+            secs = self._acceptor.settings_of(session.listener).preamble_secs
+            if not secs:
+                self._tell_opened(session, None)
+            elif not self._hearing.add(session, secs):
+                self._acceptor.pause(errno)
+                self._turn_away(session)
 
-    cdef object _tell_opened(self, Session* session):
+    cdef object _tell_heard(self, Session* session):
+        """Tell what a client has said, unless the gate wants to hear more."""
+        cdef ssize_t size = recv(session.client, self._buffer, PREAMBLE_BYTES, MSG_PEEK)
+        cdef bint is_all = session.is_silent or size >= PREAMBLE_BYTES
+        size = max(size, 0)
+        if size < session.bytes_wanted and not is_all:
+            self._hearing.go_on(session, session.bytes_wanted)
+            return
+        client, name = address_of(&session.client_address), self._acceptor.name_of(session.listener)
+        try:
+            preamble = Preamble(self._buffer[:size], bool(is_all))
+            answer = self._gate.heard(client, name, preamble, self._now)
+            if isinstance(answer, More) and not is_all:
+                self._hearing.go_on(session, max(answer.bytes_wanted, size + 1))
+                return
+            if not isinstance(answer, (Known, More, Refuse)):
+                raise TypeError(f"a gate answers More, Known or Refuse, not {answer!r}")
+        except Exception:
+            log.bug("gate_failed", call="heard")
+            answer = None
+        self._hearing.drop(session)
+        session.state = DIALING
+        if not isinstance(answer, Known):
+            self._turn_away(session)
+            return
+        if answer.skip:
+            recv(session.client, self._buffer, min(<ssize_t>answer.skip, size), 0)
+        if answer.client is not None:
+            set_address(&session.client_address, answer.client[0].encode(), answer.client[1])
+        self._tell_opened(session, answer.about)
+
+    cdef object _tell_opened(self, Session* session, about):
         name = self._acceptor.name_of(session.listener)
         try:
-            answer = self._gate.opened(address_of(&session.client_address), name, self._now)
+            client = address_of(&session.client_address)
+            answer = self._gate.opened(client, name, self._now, about)
             connects = _connects(answer)
         except Exception:
             log.bug("gate_failed", call="opened")
@@ -439,6 +517,7 @@ cdef class NativeEngine:
             dialable = session.begun >= 0 or set_address(
                 &session.backend_address, host.encode(), port
             )
+            self._note_prefix(session, answer.prefix)
         except (AttributeError, OverflowError, TypeError, ValueError):
             dialable = False
         if dialable:
@@ -449,6 +528,12 @@ cdef class NativeEngine:
                 session.begun = -1
             session.code = 0
             append(&self._dialer.failed, session)
+
+    cdef object _note_prefix(self, Session* session, bytes prefix):
+        free(session.upward.waiting)
+        session.upward.waiting = NULL
+        if prefix and not keep(&session.upward, prefix, len(prefix)):
+            raise MemoryError
 
     cdef object _turn_away(self, Session* session):
         """Close a client without a byte, and without a reset for what it has said."""
@@ -467,6 +552,8 @@ cdef class NativeEngine:
         ticket = <object>session.ticket
         Py_DECREF(ticket)
         session.ticket = NULL
+        free(session.upward.waiting)
+        session.upward.waiting = NULL
         self._live -= 1
 
     def _list_sessions(self):
@@ -494,12 +581,18 @@ cdef class NativeEngine:
                 session.reason = ABORTED
 
     def _clean_up(self):
+        cdef Session* session
         self._run_commands()
         self._acceptor.close()
         with nogil:
             self._crew.stop()
         while self._acceptor.opened.first != NULL:
             self._turn_away(take_first(&self._acceptor.opened))
+        self._hearing.expire(FOREVER)
+        while self._hearing.heard.first != NULL:
+            session = take_first(&self._hearing.heard)
+            self._hearing.drop(session)
+            self._turn_away(session)
         while self._dialer.dialed.first != NULL:
             self._dialer.abandon(take_first(&self._dialer.dialed), ABORTED)
         while self._to_carry.first != NULL:

@@ -9,4 +9,5 @@ cdef void pump(Worker* worker, Flow* flow) noexcept nogil
 cdef void source_failed(Worker* worker, Flow* flow, int code) noexcept nogil
 cdef void finish(Worker* worker, Session* session, uint8_t reason, int reset) noexcept nogil
 cdef void break_off(Worker* worker, Session* session, uint8_t reason) noexcept nogil
+cdef int keep(Flow* flow, char* data, size_t size) noexcept nogil
 cdef uint8_t carry_first(Session* session, char* buffer) noexcept nogil

@@ -289,7 +289,7 @@ cdef void break_off(Worker* worker, Session* session, uint8_t reason) noexcept n
 # -- before a byte thread has it --------------------------------------------------------
 
 cdef uint8_t carry_first(Session* session, char* buffer) noexcept nogil:
-    """Carry what the client has said while its backend was being dialed.
+    """Tell the backend its prefix, and what the client has said while it was being dialed.
 
     The thread that will carry the rest is then not woken for it. Return why the session has
     to end, if it has to; what is wrong with the backend the next thread will see.
@@ -298,6 +298,15 @@ cdef uint8_t carry_first(Session* session, char* buffer) noexcept nogil:
     cdef ssize_t size = recv(flow.source, buffer, BUFFER_BYTES, 0)
     cdef int code = errno
     cdef ssize_t sent
+    if flow.waiting != NULL:
+        # A new connection takes this much: its buffer is empty.
+        sent = send(
+            flow.sink, flow.waiting, flow.waiting_size, MSG_NOSIGNAL | (MSG_MORE if size > 0 else 0)
+        )
+        free(flow.waiting)
+        flow.waiting = NULL
+        if sent != <ssize_t>flow.waiting_size:
+            return BACKEND_RESET
     if size > 0:
         sent = max(send(flow.sink, buffer, size, MSG_NOSIGNAL), 0)
     if session.hushed:  # for the packet that has just left, and not for the answers

@@ -18,6 +18,7 @@ cdef enum:
     DIALING
     OPEN
     CLOSED
+    HEARD  # the gate has not been asked yet
 
 # Why a session ended; `engine.REASONS` has the words in this order.
 cdef enum:
@@ -79,6 +80,7 @@ cdef struct Session:
     int listener
     int worker  # the number of its byte thread, or -1
     int code
+    uint32_t bytes_wanted  # of what its client says, before the gate is asked
     uint8_t state
     uint8_t reason
     uint8_t reset_by
@@ -86,6 +88,7 @@ cdef struct Session:
     uint8_t watched
     uint8_t looked_at
     uint8_t hushed
+    uint8_t is_silent  # its client will say no more before the gate is asked
     uint8_t watched_by_worker  # both its sockets are in the epoll of its byte thread
     sockaddr_in6 client_address
     sockaddr_in6 backend_address

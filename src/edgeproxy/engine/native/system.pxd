@@ -83,6 +83,7 @@ cdef extern from "<sys/socket.h>" nogil:
         SO_OOBINLINE
         SHUT_WR
         MSG_MORE
+        MSG_PEEK
         MSG_NOSIGNAL
 
 cdef extern from "<netinet/in.h>" nogil:
