@@ -6,9 +6,38 @@ all the same: the portable engine takes over.
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools._distutils.ccompiler import new_compiler
+from setuptools._distutils.errors import CompileError, LinkError
+from setuptools._distutils.sysconfig import customize_compiler
+
+NATIVE = Path("src/edgeproxy/engine/native")
+OPENSSL = ["ssl", "crypto"]
+NEEDS_OPENSSL = ("certificates", "tls")
+USES_OPENSSL = """
+#include <openssl/ssl.h>
+int main(void) { return SSL_CTX_new(TLS_server_method()) == NULL; }
+"""
+
+
+def has_openssl() -> bool:
+    """Return whether programs can be built with OpenSSL here."""
+    if os.environ.get("EDGEPROXY_NO_OPENSSL", "") not in ("", "0"):
+        return False
+    compiler = new_compiler()
+    customize_compiler(compiler)
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "uses.c")
+        source.write_text(USES_OPENSSL)
+        try:
+            objects = compiler.compile([str(source)], output_dir=folder)
+            compiler.link_executable(objects, "uses", output_dir=folder, libraries=OPENSSL)
+        except (CompileError, LinkError):
+            return False
+    return True
 
 
 def extensions() -> list[Extension]:
@@ -19,16 +48,23 @@ def extensions() -> list[Extension]:
         from Cython.Build import cythonize
     except ImportError:
         return []
+    with_tls = has_openssl()
+    sources = {file.stem: file for file in sorted(NATIVE.glob("*.pyx"))}
+    without = sources.pop("no_tls")
+    if not with_tls:
+        sources["tls"] = without
+        del sources["certificates"]
     modules = [
         Extension(
-            f"edgeproxy.engine.native.{file.stem}",
+            f"edgeproxy.engine.native.{name}",
             [str(file)],
             define_macros=[("_GNU_SOURCE", "1")],
             extra_compile_args=["-O2", "-pthread", "-Wno-unused-function"],
             extra_link_args=["-pthread"],
+            libraries=OPENSSL if with_tls and name in NEEDS_OPENSSL else [],
             optional=True,
         )
-        for file in sorted(Path("src/edgeproxy/engine/native").glob("*.pyx"))
+        for name, file in sources.items()
     ]
     built: list[Extension] = cythonize(modules, build_dir="build/cython", include_path=["src"])
     for module in built:

@@ -12,6 +12,7 @@ from edgeproxy.engine.contract import (
     Answer,
     CloseReason,
     Connect,
+    Departure,
     DialFailure,
     Known,
     More,
@@ -58,6 +59,7 @@ class ScriptedGate:
         hear: What is answered to a preamble.
         prefix: What every backend is told first.
         preambles, speakers: What was given to `heard`, in order.
+        departures: What was given to `left`, in order.
         abouts: What was given to `opened`, in order.
         after_opened: Called with every `opened`.
         tickets: One for each `Connect`, in order.
@@ -78,6 +80,7 @@ class ScriptedGate:
         self.begin: Callable[[Address], int] = lambda _address: -1
         self.hear: Callable[[Preamble], More | Known | Refuse] = lambda _preamble: Known()
         self.prefix = b""
+        self.departures: list[tuple[SocketAddress, str, str]] = []
         self.preambles: list[Preamble] = []
         self.speakers: list[tuple[SocketAddress, str]] = []
         self.abouts: list[object] = []
@@ -96,6 +99,13 @@ class ScriptedGate:
             self.speakers.append((client, listener))
             self._perhaps_raise("heard")
             return self.hear(preamble)
+
+    def left(self, client: SocketAddress, listener: str, reason: str, now: float) -> None:
+        with self._call("left", now):
+            if reason not in list(Departure):
+                self.violations.append(f"left for {reason!r}")
+            self.departures.append((client, listener, reason))
+            self._perhaps_raise("left")
 
     def opened(
         self, client: SocketAddress, listener: str, now: float, about: object = None

@@ -32,6 +32,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
+from edgeproxy.engine.tls import TlsSettings
+
 SocketAddress = tuple[Any, ...]
 """As `socket` gives it: `(host, port)`, or `(host, port, flow, scope)` for IPv6."""
 
@@ -86,8 +88,18 @@ class CloseReason(StrEnum):
     """A peer stopped acknowledging, or answering keepalive probes."""
     ABORTED = "aborted"
     """The proxy closed it: shutdown, or somebody asked for it."""
+    TLS_ERROR = "tls_error"
+    """The client broke the rules of TLS."""
     FAULT = "fault"
     """A bug met while serving it; the log has a traceback."""
+
+
+class Departure(StrEnum):
+    """Why a client has gone before the gate was asked, as given to `Gate.left`."""
+
+    HANDSHAKE_FAILED = "handshake_failed"
+    """It does not speak TLS, or nothing can be agreed on, or it trusts us not, or we it."""
+    HANDSHAKE_TIMEOUT = "handshake_timeout"
 
 
 class Connect(NamedTuple):
@@ -154,9 +166,11 @@ class ListenerSettings:
     Attributes:
         preamble_secs: How long a client may take until the gate knows enough of it; 0: the
             gate is asked at once, without hearing anything.
+        tls: How TLS is spoken with them, after the preamble; None: it is not.
     """
 
     preamble_secs: float = 0.0
+    tls: TlsSettings | None = None
 
 
 PLAIN = ListenerSettings()
@@ -198,7 +212,13 @@ class Gate(Protocol):
     def opened(
         self, client: SocketAddress, listener: str, now: float, about: object = None
     ) -> Answer:
-        """A client has connected to the listener of that name. `about` is of its `Known`."""
+        """A client has connected to the listener of that name.
+
+        `about` is of its `Known`, or a `TlsInfo` where TLS is spoken.
+        """
+
+    def left(self, client: SocketAddress, listener: str, reason: str, now: float) -> None:
+        """A client has gone before the gate was asked for a backend (`Departure`)."""
 
     def dialed(self, ticket: Any, secs: float, now: float) -> None:
         """The backend answered after `secs`; bytes are about to flow.
@@ -224,13 +244,19 @@ class Engine(Protocol):
     def listen(
         self, name: str, listening: socket.socket, settings: ListenerSettings = PLAIN
     ) -> None:
-        """Accept from this listening socket from now on; the engine owns and closes it."""
+        """Accept from this listening socket from now on; the engine owns and closes it.
+
+        Raises TlsError; the socket is then closed.
+        """
 
     def start(self) -> None:
         """Start the engine's threads."""
 
     def stop_accepting(self) -> None:
         """Accept what has already connected, then close the listeners. Returns when done."""
+
+    def renew(self, name: str, settings: TlsSettings) -> None:
+        """Meet the new clients of this listener so from now on. Raises TlsError."""
 
     def unlisten(self, name: str) -> None:
         """Accept what has already connected to this listener, then close it. Returns when done."""

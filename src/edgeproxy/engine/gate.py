@@ -82,6 +82,10 @@ class AdmissionGate:
         """Every client is known at once."""
         return Known()
 
+    def left(self, client: SocketAddress, listener: str, reason: str, now: float) -> None:  # noqa: ARG002
+        """A client has gone before it was opened: count it."""
+        self._metrics.refused[reason] += 1
+
     def opened(
         self,
         client: SocketAddress,

@@ -44,6 +44,13 @@ class GuardedGate:
             return Refuse(CloseReason.FAULT)
         return answer
 
+    def left(self, client: SocketAddress, listener: str, reason: str, now: float) -> None:
+        """Tell that a client has gone before it was opened."""
+        try:
+            self._gate.left(client, listener, reason, now)
+        except Exception:  # noqa: BLE001
+            log.bug("gate_failed", call="left")
+
     def opened(
         self, client: SocketAddress, listener: str, now: float, about: object = None
     ) -> Answer:

@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from edgeproxy.engine import dial
@@ -28,6 +29,7 @@ from edgeproxy.engine.contract import (
     Answer,
     CloseReason,
     Connect,
+    Departure,
     DialFailure,
     EngineSettings,
     Gate,
@@ -44,6 +46,9 @@ from edgeproxy.engine.guard import GuardedGate
 from edgeproxy.engine.hearing import Hearing, Speaker
 from edgeproxy.engine.look import SHORT_TICK_SECS, Looks
 from edgeproxy.engine.relay import BUFFER_BYTES, Flow, Relay, Session, reset_on_close
+from edgeproxy.engine.tls import TlsSettings
+from edgeproxy.engine.tls_socket import TlsContext, TlsSocket
+from edgeproxy.engine.welcome import Guest, Welcome
 from edgeproxy.log import EventLog
 
 log = EventLog("engine")
@@ -81,6 +86,8 @@ class PortableEngine:
         self._commands: deque[Callable[[], object]] = deque()
         self._acceptor = Acceptor(self._epoll, self._accepted)
         self._listeners: dict[str, ListenerSettings] = {}
+        self._contexts: dict[str, TlsContext] = {}
+        self._welcome = Welcome(self._epoll, self._met, self._left)
         self._hearing = Hearing(self._epoll, self._gate, self._known, self._turn_away)
         self._relay = Relay(self._finish)
         self._looks = Looks(settings, self._break_off, self._finish)
@@ -107,11 +114,24 @@ class PortableEngine:
             listening.close()
             return
 
+        try:
+            context = TlsContext(settings.tls) if settings.tls else None
+        except BaseException:
+            listening.close()
+            raise
+
         def listen() -> None:
             self._listeners[name] = settings
+            if context is not None:
+                self._contexts[name] = context
             self._acceptor.add(name, listening)
 
         self.call(listen)
+
+    def renew(self, name: str, settings: TlsSettings) -> None:
+        """Meet the new clients of this listener so from now on. Raises TlsError."""
+        context = TlsContext(settings)
+        self.call(lambda: self._contexts.update({name: context}))
 
     def start(self) -> None:
         """Start the engine's thread."""
@@ -148,7 +168,7 @@ class PortableEngine:
 
     def live(self) -> int:
         """How many clients are being heard, dialing or being served."""
-        return len(self._sessions) + len(self._farewells) + len(self._hearing)
+        return len(self._sessions) + len(self._farewells) + len(self._hearing) + len(self._welcome)
 
     def sessions(self) -> list[SessionInfo]:
         """List the live sessions."""
@@ -222,6 +242,8 @@ class PortableEngine:
                 os.eventfd_read(self._wakeup)
             elif descriptor in self._hearing:
                 self._hearing.happened(descriptor, mask, self._now)
+            elif descriptor in self._welcome:
+                self._welcome.happened(descriptor)
             else:
                 self._acceptor.accept(descriptor)
         for _ in range(len(self._relay.again)):
@@ -282,6 +304,7 @@ class PortableEngine:
         for session in [each for each in self._dialing if each.deadline <= now]:
             self._failed(session, DialFailure.TIMEOUT)
         self._hearing.expire(now)
+        self._welcome.expire(now)
         self._dial_waiting()
         self._farewells.look(now)
         if not self._short_of_descriptors:
@@ -290,7 +313,13 @@ class PortableEngine:
             self._next_look = now + self._looks.pause_secs
             self._looks.look_at(list(self._sessions), now)
             self._gate.tick(now)
-        hurry = self._dialing or self._farewells or self._hearing or self._acceptor.paused
+        hurry = (
+            self._dialing
+            or self._farewells
+            or self._hearing
+            or self._welcome
+            or self._acceptor.paused
+        )
         self._next_tick = now + (SHORT_TICK_SECS if hurry else self._looks.pause_secs)
 
     # -- one client, from accept to dialed --------------------------------------------
@@ -299,7 +328,7 @@ class PortableEngine:
         """A client has connected; called by the acceptor."""
         secs = self._listeners[listener].preamble_secs
         if not secs:
-            self._open(client, address, listener, self._now)
+            self._meet(client, address, listener, self._now)
             return
         try:
             self._hearing.add(Speaker(client, address, listener, self._now, self._now + secs))
@@ -311,7 +340,39 @@ class PortableEngine:
     def _known(self, speaker: Speaker, known: Known) -> None:
         """A client has said enough."""
         address = known.client or speaker.address
-        self._open(speaker.client, address, speaker.listener, speaker.accepted_at, known.about)
+        self._meet(speaker.client, address, speaker.listener, speaker.accepted_at, known.about)
+
+    def _meet(
+        self,
+        client: socket.socket,
+        address: SocketAddress,
+        listener: str,
+        accepted_at: float,
+        about: object = None,
+    ) -> None:
+        """Shake hands with a client whom the gate may be asked about, if that is to be."""
+        tls = self._listeners[listener].tls
+        if tls is None:
+            self._open(client, address, listener, accepted_at, about)
+            return
+        wrapped = self._contexts[listener].wrap(client)
+        deadline = self._now + tls.handshake_secs
+        try:
+            self._welcome.add(Guest(wrapped, address, listener, accepted_at, deadline))
+        except OSError as error:
+            self._acceptor.pause(str(error.strerror))
+            self._ended.append(wrapped)
+        self._next_tick = min(self._next_tick, self._now + SHORT_TICK_SECS)
+
+    def _met(self, guest: Guest) -> None:
+        """A handshake is over."""
+        info = guest.client.info()
+        self._open(guest.client, guest.address, guest.listener, guest.accepted_at, info)
+
+    def _left(self, guest: Guest, reason: Departure) -> None:
+        """A client is not welcome."""
+        self._ended.append(guest.client)
+        self._gate.left(guest.address, guest.listener, reason, self._now)
 
     def _open(
         self,
@@ -479,6 +540,9 @@ class PortableEngine:
             return
         if reset:
             reset_on_close(session.client)
+        elif isinstance(session.client, TlsSocket):
+            with suppress(OSError):
+                session.client.say_end()
         self._ended.append(session.client)
 
     def _broke(self, session: Session) -> None:
@@ -510,6 +574,7 @@ class PortableEngine:
         self._run_commands()
         self._acceptor.close(serve_waiting=False)
         self._hearing.close()
+        self._welcome.close()
         for session in list(self._sessions):
             self._break_off(session, CloseReason.ABORTED)
         self._farewells.close()

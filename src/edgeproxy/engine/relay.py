@@ -15,6 +15,7 @@ A session is `finished` exactly once.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -24,6 +25,7 @@ from collections.abc import Callable
 from edgeproxy.engine.contract import CloseReason, SocketAddress
 from edgeproxy.engine.descriptors import ceiling
 from edgeproxy.engine.pipe import PIPE_BYTES, Pipe, PipePool
+from edgeproxy.engine.tls_socket import TlsSocket
 
 BUFFER_BYTES = 64 * 1024
 READS_PER_TURN = 4
@@ -49,6 +51,9 @@ class Flow:
         urged: The source has more to say than the next short read shows: its end, an
             error, or urgent data.
         done: Nothing will be carried any more.
+        drains: The source may have bytes that no event tells of: it is read until it is empty.
+        fills: The sink may hold bytes that its socket has not taken (`TlsSocket`).
+        parting: The end of the source waits for the sink to take it.
         carried: Bytes handed to the sink.
         streak: Full reads in a row, or small moves in a row when `bulk`.
         owing_since: See `engine.debt`.
@@ -59,7 +64,10 @@ class Flow:
         "bulk",
         "carried",
         "done",
+        "drains",
+        "fills",
         "owing_since",
+        "parting",
         "pipe",
         "piped",
         "reverse",
@@ -84,6 +92,9 @@ class Flow:
         self.blocked = False
         self.urged = False
         self.done = False
+        self.drains = False
+        self.fills = False
+        self.parting = False
         self.bulk = False
         self.carried = 0
         self.streak = 0
@@ -150,6 +161,7 @@ class Session:
         self.upward.reverse = self.downward
         self.downward.reverse = self.upward
         self.upward.source = self.downward.sink = client
+        self.upward.drains = self.downward.fills = isinstance(client, TlsSocket)
 
     def attach(self, backend: socket.socket) -> None:
         """Give the session the socket of its next attempt."""
@@ -204,9 +216,9 @@ class Relay:
                 return
             if size < BUFFER_BYTES:
                 flow.streak = 0
-                if not flow.urged:
+                if not flow.urged and not flow.drains:
                     return
-            else:
+            elif not flow.fills:  # what is to be encrypted has to be read
                 flow.streak += 1
                 if flow.streak >= BULK_READS:
                     flow.bulk = True
@@ -225,7 +237,8 @@ class Relay:
             return False
         flow.carried += sent
         if sent == len(view):
-            return True
+            flow.blocked = flow.fills and flow.sink.has_unsent  # type: ignore[attr-defined]
+            return not flow.blocked
         rest = view[sent:]
         flow.waiting = memoryview(bytes(rest)) if rest.obj is self._buffer.obj else rest
         flow.blocked = True
@@ -237,7 +250,22 @@ class Relay:
         waiting, flow.waiting = flow.waiting, None
         if waiting is not None and not self._send(flow, waiting):
             return False
+        if flow.fills and not self._flush(flow):
+            return False
+        if flow.parting:
+            flow.parting = False
+            self._source_ended(flow)
+            return False
         return not flow.piped or self._drain_pipe(flow)
+
+    def _flush(self, flow: Flow) -> bool:
+        """Have the sink's socket take what the sink holds. Return whether it has."""
+        try:
+            flow.blocked = not flow.sink.flush()  # type: ignore[attr-defined]
+        except OSError as error:
+            self._sink_failed(flow, error)
+            return False
+        return not flow.blocked
 
     def _splice(self, flow: Flow) -> None:
         for _ in range(READS_PER_TURN):
@@ -302,6 +330,13 @@ class Relay:
             flow.pipe = None
 
     def _source_ended(self, flow: Flow) -> None:
+        if flow.fills:
+            try:
+                flow.parting = flow.blocked = not flow.sink.say_end()  # type: ignore[attr-defined]
+            except OSError:
+                pass  # its own flow will find out
+            if flow.parting:
+                return
         flow.done = True
         self.return_pipe(flow)
         session = flow.session
@@ -318,6 +353,8 @@ class Relay:
         session = flow.session
         if isinstance(error, TimeoutError):
             reason = CloseReason.TIMED_OUT
+        elif error.errno == errno.EPROTO and flow.drains:
+            reason = CloseReason.TLS_ERROR
         else:
             reason = session.reset_by or session.side(flow.source)
         self._finish(session, reason, True)

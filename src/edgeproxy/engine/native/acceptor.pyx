@@ -38,8 +38,10 @@ cdef class Acceptor:
         self._epoll = epoll
         self._listeners = []
 
-    cdef object add(self, name, listening, settings):
+    cdef object add(self, name, listening, settings, tls):
         """Accept from this socket, which is the acceptor's to close from now on.
+
+        `tls` is the `TlsContext` of its clients, or None.
 
         A slot is used again when its listener is closed; a place in the list never is, because
         clients that are not opened yet know their listener by it.
@@ -52,7 +54,7 @@ cdef class Acceptor:
             raise OverflowError(f"an engine has at most {MAX_LISTENERS} listeners")
         self._listening[slot] = listening.fileno()
         self._places[slot] = len(self._listeners)
-        self._listeners.append((name, listening, settings))
+        self._listeners.append([name, listening, settings, tls])
         self._count = max(self._count, slot + 1)
         if not self.paused and not self._watch(slot):
             self.pause(errno)
@@ -66,11 +68,20 @@ cdef class Acceptor:
                     self._accept(slot, 1 << 16, now)
                 self._close(slot)
 
+    cdef object renew(self, name, tls):
+        """Meet the new clients of a listener with another `TlsContext`."""
+        for each in self._listeners:
+            if each[0] == name:
+                each[3] = tls
+
     cdef object name_of(self, int listener):
         return self._listeners[listener][0]
 
     cdef object settings_of(self, int listener):
         return self._listeners[listener][2]
+
+    cdef object tls_of(self, int listener):
+        return self._listeners[listener][3]
 
     cdef bint _watch(self, int listener) noexcept nogil:
         """Return whether the system has room for it."""

@@ -41,7 +41,9 @@ from edgeproxy.engine.native.session cimport (
     DONE,
     ENDING,
     Flow,
+    HANDSHAKE_TIMEOUT,
     IDLE,
+    MEETING,
     OPEN,
     Session,
     TIMED_OUT,
@@ -51,6 +53,7 @@ from edgeproxy.engine.native.session cimport (
     marked,
 )
 from edgeproxy.engine.native.system cimport *
+from edgeproxy.engine.native.welcome cimport dismiss, greet, hurry_guests
 from edgeproxy.engine.native.worker cimport (
     BUFFER_BYTES,
     Ended,
@@ -119,6 +122,8 @@ cdef void happened(Worker* worker, Flow* flow, uint32_t mask) noexcept nogil:
     """Something happened to the source of `flow`, which is the sink of its reverse."""
     cdef Session* session = flow.session
     if session.state != OPEN:
+        if session.state == MEETING:
+            greet(worker, session)
         return
     if mask & MORE_THAN_BYTES:
         flow.flags |= URGED
@@ -134,7 +139,7 @@ cdef void happened(Worker* worker, Flow* flow, uint32_t mask) noexcept nogil:
         if mask & EPOLLERR:  # it had ended before; now it does not listen either
             source_failed(worker, flow, 0)
     elif not flow.flags & BLOCKED:
-        if mask & ~<uint32_t>EPOLLOUT:
+        if mask & ~<uint32_t>EPOLLOUT or session.tls != NULL:  # which may write in order to read
             pump_in_turn(worker, flow)
     elif mask & EPOLLERR:
         if flow == &session.upward:
@@ -152,6 +157,8 @@ cdef void tick(Worker* worker) noexcept nogil:
     if worker.tell_at > 0 and worker.tell_at <= now:
         tell_late(worker)
     say_farewells(worker)
+    if worker.meeting.first != NULL:
+        hurry_guests(worker)
     while worker.looking.first != NULL and worker.looking.first.due_at <= now and looks:
         looks -= 1
         session = worker.looking.first
@@ -269,6 +276,8 @@ cdef void stop_worker(Worker* worker) noexcept nogil:
 cdef void clean_up(Worker* worker) noexcept nogil:
     """The engine stops: end every session of this thread."""
     read_mail(worker)
+    while worker.meeting.first != NULL:
+        dismiss(worker, worker.meeting.first, HANDSHAKE_TIMEOUT)
     while worker.looking.first != NULL:
         break_off(worker, worker.looking.first, ABORTED)
     while worker.settled.first != NULL:

@@ -11,6 +11,8 @@ cdef class Crew:
     cdef object prepare(self, settings, Pool* pool, int wakeup)
     cdef object start(self, int ceiling)
     cdef void give(self, Session* session) noexcept nogil
+    cdef void meet(self, Session* session) noexcept nogil
+    cdef Worker* _choose(self) noexcept nogil
     cdef void take_back(self, Session* session) noexcept nogil
     cdef Line take_ended(self) noexcept nogil
     cdef void ask_to_end(self, Session* session) noexcept nogil

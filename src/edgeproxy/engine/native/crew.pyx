@@ -16,7 +16,13 @@ from edgeproxy.errors import EdgeProxyError
 from libc.stdlib cimport calloc, free
 
 from edgeproxy.engine.native.carrier cimport start_worker, stop_worker
-from edgeproxy.engine.native.mail cimport ask, forget, hand_over, read_mail_soon
+from edgeproxy.engine.native.mail cimport (
+    ask,
+    forget,
+    hand_over,
+    hand_over_client,
+    read_mail_soon,
+)
 from edgeproxy.engine.native.session cimport ABORTED
 from edgeproxy.engine.native.system cimport *
 
@@ -67,13 +73,20 @@ cdef class Crew:
 
     cdef void give(self, Session* session) noexcept nogil:
         """Give a session whose backend has answered to whoever has the fewest."""
+        hand_over(self._choose(), session)
+
+    cdef void meet(self, Session* session) noexcept nogil:
+        """Have whoever has the fewest shake hands with this client."""
+        hand_over_client(self._choose(), session)
+
+    cdef Worker* _choose(self) noexcept nogil:
         cdef Worker* worker = &self._workers[0]
         cdef int index
         for index in range(1, self._count):
             if self._workers[index].live < worker.live:
                 worker = &self._workers[index]
         worker.live += 1
-        hand_over(worker, session)
+        return worker
 
     cdef void take_back(self, Session* session) noexcept nogil:
         """A session has ended, and whoever had it is to forget it."""

@@ -21,6 +21,7 @@ from edgeproxy.engine.contract import (
     PREAMBLE_BYTES,
     CloseReason,
     Connect,
+    Departure,
     Known,
     More,
     Outcome,
@@ -68,6 +69,7 @@ from edgeproxy.engine.native.session cimport (
     Flow,
     HEARD,
     Line,
+    MET,
     NO_REASON,
     Pool,
     Session,
@@ -81,6 +83,7 @@ from edgeproxy.engine.native.session cimport (
     take_first,
 )
 from edgeproxy.engine.native.system cimport *
+from edgeproxy.engine.native.tls cimport TlsContext, end_tls, tls_info, tls_say_end
 from edgeproxy.engine.native.worker cimport (
     BUFFER_BYTES,
     MAX_EVENTS,
@@ -102,6 +105,9 @@ REASONS = (
     CloseReason.TIMED_OUT,
     CloseReason.ABORTED,
     CloseReason.FAULT,
+    CloseReason.TLS_ERROR,
+    Departure.HANDSHAKE_FAILED,
+    Departure.HANDSHAKE_TIMEOUT,
 )
 
 cdef class NativeEngine:
@@ -118,7 +124,7 @@ cdef class NativeEngine:
     cdef Pool _pool
     cdef Crew _crew
     cdef Hearing _hearing
-    cdef long _live
+    cdef long _live, _meetings
     cdef Line _to_carry, _closed
     cdef double _now, _next_tick, _armed_for, _next_gate_tick
     cdef char* _buffer
@@ -159,8 +165,18 @@ cdef class NativeEngine:
         """Accept from this listening socket from now on; the engine owns and closes it."""
         if self._stopping:
             listening.close()
-        else:
-            self.call(lambda: self._listen(name, listening, settings))
+            return
+        try:
+            tls = TlsContext(settings.tls) if settings.tls else None
+        except BaseException:
+            listening.close()
+            raise
+        self.call(lambda: self._listen(name, listening, settings, tls))
+
+    def renew(self, name, settings):
+        """Meet the new clients of this listener so from now on. Raises TlsError."""
+        tls = TlsContext(settings)
+        self.call(lambda: self._acceptor.renew(name, tls))
 
     def start(self):
         """Start the engine's threads."""
@@ -186,7 +202,7 @@ cdef class NativeEngine:
 
     def live(self):
         """How many clients are being heard, dialing or being served."""
-        return self._live + self._hearing.count + self._crew.farewells()
+        return self._live + self._hearing.count + self._meetings + self._crew.farewells()
 
     def sessions(self):
         """List the live sessions."""
@@ -230,11 +246,11 @@ cdef class NativeEngine:
             pass
         return answer[0] if answer else None
 
-    def _listen(self, name, listening, settings):
+    def _listen(self, name, listening, settings, tls):
         if self._stopping:
             listening.close()
         else:
-            self._acceptor.add(name, listening, settings)
+            self._acceptor.add(name, listening, settings, tls)
 
     def _unlisten(self, name):
         self._acceptor.remove(name, self._now)
@@ -332,7 +348,8 @@ cdef class NativeEngine:
             self._tick()
 
     cdef object _tell_all_closed(self):
-        """Tell who has ended at the byte threads."""
+        """Tell who has ended at the byte threads, or shaken hands there."""
+        cdef Session* session
         cdef Line ended = self._crew.take_ended()
         if ended.first == NULL:
             return
@@ -343,7 +360,11 @@ cdef class NativeEngine:
             self._closed.last.next = ended.first
             self._closed.last = ended.last
         while self._closed.first != NULL:
-            self._tell_closed(take_first(&self._closed))
+            session = take_first(&self._closed)
+            if session.ticket == NULL:
+                self._tell_met(session)
+            else:
+                self._tell_closed(session)
 
     cdef object _run_commands(self):
         while self._commands:
@@ -389,7 +410,7 @@ cdef class NativeEngine:
             session = take_first(&self._acceptor.opened)
             secs = self._acceptor.settings_of(session.listener).preamble_secs
             if not secs:
-                self._tell_opened(session, None)
+                self._meet(session, None)
             elif not self._hearing.add(session, secs):
                 self._acceptor.pause(errno)
                 self._turn_away(session)
@@ -423,7 +444,41 @@ cdef class NativeEngine:
             recv(session.client, self._buffer, min(<ssize_t>answer.skip, size), 0)
         if answer.client is not None:
             set_address(&session.client_address, answer.client[0].encode(), answer.client[1])
-        self._tell_opened(session, answer.about)
+        self._meet(session, answer.about)
+
+    cdef object _meet(self, Session* session, about):
+        """Shake hands with a client whom the gate may be asked about, if that is to be."""
+        cdef TlsContext tls = self._acceptor.tls_of(session.listener)
+        if tls is None:
+            self._tell_opened(session, about)
+            return
+        if not tls.begin(session):
+            self._turn_away(session)
+            return
+        self._meetings += 1
+        session.due_at = self._now + self._acceptor.settings_of(session.listener).tls.handshake_secs
+        self._crew.meet(session)
+
+    cdef object _tell_met(self, Session* session):
+        """A handshake is over: ask the gate, or tell it that there is nothing to ask."""
+        self._meetings -= 1
+        self._crew.take_back(session)
+        session.worker = -1
+        if session.state == MET:
+            session.state = DIALING
+            if self._stopping:
+                self._turn_away(session)
+            else:
+                self._tell_opened(session, tls_info(session))
+            return
+        client, name = address_of(&session.client_address), self._acceptor.name_of(session.listener)
+        try:
+            if not self._stopping:
+                self._gate.left(client, name, REASONS[session.reason], self._now)
+        except Exception:
+            log.bug("gate_failed", call="left")
+        finally:
+            release(&self._pool, session)
 
     cdef object _tell_opened(self, Session* session, about):
         name = self._acceptor.name_of(session.listener)
@@ -487,6 +542,7 @@ cdef class NativeEngine:
         if session.worker >= 0:
             self._crew.take_back(session)
         else:
+            end_tls(session)
             close(session.client)
         try:
             outcome = Outcome(
@@ -539,6 +595,9 @@ cdef class NativeEngine:
         """Close a client without a byte, and without a reset for what it has said."""
         cdef char[4096] said
         with nogil:
+            if session.tls != NULL:
+                tls_say_end(session)
+                end_tls(session)
             shutdown(session.client, SHUT_WR)
             while recv(session.client, said, sizeof(said), 0) == sizeof(said):
                 pass

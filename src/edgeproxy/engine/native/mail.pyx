@@ -23,14 +23,19 @@ from edgeproxy.engine.native.session cimport (
     FAULT,
     Flow,
     INTEREST,
+    MEETING,
+    MET,
     OPEN,
     SINK_WATCHED,
     append,
+    join,
     mark_of,
     take_first,
     wait_until_watched,
 )
 from edgeproxy.engine.native.system cimport *
+from edgeproxy.engine.native.tls cimport end_tls
+from edgeproxy.engine.native.welcome cimport dismiss
 from edgeproxy.engine.native.worker cimport (
     Ended,
     Request,
@@ -58,11 +63,27 @@ cdef void hand_over(Worker* worker, Session* session) noexcept nogil:
     event.data.u64 = mark_of(&session.downward)
     watched = epoll_ctl(worker.epoll, EPOLL_CTL_ADD, session.backend, &event) == 0
     event.events = INTEREST
+    if session.tls != NULL:  # whose bytes may have been read already: the thread has to wake
+        event.events |= EPOLLOUT
     event.data.u64 = mark_of(&session.upward)
     watched &= epoll_ctl(worker.epoll, EPOLL_CTL_ADD, session.client, &event) == 0
     if not watched:  # the system has no room for more; nobody would ever hear of it
         ask(worker, session, FAULT)
     # Only now may the thread, which the first of them may have woken, close them.
+    __atomic_store_n(&session.watched_by_worker, True, __ATOMIC_RELEASE)
+
+cdef void hand_over_client(Worker* worker, Session* session) noexcept nogil:
+    """Give a session whose client is to shake hands to this byte thread."""
+    cdef epoll_event event
+    session.state = MEETING
+    session.worker = worker.number
+    pthread_mutex_lock(&worker.lock)
+    append(&worker.arriving, session)
+    pthread_mutex_unlock(&worker.lock)
+    event.events = INTEREST | EPOLLOUT
+    event.data.u64 = mark_of(&session.upward)
+    if epoll_ctl(worker.epoll, EPOLL_CTL_ADD, session.client, &event) < 0:
+        ask(worker, session, FAULT)
     __atomic_store_n(&session.watched_by_worker, True, __ATOMIC_RELEASE)
 
 cdef void read_mail_soon(Worker* worker) noexcept nogil:
@@ -121,7 +142,13 @@ cdef void read_mail(Worker* worker) noexcept nogil:
     while worker.arriving.first != NULL:
         session = take_first(&worker.arriving)
         session.active_at = worker.now
+        if session.state == MEETING:
+            join(&worker.meeting, session)
+            tick_by(worker, session.due_at)
+            continue
         look_later(worker, session)
+        if session.tls != NULL:
+            again(worker, &session.upward)
     for index in range(worker.request_count):
         request = worker.requests[index]
         session = request.session
@@ -130,6 +157,8 @@ cdef void read_mail(Worker* worker) noexcept nogil:
                 break_off(worker, session, ABORTED)
             else:
                 finish(worker, session, request.reason, True)
+        elif session.state == MEETING:
+            dismiss(worker, session, FAULT)
     worker.request_count = 0
     pthread_mutex_unlock(&worker.lock)
 
@@ -153,9 +182,15 @@ cdef void hand_back(Worker* worker) noexcept nogil:
             again(worker, flow)
     while session != NULL:
         wait_until_watched(session)
-        if session.client >= 0:
-            close(session.client)
-        close(session.backend)
+        if session.state == MET:
+            epoll_ctl(worker.epoll, EPOLL_CTL_DEL, session.client, NULL)
+            session.watched_by_worker = False
+        else:
+            end_tls(session)
+            if session.client >= 0:
+                close(session.client)
+            if session.backend >= 0:
+                close(session.backend)
         session = session.next
     pthread_mutex_lock(&ended.lock)
     first = ended.line.first == NULL

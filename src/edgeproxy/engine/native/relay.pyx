@@ -6,7 +6,7 @@ The twin of `engine.relay`, where the rules are explained; the conformance suite
 All of it runs on the byte thread that the session belongs to, except `carry_first`.
 """
 
-from libc.errno cimport EAGAIN, EINTR, ENOMEM, ETIMEDOUT, errno
+from libc.errno cimport EAGAIN, EINTR, ENOMEM, EPROTO, ETIMEDOUT, errno
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
@@ -24,9 +24,11 @@ from edgeproxy.engine.native.session cimport (
     FINISHED,
     INTEREST,
     NO_REASON,
+    PARTING,
     PROMPT,
     SINK_WATCHED,
     TIMED_OUT,
+    TLS_ERROR,
     URGED,
     append,
     leave,
@@ -34,6 +36,7 @@ from edgeproxy.engine.native.session cimport (
     wait_until_watched,
 )
 from edgeproxy.engine.native.system cimport *
+from edgeproxy.engine.native.tls cimport tls_is_drained, tls_read, tls_say_end, tls_write
 from edgeproxy.engine.native.worker cimport (
     BUFFER_BYTES,
     PIPE_BYTES,
@@ -52,6 +55,12 @@ cdef enum:
 
 cdef unsigned SPLICE_FLAGS = SPLICE_F_NONBLOCK | SPLICE_F_MOVE
 
+cdef inline bint reads_tls(Flow* flow) noexcept nogil:
+    return flow.session.tls != NULL and flow == &flow.session.upward
+
+cdef inline bint writes_tls(Flow* flow) noexcept nogil:
+    return flow.session.tls != NULL and flow == &flow.session.downward
+
 cdef void pump(Worker* worker, Flow* flow) noexcept nogil:
     """Carry what can be carried now."""
     cdef ssize_t size
@@ -62,7 +71,10 @@ cdef void pump(Worker* worker, Flow* flow) noexcept nogil:
         carry_bulk(worker, flow)
         return
     for turn in range(READS_PER_TURN):
-        size = recv(flow.source, worker.buffer, BUFFER_BYTES, 0)
+        if reads_tls(flow):
+            size = tls_read(flow.session, worker.buffer, BUFFER_BYTES)
+        else:
+            size = recv(flow.source, worker.buffer, BUFFER_BYTES, 0)
         if size < 0:
             if errno == EAGAIN:
                 flow.flags &= ~<uint32_t>URGED
@@ -78,11 +90,14 @@ cdef void pump(Worker* worker, Flow* flow) noexcept nogil:
         more = MSG_MORE if flow.flags & ENDING and turn + 1 < READS_PER_TURN else 0
         if not deliver(worker, flow, worker.buffer, size, more):
             return
-        if size < BUFFER_BYTES:
+        if reads_tls(flow):
+            if tls_is_drained(flow.session) and not flow.flags & URGED:
+                return
+        elif size < BUFFER_BYTES:
             flow.streak = 0
             if not flow.flags & URGED:
                 return
-        else:
+        elif flow.session.tls == NULL:  # what is not understood can be moved without being read
             flow.streak += 1
             if flow.streak >= BULK_READS:
                 flow.flags |= BULK
@@ -97,7 +112,10 @@ cdef int deliver(
     cdef ssize_t sent
     if not flow.flags & PROMPT:
         send_at_once(flow)
-    sent = send(flow.sink, data, size, MSG_NOSIGNAL | more)
+    if writes_tls(flow):
+        sent = tls_write(flow.session, data, size)
+    else:
+        sent = send(flow.sink, data, size, MSG_NOSIGNAL | more)
     if sent == size:
         flow.carried += sent
         return True
@@ -153,6 +171,10 @@ cdef int unblock(Worker* worker, Flow* flow) noexcept nogil:
             return False
         free(flow.waiting)
         flow.waiting = NULL
+    if flow.flags & PARTING:
+        flow.flags &= ~<uint32_t>PARTING
+        source_ended(worker, flow)
+        return False
     return not flow.piped or drain_pipe(worker, flow)
 
 # -- bulk: from socket to socket through a pipe -----------------------------------------
@@ -214,6 +236,10 @@ cdef void leave_bulk(Worker* worker, Flow* flow) noexcept nogil:
 
 cdef void source_ended(Worker* worker, Flow* flow) noexcept nogil:
     cdef Session* session = flow.session
+    if writes_tls(flow) and not tls_say_end(session):
+        flow.flags |= PARTING
+        block(worker, flow)
+        return
     flow.flags |= DONE
     return_pipe(worker, flow)
     if flow.reverse.flags & DONE:
@@ -232,6 +258,8 @@ cdef void source_failed(Worker* worker, Flow* flow, int code) noexcept nogil:
     cdef uint8_t reason = session.reset_by
     if code == ETIMEDOUT:
         reason = TIMED_OUT
+    elif code == EPROTO and session.tls != NULL:
+        reason = TLS_ERROR
     elif reason == NO_REASON:
         reason = side(session, flow.source)
     finish(worker, session, reason, True)
@@ -276,6 +304,8 @@ cdef void finish(Worker* worker, Session* session, uint8_t reason, int reset) no
         reset_on_close(session.backend)
         if reason != BACKEND_RESET or not say_farewell(worker, session):
             reset_on_close(session.client)
+    elif session.tls != NULL:
+        tls_say_end(session)
     append(&worker.finished, session)
 
 cdef void break_off(Worker* worker, Session* session, uint8_t reason) noexcept nogil:
@@ -295,9 +325,11 @@ cdef uint8_t carry_first(Session* session, char* buffer) noexcept nogil:
     to end, if it has to; what is wrong with the backend the next thread will see.
     """
     cdef Flow* flow = &session.upward
-    cdef ssize_t size = recv(flow.source, buffer, BUFFER_BYTES, 0)
-    cdef int code = errno
-    cdef ssize_t sent
+    cdef ssize_t size = 0, sent
+    cdef int code
+    if session.tls == NULL:
+        size = recv(flow.source, buffer, BUFFER_BYTES, 0)
+    code = errno
     if flow.waiting != NULL:
         # A new connection takes this much: its buffer is empty.
         sent = send(

@@ -18,7 +18,9 @@ cdef enum:
     DIALING
     OPEN
     CLOSED
-    HEARD  # the gate has not been asked yet
+    HEARD  # its client says something before the gate is asked
+    MEETING  # in its handshake, before the gate is asked
+    MET  # after that, on its way back to the gate thread
 
 # Why a session ended; `engine.REASONS` has the words in this order.
 cdef enum:
@@ -31,6 +33,9 @@ cdef enum:
     TIMED_OUT
     ABORTED
     FAULT
+    TLS_ERROR
+    HANDSHAKE_FAILED
+    HANDSHAKE_TIMEOUT
 
 # Flags of a flow.
 cdef enum:
@@ -42,6 +47,7 @@ cdef enum:
     PROMPT = 32  # the sink does not wait for more
     SINK_WATCHED = 64  # it is told when the sink takes more
     ENDING = 128  # the end of the source has arrived
+    PARTING = 256  # it has been read, and the sink has no room to be told so
 
 # One direction of a session; upward is to the backend.
 cdef struct Flow:
@@ -68,6 +74,7 @@ cdef struct Session:
     Session* next
     uint32_t number
     uint32_t generation
+    void* tls  # the SSL object of the client's side, or NULL; see tls.pyx
     PyObject* ticket  # the gate's; NULL if the gate knows nothing of it, or nothing any more
     double started_at
     double active_at  # when its backend answered, then when something last happened
@@ -88,6 +95,9 @@ cdef struct Session:
     uint8_t watched
     uint8_t looked_at
     uint8_t hushed
+    uint8_t tls_is_dry  # its socket had less than was asked for
+    uint8_t tls_has_ended  # its socket had no more
+    uint8_t tls_said_end
     uint8_t is_silent  # its client will say no more before the gate is asked
     uint8_t watched_by_worker  # both its sockets are in the epoll of its byte thread
     sockaddr_in6 client_address

@@ -53,6 +53,7 @@ cdef struct Worker:
     size_t request_count
     size_t request_room
     # The thread's own.
+    Line meeting
     Line looking
     Line settled
     Line finished

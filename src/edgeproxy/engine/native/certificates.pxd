@@ -1,0 +1,5 @@
+"""See certificates.pyx."""
+
+from edgeproxy.engine.native.openssl cimport SSL_CTX
+
+cdef SSL_CTX* new_context(certificate, bytes client_ca_pem) except NULL

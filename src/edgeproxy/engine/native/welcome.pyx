@@ -1,0 +1,49 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Shakes hands with clients on a byte thread, before the gate is asked for a backend.
+
+Nobody who takes long holds up others, and nobody holds a slot of a backend meanwhile. When a
+handshake is over the session goes back to the gate thread, which dials.
+"""
+
+from edgeproxy.engine.native.session cimport (
+    CLOSED,
+    HANDSHAKE_FAILED,
+    HANDSHAKE_TIMEOUT,
+    MET,
+    append,
+    leave,
+)
+from edgeproxy.engine.native.tls cimport SHAKEN, SHAKING, shake_hands
+from edgeproxy.engine.native.worker cimport SHORT_TICK_MS, tick_by
+
+cdef void greet(Worker* worker, Session* session) noexcept nogil:
+    """Go on with a handshake."""
+    cdef int how = shake_hands(session)
+    if how == SHAKEN:
+        leave(&worker.meeting, session)
+        session.state = MET
+        append(&worker.finished, session)
+    elif how != SHAKING:
+        dismiss(worker, session, HANDSHAKE_FAILED)
+
+cdef void dismiss(Worker* worker, Session* session, uint8_t reason) noexcept nogil:
+    """End a session whose client is not welcome."""
+    leave(&worker.meeting, session)
+    session.state = CLOSED
+    session.reason = reason
+    append(&worker.finished, session)
+
+cdef void hurry_guests(Worker* worker) noexcept nogil:
+    """See who has taken too long."""
+    cdef Session* session = worker.meeting.first
+    cdef Session* next
+    cdef double soonest = 0
+    while session != NULL:
+        next = session.next
+        if session.due_at <= worker.now:
+            dismiss(worker, session, HANDSHAKE_TIMEOUT)
+        elif soonest == 0 or session.due_at < soonest:
+            soonest = session.due_at
+        session = next
+    if soonest > 0:
+        tick_by(worker, soonest + SHORT_TICK_MS / 1000.0)
