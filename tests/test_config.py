@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeproxy import config
 from edgeproxy.config import Config
+from edgeproxy.config_file import written
 from edgeproxy.errors import ConfigError
 from edgeproxy.settings import SETTINGS
 
@@ -26,6 +30,8 @@ DOCUMENTED = {
     "EDGEPROXY_SHUTDOWN_TIMEOUT_SECS": "30",
     "DEBUG": "false",
 }
+
+BOUNDED = {"EDGEPROXY_CONNECT_ATTEMPTS", "EDGEPROXY_BYTE_THREADS", "EDGEPROXY_HEALTH_CHECK_STATUS"}
 
 
 def complaint(environ: dict[str, str]) -> str:
@@ -109,6 +115,7 @@ def test_all_bad_values_are_listed_at_once() -> None:
         ("EDGEPROXY_LISTEN_ADDR", "0.0.0.0:70000"),
         ("EDGEPROXY_LISTEN_ADDR", "::1:8080"),
         ("EDGEPROXY_LISTEN_ADDR", "[127.0.0.1]:80"),
+        ("EDGEPROXY_METRICS_PATH", "/m?x=1"),
         ("DEBUG", "maybe"),
     ],
 )
@@ -136,6 +143,18 @@ def test_an_unknown_variable_is_a_warning_with_the_nearest_name() -> None:
         ("[database]\nreload_secs = -1", "database.reload_secs = '-1': allowed"),
         ("region = 'eu'", "region is not a setting"),
         ("[proxy", "is not valid TOML"),
+        ("x = " + "[" * 5000, "is not valid TOML: it is nested too deeply"),
+        ("x = " + "{a=" * 5000, "is not valid TOML: it is nested too deeply"),
+        ("x = " + "1" * 5000, "is not valid TOML: Exceeds the limit"),
+        ("proxy.region" + ".a" * 5000 + " = 1", "proxy.region takes one value, not a table"),
+        ("backends.x.weight" + ".a" * 5000 + " = 1", "backends.x.weight takes one value, not a"),
+        ("[proxy]\nregion = 2026-01-01", "proxy.region takes one value, not a date"),
+        (
+            "[timeouts]\nidle_secs = 0x1" + "0" * 5000,
+            "timeouts.idle_secs takes one value, not a whole number of more than 64 bits",
+        ),
+        ('[entrance]\nallow = [""]', "entrance.allow = ',': there is no network in it"),
+        ("[entrance]\nallow = [10]", 'entrance.allow takes a list of texts such as "10.0.0.0/8"'),
     ],
 )
 def test_a_bad_file_is_refused(tmp_path: Path, content: str, said: str) -> None:
@@ -147,6 +166,49 @@ def test_a_bad_file_is_refused(tmp_path: Path, content: str, said: str) -> None:
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     said = complaint({"EDGEPROXY_CONFIG": str(tmp_path / "none.toml")})
     assert "cannot be read: No such file" in said
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (600.0, "600"),
+        (0.05, "0.05"),
+        (2592000.0, "2592000"),
+        (86400.25, "86400.25"),
+        (1e-7, "0.0000001"),
+        (1e22, "10000000000000000000000"),
+    ],
+)
+def test_numbers_are_shown_in_plain_digits(number: float, text: str) -> None:
+    assert config.shown(number) == text
+
+
+@pytest.mark.parametrize("literal", ["1000000.0", "1e6", "1_000_000"])
+def test_a_number_in_the_file_may_be_written_in_any_way(tmp_path: Path, literal: str) -> None:
+    file = tmp_path / "edgeproxy.toml"
+    file.write_text(f"[affinity]\nttl_secs = {literal}\nmax_bindings = {literal}\n")
+    loaded = config.load({"EDGEPROXY_CONFIG": str(file)})
+    assert loaded.config.affinity.ttl_secs == 1_000_000
+    assert loaded.config.affinity.max_bindings == 1_000_000
+
+
+@given(
+    secs=st.floats(min_value=0.05, allow_infinity=False, allow_nan=False),
+    count=st.integers(min_value=1, max_value=10**18 - 1),
+)
+def test_any_number_survives_being_written_to_a_file_and_read(secs: float, count: int) -> None:
+    chosen = [
+        dataclasses.replace(each, value=secs if isinstance(each.value, float) else count)
+        for each in config.load({}).effective
+        if type(each.value) in (int, float) and each.setting.variable not in BOUNDED
+    ]
+    assert len(chosen) > 20
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "edgeproxy.toml"
+        file.write_text(written(chosen, {}), encoding="utf-8")
+        loaded = config.load({"EDGEPROXY_CONFIG": str(file)})
+    for each in chosen:
+        assert config.value_of(loaded.config, each.setting) == each.value
 
 
 def test_the_readme_lists_exactly_the_variables_with_their_defaults() -> None:

@@ -17,6 +17,9 @@ PARSERS = [
     value.region,
     value.text,
     value.listen_address,
+    value.networks,
+    value.http_path,
+    value.page_path,
 ]
 
 
@@ -52,3 +55,25 @@ def test_any_text_is_a_value_or_a_bad_value(text: str, parse: object) -> None:
     except BadValueError as error:
         complaint = str(error)
     assert "allowed" in complaint
+
+
+@pytest.mark.parametrize("text", [",", " ", " , ", ",,"])
+def test_networks_that_are_none_are_not_everybody(text: str) -> None:
+    with pytest.raises(BadValueError, match="there is no network in it; allowed are IPv4 and IPv6"):
+        value.networks(text)
+
+
+def test_commas_too_many_between_networks_do_no_harm() -> None:
+    assert value.networks("10.0.0.0/8, ,192.0.2.1,") == value.networks("10.0.0.0/8,192.0.2.1")
+
+
+@pytest.mark.parametrize("text", ["/m?x=1", "/m#x", "//m", "m", "/m m"])
+def test_a_page_is_not_put_where_nobody_finds_it(text: str) -> None:
+    with pytest.raises(BadValueError, match="allowed is a path"):
+        value.page_path(text)
+
+
+def test_paths() -> None:
+    assert value.page_path("/") == "/"
+    assert value.page_path("/a/metrics;v=1") == "/a/metrics;v=1"
+    assert value.http_path("/health?deep=1") == "/health?deep=1"

@@ -6,9 +6,11 @@ Whatever is wrong is collected, with its line, so that it can be told all at onc
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +24,8 @@ from edgeproxy.value import BadValueError, ListenAddress, networks
 FILE_VARIABLE = "EDGEPROXY_CONFIG"
 BACKENDS = "backends"
 MOST = 2**31 - 1
+MOST_WHOLE = 2**63 - 1
+"""The largest whole number in TOML."""
 
 _OF_BACKEND: dict[str, tuple[str, Callable[[str], Any]]] = {
     "weight": ("weight", value.whole_number(least=0, most=MOST)),
@@ -75,8 +79,11 @@ def read(path: Path, faults: list[str]) -> ConfigFile:
     except OSError as error:
         faults.append(f"{FILE_VARIABLE}={str(path)!r}: cannot be read: {error.strerror}")
         return ConfigFile()
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of TOML, of UTF-8, of numbers with thousands of digits
         faults.append(f"{path}: is not valid TOML: {error}")
+        return ConfigFile()
+    except RecursionError:
+        faults.append(f"{path}: is not valid TOML: it is nested too deeply")
         return ConfigFile()
     lines = _lines(written)
     overlays = sections.pop(BACKENDS, {})
@@ -92,7 +99,14 @@ def shown(chosen: object) -> str:
         return ",".join(map(str, chosen))
     if isinstance(chosen, bool):
         return "true" if chosen else "false"
-    return f"{chosen:g}" if isinstance(chosen, float) else str(chosen)
+    return _digits(chosen) if isinstance(chosen, float) else str(chosen)
+
+
+def _digits(number: float) -> str:
+    """Return a number in plain digits, as the parsers of settings allow it; none is lost."""
+    if not math.isfinite(number):
+        return str(number)
+    return f"{Decimal(repr(number)):f}".removesuffix(".0")
 
 
 def written(settings: Iterable[SetTo], overlays: Mapping[str, Overlay]) -> str:
@@ -115,7 +129,8 @@ def written(settings: Iterable[SetTo], overlays: Mapping[str, Overlay]) -> str:
 def _toml(chosen: object) -> str:
     """Return a value as TOML has it."""
     if isinstance(chosen, bool | int | float):
-        return shown(chosen)
+        is_too_long = isinstance(chosen, float) and abs(chosen) > MOST_WHOLE
+        return shown(chosen) + ".0" * is_too_long
     if isinstance(chosen, tuple) and not isinstance(chosen, ListenAddress):
         return json.dumps([str(each) for each in chosen])
     return json.dumps(str(chosen), ensure_ascii=False)
@@ -142,12 +157,28 @@ def _texts(
             if place not in parsers:
                 faults.append(f"{where}{place} is not a setting{nearest(place, parsers)}")
             elif parsers[place] is networks and isinstance(entry, list):
-                found[place] = ",".join(map(str, entry))
-            elif not isinstance(entry, str | int | float):
-                faults.append(f"{where}{place} takes one value, not {entry!r}")
+                if all(isinstance(each, str) for each in entry):
+                    # A list that names nothing is not the same as none.
+                    found[place] = ",".join(entry) or "," * len(entry)
+                else:
+                    faults.append(f'{where}{place} takes a list of texts such as "10.0.0.0/8"')
+            elif odd := _oddity(entry):
+                faults.append(f"{where}{place} takes one value, not {odd}")
             else:
                 found[place] = shown(entry)
     return found
+
+
+def _oddity(entry: object) -> str:
+    """Return what an entry is that is not one value, or ""."""
+    if isinstance(entry, int) and abs(entry) > MOST_WHOLE:
+        return "a whole number of more than 64 bits"
+    if isinstance(entry, str | int | float):
+        return ""
+    # Its kind, not what it says: that may be nested for ever.
+    if isinstance(entry, dict):
+        return "a table"
+    return "a list" if isinstance(entry, list) else "a date or a time"
 
 
 def _overlays(
@@ -164,6 +195,9 @@ def _overlays(
             line = f"line {lines[place]}: " if place in lines else ""
             if key not in _OF_BACKEND:
                 faults.append(f"{path}: {line}{place} is not a setting{nearest(key, _OF_BACKEND)}")
+                continue
+            if odd := _oddity(entry):
+                faults.append(f"{path}: {line}{place} takes one value, not {odd}")
                 continue
             name, parse = _OF_BACKEND[key]
             try:

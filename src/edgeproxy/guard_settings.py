@@ -236,7 +236,7 @@ GUARDS = (
         "metrics.enabled",
         "metrics.enabled",
         value.boolean,
-        "serve metrics for Prometheus, and /health",
+        "serve metrics for Prometheus",
     ),
     Setting(
         "EDGEPROXY_METRICS_LISTEN_ADDR",
@@ -249,7 +249,7 @@ GUARDS = (
         "EDGEPROXY_METRICS_PATH",
         "metrics.path",
         "metrics.path",
-        value.http_path,
+        value.page_path,
         "the path of the metrics",
     ),
     Setting(

@@ -19,6 +19,10 @@ TRUE = ("true", "1", "yes", "on")
 FALSE = ("false", "0", "no", "off")
 
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
+_NETWORKS = (
+    "allowed are IPv4 and IPv6 prefixes and addresses with commas between, such as "
+    "10.0.0.0/8,2001:db8::/32"
+)
 _PATH = re.compile(r"/[!-~]*")
 _HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
 _DRAIN = re.compile(r"drain:[0-9]+(\.[0-9]+)?")
@@ -124,7 +128,10 @@ def listen_address(given: str) -> ListenAddress:
 
 
 def networks(given: str) -> tuple[Network, ...]:
-    """Return networks with commas between, for instance `10.0.0.0/8,2001:db8::/32`."""
+    """Return networks with commas between, for instance `10.0.0.0/8,2001:db8::/32`.
+
+    Text that names none is refused: a list of nobody must not become one of everybody.
+    """
     found: list[Network] = []
     for each in filter(None, (part.strip() for part in given.split(","))):
         try:
@@ -132,11 +139,10 @@ def networks(given: str) -> tuple[Network, ...]:
         except ValueError as error:
             raise BadValueError(str(error)) from None
         if read is None:
-            raise BadValueError(
-                f"{each!r} is not; allowed are IPv4 and IPv6 prefixes and addresses with commas "
-                "between, such as 10.0.0.0/8,2001:db8::/32"
-            )
+            raise BadValueError(f"{each!r} is not; {_NETWORKS}")
         found.append(read)
+    if given and not found:
+        raise BadValueError(f"there is no network in it; {_NETWORKS}; unset it for no list")
     return tuple(found)
 
 
@@ -144,6 +150,16 @@ def http_path(given: str) -> str:
     """Return the path of an HTTP request."""
     if not _PATH.fullmatch(given):
         raise BadValueError("allowed is a path in ASCII without spaces, such as /health")
+    return given
+
+
+def page_path(given: str) -> str:
+    """Return the path of a page that is served; a query never reaches it."""
+    if not _PATH.fullmatch(given) or "?" in given or "#" in given or given.startswith("//"):
+        raise BadValueError(
+            "allowed is a path in ASCII with one / before it and without spaces, ? and #, "
+            "such as /metrics"
+        )
     return given
 
 

@@ -66,6 +66,76 @@ def test_what_cannot_be_opened_is_refused(tmp_path: Path) -> None:
         AccessLog(str(tmp_path / "none" / "access.log"))
 
 
+def test_while_no_new_file_can_be_made_the_old_one_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    access = AccessLog(str(folder / "access.log"))
+    folder.rename(tmp_path / "moved")
+    strangers = []
+    for number in range(5):
+        access._write([(0.0, RECORD._replace(bytes_in=number))])
+        strangers.append(os.open("/dev/null", os.O_RDONLY))  # takes a number that is free
+    assert [os.fstat(each).st_ino for each in strangers] == [os.stat("/dev/null").st_ino] * 5
+    moved = tmp_path / "moved" / "access.log"
+    assert [line["bytes_in"] for line in lines(moved)] == [0, 1, 2, 3, 4]
+    assert access.dropped == 0
+    assert [each.message for each in caplog.records] == ["access_log_failed"]
+
+    folder.mkdir()
+    access.take(RECORD._replace(bytes_in=5))
+    access.close()
+    assert [line["bytes_in"] for line in lines(folder / "access.log")] == [5]
+    for each in strangers:
+        os.close(each)
+
+
+def test_what_goes_to_a_deleted_file_is_counted_until_there_is_a_new_one(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    path = folder / "access.log"
+    access = AccessLog(str(path))
+    path.unlink()
+    folder.rmdir()
+    access._write([(0.0, RECORD)] * 3)
+    assert access.dropped == 3
+    folder.mkdir()
+    access.take(RECORD)
+    access.close()
+    assert len(lines(path)) == 1
+    assert access.dropped == 3
+
+
+def test_a_fifo_that_nobody_reads_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    with pytest.raises(EdgeProxyError, match="FIFO that nobody reads; start its reader first"):
+        AccessLog(str(path))
+
+
+def test_a_fifo_that_is_full_costs_whole_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeproxy.control.access.READER_SECS", 0.05)
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    access = AccessLog(str(path))
+    access._write([(0.0, RECORD._replace(bytes_in=number)) for number in range(1000)])
+    got = os.read(reader, 1 << 20)
+    access._write([(0.0, RECORD._replace(bytes_in=1000))])
+    got += os.read(reader, 1 << 20)
+    numbers = [json.loads(line)["bytes_in"] for line in got.splitlines()]
+    assert 0 < access.dropped < 1000
+    assert numbers == [*range(1000 - access.dropped), 1000]
+
+    os.close(reader)
+    access._write([(0.0, RECORD)])
+    assert access.dropped == 1001 - len(numbers) + 1
+    access.close()
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_what_a_full_disk_does_not_take_is_counted() -> None:
     access = AccessLog("/dev/full")

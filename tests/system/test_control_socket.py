@@ -129,6 +129,26 @@ def test_without_a_proxy_the_commands_say_so(pop: Pop) -> None:
     assert "EDGEPROXY_CONTROL_SOCKET" in unset.stderr
 
 
+def test_a_configuration_that_is_being_edited_disables_no_command(pop: Pop) -> None:
+    pop.backend("sa-1")
+    serve(pop)
+    file = pop.folder / "edgeproxy.toml"
+    socket_path = pop.folder / "control"
+    file.write_text(f"[proxy]\nregion = 'EU!'\ncontrol_socket = '{socket_path}'\nregoin = 1\n")
+    broken = {"EDGEPROXY_CONFIG": str(file), "EDGEPROXY_DB_RELOAD_SECS": "abc"}
+    told = run_edgeproxy("drain", "sa-1", folder=pop.folder, **broken)
+    assert (told.returncode, told.stdout) == (0, "sa-1 is being drained\n")
+
+    file.write_text("[proxy")
+    told = run_edgeproxy("sessions", folder=pop.folder, **broken)
+    assert told.returncode == 2
+    assert "set EDGEPROXY_CONTROL_SOCKET" in told.stderr
+    assert "is not valid TOML" in told.stderr
+    broken["EDGEPROXY_CONTROL_SOCKET"] = str(socket_path)
+    for words in (("status",), ("sessions",), ("top", "--count", "1"), ("undrain", "sa-1")):
+        assert run_edgeproxy(*words, folder=pop.folder, **broken).returncode == 0
+
+
 def test_top_shows_what_happened_since_the_last_look(pop: Pop) -> None:
     pop.backend("sa-1")
     serve(pop)

@@ -2,16 +2,19 @@
 
 Taking a record never waits. A thread writes them; what it cannot write, because too many wait or
 the disk is full, is dropped and counted. A file that was moved away, as log rotation does it, is
-made anew.
+made anew; where that fails, the old one is kept. A descriptor is closed only when there is another
+in its place.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -27,6 +30,8 @@ OFF = "off"
 BACKLOG = 50_000
 BATCH = 1000
 STOP_SECS = 2.0
+READER_SECS = 1.0
+"""So long the reader of a full FIFO is waited for."""
 QUIET_SECS = 60.0
 """That it cannot be written is said once in so long."""
 
@@ -43,14 +48,13 @@ class AccessLog:
         self.dropped = 0
         self._target = target
         self._clock = clock
-        self._fd = -1
         self._told_at = -QUIET_SECS
         self._waiting: SimpleQueue[tuple[float, ConnectionRecord] | None] = SimpleQueue()
         try:
-            self._open()
+            self._fd = _opened(target)
         except OSError as error:
             raise EdgeProxyError(
-                f"EDGEPROXY_ACCESS_LOG={target!r} cannot be written: {error.strerror}"
+                f"EDGEPROXY_ACCESS_LOG={target!r} cannot be written: {_reason(target, error)}"
             ) from None
         self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
         self._thread.start()
@@ -67,13 +71,6 @@ class AccessLog:
         self._waiting.put(None)
         self._thread.join(STOP_SECS)
 
-    def _open(self) -> None:
-        if self._target == STDOUT:
-            self._fd = 1
-            return
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        self._fd = os.open(self._target, flags, 0o640)
-
     def _run(self) -> None:
         over = False
         while not over:
@@ -86,40 +83,70 @@ class AccessLog:
                 self._write(records)
 
     def _write(self, records: list[tuple[float, ConnectionRecord]]) -> None:
-        lines = [line_of(*each) for each in records]
-        data = memoryview("".join(lines).encode())
+        lines = [line_of(*each).encode() for each in records]
         written = 0
         try:
             self._follow_rotation()
-            while written < len(data):
-                written += os.write(self._fd, data[written:])
+            for block in _blocks(lines):
+                rest = memoryview(block)
+                while rest:
+                    taken = self._put(rest)
+                    written += taken
+                    rest = rest[taken:]
         except OSError as error:
-            self.dropped += _unwritten(lines, written)
-            self._mend(data, written)
-            if time.monotonic() - self._told_at >= QUIET_SECS:
-                self._told_at = time.monotonic()
-                log.warning("access_log_failed", path=self._target, error=error.strerror)
+            whole, torn = _in_whole(lines, written)
+            self.dropped += len(lines) - whole
+            self._mend(torn)
+            self._tell(error)
 
-    def _mend(self, data: memoryview, written: int) -> None:
+    def _put(self, data: memoryview) -> int:
+        """Write what fits; let a reader that is late catch up for a while. Raises OSError."""
+        try:
+            return os.write(self._fd, data)
+        except BlockingIOError:
+            room = select.poll()
+            room.register(self._fd, select.POLLOUT)
+            room.poll(READER_SECS * 1000)
+            return os.write(self._fd, data)
+
+    def _tell(self, error: OSError) -> None:
+        if time.monotonic() - self._told_at >= QUIET_SECS:
+            self._told_at = time.monotonic()
+            log.warning("access_log_failed", path=self._target, error=error.strerror)
+
+    def _mend(self, torn: int) -> None:
         """Let no line stand that was written in part."""
-        if written and bytes(data[written - 1 : written]) != b"\n" and self._target != STDOUT:
-            torn = written - bytes(data[:written]).rfind(b"\n") - 1
+        if torn and self._target != STDOUT:
             try:
                 os.ftruncate(self._fd, os.fstat(self._fd).st_size - torn)
             except OSError:
                 pass
 
     def _follow_rotation(self) -> None:
+        """Write to what is there now, if it is something else.
+
+        Until that can be opened the old file goes on: whoever moved it away still has it. Raises
+        OSError if nobody has.
+        """
         if self._target == STDOUT:
             return
         held = os.fstat(self._fd)
         try:
             there = Path(self._target).stat()
-        except FileNotFoundError:
+        except OSError:
             there = None
-        if there is None or (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino):
-            os.close(self._fd)
-            self._open()
+        if there is not None and (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino):
+            return
+        try:
+            opened = _opened(self._target)
+        except OSError as error:
+            if not held.st_nlink:
+                raise
+            self._tell(error)
+            return
+        # Only now: the number of a closed one is given to the next client.
+        os.close(self._fd)
+        self._fd = opened
 
 
 def line_of(at: float, record: ConnectionRecord) -> str:
@@ -132,10 +159,36 @@ def line_of(at: float, record: ConnectionRecord) -> str:
     return json.dumps(fields) + "\n"
 
 
-def _unwritten(lines: list[str], written: int) -> int:
-    """Return how many lines are not there in whole after so many bytes."""
+def _opened(target: str) -> int:
+    """Return a descriptor to write to. Raises OSError; never waits for a reader."""
+    if target == STDOUT:
+        return 1
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    return os.open(target, flags, 0o640)
+
+
+def _reason(target: str, error: OSError) -> str:
+    """Return why it cannot be opened, and what helps."""
+    if error.errno == errno.ENXIO and Path(target).is_fifo():
+        return "it is a FIFO that nobody reads; start its reader first"
+    return error.strerror or str(error)
+
+
+def _blocks(lines: list[bytes]) -> Iterator[bytes]:
+    """Yield the lines, several at a time: so many as a pipe takes in whole or not at all."""
+    block = b""
+    for line in lines:
+        if block and len(block) + len(line) > select.PIPE_BUF:
+            yield block
+            block = b""
+        block += line
+    yield block
+
+
+def _in_whole(lines: list[bytes], written: int) -> tuple[int, int]:
+    """Return how many lines so many bytes are, and how many bytes of one more."""
     for number, line in enumerate(lines):
-        written -= len(line.encode())
-        if written < 0:
-            return len(lines) - number
-    return 0
+        if written < len(line):
+            return number, written
+        written -= len(line)
+    return len(lines), 0

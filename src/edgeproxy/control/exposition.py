@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -51,12 +52,39 @@ class Exposition:
         return generate_latest(self._registry)
 
 
+class Scrapes:
+    """Renders for all who ask, once at a time, in a thread of its own.
+
+    With thousands of backends a page takes seconds; many who ask must not cost many pages, nor hold
+    up what else runs in threads. Whoever asks while a page is being made shares the next one with
+    all who do: none is older than the question. For one event loop.
+    """
+
+    def __init__(self, render: Callable[[], bytes]) -> None:
+        self._render = render
+        self._thread = ThreadPoolExecutor(1, "metrics")
+        self._one_at_a_time = asyncio.Lock()
+        self._next: asyncio.Task[bytes] | None = None
+
+    async def page(self) -> bytes:
+        """Return a page that was begun after this was called."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._make())
+        return await asyncio.shield(self._next)  # whoever leaves takes it from nobody else
+
+    async def _make(self) -> bytes:
+        async with self._one_at_a_time:
+            self._next = None  # who asks from now on asks too late for this one
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, self._render)
+
+
 def metrics_page(read: Callable[[], Reading], path: str) -> Pages:
-    """Return the page of metrics; each time it is made in a thread."""
-    exposition = Exposition(read)
+    """Return the page of metrics."""
+    scrapes = Scrapes(Exposition(read).render)
 
     async def metrics(_asked: Asked) -> Content:
-        return Content(await asyncio.to_thread(exposition.render), CONTENT_TYPE)
+        return Content(await scrapes.page(), CONTENT_TYPE)
 
     return Pages({path: metrics})
 

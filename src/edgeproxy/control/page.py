@@ -2,7 +2,8 @@
 
 Never blocks the loop: pages that take long are made in a thread. Whoever sends too slowly, asks
 for too much, or does not read what it asked for is left after `PATIENCE_SECS`; where there are
-actions, which may take longer, after `ACTION_SECS`.
+actions, which may take longer, after `ACTION_SECS`. Where too many are there, whoever has waited
+longest without asking makes room.
 """
 
 from __future__ import annotations
@@ -24,8 +25,12 @@ log = EventLog("page")
 
 PATIENCE_SECS = 10.0
 ACTION_SECS = 60.0
+LINGER_SECS = 1.0
+"""So long whoever was refused may go on sending: a reset could overtake the answer."""
 REQUEST_BYTES = 16384
 MOST_AT_ONCE = 64
+PIECE_BYTES = 65536
+"""A page is given out in such pieces, so that it is not copied whole for each who asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,7 @@ class Pages:
         self._acts = bool(actions)
         self._server: asyncio.Server | None = None
         self._served: set[asyncio.Task[object]] = set()
+        self._silent: dict[asyncio.Task[object], None] = {}  # have not asked yet, oldest first
 
     async def serve(self, listening: socket.socket) -> None:
         """Serve on this listening socket from now on; it is closed with the rest."""
@@ -82,13 +88,14 @@ class Pages:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        if len(self._served) >= MOST_AT_ONCE:
+        if len(self._served) >= MOST_AT_ONCE and not self._make_room():
             writer.transport.abort()
             return
         self._served.add(task)
+        self._silent[task] = None
         try:
             async with asyncio.timeout(ACTION_SECS if self._acts else PATIENCE_SECS):
-                await self._answer(reader, writer)
+                await self._answer(task, reader, writer)
                 writer.close()
                 await writer.wait_closed()
         except (OSError, TimeoutError, asyncio.CancelledError):
@@ -97,34 +104,50 @@ class Pages:
             log.bug("page_failed")
         finally:
             self._served.discard(task)
+            self._silent.pop(task, None)
             writer.transport.abort()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _make_room(self) -> bool:
+        """Leave whoever has waited longest without asking; return whether there was one."""
+        oldest = next(iter(self._silent), None)
+        if oldest is None:
+            return False
+        del self._silent[oldest]
+        self._served.discard(oldest)
+        oldest.cancel()
+        return True
+
+    async def _answer(
+        self,
+        task: asyncio.Task[object],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
         import h11
 
         dialog = h11.Connection(h11.SERVER, max_incomplete_event_size=REQUEST_BYTES)
-        request = await _request(dialog, reader)
+        try:
+            request = await _request(dialog, reader)
+        except h11.RemoteProtocolError as error:
+            refusal = Content(f"{error}\n".encode(), status=error.error_status_hint)
+            await _send(dialog, writer, refusal)
+            await _linger(reader, writer)
+            return
         if request is None:
             return
+        self._silent.pop(task, None)
         method = request.method.decode("ascii", "replace")
         content = await self._content(method, request.target.decode("ascii", "replace"))
-        headers = [
-            ("Content-Type", content.kind),
-            ("Content-Length", str(len(content.body))),
-            ("Connection", "close"),
-        ]
-        answer = h11.Response(status_code=content.status, headers=headers)
-        parts = [dialog.send(answer)]
-        if method != "HEAD":
-            parts.append(dialog.send(h11.Data(data=content.body)))
-        writer.write(b"".join(part for part in parts if part))
-        await writer.drain()
+        await _send(dialog, writer, content, with_body=method != "HEAD")
 
     async def _content(self, method: str, target: str) -> Content:
         """Return the answer to a request."""
         from urllib.parse import parse_qsl, urlsplit
 
-        parts = urlsplit(target)
+        try:
+            parts = urlsplit(target)
+        except ValueError as error:
+            return Content(f"{error}\n".encode(), status=400)
         methods, page = self._pages.get(parts.path, ((), None))
         if page is None:
             return Content(f"there is: {' '.join(sorted(self._pages))}\n".encode(), status=404)
@@ -134,18 +157,46 @@ class Pages:
 
 
 async def _request(dialog: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
-    """Return the first request, or None if there is none."""
+    """Return the first request, or None if there is none. Raises h11.RemoteProtocolError."""
     import h11
 
-    with suppress(h11.RemoteProtocolError):
-        while True:
-            event = dialog.next_event()
-            if isinstance(event, h11.Request):
-                return event
-            if event is not h11.NEED_DATA:
-                break
-            data = await reader.read(REQUEST_BYTES)
-            if not data:
-                break
-            dialog.receive_data(data)
-    return None
+    while True:
+        event = dialog.next_event()
+        if isinstance(event, h11.Request):
+            return event
+        if event is not h11.NEED_DATA:
+            return None
+        data = await reader.read(REQUEST_BYTES)
+        if not data:
+            return None
+        dialog.receive_data(data)
+
+
+async def _send(
+    dialog: h11.Connection, writer: asyncio.StreamWriter, content: Content, with_body: bool = True
+) -> None:
+    """Send an answer, no faster than it is read."""
+    import h11
+
+    headers = [
+        ("Content-Type", content.kind),
+        ("Content-Length", str(len(content.body))),
+        ("Connection", "close"),
+    ]
+    head = dialog.send(h11.Response(status_code=content.status, headers=headers))
+    assert head is not None
+    writer.write(head)
+    body = memoryview(content.body if with_body else b"")
+    for start in range(0, len(body), PIECE_BYTES):
+        writer.write(body[start : start + PIECE_BYTES])
+        await writer.drain()
+    await writer.drain()
+
+
+async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Read for a while what nobody wants, so that the answer arrives."""
+    writer.write_eof()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECS):
+            while await reader.read(REQUEST_BYTES):
+                pass
