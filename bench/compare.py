@@ -2,6 +2,7 @@
 
     ./task bench                                   # everything; about 25 minutes
     ./task bench -- --rounds 3 --only connect-64   # one measure
+    ./task bench -- --guards                       # the price of each guard; about 16 minutes
     ./task bench -- --list                         # what there is
     ./task bench -- --write docs/performance.md    # also put the tables there
 
@@ -22,11 +23,11 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import load
+from bench import guards, load
 from bench.measure import MEASURES, Bench, Measure
 from bench.network import enter_own_loopback
 from bench.process import split_cpus
-from bench.report import Report, Sample
+from bench.report import PLAIN, REFERENCE, Report, Sample
 from bench.subjects import Subject, all_subjects
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -35,8 +36,9 @@ BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 def main() -> int:
     """Measure, print, and write what was asked for."""
     arguments = _arguments()
-    subjects = _choose(arguments.proxies)
-    measures = _wanted(arguments.only)
+    known = guards.guarded_subjects() if arguments.guards else all_subjects()
+    subjects = _choose(known, arguments.proxies)
+    measures = _wanted(arguments.only or (guards.MEASURES if arguments.guards else ""))
     if arguments.list:
         for measure in MEASURES:
             print(f"{measure.name:14}{measure.about}")
@@ -54,7 +56,7 @@ def main() -> int:
         for number in range(arguments.rounds):
             for measure in measures:
                 samples += _round(bench, measure, subjects, number)
-    report = Report(samples)
+    report = Report(samples, PLAIN if arguments.guards else REFERENCE)
     machine = _machine(bench, subjects, arguments, network)
     text = "\n".join(
         [
@@ -81,16 +83,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--secs", type=float, default=2, help="length of a sample (2)")
     parser.add_argument("--only", default="", help="measures, or how they begin, with commas")
     parser.add_argument("--proxies", default="", help="names, with commas between; default: all")
+    parser.add_argument("--guards", action="store_true", help="edgeproxy with and without guards")
     parser.add_argument("--json", type=Path, help="write all samples to this file")
     parser.add_argument("--write", type=Path, help="put the tables into this document")
     parser.add_argument("--list", action="store_true", help="show the measures and stop")
     return parser.parse_args()
 
 
-def _choose(names: str) -> list[Subject]:
+def _choose(subjects: list[Subject], names: str) -> list[Subject]:
     """Return the proxies that are wanted and here; say what the others need."""
     chosen = []
-    subjects = all_subjects()
     wanted = set(filter(None, names.split(",")))
     if unknown := wanted - {subject.name for subject in subjects}:
         known = ", ".join(subject.name for subject in subjects)

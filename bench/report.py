@@ -1,4 +1,4 @@
-"""Turns samples into tables: medians, ratios to HAProxy in the same round, targets met or not.
+"""Turns samples into tables: medians, ratios to one proxy in the same round, targets met or not.
 
 A ratio is taken round by round, of two samples that were taken one after the other, and the
 median of these is quoted with the least and the greatest. No absolute figure stands alone.
@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 REFERENCE = "haproxy"
 DIRECT = "direct"
+PLAIN = "edgeproxy"
+ALL_GUARDS = f"{PLAIN}+all"
+ALL_BUT_LOG = f"{PLAIN}+all-but-log"
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,13 @@ def _targets() -> Iterable[Target]:
     yield Target("busy", "connect_ratio", "edgeproxy", "", 3, about)
     about = "p99 of messages, busy control plane to quiet"
     yield Target("busy", "message_ratio", "edgeproxy", "", 1.1, about)
+    for name, about in (
+        ("connect-1", "CPU per new connection, 1 at a time"),
+        ("connect-64", "CPU per new connection, 64 at a time"),
+        ("message-64", "CPU per message, 64 connections"),
+    ):
+        for subject, which in ((ALL_GUARDS, "all guards on"), (ALL_BUT_LOG, "all but the log")):
+            yield Target(name, "cpu_us", subject, PLAIN, 1.03, f"{about}, {which}")
 
 
 TARGETS = tuple(_targets())
@@ -98,9 +108,10 @@ _COLUMNS = {
 
 
 class Report:
-    """The samples of a run, as tables."""
+    """The samples of a run, as tables, with ratios to the proxy named `reference`."""
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
+    def __init__(self, samples: Sequence[Sample], reference: str = REFERENCE) -> None:
+        self._reference = reference
         self._samples = samples
         self._figures = {(s.measure, s.subject, s.round): s.figures for s in samples}
 
@@ -133,10 +144,10 @@ class Report:
         columns = _COLUMNS[measure.split("-", maxsplit=1)[0]]
         subjects = list(dict.fromkeys(s.subject for s in self._samples if s.measure == measure))
         main = columns[0]
-        header = ["proxy", f"{main} / HAProxy", "min-max", *columns]
+        header = ["proxy", f"{main} / {self._reference}", "min-max", *columns]
         lines = [f"**{measure}**: {about}", "", _row(header), _row(["---"] * len(header))]
         for subject in subjects:
-            against = "" if subject == DIRECT else REFERENCE
+            against = "" if subject == DIRECT else self._reference
             ratios = self.ratios(measure, subject, main, against)
             cells = [subject]
             cells += [f"{statistics.median(ratios):.2f}" if ratios else "", _range(ratios)]

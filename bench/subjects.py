@@ -14,10 +14,11 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from bench.process import Process, free_port
 from bench.report import DIRECT
@@ -107,8 +108,10 @@ class Subject:
 # -- edgeproxy ----------------------------------------------------------------------------
 
 
-def edgeproxy(engine: str) -> Callable[[Setup], Command]:
-    """Return how an edgeproxy with this engine is prepared."""
+def edgeproxy(
+    engine: str, settings: Mapping[str, str] = MappingProxyType({})
+) -> Callable[[Setup], Command]:
+    """Return how an edgeproxy with this engine and more settings is prepared."""
 
     def prepare(setup: Setup) -> Command:
         database = setup.folder / f"{setup.port}.db"
@@ -140,6 +143,7 @@ def edgeproxy(engine: str) -> Callable[[Setup], Command]:
                 "EDGEPROXY_GEO_OVERRIDES": str(overrides),
                 "EDGEPROXY_ENGINE": engine,
                 "EDGEPROXY_BYTE_THREADS": str(setup.threads),
+                **settings,
                 **setup.environ,
             },
         )

@@ -1,4 +1,7 @@
-"""A backend, inside this process, that can go away without losing who has reached it."""
+"""A backend, inside this process, that can go away without losing who has reached it.
+
+It can refuse new connections, answer them not at all, or reset them; open ones go on.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +25,22 @@ from bench.storm.protocol import (
 
 SHUT_SECS = 0.05
 """How long a handshake that has begun may take to end."""
-SO_ATTACH_FILTER = 26  # the socket module does not name it
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # the socket module does not name them
 
 
 class Backend:
-    """Greets with its id, then echoes, or leaves first if the client's first byte asks for it."""
+    """Greets with its id, then echoes, or leaves first if the client's first byte asks for it.
+
+    Attributes:
+        resets: Whether it resets who comes from now on.
+        reset_count: How many it has reset so.
+    """
 
     def __init__(self, number: int) -> None:
         self.id = f"node-{number}"
         self.address: Address = (f"127.60.0.{number + 1}", 0)
+        self.resets = False
+        self.reset_count = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._listening: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
@@ -63,6 +73,16 @@ class Backend:
             while True:
                 self._take(listening.accept()[0])
 
+    def vanish(self) -> None:
+        """Answer no new connection at all, as if the way here was cut; open ones go on."""
+        assert self._listening is not None
+        _let_nobody_in(self._listening)
+
+    def appear(self) -> None:
+        """Answer again."""
+        assert self._listening is not None
+        self._listening.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+
     async def close(self) -> None:
         """Stop, and end what is open."""
         await self.stop()
@@ -75,6 +95,11 @@ class Backend:
             self._take((await asyncio.get_running_loop().sock_accept(listening))[0])
 
     def _take(self, tcp: socket.socket) -> None:
+        if self.resets:
+            self.reset_count += 1
+            reset_on_close(tcp)
+            tcp.close()
+            return
         tcp.setblocking(False)
         task = asyncio.create_task(self._serve(tcp))
         self._tasks.add(task)

@@ -19,12 +19,14 @@ class Client:
     Attributes:
         said: Bytes of its stream that it has sent.
         heard: Bytes of its stream that have come back.
+        is_greeted: Whether a backend has spoken to it.
     """
 
     def __init__(self, tcp: socket.socket, dice: random.Random) -> None:
         self.tcp = tcp
         self.dice = dice
         self.said = self.heard = 0
+        self.is_greeted = False
         self._start = dice.randrange(RING_BYTES)
 
     async def say(self, count: int) -> None:
@@ -65,6 +67,7 @@ class Client:
             raise FaultError("turned away") from None
         if not greeting.startswith(b"node-"):
             raise FaultError(f"wrong greeting: {greeting!r}")
+        self.is_greeted = True
         await asyncio.get_running_loop().sock_sendall(self.tcp, mode)
 
     def end(self) -> None:

@@ -24,6 +24,9 @@ class Crowd:
         inside: How many are connected, or about to be.
         visits: How many visits have ended, by the name of their manner.
         faults: What was wrong with any of them.
+        cut: How many were reset before they had heard of a backend, by address. Whoever the
+            proxy turns away hears an ordinary end, so that these were cut by a backend, or
+            wrongly.
         heard_bytes: How much has come back and been compared.
     """
 
@@ -31,6 +34,7 @@ class Crowd:
         self.inside = 0
         self.visits: Counter[str] = Counter()
         self.faults: list[str] = []
+        self.cut: Counter[str] = Counter()
         self.heard_bytes = 0
         self._proxy = proxy
         self._seed = seed
@@ -78,7 +82,11 @@ class Crowd:
                 await asyncio.get_running_loop().sock_connect(tcp, self._proxy.address)
                 await manner(client)
         except* (FaultError, OSError, TimeoutError) as group:
-            self.faults += [f"{name}: {error!r}" for error in group.exceptions]
+            for error in group.exceptions:
+                if isinstance(error, ConnectionResetError) and not client.is_greeted:
+                    self.cut[source] += 1
+                else:
+                    self.faults.append(f"{name}: {error!r}")
         finally:
             tcp.close()
             self.inside -= 1

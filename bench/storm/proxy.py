@@ -9,6 +9,7 @@ import resource
 import signal
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,15 @@ SHUTDOWN_SECS = 30
 
 
 class Proxy:
-    """A real `edgeproxy serve` process in `folder`, watched through its log and /proc."""
+    """A real `edgeproxy serve` process in `folder`, watched through its log and /proc.
+
+    `settings` are variables beside those that every storm needs; paths are from `folder`.
+    """
 
     address: Address
 
-    def __init__(self, folder: Path, engine: str) -> None:
+    def __init__(self, folder: Path, engine: str, settings: Mapping[str, str]) -> None:
+        self.folder = folder
         self.database = folder / "routing.db"
         self.events: list[dict[str, Any]] = []
         self.foreign: list[str] = []
@@ -37,13 +42,18 @@ class Proxy:
             "EDGEPROXY_BINDING_TTL_SECS": "0.5",
             "EDGEPROXY_SHUTDOWN_TIMEOUT_SECS": str(SHUTDOWN_SECS),
             "EDGEPROXY_LOG_FORMAT": "json",
+            **settings,
         }
         self._program = (sys.executable, "-m", "edgeproxy")
 
     async def start(self) -> None:
         """Return when it accepts clients. Raises FaultError if it ends instead."""
         self._process = await asyncio.create_subprocess_exec(
-            *self._program, "serve", env=self._environment, stderr=asyncio.subprocess.PIPE
+            *self._program,
+            "serve",
+            env=self._environment,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=self.folder,
         )
         self._reading = asyncio.create_task(self._read())
         while not self.seen("ready"):
@@ -64,16 +74,33 @@ class Proxy:
         """Return the lines of its log that report this event."""
         return [line for line in self.events if line["event"] == event]
 
-    async def command(self, *words: str) -> None:
-        """Run another `edgeproxy` command on its database; it may fail while that is damaged."""
+    async def command(self, *words: str) -> int:
+        """Run another `edgeproxy` command and return its exit code.
+
+        What needs the database may fail while that is damaged.
+        """
         process = await asyncio.create_subprocess_exec(
             *self._program,
             *words,
             env=self._environment,
+            cwd=self.folder,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
         )
-        await process.wait()
+        return await process.wait()
+
+    async def metrics(self) -> str:
+        """Return the page of its metrics."""
+        (told,) = self.seen("metrics")
+        host, _, port = told["listen"].rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(
+            f"GET {told['path']} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+        )
+        page = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        return page.decode()
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""

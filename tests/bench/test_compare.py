@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.engine.choice import native_engine
+
 ROOT = Path(__file__).parents[2]
 TOOLS = ("wrk", "iperf3", "nginx", "haproxy")
 
@@ -55,3 +57,28 @@ def test_a_short_run_measures_every_proxy_and_writes_it_down(tmp_path: Path) -> 
     assert written.endswith("<!-- measured: end -->\nafter\n")
     assert "old" not in written
     assert "| portable |" in written
+
+
+@pytest.mark.system
+def test_guards_are_measured_beside_none_and_turn_nobody_away(tmp_path: Path) -> None:
+    for tool in TOOLS:
+        if not shutil.which(tool):
+            pytest.skip(f"{tool} is not installed: ./task packages")
+    if native_engine() is None:
+        pytest.skip("the native engine is not built here")
+    found = tmp_path / "samples.json"
+    ran = subprocess.run(
+        [
+            *(sys.executable, "-m", "bench.compare", "--guards", "--rounds", "1", "--secs", "1"),
+            *("--only", "connect-64", "--proxies", "edgeproxy,edgeproxy+all"),
+            *("--json", str(found)),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    samples = json.loads(found.read_text())["samples"]
+    assert [sample["subject"] for sample in samples] == ["edgeproxy", "edgeproxy+all"]
+    assert "| proxy | cpu_us / edgeproxy |" in ran.stdout

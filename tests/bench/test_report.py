@@ -51,3 +51,16 @@ def test_latencies_are_followed_by_what_the_proxy_adds() -> None:
     report = Report([*_samples(("haproxy", 0, 94)), direct])
     lines = report.tables({"connect-1": "one at a time"}).splitlines()
     assert any("100.0 (+70.0)" in line for line in lines if line.startswith("| haproxy"))
+
+
+def test_what_guards_cost_is_told_beside_none() -> None:
+    samples = _samples(("edgeproxy", 0, 100), ("edgeproxy+all", 0, 102), ("edgeproxy+rate", 0, 101))
+    report = Report(samples, "edgeproxy")
+    (line,) = (line for line in report.targets().splitlines() if "all guards on" in line)
+    assert line.startswith(
+        "| CPU per new connection, 1 at a time, all guards on | edgeproxy | ≤ 1.03"
+    )
+    assert line.endswith("| yes |")
+    table = report.tables({"connect-1": "one at a time"})
+    assert "| proxy | cpu_us / edgeproxy |" in table
+    assert "| edgeproxy+rate | 1.01 |" in table
