@@ -83,6 +83,14 @@ def test_core_touches_nothing_of_the_world(module: str) -> None:
     assert own_parts(module) <= {"core", "wire", "errors"}
 
 
+@pytest.mark.parametrize("module", [name for name in MODULES if part(name) == "wire"])
+def test_codecs_raise_only_wire_errors(module: str) -> None:
+    for node in ast.walk(ast.parse((SOURCE / module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Raise):
+            assert isinstance(node.exc, ast.Call), f"{module}:{node.lineno}"
+            assert ast.unparse(node.exc.func) == "WireError", f"{module}:{node.lineno}"
+
+
 @pytest.mark.parametrize("module", MODULES + CYTHON)
 def test_files_can_be_read_in_one_sitting(module: str) -> None:
     lines = len((SOURCE / module).read_text(encoding="utf-8").splitlines())

@@ -25,3 +25,10 @@ class StoreError(EdgeProxyError):
 
 class GeoError(EdgeProxyError):
     """A geo database or override file cannot be used; the last good one stays in use."""
+
+
+class WireError(EdgeProxyError):
+    """What a peer has sent, or is to be sent, is not what the protocol allows.
+
+    The message is one of a fixed set of texts and holds nothing that a peer has sent.
+    """

@@ -1,0 +1,84 @@
+"""Which app a client means by the server name it asks for, and what may be such a name.
+
+A pattern is a name, `*.` before a name, or `*`. An exact name wins; then a wildcard, which
+stands for exactly one label, as it does in certificates (RFC 9525 section 6.3): `*.example.com`
+is neither `example.com` nor `a.b.example.com`. `*` is the default, for every other name and for
+clients that name none. Without a default these have no app.
+
+A lookup costs two dictionary accesses, however many patterns there are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+MOST_CHARACTERS = 253
+"""Of a host name without its trailing dot (RFC 1035 section 3.1)."""
+
+DEFAULT = "*"
+
+_HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+_DOTTED_QUAD = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}")
+
+
+def host_name(text: str) -> str | None:
+    """Return a host name in the one form in which it is compared, or None if it is none.
+
+    That form is in lower case and without a trailing dot. Labels are of ASCII letters, digits,
+    hyphens and, as many private names have them, underscores. An IPv4 address is no host name.
+    """
+    if len(text) > MOST_CHARACTERS + 1 or not text.isascii():
+        return None
+    name = text.removesuffix(".").lower()
+    if len(name) > MOST_CHARACTERS:
+        return None
+    if not _HOST_NAME.fullmatch(name) or _DOTTED_QUAD.fullmatch(name):
+        return None
+    return name
+
+
+def pattern(text: str) -> str:
+    """Return a pattern in its normal form. Raises ValueError, which says what is allowed."""
+    if text == DEFAULT:
+        return text
+    wildcard = "*." if text.startswith("*.") else ""
+    name = host_name(text[len(wildcard) :])
+    if name is None:
+        raise ValueError(
+            "allowed is a host name such as www.example.com, *.example.com for any one label "
+            "before it, or * for every other client"
+        )
+    return wildcard + name
+
+
+class ServerNames:
+    """The app of each server name. Immutable."""
+
+    __slots__ = ("_apps", "_default")
+
+    def __init__(self, apps: Mapping[str, str]) -> None:
+        """Take apps by pattern.
+
+        Raises ValueError for what is no pattern, and for two spellings of one pattern with
+        different apps.
+        """
+        self._apps: dict[str, str] = {}
+        for text, app in apps.items():
+            key = pattern(text)
+            if self._apps.setdefault(key, app) != app:
+                raise ValueError(f"{key} is given twice, with different apps; one may stay")
+        self._default = self._apps.pop(DEFAULT, None)
+
+    def find(self, name: str | None) -> str | None:
+        """Return the app that a name belongs to, or None, which means to refuse.
+
+        `name` is in normal form (`host_name`), or None for a client that names none.
+        """
+        if name is None:
+            return self._default
+        app = self._apps.get(name)
+        if app is None:
+            _, dot, parent = name.partition(".")
+            app = self._apps.get(f"*.{parent}") if dot else None
+        return self._default if app is None else app

@@ -1,0 +1,211 @@
+"""What the first message of a TLS client says about where it wants to go.
+
+Reads the ClientHello (RFC 8446 section 4.1.2, RFC 5246 section 7.4.1.2) out of the first bytes
+of a connection, however they are cut into records and segments, and changes nothing: they are
+passed on as they are. Every length must fit exactly, no extension may come twice, and nothing
+may follow in the record that ends the message. TLS 1.3 down to SSL 3.0 are read; an SSL 2.0
+hello is refused. Encrypted ClientHello changes nothing here: the outer name is the name.
+
+It never judges versions or ciphers: that is between the client and the backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edgeproxy.errors import WireError
+from edgeproxy.wire import server_name
+
+MOST_MESSAGE_BYTES = 16384
+"""Of the ClientHello; those with post-quantum keys have about 1,800."""
+
+MOST_RECORDS = 64
+"""Over which a ClientHello may be spread."""
+
+MOST_ENTRIES = 128
+"""Of a list in it, that of the extensions included; nobody's thousands cost others time."""
+
+_RECORD_HEADER_BYTES = 5
+_MESSAGE_HEADER_BYTES = 4
+MOST_BYTES = _MESSAGE_HEADER_BYTES + MOST_MESSAGE_BYTES + MOST_RECORDS * _RECORD_HEADER_BYTES
+"""With so many bytes the answer of `decode` is never None."""
+
+_MOST_RECORD_BYTES = 16384
+_HANDSHAKE = 22
+_CLIENT_HELLO = 1
+_MAJOR_VERSION = 3
+_RANDOM_BYTES = 32
+_MOST_SESSION_ID_BYTES = 32
+_SERVER_NAME = 0
+_ALPN = 16
+_SUPPORTED_VERSIONS = 43
+_HOST_NAME = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClientHello:
+    """What a TLS client asks for.
+
+    Attributes:
+        server_name: In normal form (`core.server_names.host_name`); None where the client names
+            none, or an IP address.
+        alpn: The protocols that it offers, best first; hostile bytes.
+        legacy_version: For instance 0x0303, which TLS 1.2 and 1.3 both send.
+        supported_versions: Those that it lists, best first, unknown ones too; empty before
+            TLS 1.3.
+    """
+
+    server_name: str | None
+    alpn: tuple[bytes, ...] = ()
+    legacy_version: int = 0x0303
+    supported_versions: tuple[int, ...] = ()
+
+
+def decode(received: bytes | memoryview) -> ClientHello | None:
+    """Return the ClientHello that a connection begins with; None while more bytes are needed.
+
+    `received` is everything that has come so far. Raises WireError at the first byte that
+    makes it something else.
+    """
+    message = _message(bytes(received[:MOST_BYTES]))
+    return None if message is None else _client_hello(message)
+
+
+def _message(received: bytes) -> bytes | None:
+    """Return the body of the handshake message that the records hold, once it is complete."""
+    message = bytearray()
+    start = 0
+    for _ in range(MOST_RECORDS):
+        header = received[start : start + _RECORD_HEADER_BYTES]
+        size = _record_size(header)
+        if len(header) < _RECORD_HEADER_BYTES:
+            return None
+        start += _RECORD_HEADER_BYTES
+        record = received[start : start + size]
+        earlier = len(message)
+        message += record
+        end = _MESSAGE_HEADER_BYTES + _message_size(message)
+        if len(message) >= _MESSAGE_HEADER_BYTES:
+            if earlier + size > end:
+                raise WireError("something follows the ClientHello in its record")
+            if len(message) == end:
+                return bytes(message[_MESSAGE_HEADER_BYTES:])
+        if len(record) < size:
+            return None
+        start += size
+    raise WireError(f"the ClientHello is spread over more than {MOST_RECORDS} records")
+
+
+def _record_size(header: bytes) -> int:
+    """Return the size of a record's content (RFC 8446 section 5.1); at least, of a cut header."""
+    if header and header[0] != _HANDSHAKE:
+        raise WireError("not a TLS handshake record")
+    if len(header) > 1 and header[1] != _MAJOR_VERSION:
+        raise WireError("not a version of TLS")
+    size = int.from_bytes(header[3:].ljust(2, b"\0"))
+    if size > _MOST_RECORD_BYTES:
+        raise WireError("a TLS record is longer than allowed")
+    if len(header) == _RECORD_HEADER_BYTES and size == 0:
+        raise WireError("a TLS handshake record is empty")
+    return size
+
+
+def _message_size(message: bytes | bytearray) -> int:
+    """Return the size of a message's body; at least, where its header is not complete."""
+    if message and message[0] != _CLIENT_HELLO:
+        raise WireError("the first TLS message is not a ClientHello")
+    size = int.from_bytes(message[1:_MESSAGE_HEADER_BYTES].ljust(3, b"\0"))
+    if size > MOST_MESSAGE_BYTES:
+        raise WireError(f"the ClientHello is longer than {MOST_MESSAGE_BYTES} bytes")
+    return size
+
+
+def _client_hello(body: bytes) -> ClientHello:
+    legacy_version = int.from_bytes(body[:2])
+    if len(body) < 2 + _RANDOM_BYTES or legacy_version >> 8 != _MAJOR_VERSION:
+        raise WireError("the ClientHello is cut short or not of a version of TLS")
+    session_id, at = _vector(body, 2 + _RANDOM_BYTES, 1)
+    ciphers, at = _vector(body, at, 2)
+    compressions, at = _vector(body, at, 1)
+    if len(session_id) > _MOST_SESSION_ID_BYTES:
+        raise WireError("the session id of the ClientHello is longer than allowed")
+    if not ciphers or len(ciphers) % 2 or not compressions:
+        raise WireError("the ClientHello lists no ciphers, half a cipher or no compression")
+    extensions = _extensions(body, at) if at < len(body) else {}
+    name = extensions.get(_SERVER_NAME)
+    alpn = extensions.get(_ALPN)
+    versions = extensions.get(_SUPPORTED_VERSIONS)
+    return ClientHello(
+        server_name=None if name is None else _server_name(name),
+        alpn=() if alpn is None else _alpn(alpn),
+        legacy_version=legacy_version,
+        supported_versions=() if versions is None else _versions(versions),
+    )
+
+
+def _extensions(body: bytes, at: int) -> dict[int, bytes]:
+    """Return the contents of all extensions by type (RFC 8446 section 4.2)."""
+    block, end = _vector(body, at, 2)
+    if end != len(body):
+        raise WireError("something follows the extensions of the ClientHello")
+    extensions: dict[int, bytes] = {}
+    for kind, content in _entries(block, 2, 2):
+        if kind in extensions:
+            raise WireError("an extension of the ClientHello comes twice")
+        extensions[kind] = content
+    return extensions
+
+
+def _server_name(extension: bytes) -> str | None:
+    """Return the host name in a server_name extension (RFC 6066 section 3)."""
+    names = [name for kind, name in _entries(_list(extension, 2), 1, 2) if kind == _HOST_NAME]
+    if len(names) > 1:
+        raise WireError("the ClientHello names two servers")
+    return server_name.decode(names[0]) if names else None
+
+
+def _alpn(extension: bytes) -> tuple[bytes, ...]:
+    """Return the protocol names of an ALPN extension (RFC 7301 section 3.1)."""
+    protocols = tuple(protocol for _, protocol in _entries(_list(extension, 2), 0, 1))
+    if b"" in protocols:
+        raise WireError("the ClientHello offers a protocol without a name")
+    return protocols
+
+
+def _versions(extension: bytes) -> tuple[int, ...]:
+    """Return the versions of a supported_versions extension (RFC 8446 section 4.2.1)."""
+    versions = _list(extension, 1)
+    if len(versions) % 2:
+        raise WireError("the ClientHello lists half a version")
+    return tuple(int.from_bytes(versions[at : at + 2]) for at in range(0, len(versions), 2))
+
+
+def _list(content: bytes, length_bytes: int) -> bytes:
+    """Return the list, not empty, that an extension consists of."""
+    vector, end = _vector(content, 0, length_bytes)
+    if end != len(content) or not vector:
+        raise WireError("a list in the ClientHello is empty or does not fill its extension")
+    return vector
+
+
+def _entries(of: bytes, kind_bytes: int, length_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the entries that fill a list: a kind, a length and that many bytes each."""
+    at = 0
+    for _ in range(MOST_ENTRIES):
+        if at == len(of):
+            return
+        content, end = _vector(of, at + kind_bytes, length_bytes)
+        yield int.from_bytes(of[at : at + kind_bytes]), content
+        at = end
+    if at < len(of):
+        raise WireError(f"a list in the ClientHello has more than {MOST_ENTRIES} entries")
+
+
+def _vector(of: bytes, at: int, length_bytes: int) -> tuple[bytes, int]:
+    """Return a vector with its length before it (RFC 8446 section 3.4), and where it ends."""
+    start = at + length_bytes
+    end = start + int.from_bytes(of[at:start])
+    if end > len(of) or start > len(of):
+        raise WireError("a length in the ClientHello points beyond its end")
+    return of[start:end], end

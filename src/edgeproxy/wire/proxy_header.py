@@ -1,0 +1,86 @@
+"""What a PROXY protocol header says, in either of its versions.
+
+HAProxy's proxy-protocol.txt is the specification; `wire.proxy_v1` and `wire.proxy_v2` read and
+write the two forms of it, `wire.proxy_protocol` tells them apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple, TypeAlias
+
+from edgeproxy.errors import WireError
+
+Address: TypeAlias = IPv4Address | IPv6Address
+
+MOST_PORT = 65535
+_MAPPED_PREFIX = 0xFFFF << 32
+
+
+class Endpoint(NamedTuple):
+    """One end of a connection; `ip` is in normal form (`core.origin.normalise`)."""
+
+    ip: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A PROXY protocol header.
+
+    `source` and `destination` are both given or both None: then the header says nothing of them
+    (LOCAL, UNKNOWN, UNSPEC, Unix sockets, datagrams), and the ends of the connection that
+    brought it are the ends.
+
+    Attributes:
+        version: 1 or 2.
+        size: Bytes of the header; what follows is the client's.
+        source: Where the client connected from.
+        destination: What the client connected to.
+        is_local: The sender speaks for itself, for instance to check the health of this end; some
+            say the same of clients without an address.
+        server_name: The authority, in normal form (`core.server_names.host_name`).
+        alpn: The application protocol; hostile bytes.
+        unique_id: What the sender calls the connection, up to 128 bytes; hostile bytes.
+        over_tls: The client came to the sender over TLS.
+    """
+
+    version: int
+    size: int
+    source: Endpoint | None = None
+    destination: Endpoint | None = None
+    is_local: bool = False
+    server_name: str | None = None
+    alpn: bytes | None = None
+    unique_id: bytes | None = None
+    over_tls: bool = False
+
+
+def endpoint(address: Address, port: int) -> Endpoint:
+    """Return an end in normal form: an IPv4-mapped address as IPv4."""
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return Endpoint(str(mapped or address), port)
+
+
+def of_one_family(source: Endpoint, destination: Endpoint) -> tuple[Address, Address]:
+    """Return the addresses of both ends; IPv4 is mapped into IPv6 where the other end is IPv6.
+
+    A scope id is left out, for no header can carry it. Raises WireError for what is no address
+    or no port.
+    """
+    ends = []
+    for end in (source, destination):
+        if not 0 <= end.port <= MOST_PORT:
+            raise WireError("a port to be sent is not within 0 to 65535")
+        try:
+            ends.append(ip_address(end.ip.partition("%")[0]))
+        except ValueError:
+            raise WireError("an address to be sent is neither IPv4 nor IPv6") from None
+    if ends[0].version == ends[1].version:
+        return ends[0], ends[1]
+    return _as_ipv6(ends[0]), _as_ipv6(ends[1])
+
+
+def _as_ipv6(address: Address) -> IPv6Address:
+    return IPv6Address(int(address) | (_MAPPED_PREFIX if address.version == 4 else 0))

@@ -1,0 +1,209 @@
+"""The PROXY protocol, version 2: a block of bytes (HAProxy, proxy-protocol.txt section 2.2).
+
+    signature 12   version and command 1   family and transport 1   length 2   addresses   TLVs
+
+Lengths are believed by nobody: the block must hold its addresses, and TLVs must fill what is
+left exactly. Nothing is read of the block of LOCAL, and of families and transports that are not
+specified, for its form is not known. Where the specification is silent: a header has at most
+4,096 bytes, and a TLV that is read may come once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address
+
+from edgeproxy.core.server_names import host_name
+from edgeproxy.errors import WireError
+from edgeproxy.wire import server_name as server_names
+from edgeproxy.wire.crc32c import crc32c
+from edgeproxy.wire.proxy_header import Endpoint, Header, endpoint, of_one_family
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+MOST_BYTES = 4096
+MOST_UNIQUE_ID_BYTES = 128
+
+LOCAL = SIGNATURE + b"\x20\x00\x00\x00"
+"""The header of a sender that speaks for itself, for instance to check a backend's health.
+
+It also stands for clients without an address, as of Unix sockets: HAProxy sends it for them, and
+accepts no PROXY command with the family UNSPEC.
+"""
+
+_FIXED_BYTES = 16
+_VERSION_LOCAL = 0x20
+_VERSION_PROXY = 0x21
+_TCP4 = 0x11
+_TCP6 = 0x21
+_ADDRESS_BYTES = {0x11: 12, 0x12: 12, 0x21: 36, 0x22: 36, 0x31: 216, 0x32: 216}
+"""By family and transport: TCP and UDP over IPv4 and IPv6, Unix streams and datagrams."""
+_UNSPECIFIED = {0x00, 0x01, 0x02, 0x10, 0x20, 0x30}
+
+_ALPN = 0x01
+_AUTHORITY = 0x02
+_CRC32C = 0x03
+_UNIQUE_ID = 0x05
+_SSL = 0x20
+_READ = {_ALPN, _AUTHORITY, _CRC32C, _UNIQUE_ID, _SSL}
+_TLV_HEADER_BYTES = 3
+_CRC32C_BYTES = 4
+_SSL_FIXED_BYTES = 5  # client 1, verify 4
+_CLIENT_SSL = 0x01
+
+_TOO_LONG = f"the PROXY header is longer than {MOST_BYTES} bytes"
+
+
+def decode(received: bytes | memoryview) -> Header | None:
+    """Return the header that a connection begins with; None while more bytes are needed.
+
+    Raises WireError at the first byte that makes it something else; addresses and TLVs are
+    looked into when the block is complete.
+    """
+    fixed = bytes(received[:_FIXED_BYTES])
+    size = _size(fixed)
+    if len(fixed) < _FIXED_BYTES or len(received) < size:
+        return None
+    if fixed[12] == _VERSION_LOCAL:
+        return Header(version=2, size=size, is_local=True)
+    if fixed[13] in _UNSPECIFIED:
+        return Header(version=2, size=size)
+    return _proxied(bytes(received[:size]))
+
+
+def _size(fixed: bytes) -> int:
+    """Return the size of a header; at least, where its fixed part is not complete."""
+    if not SIGNATURE.startswith(fixed[:12]):
+        raise WireError("not a PROXY header of version 2")
+    is_local = False
+    if len(fixed) > 12:
+        if fixed[12] not in (_VERSION_LOCAL, _VERSION_PROXY):
+            raise WireError("the PROXY header has another version than 2 or an unknown command")
+        is_local = fixed[12] == _VERSION_LOCAL
+    least = 0
+    if len(fixed) > 13 and not is_local:
+        if fixed[13] not in _ADDRESS_BYTES and fixed[13] not in _UNSPECIFIED:
+            raise WireError("the PROXY header has an unknown address family or transport")
+        least = _ADDRESS_BYTES.get(fixed[13], 0)
+    size = _FIXED_BYTES + int.from_bytes(fixed[14:].ljust(2, b"\0"))
+    if size > MOST_BYTES:
+        raise WireError(_TOO_LONG)
+    if len(fixed) == _FIXED_BYTES and size < _FIXED_BYTES + least:
+        raise WireError("the PROXY header is too short for addresses of its family")
+    return size
+
+
+def _proxied(header: bytes) -> Header:
+    kind = header[13]
+    tlvs_at = _FIXED_BYTES + _ADDRESS_BYTES[kind]
+    source, destination = _ends(kind, header[_FIXED_BYTES:tlvs_at])
+    found: dict[int, bytes] = {}
+    for type_, start, end in _tlvs(header, tlvs_at):
+        if type_ in found:
+            raise WireError("a TLV of the PROXY header comes twice")
+        if type_ in _READ:
+            found[type_] = header[start:end]
+        if type_ == _CRC32C:
+            _check_crc32c(header, start, end)
+    authority = found.get(_AUTHORITY)
+    return Header(
+        version=2,
+        size=len(header),
+        source=source,
+        destination=destination,
+        server_name=server_names.decode(authority) if authority else None,
+        alpn=found.get(_ALPN) or None,
+        unique_id=_unique_id(found.get(_UNIQUE_ID)),
+        over_tls=_SSL in found and _is_over_tls(found[_SSL]),
+    )
+
+
+def _ends(kind: int, block: bytes) -> tuple[Endpoint, Endpoint] | tuple[None, None]:
+    if kind not in (_TCP4, _TCP6):
+        return None, None
+    of_family, width = (IPv4Address, 4) if kind == _TCP4 else (IPv6Address, 16)
+    ports = block[2 * width :]
+    return (
+        endpoint(of_family(block[:width]), int.from_bytes(ports[:2])),
+        endpoint(of_family(block[width : 2 * width]), int.from_bytes(ports[2:])),
+    )
+
+
+def _tlvs(of: bytes, at: int) -> Iterator[tuple[int, int, int]]:
+    """Yield the type of each TLV, and where its value starts and ends."""
+    while at < len(of):
+        start = at + _TLV_HEADER_BYTES
+        end = start + int.from_bytes(of[at + 1 : start])
+        if start > len(of) or end > len(of):
+            raise WireError("a TLV of the PROXY header points beyond its end")
+        yield of[at], start, end
+        at = end
+
+
+def _check_crc32c(header: bytes, start: int, end: int) -> None:
+    if end - start != _CRC32C_BYTES:
+        raise WireError("the checksum of the PROXY header does not have 4 bytes")
+    without = header[:start] + bytes(_CRC32C_BYTES) + header[end:]
+    if crc32c(without) != int.from_bytes(header[start:end]):
+        raise WireError("the checksum of the PROXY header is wrong")
+
+
+def _unique_id(value: bytes | None) -> bytes | None:
+    if value is not None and len(value) > MOST_UNIQUE_ID_BYTES:
+        raise WireError(f"the unique id has more than {MOST_UNIQUE_ID_BYTES} bytes")
+    return value or None
+
+
+def _is_over_tls(value: bytes) -> bool:
+    """Return whether the client used TLS (section 2.2.6)."""
+    if len(value) < _SSL_FIXED_BYTES:
+        raise WireError("the PROXY header's TLV about TLS is too short")
+    for _ in _tlvs(value, _SSL_FIXED_BYTES):
+        pass  # only to see that they fit
+    return bool(value[0] & _CLIENT_SSL)
+
+
+def encode(
+    source: Endpoint | None,
+    destination: Endpoint | None,
+    *,
+    server_name: str | None = None,
+    alpn: bytes | None = None,
+    unique_id: bytes | None = None,
+    checksum: bool = False,
+) -> bytes:
+    """Return the header for a connection; LOCAL, without TLVs, where an end is None.
+
+    IPv4 is mapped into IPv6 if the other end is IPv6. The server name is sent as the authority;
+    `checksum` adds a CRC-32C. Raises WireError for what is no address, no port or no host name,
+    and for what is too long.
+    """
+    if source is None or destination is None:
+        return LOCAL
+    one, other = of_one_family(source, destination)
+    kind = _TCP4 if one.version == 4 else _TCP6
+    ports = source.port.to_bytes(2) + destination.port.to_bytes(2)
+    block = one.packed + other.packed + ports
+    block += _tlv(_ALPN, alpn)
+    block += _tlv(_AUTHORITY, None if server_name is None else _authority(server_name))
+    block += _tlv(_UNIQUE_ID, _unique_id(unique_id))
+    block += _tlv(_CRC32C, bytes(_CRC32C_BYTES) if checksum else None)
+    if _FIXED_BYTES + len(block) > MOST_BYTES:
+        raise WireError(_TOO_LONG)
+    header = SIGNATURE + bytes((_VERSION_PROXY, kind)) + len(block).to_bytes(2) + block
+    return header[:-_CRC32C_BYTES] + crc32c(header).to_bytes(4) if checksum else header
+
+
+def _authority(server_name: str) -> bytes:
+    name = host_name(server_name)
+    if name is None:
+        raise WireError("the server name to be sent is not a host name")
+    return name.encode("ascii")
+
+
+def _tlv(type_: int, value: bytes | None) -> bytes:
+    """Return a TLV; nothing where there is no value."""
+    if not value:
+        return b""
+    if len(value) > MOST_BYTES:
+        raise WireError(_TOO_LONG)
+    return bytes((type_,)) + len(value).to_bytes(2) + value
