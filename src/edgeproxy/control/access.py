@@ -1,7 +1,8 @@
 """The access log: one JSON object a line for each connection that is over.
 
-Taking a record never waits. A thread writes them; what it cannot write, because too many wait or
-the disk is full, is dropped and counted. A file that was moved away, as log rotation does it, is
+Taking a record never waits, and wakes nobody: a thread writes every tenth of a second what has
+come together. What it cannot write, because too many wait or the disk is full, is dropped and
+counted. A file that was moved away, as log rotation does it, is
 made anew; where that fails, the old one is kept. A descriptor is closed only when there is another
 in its place.
 """
@@ -14,9 +15,9 @@ import os
 import select
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 from edgeproxy.core.record import ConnectionRecord
@@ -28,7 +29,7 @@ log = EventLog("access")
 STDOUT = "-"
 OFF = "off"
 BACKLOG = 50_000
-BATCH = 1000
+GATHER_SECS = 0.1
 STOP_SECS = 2.0
 READER_SECS = 1.0
 """So long the reader of a full FIFO is waited for."""
@@ -49,7 +50,8 @@ class AccessLog:
         self._target = target
         self._clock = clock
         self._told_at = -QUIET_SECS
-        self._waiting: SimpleQueue[tuple[float, ConnectionRecord] | None] = SimpleQueue()
+        self._waiting: deque[tuple[float, ConnectionRecord]] = deque()
+        self._closing = threading.Event()
         try:
             self._fd = _opened(target)
         except OSError as error:
@@ -61,24 +63,21 @@ class AccessLog:
 
     def take(self, record: ConnectionRecord) -> None:
         """Note a connection that is over just now."""
-        if self._waiting.qsize() >= BACKLOG:
+        if len(self._waiting) >= BACKLOG:
             self.dropped += 1
         else:
-            self._waiting.put((self._clock(), record))
+            self._waiting.append((self._clock(), record))
 
     def close(self) -> None:
         """Write what is waiting, for at most `STOP_SECS`."""
-        self._waiting.put(None)
+        self._closing.set()
         self._thread.join(STOP_SECS)
 
     def _run(self) -> None:
-        over = False
-        while not over:
-            taken = [self._waiting.get()]
-            while not self._waiting.empty() and len(taken) < BATCH:
-                taken.append(self._waiting.get())
-            records = [each for each in taken if each is not None]
-            over = len(records) < len(taken)
+        is_over = False
+        while not is_over:
+            is_over = self._closing.wait(GATHER_SECS)
+            records = [self._waiting.popleft() for _ in range(len(self._waiting))]
             if records:
                 self._write(records)
 
