@@ -51,10 +51,8 @@ GUARDS = {
     "EDGEPROXY_CONTROL_SOCKET": "control",
     "EDGEPROXY_ACCESS_LOG": ACCESS_LOG,
     "EDGEPROXY_CONNECT_TIMEOUT_SECS": "1",
-    "EDGEPROXY_CONNECT_ATTEMPTS": "10",
 }
-"""Quick to judge, and wide enough for every client. As many attempts as there are backends: all
-that flap may go down at the same moment, before anybody knows."""
+"""Quick to judge, and wide enough for every client."""
 
 
 class Flapping:

@@ -66,7 +66,7 @@ class Plane:
         self.page_socket: socket.socket | None = None
         self.console_socket: socket.socket | None = None
         self.observation = Observation(loaded.config, admission, metrics, engine)
-        self.feed = Feed(store, self._publish, metrics)
+        self.feed = Feed(store, self._publish, metrics, gc.collect)
         self._loaded = loaded
         self._admission = admission
         self._engine = engine
@@ -250,7 +250,8 @@ class Plane:
         """Look at the database and the geo files. Nothing that is found in them ends the proxy.
 
         The garbage collector, which stops all threads while it walks a large new table, is
-        kept away from it: a table frees itself when it is replaced.
+        kept away from it: a table frees itself when it is replaced. What it would have freed by
+        then is collected before, while there is little to walk: what is frozen is never freed.
         """
         for look in (self._reload, self.feed.poll, self._geo.reload):
             gc.disable()

@@ -46,7 +46,7 @@ class AdmissionSettings:
 
     region: str = "sa"
     app: str = EVERY_APP
-    max_attempts: int = 3
+    max_attempts: int = 10
 
 
 class Admission:

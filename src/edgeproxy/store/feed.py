@@ -38,8 +38,11 @@ class Feed:
         store: SqliteStore,
         publish: Callable[[tuple[Backend, ...]], None],
         metrics: Metrics,
+        before_read: Callable[[], object] = int,
     ) -> None:
+        """`before_read` is called before a database that has changed is read again."""
         self._store = store
+        self._before_read = before_read
         self._publish = publish
         self._metrics = metrics
         self._backends: tuple[Backend, ...] | None = None  # as published last
@@ -66,7 +69,10 @@ class Feed:
         Never raises for a fault of the database.
         """
         try:
-            snapshot = self._store.read() if self._store.changed() else None
+            snapshot = None
+            if self._store.changed():
+                self._before_read()
+                snapshot = self._store.read()
         except StoreError as error:
             self._metrics.reload_errors += 1
             self._report(error)
