@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Callable
+from ipaddress import ip_address
+from math import inf, nan
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgeproxy import (
     CircuitBreaker,
+    ConfigChange,
     ConfigWatcher,
     ConnectionPool,
     HealthChecker,
@@ -32,12 +39,22 @@ class Clock:
         lambda: RateLimiter(burst=0),
         lambda: RateLimiter(window_secs=0),
         lambda: RateLimiter(window_secs=-1),
+        lambda: RateLimiter(window_secs=inf),
+        lambda: RateLimiter(window_secs=nan),
+        lambda: RateLimiter(max_requests=nan),  # type: ignore[arg-type]
+        lambda: RateLimiter(burst=inf),  # type: ignore[arg-type]
         lambda: CircuitBreaker(failure_threshold=0),
+        lambda: CircuitBreaker(timeout_secs=nan),
+        lambda: CircuitBreaker(timeout_secs=inf),
         lambda: CircuitBreaker(timeout_secs=-1),
         lambda: HealthChecker("a", "127.0.0.1", 1, kind="icmp"),
         lambda: HealthChecker("a", "127.0.0.1", 1, interval_secs=0),
         lambda: HealthChecker("a", "127.0.0.1", 1, healthy_threshold=0),
+        lambda: HealthChecker("a", "127.0.0.1", 1, timeout_secs=inf),
+        lambda: HealthChecker("a", "127.0.0.1", 0),
+        lambda: HealthChecker("a", "127.0.0.1", 99999),
         lambda: ConnectionPool(max_per_backend=-1),
+        lambda: ConnectionPool(idle_timeout_secs=nan),
         lambda: ConnectionPool(connect_timeout_secs=0),
         lambda: ConfigWatcher("x", interval_secs=0),
     ],
@@ -45,6 +62,58 @@ class Clock:
 def test_what_makes_no_sense_is_refused(make: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match=r"more|one of|> 0"):
         make()
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        ("exec", {}),
+        ("exec", {"command": " "}),
+        ("exec", {"command": "check 'it"}),
+        ("http", {"path": "a b\n"}),
+        ("http", {"host_header": "a\r\nb: c"}),
+    ],
+)
+def test_a_probe_that_cannot_be_made_is_refused(kind: str, arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"(?s)^(command|path|host_header)=.*allowed is"):
+        HealthChecker("a", "127.0.0.1", 1, kind=kind, **arguments)
+
+
+def test_a_checker_goes_on_whatever_it_meets() -> None:
+    told: list[bool] = []
+    faults: list[str] = []
+
+    def changed(healthy: bool) -> None:
+        told.append(healthy)
+        raise RuntimeError("a bug of the program's")
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _loop, what: faults.append(repr(what["exception"]))
+        )
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        checker = HealthChecker(
+            "a",
+            host,
+            port,
+            kind="grpc",
+            service="\udcff",  # cannot be written
+            interval_secs=0.01,
+            unhealthy_threshold=1,
+            changed=changed,
+        )
+        async with checker, asyncio.timeout(20):
+            while not told:
+                await asyncio.sleep(0.01)
+            assert checker.last_fault.startswith("probe failed: UnicodeEncodeError")
+            server.close()
+            while checker.last_fault != "connection refused":
+                await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+    assert told == [False]
+    assert faults == [repr(RuntimeError("a bug of the program's"))]
 
 
 def test_a_breaker_goes_through_its_states() -> None:
@@ -70,6 +139,15 @@ def test_ipv6_neighbours_share_a_bucket() -> None:
     assert not limiter.check("2001:db8::2")
     assert limiter.check("2001:db8:0:1::1")
     assert len(limiter) == 2
+
+
+def test_a_client_may_be_an_address_and_nothing_else() -> None:
+    limiter = RateLimiter(burst=1, clock=Clock())
+    assert limiter.check("192.0.2.1")
+    assert not limiter.check(ip_address("192.0.2.1"))
+    assert limiter.remaining(ip_address("::ffff:192.0.2.1")) == 0
+    with pytest.raises(TypeError, match=r"a client is text, .* not None"):
+        limiter.check(None)  # type: ignore[arg-type]
 
 
 def test_a_pool_hands_out_nothing_old_or_ended() -> None:
@@ -117,6 +195,44 @@ def test_a_drain_that_takes_too_long_says_so() -> None:
         with shutdown.connection_guard():
             assert not await shutdown.wait_for_drain(0.01)
         assert await shutdown.wait_for_drain(0.01)
+
+    asyncio.run(run())
+
+
+def test_a_signal_is_heard_while_anybody_waits_for_it() -> None:
+    async def run() -> None:
+        before = signal.getsignal(signal.SIGTERM)
+        shutdown = ShutdownController()
+        staying, leaving = (asyncio.create_task(shutdown.wait_for_signal()) for _ in range(2))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        assert signal.getsignal(signal.SIGTERM) != before
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(staying, 20)
+        assert signal.getsignal(signal.SIGTERM) == before
+
+    asyncio.run(run())
+
+
+def test_a_watcher_tells_of_faults_and_when_they_are_over(tmp_path: Path) -> None:
+    path = tmp_path / "app.toml"
+    good = "a = 1\n"
+    path.write_text(good)
+
+    async def run() -> None:
+        changes = ConfigWatcher(path, 0.01).changes()
+
+        async def after(text: str) -> ConfigChange:
+            path.write_text(text)
+            return await asyncio.wait_for(anext(changes), 20)
+
+        assert await after(good) == ({"a": 1}, {"a": 1}, "")
+        assert (await after("a = ")).fault
+        assert await after(good) == ({"a": 1}, {}, "")
+        assert await after("a = " + "[" * 5000) == ({"a": 1}, {}, "it is nested too deeply")
+        assert await after("a = 2") == ({"a": 2}, {"a": 2}, "")
+        await changes.aclose()  # type: ignore[attr-defined]
 
     asyncio.run(run())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ class CircuitBreaker:
         trials: How many may try at a time when it is half-open.
         clock: Seconds that only grow.
 
-    Raises ValueError for thresholds below 1 or times below 0.
+    Raises ValueError for thresholds below 1 or times below 0, and for what is not finite.
     """
 
     def __init__(
@@ -36,8 +37,11 @@ class CircuitBreaker:
         trials: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if min(failure_threshold, success_threshold, trials) < 1 or timeout_secs < 0:
-            raise ValueError("thresholds and trials are 1 or more, timeout_secs 0 or more")
+        numbers = (failure_threshold, success_threshold, trials, timeout_secs)
+        if not (all(map(math.isfinite, numbers)) and min(numbers[:3]) >= 1 and timeout_secs >= 0):
+            raise ValueError(
+                "thresholds and trials are 1 or more, timeout_secs 0 or more; all are finite"
+            )
         settings = BreakerSettings(True, failure_threshold, success_threshold, timeout_secs, trials)
         self._breaker = Breaker(settings, lambda _id, _state: None)
         self._live = Live("")

@@ -16,7 +16,9 @@ class ConfigChange(NamedTuple):
     Attributes:
         values: All of it, by `section.key`.
         changed: What is other than before, with the new value; None for what is gone.
-        fault: Why it cannot be read now, or ""; `values` are the last good ones then.
+        fault: Why it cannot be read now, or ""; `values` are the last good ones then. A change
+            without it after one with it says that the fault is over, even if nothing is other
+            than before.
     """
 
     values: dict[str, Any]
@@ -41,11 +43,18 @@ class ConfigWatcher:
 
     async def changes(self) -> AsyncIterator[ConfigChange]:
         """Yield what the file says, now and each time that it says something else."""
+        was_bad = False
         async for _ in changes(self._path, self._interval_secs):
+            fault = ""
             try:
                 values = _flat(tomllib.loads(self._path.read_text(encoding="utf-8")))
+            except RecursionError:
+                fault = "it is nested too deeply"
             except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-                yield ConfigChange(self._values, {}, str(error))
+                fault = str(error)
+            if fault:
+                was_bad = True
+                yield ConfigChange(self._values, {}, fault)
                 continue
             names = values.keys() | self._values.keys()
             changed = {
@@ -54,7 +63,8 @@ class ConfigWatcher:
                 if values.get(name) != self._values.get(name)
             }
             self._values = values
-            if changed:
+            if changed or was_bad:
+                was_bad = False
                 yield ConfigChange(values, changed)
 
 

@@ -41,7 +41,7 @@ class ConnectionPool:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if max_per_backend < 0 or min(idle_timeout_secs, max_lifetime_secs) < 0:
+        if not all(each >= 0 for each in (max_per_backend, idle_timeout_secs, max_lifetime_secs)):
             raise ValueError("numbers and times are 0 or more")
         if not connect_timeout_secs > 0:
             raise ValueError("connect_timeout_secs is more than 0")

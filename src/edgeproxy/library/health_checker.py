@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from typing import Self
 
+from edgeproxy import value
 from edgeproxy.control.probe import probe
 from edgeproxy.core.health import KINDS, HealthSettings, ProbeSettings, Verdict
 from edgeproxy.core.model import Backend
+
+MOST_PORTS = 65535
 
 
 class HealthChecker:
@@ -24,7 +28,8 @@ class HealthChecker:
         command: Of an exec probe.
         interval_secs, timeout_secs: From one probe to the next; how long one may take.
         healthy_threshold, unhealthy_threshold: Results in a row that change the verdict.
-        changed: Called with whether it is healthy, when that changes.
+        changed: Called with whether it is healthy, when that changes. What it raises in the block
+            is given to the loop's exception handler, and the probes go on.
 
     Raises ValueError for what is not allowed.
     """
@@ -49,10 +54,18 @@ class HealthChecker:
     ) -> None:
         if kind not in KINDS:
             raise ValueError(f"kind is one of {', '.join(KINDS)}, not {kind!r}")
-        if min(healthy_threshold, unhealthy_threshold) < 1:
+        if not 1 <= port <= MOST_PORTS:
+            raise ValueError(f"port is one of 1 to {MOST_PORTS}, not {port}")
+        if not all(each >= 1 for each in (healthy_threshold, unhealthy_threshold)):
             raise ValueError("thresholds are 1 or more")
-        if not (interval_secs > 0 and timeout_secs > 0):
-            raise ValueError("interval_secs and timeout_secs are more than 0")
+        if not all(each > 0 and math.isfinite(each) for each in (interval_secs, timeout_secs)):
+            raise ValueError("interval_secs and timeout_secs are more than 0, and finite")
+        if kind == "http":
+            _check("path", value.http_path, path)
+            if host_header:
+                _check("host_header", value.host_header, host_header)
+        if kind == "exec":
+            _check("command", value.command, command)
         self._backend = Backend(backend_id, "", "", host, port)
         self._settings = ProbeSettings(
             True, interval_secs, timeout_secs, kind, path, status, host_header, service, command
@@ -74,7 +87,10 @@ class HealthChecker:
 
     async def check(self) -> bool:
         """Probe it once, now. Return whether the probe succeeded."""
-        fault = await probe(self._backend, self._settings)
+        try:
+            fault = await probe(self._backend, self._settings)
+        except Exception as error:  # noqa: BLE001 — who cannot be probed is not known to be well
+            fault = f"probe failed: {type(error).__name__}: {error}"
         if self._verdict.hear(self._health, fault, time.monotonic()):
             self._changed(self._verdict.up)
         return not fault
@@ -90,6 +106,19 @@ class HealthChecker:
     async def _run(self) -> None:
         while True:
             began_at = time.monotonic()
-            await self.check()
+            try:
+                await self.check()
+            except Exception as error:  # noqa: BLE001 — of `changed`, which is not ours
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": "`changed` of a HealthChecker failed", "exception": error}
+                )
             pause_secs = self._settings.interval_secs - (time.monotonic() - began_at)
             await asyncio.sleep(max(pause_secs, 0.0))
+
+
+def _check(name: str, parse: Callable[[str], object], given: str) -> None:
+    """Raise ValueError if an argument is not what this setting of the proxy allows."""
+    try:
+        parse(given)
+    except value.BadValueError as bad:
+        raise ValueError(f"{name}={given!r}: {bad}") from None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
 
 from edgeproxy.core.entrance import key_of
 from edgeproxy.core.origin import normalise
 from edgeproxy.core.ratelimit import RateLimit, RateLimitSettings
+
+Address = str | IPv4Address | IPv6Address
 
 
 class RateLimiter:
@@ -21,7 +25,8 @@ class RateLimiter:
         max_clients: How many clients are remembered.
         clock: Seconds that only grow.
 
-    Raises ValueError for limits that let nobody through.
+    A client is an address, as text or of `ipaddress`. Raises ValueError for limits that let nobody
+    through, or everybody, and TypeError for a client that is something else.
     """
 
     def __init__(
@@ -33,24 +38,36 @@ class RateLimiter:
         max_clients: int = 262_144,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if max_requests < 1 or burst < 1 or max_clients < 1 or not window_secs > 0:
-            raise ValueError("max_requests, burst and max_clients are 1 or more, window_secs > 0")
+        numbers = (max_requests, burst, max_clients, window_secs)
+        if not (all(map(math.isfinite, numbers)) and min(numbers[:3]) >= 1 and window_secs > 0):
+            raise ValueError(
+                "max_requests, burst and max_clients are 1 or more, window_secs > 0; all are finite"
+            )
         self._limit = RateLimit(
             RateLimitSettings(True, max_requests, window_secs, burst, max_clients)
         )
         self._clock = clock
         self._lock = threading.Lock()
 
-    def check(self, client_ip: str) -> bool:
+    def check(self, client_ip: Address) -> bool:
         """Return whether this client may do it now; if so, it has. IPv6 counts per /64."""
         with self._lock:
-            return self._limit.take(key_of(normalise(client_ip)), self._clock())
+            return self._limit.take(_key(client_ip), self._clock())
 
-    def remaining(self, client_ip: str) -> int:
+    def remaining(self, client_ip: Address) -> int:
         """Return how often it may do it at once, now."""
         with self._lock:
-            return self._limit.remaining(key_of(normalise(client_ip)), self._clock())
+            return self._limit.remaining(_key(client_ip), self._clock())
 
     def __len__(self) -> int:
         """Return how many clients are remembered."""
         return len(self._limit)
+
+
+def _key(client_ip: Address) -> str:
+    """Return what names a client's bucket."""
+    if not isinstance(client_ip, Address):
+        raise TypeError(
+            f"a client is text, such as '192.0.2.1', or an address of ipaddress, not {client_ip!r}"
+        )
+    return key_of(normalise(str(client_ip)))

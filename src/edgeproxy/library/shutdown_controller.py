@@ -18,6 +18,7 @@ class ShutdownController:
         self._idle = asyncio.Event()
         self._idle.set()
         self._asked = asyncio.Event()
+        self._waiters = 0
 
     @property
     def active(self) -> int:
@@ -38,11 +39,14 @@ class ShutdownController:
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.add_signal_handler(number, self._asked.set)
+        self._waiters += 1
         try:
             await self._asked.wait()
         finally:
-            for number in SIGNALS:
-                loop.remove_signal_handler(number)
+            self._waiters -= 1
+            if not self._waiters:  # the signals are everybody's who waits
+                for number in SIGNALS:
+                    loop.remove_signal_handler(number)
 
     @contextmanager
     def connection_guard(self) -> Iterator[None]:
