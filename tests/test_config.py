@@ -163,6 +163,24 @@ def test_a_bad_file_is_refused(tmp_path: Path, content: str, said: str) -> None:
     assert said in complaint({"EDGEPROXY_CONFIG": str(file)})
 
 
+def test_a_command_that_is_asked_for_as_a_probe_has_to_be_there(tmp_path: Path) -> None:
+    file = tmp_path / "edgeproxy.toml"
+    probes = '[health_check]\nenabled = true\ntype = "{}"\n{}\n'
+    overlay = '[backends."sa-1"]\nhealth_check_type = "exec"\n'
+    environ = {"EDGEPROXY_CONFIG": str(file)}
+    missing = "EDGEPROXY_HEALTH_CHECK_COMMAND says what to run"
+    file.write_text(probes.format("exec", ""))
+    assert f"EDGEPROXY_HEALTH_CHECK_TYPE='exec': {missing}" in complaint(environ)
+    file.write_text(probes.format("tcp", "") + overlay)
+    said = complaint(environ)
+    assert f"{file}: line 6: backends.sa-1.health_check_type = 'exec': {missing}" in said
+    assert "EDGEPROXY_HEALTH_CHECK_TYPE" not in said
+    file.write_text(probes.format("tcp", "command = 'true'") + overlay)
+    assert config.load(environ).overlays["sa-1"].check_type == "exec"
+    file.write_text(overlay)  # nobody is probed
+    assert config.load(environ).overlays["sa-1"].check_type == "exec"
+
+
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     said = complaint({"EDGEPROXY_CONFIG": str(tmp_path / "none.toml")})
     assert "cannot be read: No such file" in said

@@ -172,10 +172,7 @@ def load(environ: Mapping[str, str]) -> Loaded:
         effective.append(Effective(setting, chosen, source))
     warnings = [_unknown(name) for name in sorted(environ) if _is_unknown(name)]
     config = with_values(_defaults(), effective)
-    if config.probe.enabled and config.probe.kind == "exec" and not config.probe.command:
-        faults.append(
-            "EDGEPROXY_HEALTH_CHECK_TYPE='exec': EDGEPROXY_HEALTH_CHECK_COMMAND says what to run"
-        )
+    faults.extend(_without_command(config, file, path))
     if faults:
         raise ConfigError("\n  ".join(["the configuration is not valid:", *faults, *warnings]))
     pinned = {
@@ -184,6 +181,18 @@ def load(environ: Mapping[str, str]) -> Loaded:
         if each.place in file.texts and environ.get(each.variable)
     }
     return Loaded(config, tuple(effective), tuple(warnings), file.overlays, pinned)
+
+
+def _without_command(config: Config, file: ConfigFile, path: str) -> list[str]:
+    """Return where commands are asked for as probes, if there is none to run."""
+    if not config.probe.enabled or config.probe.command:
+        return []
+    places = ["EDGEPROXY_HEALTH_CHECK_TYPE='exec'"] if config.probe.kind == "exec" else []
+    for backend_id, overlay in file.overlays.items():
+        if overlay.check_type == "exec":
+            place = f"backends.{backend_id}.health_check_type"
+            places.append(f"{path}: {file.where(place)}{place} = 'exec'")
+    return [f"{place}: EDGEPROXY_HEALTH_CHECK_COMMAND says what to run" for place in places]
 
 
 def default_of(setting: Setting) -> object:

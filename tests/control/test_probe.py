@@ -137,7 +137,9 @@ def test_a_reset_is_no_answer(kind: str) -> None:
     assert fault in ("connection reset by peer", "closed the connection without an answer")
 
 
-def grpc_server(status: bytes, code: str = "0", asked: list[bytes] | None = None) -> Talk:
+def grpc_server(
+    status: bytes, code: str = "0", asked: list[bytes] | None = None, extra: bytes = b"x"
+) -> Talk:
     """Talk as a gRPC server would, with this serving status and result."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -152,7 +154,12 @@ def grpc_server(status: bytes, code: str = "0", asked: list[bytes] | None = None
                 elif isinstance(event, StreamEnded):
                     stream = event.stream_id
                     dialog.send_headers(
-                        stream, [(":status", "200"), ("content-type", "application/grpc")]
+                        stream,
+                        [
+                            (b":status", b"200"),
+                            (b"content-type", b"application/grpc"),
+                            (b"x-extra", extra),
+                        ],
                     )
                     dialog.send_data(stream, b"\x00" + len(status).to_bytes(4, "big") + status)
                     dialog.send_headers(stream, [("grpc-status", code)], end_stream=True)
@@ -182,6 +189,11 @@ def test_grpc_asks_for_the_service() -> None:
     settings = replace(SETTINGS, kind="grpc", service="shop.Cart")
     assert found(grpc_server(b"\x08\x01", asked=asked), settings) == ""
     assert asked == [b"\x00\x00\x00\x00\x0b\x0a\x09shop.Cart"]
+
+
+def test_grpc_headers_may_hold_any_bytes() -> None:
+    talk = grpc_server(b"\x08\x02", extra=b"\xff\xfe")
+    assert found(talk, replace(SETTINGS, kind="grpc")) == "NOT_SERVING"
 
 
 def test_what_speaks_no_http2_is_no_grpc() -> None:

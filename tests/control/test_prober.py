@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+
+import pytest
 
 from edgeproxy.control.prober import Prober
 from edgeproxy.core.health import HealthSettings, ProbeSettings
@@ -73,6 +76,41 @@ def test_who_is_gone_is_forgotten_and_no_longer_held_down() -> None:
         stage.prober.follow([])
         assert stage.told == [("a", False), ("a", True)]
         assert stage.prober.verdicts == {}
+
+    play(scene)
+
+
+def test_who_cannot_be_probed_goes_down_and_that_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scene(stage: Stage) -> None:
+        # No setting allows such a command: it stands for any bug that a probe may meet.
+        stage.prober.use(replace(SETTINGS, kind="exec", command="'"), HEALTH)
+        stage.prober.follow([backend("a", 1)])
+        await stage.until([("a", False)])
+        assert stage.prober.verdicts["a"].last == "probe failed: ValueError: No closing quotation"
+
+    play(scene)
+    assert [record.message for record in caplog.records].count("probe_failed") == 1
+
+
+def test_the_same_table_is_not_looked_through_again() -> None:
+    class Table(list[Backend]):
+        looks = 0
+
+        def __iter__(self) -> Iterator[Backend]:
+            self.looks += 1
+            return super().__iter__()
+
+    async def scene(stage: Stage) -> None:
+        table = Table([backend("a", 1)])
+        for _ in range(3):
+            stage.prober.follow(table)
+        assert table.looks == 1
+        stage.prober.use(replace(SETTINGS, interval_secs=0.1), HEALTH)
+        stage.prober.follow(table)
+        assert table.looks == 2
+        assert stage.prober.verdicts.keys() == {"a"}
 
     play(scene)
 

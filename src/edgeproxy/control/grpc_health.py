@@ -28,7 +28,7 @@ async def check(backend: Backend, service: str) -> str:
 
     reader, writer = await asyncio.open_connection(backend.wg_ip, backend.port)
     try:
-        dialog = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+        dialog = H2Connection(H2Configuration(client_side=True, header_encoding=None))
         dialog.initiate_connection()
         stream = dialog.get_next_available_stream_id()
         dialog.send_headers(stream, _headers(backend.address))
@@ -90,7 +90,7 @@ class _Answer:
         from h2 import events
 
         if isinstance(event, events.ResponseReceived | events.TrailersReceived):
-            self._headers.update((str(name), str(text)) for name, text in event.headers or ())
+            self._headers.update((_text(name), _text(said)) for name, said in event.headers or ())
         elif isinstance(event, events.DataReceived):
             self._body += event.data or b""
         elif isinstance(
@@ -110,6 +110,11 @@ class _Answer:
         if serving == SERVING:
             return ""
         return STATUSES[serving] if serving < len(STATUSES) else f"serving status {serving}"
+
+
+def _text(given: bytes | str) -> str:
+    """Return a part of a header, which may hold any bytes."""
+    return given if isinstance(given, str) else given.decode("utf-8", "backslashreplace")
 
 
 def _status(message: bytes) -> int:

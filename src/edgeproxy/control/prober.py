@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from edgeproxy.control.probe import probe
 from edgeproxy.core.health import HealthSettings, ProbeSettings, Verdict
@@ -50,6 +50,7 @@ class Prober:
         self._rng = rng or random.Random()  # noqa: S311
         self._room = asyncio.Semaphore(AT_ONCE)
         self._tasks: dict[str, tuple[Backend, asyncio.Task[None]]] = {}
+        self._followed: Sequence[Backend] = ()
 
     def use(self, settings: ProbeSettings, health: HealthSettings, more: object = None) -> None:
         """Go on with these settings if they are others; what is known of backends is kept.
@@ -68,8 +69,14 @@ class Prober:
             self._tasks.clear()  # but not what is known
         self.follow(known)
 
-    def follow(self, backends: Iterable[Backend]) -> None:
-        """Probe these backends from now on, and no others."""
+    def follow(self, backends: Sequence[Backend]) -> None:
+        """Probe these backends from now on, and no others.
+
+        They are not to be changed: the same ones again are nothing new.
+        """
+        if backends is self._followed:
+            return
+        self._followed = backends
         enabled = self._settings.enabled
         wanted = {each.id: each for each in backends if enabled and not each.deleted}
         for backend_id, (backend, task) in list(self._tasks.items()):
@@ -103,9 +110,11 @@ class Prober:
             try:
                 async with self._room:
                     fault = await probe(backend, settings)
-                self._hear(backend, fault)
-            except Exception:  # noqa: BLE001
-                log.bug("probe_failed", backend=backend.id)
+            except Exception as error:  # noqa: BLE001 — who cannot be probed is not known to be well
+                fault = f"probe failed: {type(error).__name__}: {error}"
+                if fault != self.verdicts[backend.id].last:  # told once, not at each probe
+                    log.bug("probe_failed", backend=backend.id)
+            self._hear(backend, fault)
             pause_secs = settings.interval_secs * self._rng.uniform(1 - JITTER, 1 + JITTER)
             await asyncio.sleep(max(pause_secs - (time.monotonic() - began_at), 0.0))
 
