@@ -30,6 +30,7 @@ from edgeproxy.value import ListenAddress
 if TYPE_CHECKING:
     import asyncio
     import socket
+    from concurrent.futures import ThreadPoolExecutor
 
     from edgeproxy.control.page import Pages
     from edgeproxy.control.prober import Prober
@@ -79,6 +80,8 @@ class Plane:
         self._woken: asyncio.Event | None = None
         self._looks_at_once = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._looking: ThreadPoolExecutor | None = None
+        self._leaving: list[set[str]] = []  # removals whose connections still have time
 
     def look_at_everything(self) -> None:
         """Look at the database and all files, now or as soon as there is a loop to do it."""
@@ -89,8 +92,11 @@ class Plane:
     async def serve(self, stopping: asyncio.Event) -> None:
         """Do all of it until asked to stop."""
         import asyncio
+        from concurrent.futures import ThreadPoolExecutor
 
-        self._loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
+        # Of its own: whoever asks for pages without end keeps the loop's threads busy.
+        self._looking = ThreadPoolExecutor(1, "look")
         self._woken = asyncio.Event()
         if self._looks_at_once:
             self._woken.set()
@@ -112,7 +118,7 @@ class Plane:
             woken.cancel()
             self._woken.clear()
             if not stopping.is_set():
-                looking = asyncio.ensure_future(asyncio.to_thread(self._look))
+                looking = loop.run_in_executor(self._looking, self._look)
                 await asyncio.wait((looking, asked), return_when=asyncio.FIRST_COMPLETED)
             self._probe()
         for task in tasks:
@@ -129,6 +135,8 @@ class Plane:
         """Answer nobody any more."""
         for pages in self._pages:
             await pages.close()
+        if self._looking is not None:
+            self._looking.shutdown()  # the database is closed after this
 
     def _publish(self, rows: tuple[Backend, ...]) -> None:
         self._rows = rows
@@ -145,14 +153,22 @@ class Plane:
             return
         there = {each.id for each in self.backends if not each.deleted}
         gone = {each.id for each in before if not each.deleted} - there
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._part, there, gone, float(secs or 0))
+
+    def _part(self, there: set[str], gone: set[str], secs: float) -> None:
+        """Give the connections of backends that are gone so long; who is back keeps theirs."""
+        for each in self._leaving:
+            each.difference_update(there)
         if gone and self._loop is not None:
-            self._loop.call_soon_threadsafe(
-                self._loop.call_later, float(secs or 0), self._cut, gone
-            )
+            self._leaving.append(gone)
+            self._loop.call_later(secs, self._cut, gone)
 
     def _cut(self, gone: set[str]) -> None:
-        """Close the connections of these backends, if they have not come back."""
-        gone = gone - {each.id for each in self.backends if not each.deleted}
+        """Close the connections of these backends, less those that have come back."""
+        self._leaving.remove(gone)
+        if not gone:
+            return
         self._engine.close_sessions(lambda ticket: ticket.backend.id in gone)
 
     async def _watch_config(self) -> None:

@@ -18,7 +18,7 @@ import pytest
 from tests.system.clients import connect, greeting
 from tests.system.pop import BRAZIL, Pop
 from tests.system.proxy import run_edgeproxy
-from tests.waiting import wait_until
+from tests.waiting import PAUSE, wait_until
 
 pytestmark = pytest.mark.system
 
@@ -63,11 +63,23 @@ def test_a_backend_that_is_back_in_time_keeps_its_connections(pop: Pop) -> None:
     client, _ = pop.holder()
     proxy.edit("UPDATE backends SET deleted = 1")
     proxy.edit("UPDATE backends SET deleted = 0")
-    time_is_up = threading.Event()
-    time_is_up.wait(1.0)
+    PAUSE.wait(1.0)
     client.send(b"x")
     client.end()
     assert client.rest() == (b"x", False)
+
+
+def test_each_removal_gives_all_of_its_time(pop: Pop) -> None:
+    pop.backend("sa-1")
+    proxy = pop.serve(EDGEPROXY_ON_REMOVE="drain:2")
+    client, _ = pop.holder()
+    proxy.edit("UPDATE backends SET deleted = 1")
+    proxy.edit("UPDATE backends SET deleted = 0")
+    PAUSE.wait(1.0)
+    began = time.monotonic()
+    proxy.edit("UPDATE backends SET deleted = 1")
+    assert client.rest() == (b"", False)
+    assert time.monotonic() - began >= 1.9
 
 
 def test_forced_closes_are_spread(pop: Pop) -> None:
