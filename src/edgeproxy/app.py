@@ -255,10 +255,14 @@ class Proxy:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_secs
         spread_secs = min(self._config.proxy.drain_spread_secs, timeout_secs)
-        while self.engine.live() and loop.time() < deadline and self._signals == asked:
-            left_secs = max(deadline - loop.time(), 0)
+        to_spread = 0
+        while self.engine.live() and self._signals <= asked and not self._exit_code:
+            left_secs = deadline - loop.time()
+            if left_secs <= 0:
+                break
             if left_secs < spread_secs:
-                self._close_some(DRAIN_LOOK_SECS / max(left_secs, DRAIN_LOOK_SECS))
+                to_spread = to_spread or self.engine.live()
+                self._close_down_to(math.ceil(to_spread * left_secs / spread_secs))
             await asyncio.sleep(min(DRAIN_LOOK_SECS, left_secs))
         cut = self.engine.live()
         self.engine.stop()
@@ -275,11 +279,17 @@ class Proxy:
             still_active=sum(self.admission.load.active().values()),
         )
 
-    def _close_some(self, part: float) -> None:
-        """Close this part of the open connections."""
-        count = math.ceil(self.engine.live() * part)
-        chosen = itertools.islice(itertools.repeat(True), count)
-        self.engine.close_sessions(lambda _ticket: next(chosen, False))
+    def _close_down_to(self, most: int) -> None:
+        """Close open connections until there are no more than so many."""
+
+        def close() -> None:
+            # Counted where they end: one whose end is under way is not closed for again.
+            too_many = max(self.engine.live() - most, 0)
+            chosen = itertools.islice(itertools.repeat(True), too_many)
+            self.engine.close_sessions(lambda _ticket: next(chosen, False))
+
+        if self.engine.live() > most:
+            self.engine.call(close)
 
     def _signalled(self, number: int, _frame: object) -> None:
         self._signals += 1

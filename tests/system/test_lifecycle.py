@@ -9,12 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
 import pytest
 
+from tests.conformance.peers import Peer
 from tests.system.clients import connect, greeting
 from tests.system.pop import BRAZIL, Pop
 from tests.system.proxy import run_edgeproxy
@@ -82,28 +84,45 @@ def test_each_removal_gives_all_of_its_time(pop: Pop) -> None:
     assert time.monotonic() - began >= 1.9
 
 
-def test_forced_closes_are_spread(pop: Pop) -> None:
-    pop.backend("sa-1", hard_limit=0)
-    proxy = pop.serve(EDGEPROXY_SHUTDOWN_TIMEOUT_SECS="2", EDGEPROXY_DRAIN_SPREAD_SECS="1.5")
-    clients = [pop.holder()[0] for _ in range(30)]
+def ends_of(clients: list[Peer]) -> list[float]:
+    """Return when each of them was closed (monotonic seconds), in that order."""
     ends: list[float] = []
-    began = time.monotonic()
 
     def follow(sock: socket.socket) -> None:
-        try:
+        with suppress(OSError):
             sock.recv(1)
-        except OSError:
-            pass
-        ends.append(time.monotonic() - began)
+        ends.append(time.monotonic())
 
     watchers = [threading.Thread(target=follow, args=(each.sock,)) for each in clients]
     for each in watchers:
         each.start()
-    proxy.send(signal.SIGTERM)
     for each in watchers:
-        each.join(10)
+        each.join(20)
+    return sorted(ends)
+
+
+@pytest.mark.parametrize("count", [1, 10])
+def test_forced_closes_are_even(pop: Pop, count: int) -> None:
+    pop.backend("sa-1", hard_limit=0)
+    proxy = pop.serve(EDGEPROXY_SHUTDOWN_TIMEOUT_SECS="2.5", EDGEPROXY_DRAIN_SPREAD_SECS="2")
+    clients = [pop.holder()[0] for _ in range(count)]
+    began = time.monotonic()
+    proxy.send(signal.SIGTERM)
+    ends = ends_of(clients)
+    assert len(ends) == count
+    for number, end in enumerate(ends, start=1):
+        assert end - began >= 0.5 + 2 * number / count - 0.05, (number, end - began)
+    proxy.last_words()
+
+
+def test_forced_closes_are_spread(pop: Pop) -> None:
+    pop.backend("sa-1", hard_limit=0)
+    proxy = pop.serve(EDGEPROXY_SHUTDOWN_TIMEOUT_SECS="2", EDGEPROXY_DRAIN_SPREAD_SECS="1.5")
+    clients = [pop.holder()[0] for _ in range(30)]
+    began = time.monotonic()
+    proxy.send(signal.SIGTERM)
+    ends = [each - began for each in ends_of(clients)]
     proxy.wait_for_exit()
-    ends.sort()
     assert len(ends) == 30
     assert ends[0] >= 0.4
     gaps = [later - earlier for earlier, later in pairwise(ends)]
