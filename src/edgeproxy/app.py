@@ -5,7 +5,11 @@ ready line. The engine's threads serve clients from then on; this thread runs th
 plane on asyncio, which is imported only now, so that nobody waits for it.
 
 Stop, on SIGTERM or SIGINT: no new clients → wait for the open ones, up to the shutdown
-timeout → close the rest. A second signal ends the waiting at once.
+timeout → close the rest. A second signal ends the waiting at once; after an upgrade, which is
+followed by the same, a first signal asks for what is being done already.
+
+Signals are heard from the first moment to the last, also when there is no loop yet or no more:
+one that comes late must not turn an orderly end into a death by signal.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from edgeproxy import log as events
@@ -53,6 +58,7 @@ SWITCH_INTERVAL_SECS = 0.0005
 """How long the control plane may keep the interpreter while the gate waits for it."""
 DRAIN_LOOK_SECS = 0.05
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+HEARD_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGUSR2)
 
 
 class Proxy:
@@ -101,6 +107,7 @@ class Proxy:
         self._is_upgrading = False
         self._has_successor = False
         self._exit_code = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: Callable[[], object] = lambda: None
 
     def run(self) -> int:
@@ -110,7 +117,7 @@ class Proxy:
         for number in STOP_SIGNALS:
             signal.signal(number, self._signalled)
         signal.signal(signal.SIGHUP, self._hung_up)
-        signal.signal(signal.SIGUSR2, self._asked_early_to_upgrade)
+        signal.signal(signal.SIGUSR2, self._asked_to_upgrade)
         log.info("geo", **self._geo.description)
         sys.setswitchinterval(SWITCH_INTERVAL_SECS)
         _raise_descriptor_limit()
@@ -181,22 +188,35 @@ class Proxy:
         """Run the control plane until asked to stop, then drain."""
         import asyncio
 
-        loop = asyncio.get_running_loop()
-        self._wake = lambda: loop.call_soon_threadsafe(stopping.set)
-        for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, self._signalled, number, None)
-        loop.add_signal_handler(signal.SIGHUP, self.plane.look_at_everything)
-        loop.add_signal_handler(signal.SIGUSR2, self._asked_to_upgrade)
-        self.plane.upgrade = self._upgrade
-        if self._is_asked_to_upgrade:
-            self._asked_to_upgrade()
-        if self._signals:
-            stopping.set()
-        await self.plane.serve(stopping)
-        await self._drain()
-        await self.plane.close()
+        loop = self._loop = asyncio.get_running_loop()
+        self._wake = lambda: self._soon(stopping.set)
+        # A signal may come just before the loop waits, and would be heard only when it has
+        # waited; its byte is there then. asyncio's own handlers end before the process does.
+        heard, hearing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        loop.add_reader(heard, os.read, heard, 512)
+        signal.set_wakeup_fd(hearing, warn_on_full_buffer=False)
+        try:
+            self.plane.upgrade = self._upgrade
+            if self._is_asked_to_upgrade:
+                self._begin_to_upgrade()
+            if self._signals:
+                stopping.set()
+            await self.plane.serve(stopping)
+            await self._drain()
+            await self.plane.close()
+        finally:
+            signal.set_wakeup_fd(-1)
+            loop.remove_reader(heard)
+            os.close(hearing)
+            os.close(heard)
 
-    def _asked_to_upgrade(self) -> None:
+    def _soon(self, function: Callable[[], object]) -> None:
+        """Run this on the control plane's loop, unless that has ended; from any thread."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it is closed
+                self._loop.call_soon_threadsafe(function)
+
+    def _begin_to_upgrade(self) -> None:
         import asyncio
 
         self._upgrading = asyncio.ensure_future(self._try_to_upgrade())
@@ -297,12 +317,13 @@ class Proxy:
         self._wake()
 
     def _hung_up(self, _number: int, _frame: object) -> None:
-        """SIGHUP has come before the control plane has."""
-        self.plane.look_at_everything()
+        if self._loop is None:
+            self.plane.look_at_everything()
+        self._soon(self.plane.look_at_everything)
 
-    def _asked_early_to_upgrade(self, _number: int, _frame: object) -> None:
-        """SIGUSR2 has come before the control plane has."""
-        self._is_asked_to_upgrade = True
+    def _asked_to_upgrade(self, _number: int, _frame: object) -> None:
+        self._is_asked_to_upgrade = self._loop is None  # it has come before the control plane
+        self._soon(self._begin_to_upgrade)
 
     def _crashed(self, error: BaseException) -> None:
         log.error("engine_failed", error=repr(error))
@@ -346,3 +367,5 @@ def serve(loaded: Loaded) -> int:
         return Proxy(loaded).run()
     finally:
         events.stop()
+        for number in HEARD_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # Python gives up its own before it ends

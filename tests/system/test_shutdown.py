@@ -167,3 +167,21 @@ def test_sighup_during_the_drain_changes_nothing(pop: Pop) -> None:
     assert client.receive(10) == b"still here"
     client.close()
     assert proxy.last_words()["cut"] == "0"
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2], ids=lambda n: n.name
+)
+def test_no_signal_that_comes_while_it_ends_ends_it_otherwise(
+    pop: Pop, number: signal.Signals
+) -> None:
+    proxy = pop.serve()
+    proxy.send(signal.SIGTERM)
+
+    def has_ended() -> bool:
+        proxy.send(number)
+        return not proxy.is_running()
+
+    while not has_ended():
+        PAUSE.wait(0.001)
+    proxy.last_words()
