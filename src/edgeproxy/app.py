@@ -125,6 +125,8 @@ class Proxy:
             if self._store.ensure():
                 log.info("database_created", path=self._config.database.path)
             self.plane.feed.first()
+            for backend_id in upgrade.handed_drains():
+                self.admission.drain(backend_id, True)
             self._listen()
             self._control()
         finally:
@@ -232,20 +234,27 @@ class Proxy:
 
         Raises EdgeProxyError if there is none; then everything goes on as before.
         """
+        try:
+            return await self._hand_over()
+        except EdgeProxyError as error:
+            log.warning("upgrade_failed", reason=error)
+            raise
+
+    async def _hand_over(self) -> int:
+        if self._signals or self._has_successor:
+            raise EdgeProxyError("the proxy is being stopped already")
+        if self._is_upgrading:
+            raise EdgeProxyError("the proxy is being upgraded already")
         sockets = {LISTENER: self._listening}
         if self.plane.page_socket is not None:
             sockets[METRICS] = self.plane.page_socket
         if self.plane.console_socket is not None:
             sockets[CONSOLE] = self.plane.console_socket
-        if self._signals or self._is_upgrading or self._has_successor:
-            raise EdgeProxyError("the proxy is being stopped or upgraded already")
         self._is_upgrading = True
         log.info("upgrading")
         try:
-            pid = await upgrade.start_successor(sockets)
-        except EdgeProxyError as error:
-            log.warning("upgrade_failed", reason=error)
-            raise
+            drained = [each.backend_id for each in self.admission.load.all() if each.draining]
+            pid = await upgrade.start_successor(sockets, drained)
         finally:
             self._is_upgrading = False
         if self._signals > 0:  # who was asked to stop meanwhile leaves nobody behind
@@ -271,7 +280,7 @@ class Proxy:
         if self._warm_pool is not None:
             self.engine.call(self._warm_pool.close)
         log.info("draining", connections=self.engine.live(), timeout_secs=timeout_secs)
-        asked = self._signals
+        asked = max(self._signals, 1)  # after an upgrade nobody may have asked yet
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_secs
         spread_secs = min(self._config.proxy.drain_spread_secs, timeout_secs)

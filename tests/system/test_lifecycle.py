@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Self
@@ -19,7 +21,7 @@ import pytest
 from tests.conformance.peers import Peer
 from tests.system.clients import connect, greeting
 from tests.system.pop import BRAZIL, Pop
-from tests.system.proxy import run_edgeproxy
+from tests.system.proxy import SERVE, RunningProxy, run_edgeproxy
 from tests.waiting import PAUSE, wait_until
 
 pytestmark = pytest.mark.system
@@ -152,6 +154,28 @@ def test_systemd_is_told_when_it_is_ready_alive_and_stopping(pop: Pop, tmp_path:
         proxy.wait_for_exit()
 
 
+def test_systemd_hears_from_the_successor_of_the_process_it_watched(
+    pop: Pop, tmp_path: Path
+) -> None:
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.settimeout(10)
+        os.environ.update(NOTIFY_SOCKET=str(path), WATCHDOG_USEC="400000")
+        try:
+            # As systemd does it: the signs of life are wanted of the process that it started.
+            proxy = pop.serve_with(("sh", "-c", 'WATCHDOG_PID=$$ exec "$@"', "sh", *SERVE))
+        finally:
+            del os.environ["NOTIFY_SOCKET"], os.environ["WATCHDOG_USEC"]
+        with upgraded(proxy) as successor:
+            wait_until(lambda: not proxy.is_running(), "the predecessor to end")
+            while (said := manager.recv(1000)) != b"MAINPID=%d" % successor:
+                assert said.startswith((b"READY=1", b"WATCHDOG=1"))
+            while select.select([manager], [], [], 0)[0]:
+                manager.recv(1000)  # perhaps the last word of the one that has ended
+            assert [manager.recv(1000) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+
+
 def test_a_socket_that_systemd_gives_is_served(pop: Pop) -> None:
     pop.backend("sa-1")
     with socket.create_server(("127.0.0.1", 0)) as given:
@@ -235,6 +259,18 @@ def _processes(pop: Pop) -> list[int]:
     return found
 
 
+@contextmanager
+def upgraded(proxy: RunningProxy) -> Iterator[int]:
+    """Upgrade a proxy; give the process id of its successor. In the end both have ended."""
+    proxy.send(signal.SIGUSR2)
+    successor = int(proxy.wait_for("upgraded")["successor"])
+    try:
+        yield successor
+    finally:
+        os.kill(successor, signal.SIGTERM)
+    assert proxy.wait_for_exit() == 0
+
+
 def test_nobody_is_lost_across_ten_upgrades(pop: Pop) -> None:
     pop.backend("sa-1", hard_limit=0)
     path = str(pop.folder / "control")
@@ -268,6 +304,48 @@ def test_a_successor_that_does_not_start_changes_nothing(pop: Pop) -> None:
     proxy = pop.serve(EDGEPROXY_CONFIG=str(path))
     path.write_text("[proxy]\nregion = 7.5\n")
     proxy.send(signal.SIGUSR2)
-    assert "did not get ready" in proxy.wait_for("upgrade_failed")["reason"]
+    reason = proxy.wait_for("upgrade_failed")["reason"]
+    assert "ended before it was ready, with exit code 2" in reason
     assert pop.reached() == "sa-1"
     proxy.foreign.clear()
+
+
+def test_who_cannot_be_upgraded_now_says_so(pop: Pop) -> None:
+    pop.backend("sa-1")
+    proxy = pop.serve()
+    client, _ = pop.holder()
+    proxy.send(signal.SIGUSR2)
+    proxy.wait_for("upgrading")
+    with upgraded(proxy):
+        assert "already" in proxy.wait_for("upgrade_failed")["reason"]
+        proxy.send(signal.SIGUSR2)
+        assert "being stopped already" in proxy.wait_for("upgrade_failed", 2)["reason"]
+        client.close()
+
+
+def test_the_first_sigterm_after_an_upgrade_asks_for_what_is_done_already(pop: Pop) -> None:
+    pop.backend("sa-1")
+    proxy = pop.serve(EDGEPROXY_SHUTDOWN_TIMEOUT_SECS="600")
+    client, _ = pop.holder()
+    with upgraded(proxy):
+        proxy.wait_for("draining")
+        proxy.send(signal.SIGTERM)
+        proxy.wait_for("signal", times="1")
+        PAUSE.wait(0.3)
+        client.send(b"still here")
+        assert client.receive(10) == b"still here"
+        proxy.send(signal.SIGTERM)
+        assert proxy.wait_for("stopped")["cut"] == "1"
+
+
+def test_a_successor_goes_on_draining(pop: Pop) -> None:
+    pop.backend("sa-1")
+    pop.backend("us-1", "us")
+    path = str(pop.folder / "control")
+    proxy = pop.serve(EDGEPROXY_CONTROL_SOCKET=path)
+    run_edgeproxy("drain", "sa-1", folder=pop.folder, EDGEPROXY_CONTROL_SOCKET=path)
+    with upgraded(proxy):
+        wait_until(lambda: not proxy.is_running(), "the predecessor to end")
+        assert pop.reached() == "us-1"
+        run_edgeproxy("undrain", "sa-1", folder=pop.folder, EDGEPROXY_CONTROL_SOCKET=path)
+        assert pop.reached() == "sa-1"
