@@ -154,7 +154,7 @@ def test_an_unknown_variable_is_a_warning_with_the_nearest_name() -> None:
             "timeouts.idle_secs takes one value, not a whole number of more than 64 bits",
         ),
         ('[entrance]\nallow = [""]', "entrance.allow = ',': there is no network in it"),
-        ("[entrance]\nallow = [10]", 'entrance.allow takes a list of texts such as "10.0.0.0/8"'),
+        ("[entrance]\nallow = [10]", "entrance.allow takes a list of texts"),
     ],
 )
 def test_a_bad_file_is_refused(tmp_path: Path, content: str, said: str) -> None:

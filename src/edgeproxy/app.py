@@ -33,9 +33,12 @@ from edgeproxy.control.unix_socket import open_socket
 from edgeproxy.core.admission import Admission
 from edgeproxy.core.entrance import Entrance
 from edgeproxy.core.model import Circuit
+from edgeproxy.doors import Doors, needs_tls
+from edgeproxy.engine.announcement import Announcer
 from edgeproxy.engine.choice import make_engine
+from edgeproxy.engine.doorman import Doorman
 from edgeproxy.engine.gate import AdmissionGate
-from edgeproxy.engine.listener import open_listener, prepare
+from edgeproxy.engine.listener import open_listener
 from edgeproxy.engine.warm_pool import WarmPool
 from edgeproxy.errors import EdgeProxyError
 from edgeproxy.metrics import Metrics
@@ -51,7 +54,6 @@ if TYPE_CHECKING:
 
 log = events.EventLog("app")
 
-LISTENER = "default"
 METRICS = "metrics"
 CONSOLE = "console"
 SWITCH_INTERVAL_SECS = 0.0005
@@ -85,17 +87,20 @@ class Proxy:
         target = config.proxy.access_log
         self._access_log = None if target == OFF else AccessLog(target)
         self._warm_pool = WarmPool(config.pool, self.metrics) if config.pool.enabled else None
+        doorman = Doorman({}, config.door.proxy_in)
         gate = AdmissionGate(
             self.admission,
             self.metrics,
-            {LISTENER: config.admission.app},
+            doorman,
             config.engine.connect_timeout_secs,
             self._access_log.take if self._access_log else None,
             self._warm_pool,
+            Announcer(config.door.proxy_out, os.urandom(4).hex()),
         )
-        self.engine = make_engine(config.engine, gate, self._crashed)
+        self.engine = make_engine(config.engine, gate, self._crashed, with_tls=needs_tls(config))
+        self.doors = Doors(config, self.engine, doorman)
         self.plane = Plane(
-            loaded, self.admission, self.engine, self._geo, self._store, self.metrics
+            loaded, self.admission, self.engine, self._geo, self._store, self.metrics, self.doors
         )
         if self._access_log is not None:
             access_log = self._access_log
@@ -149,27 +154,19 @@ class Proxy:
             self.plane.page_socket = handed.pop(METRICS, None) or _open(
                 self._config.metrics.listen, "EDGEPROXY_METRICS_LISTEN_ADDR"
             )
-        given = [handed.pop(LISTENER)] if LISTENER in handed else systemd.given_sockets()
-        for unwanted in (*handed.values(), *given[1:]):
-            unwanted.close()
-        if given:
-            listening = given[0]
-            listening.setblocking(False)
-            prepare(listening)
-        else:
-            listening = _open(self._config.proxy.listen, "EDGEPROXY_LISTEN_ADDR")
-        self._listening = listening.dup()  # to hand it on
-        address = listening.getsockname()
+        listeners = self.doors.open(handed, systemd.given_sockets())
         if self._config.engine.kind == "auto" and self.engine.kind == "portable":
             log.info(
                 "native_engine_missing",
                 hint="it is built when the package is installed where there is a C compiler",
             )
-        self.engine.listen(LISTENER, listening)
         self.engine.start()
+        for each in listeners[1:]:
+            address, _, mode = str(each).rpartition("=")
+            log.info("listener_opened", listen=address, mode=mode)
         log.info(
             "ready",
-            listen=str(ListenAddress(address[0], address[1])),
+            listen=str(listeners[0].address),
             region=self._config.admission.region,
             engine=self.engine.kind,
             backends=len(self.plane.backends),
@@ -178,7 +175,7 @@ class Proxy:
             pid=os.getpid(),
             version=VERSION,
         )
-        systemd.notify("READY=1", f"STATUS=serving on port {address[1]}")
+        systemd.notify("READY=1", f"STATUS=serving on {listeners[0].address}")
         upgrade.tell_predecessor()
 
     def _control(self) -> None:
@@ -245,7 +242,7 @@ class Proxy:
             raise EdgeProxyError("the proxy is being stopped already")
         if self._is_upgrading:
             raise EdgeProxyError("the proxy is being upgraded already")
-        sockets = {LISTENER: self._listening}
+        sockets = self.doors.sockets()
         if self.plane.page_socket is not None:
             sockets[METRICS] = self.plane.page_socket
         if self.plane.console_socket is not None:
@@ -275,7 +272,7 @@ class Proxy:
             return
         if not self._has_successor:
             systemd.notify("STOPPING=1")
-        self._listening.close()
+        self.doors.close(has_successor=self._has_successor)
         self.engine.stop_accepting()
         if self._warm_pool is not None:
             self.engine.call(self._warm_pool.close)

@@ -24,6 +24,7 @@ from edgeproxy.core.entrance import EntranceSettings
 from edgeproxy.core.health import HealthSettings, ProbeSettings
 from edgeproxy.core.overlay import Overlay
 from edgeproxy.core.ratelimit import RateLimitSettings
+from edgeproxy.door import DoorSettings
 from edgeproxy.engine.contract import EngineSettings
 from edgeproxy.engine.warm_pool import PoolSettings
 from edgeproxy.errors import ConfigError
@@ -118,6 +119,7 @@ class Config:
     geo: GeoSettings = field(default_factory=GeoSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
     pool: PoolSettings = field(default_factory=PoolSettings)
+    door: DoorSettings = field(default_factory=DoorSettings)
     log: LogSettings = field(default_factory=LogSettings)
 
 

@@ -14,15 +14,17 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgeproxy import value
+from edgeproxy import door, value
 from edgeproxy.core.health import KINDS
 from edgeproxy.core.overlay import Overlay
 from edgeproxy.setting import Setting
 from edgeproxy.settings import SETTINGS
-from edgeproxy.value import BadValueError, ListenAddress, networks
+from edgeproxy.value import BadValueError, ListenAddress
 
 FILE_VARIABLE = "EDGEPROXY_CONFIG"
 BACKENDS = "backends"
+LISTS = (value.networks, door.listeners, door.routes, door.proxy_out)
+"""Parsers of what may be a list in the file, and has commas between elsewhere."""
 MOST = 2**31 - 1
 MOST_WHOLE = 2**63 - 1
 """The largest whole number in TOML."""
@@ -156,12 +158,12 @@ def _texts(
             where = f"{path}: {file.where(place)}"
             if place not in parsers:
                 faults.append(f"{where}{place} is not a setting{nearest(place, parsers)}")
-            elif parsers[place] is networks and isinstance(entry, list):
+            elif parsers[place] in LISTS and isinstance(entry, list):
                 if all(isinstance(each, str) for each in entry):
                     # A list that names nothing is not the same as none.
                     found[place] = ",".join(entry) or "," * len(entry)
                 else:
-                    faults.append(f'{where}{place} takes a list of texts such as "10.0.0.0/8"')
+                    faults.append(f"{where}{place} takes a list of texts")
             elif odd := _oddity(entry):
                 faults.append(f"{where}{place} takes one value, not {odd}")
             else:

@@ -20,6 +20,7 @@ from edgeproxy.control.geo import Geo
 from edgeproxy.core.admission import Admission
 from edgeproxy.core.model import Backend
 from edgeproxy.core.overlay import overlaid
+from edgeproxy.doors import Doors
 from edgeproxy.engine.contract import Engine
 from edgeproxy.errors import ConfigError, EdgeProxyError
 from edgeproxy.live_config import reload
@@ -61,13 +62,15 @@ class Plane:
         geo: Geo,
         store: SqliteStore,
         metrics: Metrics,
+        doors: Doors,
     ) -> None:
         self.config = loaded.config
         self.backends: tuple[Backend, ...] = ()
         self.page_socket: socket.socket | None = None
         self.console_socket: socket.socket | None = None
         self.observation = Observation(loaded.config, admission, metrics, engine)
-        self.feed = Feed(store, self._publish, metrics, gc.collect)
+        self.feed = Feed(store, self._publish, metrics, gc.collect, doors.route)
+        self._doors = doors
         self._loaded = loaded
         self._admission = admission
         self._engine = engine
@@ -141,7 +144,7 @@ class Plane:
     def _publish(self, rows: tuple[Backend, ...]) -> None:
         self._rows = rows
         backends = overlaid(rows, self._loaded.overlays)
-        self._admission.publish(backends, rest=os.sched_yield)
+        self._admission.publish(backends, self._doors.scopes(), os.sched_yield)
         before, self.backends = self.backends, backends
         self._let_go(before)
         self.observation.published_at = time.monotonic()
@@ -200,7 +203,9 @@ class Plane:
         self._engine.call(lambda: self._admission.entrance.change(config.entrance, config.rate))
         self._engine.call(lambda: self._admission.change(config.breaker, config.health))
         events.set_debug(config.log.debug)
-        if before.overlays != self._loaded.overlays:
+        scopes = self._doors.scopes()
+        self._doors.change(config)
+        if before.overlays != self._loaded.overlays or scopes != self._doors.scopes():
             self._publish(self._rows)
         return True
 
@@ -269,7 +274,7 @@ class Plane:
         kept away from it: a table frees itself when it is replaced. What it would have freed by
         then is collected before, while there is little to walk: what is frozen is never freed.
         """
-        for look in (self._reload, self.feed.poll, self._geo.reload):
+        for look in (self._reload, self.feed.poll, self._geo.reload, self._doors.renew):
             gc.disable()
             try:
                 if look():

@@ -9,7 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 LIVE_PARTS = ("entrance", "rate", "breaker", "probe", "health")
-LIVE_TARGETS = ("log.debug",)
+LIVE_TARGETS = (
+    "log.debug",
+    "door.listeners",
+    "door.routes",
+    "door.proxy_in",
+    "door.preamble_timeout_secs",
+)
 
 
 @dataclass(frozen=True, slots=True)

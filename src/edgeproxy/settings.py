@@ -7,6 +7,7 @@ from pathlib import Path
 from edgeproxy import value
 from edgeproxy.engine.choice import KINDS
 from edgeproxy.guard_settings import GUARDS
+from edgeproxy.listener_settings import LISTENERS
 from edgeproxy.setting import Setting
 
 SETTINGS = (
@@ -122,6 +123,7 @@ SETTINGS = (
         value.seconds,
         "how long open connections may take to finish after SIGTERM",
     ),
+    *LISTENERS,
     *GUARDS,
     Setting(
         "EDGEPROXY_ENGINE",

@@ -60,7 +60,7 @@ class ScriptedGate:
         prefix: What every backend is told first.
         preambles, speakers: What was given to `heard`, in order.
         departures: What was given to `left`, in order.
-        abouts: What was given to `opened`, in order.
+        abouts, locals: What was given to `opened`, in order.
         after_opened: Called with every `opened`.
         tickets: One for each `Connect`, in order.
         clients: The addresses given to `opened`, in order.
@@ -84,6 +84,7 @@ class ScriptedGate:
         self.preambles: list[Preamble] = []
         self.speakers: list[tuple[SocketAddress, str]] = []
         self.abouts: list[object] = []
+        self.locals: list[SocketAddress | None] = []
         self.after_opened: Callable[[], object] | None = None
         self.ticks = 0
         self._attempts: dict[Ticket, int] = {}
@@ -108,11 +109,17 @@ class ScriptedGate:
             self._perhaps_raise("left")
 
     def opened(
-        self, client: SocketAddress, listener: str, now: float, about: object = None
+        self,
+        client: SocketAddress,
+        listener: str,
+        now: float,
+        about: object = None,
+        local: SocketAddress | None = None,
     ) -> Answer:
         with self._call("opened", now):
             self.clients.append(client)
             self.abouts.append(about)
+            self.locals.append(local)
             if self.after_opened is not None:
                 self.after_opened()
             self._perhaps_raise("opened")

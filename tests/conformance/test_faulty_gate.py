@@ -158,11 +158,16 @@ class _AnswersNonsense(ScriptedGate):
     """Answers clients of the listener `nonsense` with something that is no answer."""
 
     def opened(
-        self, client: SocketAddress, listener: str, now: float, about: object = None
+        self,
+        client: SocketAddress,
+        listener: str,
+        now: float,
+        about: object = None,
+        local: SocketAddress | None = None,
     ) -> Answer:
         if listener == "nonsense":
             return "no answer"  # type: ignore[return-value]
-        return super().opened(client, listener, now, about)
+        return super().opened(client, listener, now, about, local)
 
 
 def test_an_answer_that_is_none_closes_that_client(rig: Rig) -> None:
@@ -196,9 +201,14 @@ class _TimeoutOfNoUse(ScriptedGate):
     """Gives a dial no time at all."""
 
     def opened(
-        self, client: SocketAddress, listener: str, now: float, about: object = None
+        self,
+        client: SocketAddress,
+        listener: str,
+        now: float,
+        about: object = None,
+        local: SocketAddress | None = None,
     ) -> Answer:
-        answer = super().opened(client, listener, now, about)
+        answer = super().opened(client, listener, now, about, local)
         return answer._replace(timeout_secs=0.0) if isinstance(answer, Connect) else answer
 
 

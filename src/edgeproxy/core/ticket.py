@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edgeproxy.core.entrance import Barred
 from edgeproxy.core.model import Backend, Origin
@@ -73,12 +73,14 @@ class Notes:
         entered: What the client leaves the entrance with; None if it is not counted there.
         dialed_at: When the backend answered, or 0.
         dial_secs: How long it took to.
+        presented: What backends are told of the client, if they are told anything.
     """
 
-    __slots__ = ("dial_secs", "dialed_at", "entered")
+    __slots__ = ("dial_secs", "dialed_at", "entered", "presented")
 
     def __init__(self, entered: str | None) -> None:
         self.entered = entered
+        self.presented: Any = None
         self.dialed_at = 0.0
         self.dial_secs = 0.0
 
@@ -120,6 +122,12 @@ class Ticket:
         self.origin = choice.origin
         self.backend: Backend = choice.candidate.backend
         self.how = choice.how
+
+    def present(self, presented: object) -> None:
+        """Note what backends are told of the client."""
+        if self.notes is None:
+            self.notes = Notes(None)
+        self.notes.presented = presented
 
     def __repr__(self) -> str:
         return f"<Ticket {self.client} → {self.backend.id} {self.how} attempt {self.attempts}>"

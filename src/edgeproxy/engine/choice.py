@@ -27,16 +27,33 @@ def native_engine() -> MakeEngine | None:
     return NativeEngine
 
 
+def native_has_tls() -> bool:
+    """Return whether the native engine, which is there, was built with OpenSSL."""
+    from edgeproxy.engine.native import tls
+
+    return bool(tls.HAS_TLS)
+
+
 def best_kind() -> str:
     """Return the kind of engine that `auto` gives here."""
     return "native" if native_engine() else "portable"
 
 
 def make_engine(
-    settings: EngineSettings, gate: Gate, on_crash: Callable[[BaseException], object]
+    settings: EngineSettings,
+    gate: Gate,
+    on_crash: Callable[[BaseException], object],
+    *,
+    with_tls: bool = False,
 ) -> Engine:
-    """Return the engine that the settings ask for, not started yet. Raises UsageError."""
+    """Return the engine that the settings ask for, not started yet. Raises UsageError.
+
+    `with_tls`: where the native one was built without, `auto` is the portable one.
+    """
     make = None if settings.kind == "portable" else native_engine()
+    if make is not None and with_tls and settings.kind == "auto" and not native_has_tls():
+        log.info("native_engine_without_tls", hint="build it where OpenSSL's headers are")
+        make = None
     if make is None:
         if settings.kind == "native":
             raise UsageError(

@@ -167,10 +167,12 @@ class ListenerSettings:
         preamble_secs: How long a client may take until the gate knows enough of it; 0: the
             gate is asked at once, without hearing anything.
         tls: How TLS is spoken with them, after the preamble; None: it is not.
+        tells_local: The gate is told to which address of this host they have connected.
     """
 
     preamble_secs: float = 0.0
     tls: TlsSettings | None = None
+    tells_local: bool = False
 
 
 PLAIN = ListenerSettings()
@@ -210,11 +212,17 @@ class Gate(Protocol):
         """A client of a listener that wants a preamble has said so much."""
 
     def opened(
-        self, client: SocketAddress, listener: str, now: float, about: object = None
+        self,
+        client: SocketAddress,
+        listener: str,
+        now: float,
+        about: object = None,
+        local: SocketAddress | None = None,
     ) -> Answer:
         """A client has connected to the listener of that name.
 
-        `about` is of its `Known`, or a `TlsInfo` where TLS is spoken.
+        `about` is of its `Known`, or a `TlsInfo` where TLS is spoken. `local` is its end of the
+        connection on this host, if the listener `tells_local`.
         """
 
     def left(self, client: SocketAddress, listener: str, reason: str, now: float) -> None:

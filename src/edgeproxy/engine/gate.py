@@ -6,17 +6,20 @@ Runs on the engine's gate thread. It adds no decision of its own.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from edgeproxy.core.admission import Admission
 from edgeproxy.core.entrance import Barred
 from edgeproxy.core.origin import normalise
 from edgeproxy.core.record import ConnectionRecord, of_refused, of_session
+from edgeproxy.core.server_names import host_name
 from edgeproxy.core.ticket import Blame, Reason, Refusal, Ticket
+from edgeproxy.engine.announcement import Announcer, Presented
 from edgeproxy.engine.contract import (
     Answer,
     CloseReason,
     Connect,
+    Departure,
     DialFailure,
     Known,
     More,
@@ -25,9 +28,12 @@ from edgeproxy.engine.contract import (
     Refuse,
     SocketAddress,
 )
+from edgeproxy.engine.doorman import Doorman, Introduction, Misheard
+from edgeproxy.engine.tls import TlsInfo
 from edgeproxy.engine.warm_pool import WarmPool
 from edgeproxy.log import EventLog, Throttle
 from edgeproxy.metrics import Metrics
+from edgeproxy.wire.proxy_header import Endpoint
 
 log = EventLog("gate")
 
@@ -36,12 +42,19 @@ QUIET_SECS = 10.0
 
 BLAME: dict[str, Blame] = {DialFailure.LOCAL: Blame.HOST, DialFailure.NO_PORT: Blame.PATH}
 
-HINTS = {
+HINTS: dict[str, str] = {
     Reason.NO_BACKEND: "no healthy backend has a weight; see `edgeproxy db show`",
     Reason.FULL: "every backend is at its hard_limit; see `edgeproxy node limits`",
     Reason.DOWN: "probes, breakers or `edgeproxy drain` withhold every backend",
     Reason.UNREACHABLE: "the backends that were tried did not answer",
     Reason.NO_RESOURCES: "this host has no descriptors or ports left; raise `ulimit -n`",
+    Misheard.PROXY_UNTRUSTED: "see EDGEPROXY_PROXY_PROTOCOL_IN",
+    Misheard.PROXY_MALFORMED: "who is in front has to send PROXY headers, and only these",
+    Misheard.HELLO_MALFORMED: "this listener is for TLS with server names",
+    Misheard.NAME_UNKNOWN: "see EDGEPROXY_ROUTES and the table edgeproxy_routes",
+    Misheard.PREAMBLE_INCOMPLETE: "see EDGEPROXY_PREAMBLE_TIMEOUT_SECS",
+    Departure.HANDSHAKE_FAILED: "it does not speak TLS 1.2 or 1.3, or trust is missing",
+    Departure.HANDSHAKE_TIMEOUT: "see EDGEPROXY_TLS_HANDSHAKE_TIMEOUT_SECS",
     Barred.DENIED: "see EDGEPROXY_ALLOW and EDGEPROXY_DENY",
     Barred.CLIENT_FULL: "see EDGEPROXY_MAX_CONNS_PER_CLIENT",
     Barred.RATE_LIMITED: "see EDGEPROXY_RATE_LIMIT_MAX_REQUESTS",
@@ -51,58 +64,64 @@ HINTS = {
 class AdmissionGate:
     """Implements `engine.contract.Gate`.
 
-    `scopes` says which scope each listener serves, by the listener's name.
+    The `doorman` knows the listeners; the `announcer` what backends are told.
     """
 
     def __init__(
         self,
         admission: Admission,
         metrics: Metrics,
-        scopes: Mapping[str, str],
+        doorman: Doorman,
         connect_timeout_secs: float,
         ended: Callable[[ConnectionRecord], object] | None = None,
         warm_pool: WarmPool | None = None,
+        announcer: Announcer | None = None,
     ) -> None:
         """`ended` is told of every connection that is over; it must not wait."""
         self._admission = admission
         self._metrics = metrics
-        self._scopes = scopes
+        self._doorman = doorman
+        self._announcer = announcer or Announcer((), "")
         self._connect_timeout_secs = connect_timeout_secs
         self._ended = ended
         self._warm_pool = warm_pool
         self._throttles: dict[str, Throttle] = defaultdict(lambda: Throttle(QUIET_SECS))
 
     def heard(
-        self,
-        client: SocketAddress,  # noqa: ARG002
-        listener: str,  # noqa: ARG002
-        preamble: Preamble,  # noqa: ARG002
-        now: float,  # noqa: ARG002
+        self, client: SocketAddress, listener: str, preamble: Preamble, now: float
     ) -> More | Known | Refuse:
-        """Every client is known at once."""
-        return Known()
+        """See whether a client has said enough."""
+        answer = self._doorman.heard(client, listener, preamble)
+        if isinstance(answer, Refuse):
+            self.left(client, listener, answer.reason, now)
+        return answer
 
-    def left(self, client: SocketAddress, listener: str, reason: str, now: float) -> None:  # noqa: ARG002
-        """A client has gone before it was opened: count it."""
-        self._metrics.refused[reason] += 1
+    def left(self, client: SocketAddress, listener: str, reason: str, now: float) -> None:
+        """A client has gone, or is turned away, before it was opened."""
+        address = normalise(client[0])
+        self._tell_refused(address, self._doorman.doors[listener].scope, reason)
+        self._refused(reason, address, now)
 
     def opened(
         self,
         client: SocketAddress,
         listener: str,
         now: float,
-        about: object = None,  # noqa: ARG002
+        about: object = None,
+        local: SocketAddress | None = None,
     ) -> Answer:
         """Give a new client its backend, or turn it away."""
         address = normalise(client[0])
-        scope = self._scopes[listener]
+        scope = self._doorman.doors[listener].scope
+        if about is not None and isinstance(about, Introduction) and about.app is not None:
+            scope = about.app
         ticket = self._admission.admit(address, scope, now)
         if isinstance(ticket, Refusal):
-            if self._ended is not None:
-                origin = self._admission.locate(address)
-                self._ended(of_refused(address, origin, scope, str(ticket.reason)))
-            return self._refused(ticket, address, now)
+            self._tell_refused(address, scope, ticket.reason)
+            return self._refused(ticket.reason, address, now)
         self._metrics.accepted += 1
+        if self._announcer.is_wanted:
+            ticket.present(self._presented(Endpoint(address, client[1]), about, local))
         return self._connect(ticket, now)
 
     def dialed(self, ticket: Ticket, secs: float, now: float) -> None:
@@ -128,7 +147,7 @@ class AdmissionGate:
             )
         if isinstance(answer, Refusal):
             self._tell_end(ticket, 0.0, 0, 0, str(answer.reason))
-            return self._refused(answer, ticket.client, now)
+            return self._refused(answer.reason, ticket.client, now)
         self._metrics.failovers += 1
         return self._connect(answer, now)
 
@@ -155,8 +174,27 @@ class AdmissionGate:
         if self._warm_pool is not None:
             assert ticket.held is not None
             begun = self._warm_pool.take(ticket.held, now)
+        prefix = b""
+        if ticket.notes is not None and ticket.notes.presented is not None:
+            prefix = self._announcer.prefix(ticket.notes.presented, backend.app)
         address = (backend.wg_ip, backend.port)
-        return Connect(ticket, address, self._connect_timeout_secs, begun)
+        return Connect(ticket, address, self._connect_timeout_secs, begun, prefix)
+
+    def _presented(self, source: Endpoint, about: object, local: SocketAddress | None) -> Presented:
+        """Return what backends may be told of a client."""
+        destination, name = None, ""
+        if isinstance(about, Introduction | TlsInfo):
+            name = host_name(about.server_name) or ""
+        if isinstance(about, Introduction):
+            destination = about.destination
+        if destination is None and local is not None:
+            destination = Endpoint(normalise(local[0]), local[1])
+        return Presented(source, destination, name, self._announcer.next_id())
+
+    def _tell_refused(self, address: str, scope: str, reason: str) -> None:
+        if self._ended is not None:
+            origin = self._admission.locate(address)
+            self._ended(of_refused(address, origin, scope, str(reason)))
 
     def _tell_end(
         self, ticket: Ticket, secs: float, bytes_in: int, bytes_out: int, end: str
@@ -165,8 +203,7 @@ class AdmissionGate:
             origin = ticket.origin or self._admission.locate(ticket.client)
             self._ended(of_session(ticket, origin, secs, bytes_in, bytes_out, str(end)))
 
-    def _refused(self, refusal: Refusal, client: str, now: float) -> Refuse:
-        reason = refusal.reason
+    def _refused(self, reason: str, client: str, now: float) -> Refuse:
         self._metrics.refused[reason] += 1
         suppressed = self._throttles[reason].admit(now)
         if suppressed is not None:

@@ -52,11 +52,16 @@ class GuardedGate:
             log.bug("gate_failed", call="left")
 
     def opened(
-        self, client: SocketAddress, listener: str, now: float, about: object = None
+        self,
+        client: SocketAddress,
+        listener: str,
+        now: float,
+        about: object = None,
+        local: SocketAddress | None = None,
     ) -> Answer:
         """Ask what to do with a new client; refused if the gate fails."""
         try:
-            return _checked(self._gate.opened(client, listener, now, about))
+            return _checked(self._gate.opened(client, listener, now, about, local))
         except Exception:  # noqa: BLE001
             log.bug("gate_failed", call="opened")
             return Refuse(CloseReason.FAULT)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+import stat
+from pathlib import Path
 
 BACKLOG = 4096
 """Connections the kernel may hold while accepting is paused; `somaxconn` caps it."""
@@ -31,6 +34,39 @@ def open_listener(host: str, port: int) -> socket.socket:
         listening.close()
         raise
     return listening
+
+
+def open_unix_listener(path: Path) -> socket.socket:
+    """Return a listening Unix socket at this path, for whoever may go there.
+
+    One that nobody listens on any more is replaced. Raises OSError.
+    """
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _make_way(path)
+        listening.setblocking(False)
+        listening.bind(str(path))
+        listening.listen(BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def _make_way(path: Path) -> None:
+    """Remove a socket that nobody listens on. Raises OSError if there is anything else."""
+    try:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            raise FileExistsError(errno.EEXIST, "there is something else")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise FileExistsError(errno.EADDRINUSE, "another proxy listens there")
 
 
 def prepare(tcp: socket.socket) -> None:

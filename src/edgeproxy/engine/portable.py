@@ -383,7 +383,8 @@ class PortableEngine:
         about: object = None,
     ) -> None:
         """Ask the gate for a backend."""
-        answer = self._gate.opened(address, listener, self._now, about)
+        local = client.getsockname() if self._listeners[listener].tells_local else None
+        answer = self._gate.opened(address, listener, self._now, about, local)
         if isinstance(answer, Refuse):
             self._turn_away(client)
             return

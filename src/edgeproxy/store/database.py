@@ -40,6 +40,8 @@ _ROW_VERDICT = re.compile(
 )
 """What an integrity check says of a single row: the row is at fault, not the file."""
 
+ROUTES = "edgeproxy_routes"
+"""The table of server names, which need not be there."""
 READ_WAIT_SECS = 1.0
 """How long a read waits for somebody else's write to finish."""
 
@@ -115,6 +117,17 @@ def read_rows(
     wanted = [name for name in columns if name in (*COLUMNS, COUNTRY)]
     rows = connection.execute(f"SELECT {', '.join(wanted)} FROM backends")  # noqa: S608
     return [dict(zip(wanted, row, strict=True)) for row in paced(rows, rest)]
+
+
+def read_routes(connection: sqlite3.Connection) -> list[tuple[object, object]]:
+    """Return all pairs of a server name and its app; none where there is no such table."""
+    tables = connection.execute(
+        "SELECT 1 FROM sqlite_master WHERE lower(name) = ? AND type IN ('table', 'view')", (ROUTES,)
+    )
+    if tables.fetchone() is None:
+        return []
+    rows = connection.execute(f"SELECT pattern, app FROM {ROUTES} ORDER BY pattern")  # noqa: S608
+    return [(row[0], row[1]) for row in rows]
 
 
 def read_columns(connection: sqlite3.Connection, path: Path) -> list[str]:

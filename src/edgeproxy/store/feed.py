@@ -39,10 +39,16 @@ class Feed:
         publish: Callable[[tuple[Backend, ...]], None],
         metrics: Metrics,
         before_read: Callable[[], object] = int,
+        route: Callable[[dict[str, str]], object] = lambda _routes: None,
     ) -> None:
-        """`before_read` is called before a database that has changed is read again."""
+        """`before_read` is called before a database that has changed is read again.
+
+        `route` is given the apps of server names, before the backends are published.
+        """
         self._store = store
         self._before_read = before_read
+        self._route = route
+        self._routes: dict[str, str] = {}  # as given last
         self._publish = publish
         self._metrics = metrics
         self._backends: tuple[Backend, ...] | None = None  # as published last
@@ -91,7 +97,11 @@ class Feed:
     def _take(self, snapshot: Snapshot) -> bool:
         self._name_skipped(snapshot)
         before = self._backends
-        if before is not None and self._equal(snapshot.backends, before):
+        are_new = snapshot.routes != self._routes
+        if are_new:
+            self._routes = snapshot.routes
+            self._route(snapshot.routes)
+        if not are_new and before is not None and self._equal(snapshot.backends, before):
             return False
         if before and not snapshot.backends:
             _log.warning("table_lost_all_backends", path=self._store.path, before=len(before))

@@ -13,17 +13,20 @@ It changes no row, and creates a file only in `ensure`.
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeproxy.core.model import Backend
 from edgeproxy.core.pace import Rest, no_rest, paced
 from edgeproxy.core.rows import MAX_NAME_CHARS, RowError, parse_rows
+from edgeproxy.core.server_names import pattern
 from edgeproxy.store.database import (
     READ_WAIT_SECS,
+    ROUTES,
     connect,
     create,
     naming_faults,
+    read_routes,
     read_rows,
 )
 
@@ -56,10 +59,14 @@ class SkippedRow:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The routing database at one moment, in the order of its table."""
+    """The routing database at one moment, in the order of its table.
+
+    `routes` are the apps of server names (`core.server_names`), from the table `ROUTES`.
+    """
 
     backends: tuple[Backend, ...] = ()
     skipped: tuple[SkippedRow, ...] = ()
+    routes: dict[str, str] = field(default_factory=dict)
 
 
 class SqliteStore:
@@ -102,7 +109,7 @@ class SqliteStore:
             with naming_faults(self.path):
                 connection = connect(self.path, wait_secs)
                 try:
-                    data_version, rows = self._read(connection)
+                    data_version, rows, routes = self._read(connection)
                 except BaseException:
                     connection.close()
                     raise
@@ -112,17 +119,20 @@ class SqliteStore:
             if earlier is not None:
                 earlier.close()
         self._connection, self._data_version, self._stamp = connection, data_version, stamp
-        return _snapshot(rows, self.rest)
+        return _snapshot(rows, routes, self.rest)
 
-    def _read(self, connection: sqlite3.Connection) -> tuple[int, list[dict[str, object]]]:
+    def _read(
+        self, connection: sqlite3.Connection
+    ) -> tuple[int, list[dict[str, object]], list[tuple[object, object]]]:
         connection.execute("PRAGMA query_only = 1")
         connection.execute("BEGIN")  # the version belongs to these rows
         data_version = _data_version(connection)
         rows = read_rows(connection, self.path, self.rest)
+        routes = read_routes(connection)
         connection.execute("COMMIT")
         # A first read may wait longer than the looks that follow on this connection.
         connection.execute(f"PRAGMA busy_timeout = {READ_WAIT_SECS * 1000:.0f}")
-        return data_version, rows
+        return data_version, rows, routes
 
     def close(self) -> None:
         """Let go of the file. A later `read` opens it again."""
@@ -143,7 +153,9 @@ def _data_version(connection: sqlite3.Connection) -> int:
     return int(version)
 
 
-def _snapshot(rows: list[dict[str, object]], rest: Rest) -> Snapshot:
+def _snapshot(
+    rows: list[dict[str, object]], routes: list[tuple[object, object]], rest: Rest
+) -> Snapshot:
     backends: list[Backend] = []
     skipped: list[SkippedRow] = []
     both = zip(rows, parse_rows(rows), strict=True)
@@ -156,4 +168,14 @@ def _snapshot(rows: list[dict[str, object]], rest: Rest) -> Snapshot:
             backends.append(parsed)
     for _ in paced(range(len(rows)), rest):
         rows.pop()  # not all at once when the list goes
-    return Snapshot(tuple(backends), tuple(skipped))
+    found: dict[str, str] = {}
+    for name, app in routes:
+        try:
+            if not isinstance(name, str) or not isinstance(app, str) or not app:
+                raise ValueError("allowed are texts: a server name and the app that it means")
+            if found.setdefault(pattern(name), app) != app:
+                raise ValueError("it is there twice, with different apps")
+        except ValueError as error:
+            label = f"{ROUTES} {str(name)[:MAX_NAME_CHARS]!r}"
+            skipped.append(SkippedRow(label, str(error)))
+    return Snapshot(tuple(backends), tuple(skipped), found)

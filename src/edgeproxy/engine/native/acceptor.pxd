@@ -37,3 +37,4 @@ cdef class Acceptor:
     cdef int _accept(self, int listener, int limit, double now) noexcept nogil
 
 cdef object address_of(sockaddr_in6* address)
+cdef object local_address_of(int fd)

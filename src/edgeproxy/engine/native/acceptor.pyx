@@ -11,11 +11,14 @@ from edgeproxy.engine.descriptors import room_below
 from edgeproxy.log import EventLog
 
 from libc.errno cimport EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+from libc.string cimport memset
 
 from edgeproxy.engine.native.session cimport Session, allocate, append, release
 from edgeproxy.engine.native.system cimport *
 
 log = EventLog("engine")
+
+LOCAL = ("127.0.0.1", 0)
 
 cdef enum:
     ACCEPTS_PER_TURN = 64
@@ -202,9 +205,11 @@ cdef class Acceptor:
 
 
 cdef object address_of(sockaddr_in6* address):
-    """Return an address as `socket` gives it."""
+    """Return an address as `socket` gives it; that of this host for a Unix socket."""
     cdef sockaddr_in* four = <sockaddr_in*>address
     cdef char[64] text
+    if address.sin6_family == AF_UNIX:
+        return LOCAL
     if address.sin6_family == AF_INET:
         inet_ntop(AF_INET, &four.sin_addr, text, sizeof(text))
         return (text.decode("ascii"), ntohs(four.sin_port))
@@ -215,3 +220,13 @@ cdef object address_of(sockaddr_in6* address):
         ntohl(address.sin6_flowinfo),
         address.sin6_scope_id,
     )
+
+
+cdef object local_address_of(int fd):
+    """Return the address of this end of a connection, as `socket` gives it."""
+    cdef sockaddr_in6 address
+    cdef socklen_t size = sizeof(address)
+    memset(&address, 0, sizeof(address))
+    if getsockname(fd, <sockaddr*>&address, &size) < 0:
+        return None
+    return address_of(&address)

@@ -44,6 +44,7 @@ from edgeproxy.engine.native.acceptor cimport (
     FIRST_LISTENER,
     MAX_LISTENERS,
     address_of,
+    local_address_of,
 )
 from edgeproxy.engine.native.crew cimport Crew
 from edgeproxy.engine.native.dialer cimport Dialer, set_address
@@ -483,8 +484,10 @@ cdef class NativeEngine:
     cdef object _tell_opened(self, Session* session, about):
         name = self._acceptor.name_of(session.listener)
         try:
-            client = address_of(&session.client_address)
-            answer = self._gate.opened(client, name, self._now, about)
+            client, local = address_of(&session.client_address), None
+            if self._acceptor.settings_of(session.listener).tells_local:
+                local = local_address_of(session.client)
+            answer = self._gate.opened(client, name, self._now, about, local)
             connects = _connects(answer)
         except Exception:
             log.bug("gate_failed", call="opened")

@@ -1,0 +1,59 @@
+"""Tells backends who their clients are, by the PROXY protocol.
+
+The address is the client's own, whether it connected here or to a balancer in front. Each
+connection has an id, which the access log has too.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from edgeproxy.wire import proxy_v1, proxy_v2
+from edgeproxy.wire.proxy_header import Endpoint
+
+
+class Presented(NamedTuple):
+    """Who a client is: the same for every backend that is tried.
+
+    `destination` is where it connected to; None if that is no address of the internet.
+    """
+
+    source: Endpoint
+    destination: Endpoint | None
+    server_name: str
+    unique_id: str
+
+
+class Announcer:
+    """What the backends of each app are told. For one thread.
+
+    `versions` gives `off`, `v1` or `v2` by app, and for "" that of all others; `seed` makes the
+    ids of this process different from those of others.
+    """
+
+    def __init__(self, versions: Iterable[tuple[str, str]], seed: str) -> None:
+        self._versions = dict(versions)
+        self._default = self._versions.pop("", "off")
+        self._seed = seed
+        self._numbers = itertools.count(1)
+        self.is_wanted = any(each != "off" for each in (self._default, *self._versions.values()))
+
+    def next_id(self) -> str:
+        """Return an id that no other connection has."""
+        return f"{self._seed}-{next(self._numbers):x}"
+
+    def prefix(self, presented: Presented, app: str) -> bytes:
+        """Return what a backend of this app is told before its client's first byte."""
+        version = self._versions.get(app, self._default)
+        if version == "v1":
+            return proxy_v1.encode(presented.source, presented.destination)
+        if version == "v2":
+            return proxy_v2.encode(
+                presented.source,
+                presented.destination,
+                server_name=presented.server_name or None,
+                unique_id=presented.unique_id.encode(),
+            )
+        return b""
