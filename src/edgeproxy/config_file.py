@@ -19,7 +19,7 @@ from edgeproxy.core.health import KINDS
 from edgeproxy.core.overlay import Overlay
 from edgeproxy.setting import Setting
 from edgeproxy.settings import SETTINGS
-from edgeproxy.value import BadValueError, ListenAddress, networks
+from edgeproxy.value import BadValueError, ListenAddress, networks, protocols
 
 FILE_VARIABLE = "EDGEPROXY_CONFIG"
 BACKENDS = "backends"
@@ -34,6 +34,8 @@ _OF_BACKEND: dict[str, tuple[str, Callable[[str], Any]]] = {
     "health_check_type": ("check_type", value.one_of(*KINDS)),
     "health_check_path": ("check_path", value.http_path),
 }
+_LISTS: dict[Callable[[str], object], str] = {networks: "10.0.0.0/8", protocols: "h2"}
+"""What these parse may be a list in the file, of such texts."""
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?")
 _KEY = re.compile(r"\s*([A-Za-z0-9_-]+)\s*=")
 
@@ -156,12 +158,13 @@ def _texts(
             where = f"{path}: {file.where(place)}"
             if place not in parsers:
                 faults.append(f"{where}{place} is not a setting{nearest(place, parsers)}")
-            elif parsers[place] is networks and isinstance(entry, list):
+            elif parsers[place] in _LISTS and isinstance(entry, list):
                 if all(isinstance(each, str) for each in entry):
                     # A list that names nothing is not the same as none.
                     found[place] = ",".join(entry) or "," * len(entry)
                 else:
-                    faults.append(f'{where}{place} takes a list of texts such as "10.0.0.0/8"')
+                    such = _LISTS[parsers[place]]
+                    faults.append(f'{where}{place} takes a list of texts such as "{such}"')
             elif odd := _oddity(entry):
                 faults.append(f"{where}{place} takes one value, not {odd}")
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeproxy import value
+from edgeproxy.door_settings import DOOR
 from edgeproxy.engine.choice import KINDS
 from edgeproxy.guard_settings import GUARDS
 from edgeproxy.setting import Setting
@@ -122,6 +123,7 @@ SETTINGS = (
         value.seconds,
         "how long open connections may take to finish after SIGTERM",
     ),
+    *DOOR,
     *GUARDS,
     Setting(
         "EDGEPROXY_ENGINE",
