@@ -28,6 +28,10 @@ DOCUMENTED = {
     "EDGEPROXY_BINDING_GC_INTERVAL_SECS": "60",
     "EDGEPROXY_GEOIP_PATH": "",
     "EDGEPROXY_SHUTDOWN_TIMEOUT_SECS": "30",
+    "EDGEPROXY_TLS_ENABLED": "false",
+    "EDGEPROXY_TLS_LISTEN_ADDR": "0.0.0.0:8443",
+    "EDGEPROXY_TLS_CERT": "",
+    "EDGEPROXY_TLS_KEY": "",
     "DEBUG": "false",
 }
 
@@ -79,6 +83,14 @@ def test_environment_wins_over_file_and_file_over_default(tmp_path: Path) -> Non
     assert sources["EDGEPROXY_REGION"] == "environment"
     assert sources["EDGEPROXY_APP"] == str(file)
     assert sources["DEBUG"] == "default"
+
+
+def test_what_has_commas_between_may_be_a_list_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "edgeproxy.toml"
+    file.write_text('[tls]\nalpn = ["h2", "http/1.1"]\n[entrance]\ndeny = ["192.0.2.0/24"]\n')
+    loaded = config.load({"EDGEPROXY_CONFIG": str(file)}).config
+    assert loaded.tls.alpn == ("h2", "http/1.1")
+    assert list(map(str, loaded.entrance.deny)) == ["192.0.2.0/24"]
 
 
 def test_an_empty_variable_counts_as_unset() -> None:
@@ -154,7 +166,7 @@ def test_an_unknown_variable_is_a_warning_with_the_nearest_name() -> None:
             "timeouts.idle_secs takes one value, not a whole number of more than 64 bits",
         ),
         ('[entrance]\nallow = [""]', "entrance.allow = ',': there is no network in it"),
-        ("[entrance]\nallow = [10]", "entrance.allow takes a list of texts"),
+        ("[entrance]\nallow = [10]", 'entrance.allow takes a list of texts such as "10.0.0.0/8"'),
     ],
 )
 def test_a_bad_file_is_refused(tmp_path: Path, content: str, said: str) -> None:

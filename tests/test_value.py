@@ -20,6 +20,7 @@ PARSERS = [
     value.networks,
     value.http_path,
     value.page_path,
+    value.protocols,
 ]
 
 
@@ -44,6 +45,28 @@ def test_listen_addresses(text: str, expected: ListenAddress) -> None:
 def test_bad_listen_addresses(text: str) -> None:
     with pytest.raises(BadValueError, match="ADDRESS:PORT"):
         value.listen_address(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("h2,http/1.1", ("h2", "http/1.1")),
+        (" h2 , acme-tls/1,", ("h2", "acme-tls/1")),
+        ("x" * 255, ("x" * 255,)),
+        ("", ()),
+    ],
+)
+def test_protocols(text: str, expected: tuple[str, ...]) -> None:
+    assert value.protocols(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["h2,h2", "h 2", "h\n2", "h2é", "x" * 256, ",".join(f"{n:0255}" for n in range(256))],
+)
+def test_bad_protocols(text: str) -> None:
+    with pytest.raises(BadValueError, match="such as h2,http"):
+        value.protocols(text)
 
 
 @given(st.text(max_size=30), st.sampled_from(PARSERS))

@@ -32,6 +32,7 @@ from edgeproxy.log import LogSettings
 from edgeproxy.setting import Setting
 from edgeproxy.settings import SETTINGS
 from edgeproxy.store.sqlite import DatabaseSettings
+from edgeproxy.tls import TlsListenSettings
 from edgeproxy.value import BadValueError, ListenAddress
 
 __all__ = (
@@ -105,6 +106,7 @@ class Config:
     """The settings of all parts."""
 
     proxy: ProxySettings = field(default_factory=ProxySettings)
+    tls: TlsListenSettings = field(default_factory=TlsListenSettings)
     admission: AdmissionSettings = field(default_factory=AdmissionSettings)
     affinity: AffinitySettings = field(default_factory=AffinitySettings)
     ejection: EjectionSettings = field(default_factory=EjectionSettings)

@@ -19,12 +19,10 @@ from edgeproxy.core.health import KINDS
 from edgeproxy.core.overlay import Overlay
 from edgeproxy.setting import Setting
 from edgeproxy.settings import SETTINGS
-from edgeproxy.value import BadValueError, ListenAddress
+from edgeproxy.value import BadValueError, ListenAddress, networks, protocols
 
 FILE_VARIABLE = "EDGEPROXY_CONFIG"
 BACKENDS = "backends"
-LISTS = (value.networks, door.listeners, door.routes, door.proxy_out)
-"""Parsers of what may be a list in the file, and has commas between elsewhere."""
 MOST = 2**31 - 1
 MOST_WHOLE = 2**63 - 1
 """The largest whole number in TOML."""
@@ -36,6 +34,14 @@ _OF_BACKEND: dict[str, tuple[str, Callable[[str], Any]]] = {
     "health_check_type": ("check_type", value.one_of(*KINDS)),
     "health_check_path": ("check_path", value.http_path),
 }
+_LISTS: dict[Callable[[str], object], str] = {
+    networks: "10.0.0.0/8",
+    protocols: "h2",
+    door.listeners: "0.0.0.0:8080=myapp",
+    door.routes: "www.example.com=myapp",
+    door.proxy_out: "v2",
+}
+"""What these parse may be a list in the file, of such texts."""
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?")
 _KEY = re.compile(r"\s*([A-Za-z0-9_-]+)\s*=")
 
@@ -158,12 +164,13 @@ def _texts(
             where = f"{path}: {file.where(place)}"
             if place not in parsers:
                 faults.append(f"{where}{place} is not a setting{nearest(place, parsers)}")
-            elif parsers[place] in LISTS and isinstance(entry, list):
+            elif parsers[place] in _LISTS and isinstance(entry, list):
                 if all(isinstance(each, str) for each in entry):
                     # A list that names nothing is not the same as none.
                     found[place] = ",".join(entry) or "," * len(entry)
                 else:
-                    faults.append(f"{where}{place} takes a list of texts")
+                    such = _LISTS[parsers[place]]
+                    faults.append(f'{where}{place} takes a list of texts such as "{such}"')
             elif odd := _oddity(entry):
                 faults.append(f"{where}{place} takes one value, not {odd}")
             else:

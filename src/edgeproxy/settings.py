@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeproxy import value
+from edgeproxy.door_settings import DOOR
 from edgeproxy.engine.choice import KINDS
 from edgeproxy.guard_settings import GUARDS
 from edgeproxy.listener_settings import LISTENERS
@@ -124,6 +125,7 @@ SETTINGS = (
         "how long open connections may take to finish after SIGTERM",
     ),
     *LISTENERS,
+    *DOOR,
     *GUARDS,
     Setting(
         "EDGEPROXY_ENGINE",

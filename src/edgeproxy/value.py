@@ -27,6 +27,8 @@ _PATH = re.compile(r"/[!-~]*")
 _HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
 _DRAIN = re.compile(r"drain:[0-9]+(\.[0-9]+)?")
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
+_PROTOCOL = re.compile(r"[!-+\--~]{1,255}")  # no comma
+_PROTOCOLS_BYTES = 65535
 
 
 class BadValueError(ValueError):
@@ -144,6 +146,18 @@ def networks(given: str) -> tuple[Network, ...]:
     if given and not found:
         raise BadValueError(f"there is no network in it; {_NETWORKS}; unset it for no list")
     return tuple(found)
+
+
+def protocols(given: str) -> tuple[str, ...]:
+    """Return names of protocols for ALPN with commas between, for instance `h2,http/1.1`."""
+    names = tuple(filter(None, (part.strip() for part in given.split(","))))
+    fits = sum(len(name) + 1 for name in names) <= _PROTOCOLS_BYTES
+    if not fits or len(set(names)) < len(names) or not all(map(_PROTOCOL.fullmatch, names)):
+        raise BadValueError(
+            "allowed are names of protocols in ASCII, each once and of up to 255 characters, with "
+            "commas between, such as h2,http/1.1"
+        )
+    return names
 
 
 def http_path(given: str) -> str:

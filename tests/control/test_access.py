@@ -37,6 +37,7 @@ def test_a_line_says_everything() -> None:
         "bytes_in": 10,
         "bytes_out": 20,
         "end": "finished",
+        "id": None,
     }
 
 

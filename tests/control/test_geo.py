@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import resource
 import subprocess
@@ -19,6 +18,7 @@ from netaddr import IPSet  # type: ignore[import-untyped]
 
 from edgeproxy.control.geo import BUNDLED_DATABASE, Geo, GeoSettings
 from edgeproxy.errors import GeoError
+from tests.events import Events, events_of
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -67,30 +67,10 @@ def open_geo(database: Path | None = None, overrides: Path | None = None) -> Geo
     return Geo(GeoSettings(database, overrides))
 
 
-class Events(logging.Handler):
-    """Keeps what was reported: level, event and fields."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.all: list[tuple[str, str, dict[str, Any]]] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        fields = getattr(record, "fields", {})
-        self.all.append((record.levelname.lower(), record.getMessage(), fields))
-
-    def named(self, event: str) -> list[dict[str, Any]]:
-        return [fields for _, name, fields in self.all if name == event]
-
-
 @pytest.fixture
 def events() -> Iterator[Events]:
-    logger = logging.getLogger("edgeproxy.geo")
-    handler = Events()
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    yield handler
-    logger.removeHandler(handler)
-    logger.setLevel(logging.NOTSET)
+    with events_of("geo") as events:
+        yield events
 
 
 @pytest.fixture

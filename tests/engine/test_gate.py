@@ -13,6 +13,7 @@ from edgeproxy.core.affinity import AffinitySettings
 from edgeproxy.core.ejection import EjectionSettings
 from edgeproxy.core.model import Backend, Origin
 from edgeproxy.engine.contract import CloseReason, Connect, DialFailure, Outcome, Refuse
+from edgeproxy.engine.doorman import Door, Doorman
 from edgeproxy.engine.gate import AdmissionGate
 from edgeproxy.log import LogSettings
 from edgeproxy.metrics import Metrics
@@ -32,7 +33,8 @@ def gate(*backends: Backend) -> tuple[AdmissionGate, Metrics, Admission]:
     admission = Admission(AdmissionSettings(), AffinitySettings(), EjectionSettings(), Origin)
     admission.publish(backends)
     metrics = Metrics()
-    return AdmissionGate(admission, metrics, {"web": ""}, 2.5), metrics, admission
+    doorman = Doorman({"web": Door()})
+    return AdmissionGate(admission, metrics, doorman, 2.5), metrics, admission
 
 
 def backend(backend_id: str, **values: object) -> Backend:

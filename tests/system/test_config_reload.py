@@ -159,6 +159,7 @@ def test_show_prints_a_complete_file_that_says_the_same(pop: Pop) -> None:
     given = {
         "EDGEPROXY_DENY": "192.0.2.0/24,2001:db8::/32",
         "EDGEPROXY_REGION": "eu",
+        "EDGEPROXY_TLS_ALPN": "h2,http/1.1",
         "EDGEPROXY_RATE_LIMIT_WINDOW_SECS": "0.5",
         "EDGEPROXY_HEALTH_CHECK_COMMAND": 'check "two words"',
     }

@@ -173,6 +173,15 @@ def test_config_check_tells_a_good_configuration_from_a_bad_one(tmp_path: Path) 
     assert no_geo.returncode in {1, 2}
     assert "none.mmdb" in no_geo.stderr
 
+    no_certificate = run_edgeproxy(
+        *("config", "check"),
+        folder=tmp_path,
+        EDGEPROXY_TLS_ENABLED="true",
+        EDGEPROXY_TLS_CERT_DIR="none.d",
+    )
+    assert no_certificate.returncode == 1
+    assert "none.d: cannot be read: No such file or directory" in no_certificate.stderr
+
 
 def test_config_show_tells_every_value_and_its_source(tmp_path: Path) -> None:
     settings = tmp_path / "edgeproxy.toml"

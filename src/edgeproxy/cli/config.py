@@ -27,10 +27,13 @@ def add_parser(commands: Any) -> None:
 def run_check(_arguments: argparse.Namespace) -> int:
     """Say whether a proxy would start with this configuration."""
     from edgeproxy import config
+    from edgeproxy.control.certificates import Certificates
     from edgeproxy.control.geo import Geo
 
     loaded = config.load(os.environ)
     Geo(loaded.config.geo)
+    if loaded.config.tls.enabled:
+        Certificates(loaded.config.tls).load()
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     given = sum(each.source != "default" for each in loaded.effective)

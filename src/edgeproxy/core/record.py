@@ -25,6 +25,7 @@ class ConnectionRecord(NamedTuple):
         bytes_in: From the client to the backend.
         bytes_out: Back.
         end: Why it is over: the reason of the close or of the refusal.
+        id: What backends were told that it is called; None if they were told nothing.
     """
 
     client: str
@@ -39,12 +40,14 @@ class ConnectionRecord(NamedTuple):
     bytes_in: int
     bytes_out: int
     end: str
+    id: str | None = None
 
 
 def of_session(
     ticket: Ticket, origin: Origin | None, secs: float, bytes_in: int, bytes_out: int, end: str
 ) -> ConnectionRecord:
     """Return the record of a connection that had a ticket."""
+    presented = ticket.notes.presented if ticket.notes is not None else None
     how: How | str = ticket.how if ticket.attempts < 2 else FAILOVER
     return ConnectionRecord(
         ticket.client,
@@ -59,6 +62,7 @@ def of_session(
         bytes_in,
         bytes_out,
         end,
+        presented.unique_id if presented is not None else None,
     )
 
 
