@@ -19,6 +19,7 @@ from pathlib import Path
 from bench.process import Process, free_port, pause, pinned
 
 STREAM_PATH = "/stream"
+BULK_PATH = "/bulk"
 STREAM_BYTES_PER_SEC = 100_000_000
 BULK_BYTES = 32 << 20
 BUSY_SECS = 5.0
@@ -46,6 +47,7 @@ http {{
         listen 0.0.0.0:{port} backlog=4096;
         root {folder};
         location = / {{ return 204; }}
+        location = /bulk {{ alias {folder}/bulk; }}
         location = /stream {{ limit_rate {stream_bytes_per_sec}; alias {folder}/bulk; }}
     }}
 }}
@@ -126,11 +128,13 @@ def bulk_backend(cpus: set[int], folder: Path) -> Iterator[int]:
         yield port
 
 
-def _wrk(port: int, path: str, connections: int, *options: str, close: bool) -> list[str]:
+def _wrk(
+    port: int, path: str, connections: int, *options: str, close: bool, tls: bool = False
+) -> list[str]:
     argv = ["wrk", "-t", "1", "--timeout", "30", "-c", str(connections), *options, *_PADDING]
     if close:
         argv += ["-H", "Connection: close"]
-    return [*argv, f"http://127.0.0.1:{port}{path}"]
+    return [*argv, f"{'https' if tls else 'http'}://127.0.0.1:{port}{path}"]
 
 
 def small(
@@ -142,8 +146,11 @@ def small(
     secs: float,
     close: bool = False,
     path: str = "/",
+    tls: bool = False,
 ) -> Answered:
     """Exchange small messages; with `close`, each on a connection of its own.
+
+    With `tls` that is a handshake each, without resumption.
 
     Raises RuntimeError if one is not answered.
     """
@@ -152,7 +159,7 @@ def small(
         script.write_text(_SUMMARY)
     lasting = ("-d", f"{max(1, round(secs))}s", "-s", str(script))
     ran = subprocess.run(
-        pinned(_wrk(port, path, connections, *lasting, close=close), cpus),
+        pinned(_wrk(port, path, connections, *lasting, close=close, tls=tls), cpus),
         capture_output=True,
         text=True,
         check=True,

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import load
+from bench import load, tls
 from bench.clients import REQUEST, Sink, idle_connections
 from bench.process import Process, pinned, python
 from bench.report import DIRECT
@@ -338,6 +338,16 @@ MEASURES = (
     Measure("upload-8", "bulk to the backend, 8 streams", _bulk(8, download=False)),
     Measure("download-1", "bulk to the client, 1 stream", _bulk(1, download=True)),
     Measure("download-8", "bulk to the client, 8 streams", _bulk(8, download=True)),
+    Measure(
+        "handshake-16", "TLS handshakes, 16 at a time", tls.exchanged(16, close=True), tls.PEERS
+    ),
+    Measure(
+        "tlsmessage-64",
+        "64-byte messages on 64 connections over TLS",
+        tls.exchanged(64, close=False),
+        tls.PEERS,
+    ),
+    Measure("tlsdownload-1", "bulk to the client over TLS, 1 stream", tls.downloaded, tls.PEERS),
     Measure("idle-1000", "memory of 1,000 idle connections", _idle(1000)),
     Measure("idle-10000", "memory of 10,000 idle connections", _idle(10_000)),
     Measure("mixed", "messages on 16 connections beside 4 bulk streams", _mixed),

@@ -69,6 +69,12 @@ def _targets() -> Iterable[Target]:
             name, about = f"{way}-{streams}", f"CPU per GB, {way}, streams: {streams}"
             yield Target(name, "cpu_ms_per_gb", "edgeproxy", "haproxy", 0.35, about)
             yield Target(name, "cpu_ms_per_gb", "edgeproxy", "haproxy-splice", 1.1, about)
+    for name, figure, about in (
+        ("handshake-16", "cpu_us", "CPU per TLS handshake"),
+        ("tlsmessage-64", "cpu_us", "CPU per message over TLS, 64 connections"),
+        ("tlsdownload-1", "cpu_ms_per_gb", "CPU per GB over TLS, download"),
+    ):
+        yield Target(name, figure, "edgeproxy", "haproxy", 1.0, about)
     for count in (1000, 10_000):
         about = f"MB per 1,000 idle connections, of {count:,}"
         yield Target(f"idle-{count}", "mb_per_1000", "edgeproxy", "", 0.5, about)
@@ -98,6 +104,9 @@ _COLUMNS = {
     "message": ("cpu_us", "per_sec", "p50_us", "p99_us"),
     "upload": ("cpu_ms_per_gb", "gb_per_sec"),
     "download": ("cpu_ms_per_gb", "gb_per_sec"),
+    "handshake": ("cpu_us", "per_sec", "p50_us", "p99_us"),
+    "tlsmessage": ("cpu_us", "per_sec", "p50_us", "p99_us"),
+    "tlsdownload": ("cpu_ms_per_gb", "gb_per_sec"),
     "idle": ("mb_per_1000", "cpu_ms_per_sec", "connections"),
     "mixed": ("p99_us", "p50_us", "per_sec", "cpu_share"),
     "start": ("ms", "python_ms"),

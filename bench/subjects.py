@@ -41,6 +41,7 @@ class Setup:
         backends: How many backends it has.
         threads: How many threads carry bytes.
         environ: More environment variables, for edgeproxy.
+        tls: A file with a certificate and its key, to speak TLS with; None: plain.
     """
 
     port: int
@@ -49,6 +50,7 @@ class Setup:
     backends: int = BACKENDS
     threads: int = 1
     environ: dict[str, str] = field(default_factory=dict)
+    tls: Path | None = None
 
     def addresses(self) -> Iterator[str]:
         """Yield the address of each backend."""
@@ -90,6 +92,7 @@ class Subject:
         backends: int = BACKENDS,
         threads: int = 1,
         environ: dict[str, str] | None = None,
+        tls: Path | None = None,
     ) -> Iterator[tuple[Process, int]]:
         """Run it for a while. Yields it and its port."""
         if self.prepare is None:
@@ -98,7 +101,7 @@ class Subject:
             return
         folder = Path(tempfile.mkdtemp(dir=folder))
         port = free_port()
-        setup = Setup(port, backend_port, folder, backends, threads, environ or {})
+        setup = Setup(port, backend_port, folder, backends, threads, environ or {}, tls)
         command = self.prepare(setup)
         with Process(command.argv, cpus, folder / f"{self.name}.log", command.environ) as process:
             process.wait_until_it_accepts(port)
@@ -135,10 +138,13 @@ def edgeproxy(
                 rows,
             )
         connection.close()
+        mode = "tls:*" if setup.tls else "*"
         return Command(
             [program, "serve"],
             {
-                "EDGEPROXY_LISTEN_ADDR": f"127.0.0.1:{setup.port}",
+                "EDGEPROXY_LISTENERS": f"127.0.0.1:{setup.port}={mode}",
+                **({"EDGEPROXY_TLS_CERT": str(setup.tls)} if setup.tls else {}),
+                **({"EDGEPROXY_TLS_KEY": str(setup.tls)} if setup.tls else {}),
                 "EDGEPROXY_DB_PATH": str(database),
                 "EDGEPROXY_GEO_OVERRIDES": str(overrides),
                 "EDGEPROXY_ENGINE": engine,
@@ -174,7 +180,7 @@ defaults
     timeout client 1h
     timeout server 1h
 listen bench
-    bind 127.0.0.1:{setup.port}
+    bind 127.0.0.1:{setup.port}{f" ssl crt {setup.tls}" if setup.tls else ""}
     maxconn {MAX_CONNECTIONS}
     balance leastconn
 {servers}
@@ -189,6 +195,11 @@ def _nginx(setup: Setup) -> Command:
     servers = "\n".join(
         f"        server {address}:{setup.backend_port};" for address in setup.addresses()
     )
+    tls = ""
+    if setup.tls:
+        tls = (
+            f" ssl;\n        ssl_certificate {setup.tls};\n        ssl_certificate_key {setup.tls}"
+        )
     module = f"load_module {NGINX_MODULE};" if NGINX_MODULE.exists() else ""
     file = setup.folder / f"nginx-{setup.port}.conf"
     file.write_text(
@@ -205,7 +216,7 @@ stream {{
 {servers}
     }}
     server {{
-        listen 127.0.0.1:{setup.port} backlog=4096;
+        listen 127.0.0.1:{setup.port} backlog=4096{tls};
         proxy_pass backends;
         proxy_timeout 1h;
     }}

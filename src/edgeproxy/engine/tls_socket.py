@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import cast
 from weakref import WeakKeyDictionary
 
-from edgeproxy.engine.tls import CIPHERS, Certificate, TlsError, TlsInfo, TlsSettings
+from edgeproxy.engine.tls import CIPHERS, TICKETS, Certificate, TlsError, TlsInfo, TlsSettings
 
 READ_BYTES = 1 << 16
 
@@ -60,6 +60,7 @@ def _context_of(certificate: Certificate, settings: TlsSettings) -> ssl.SSLConte
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_ciphers(CIPHERS)
+    context.num_tickets = TICKETS
     if settings.alpn:
         context.set_alpn_protocols(list(settings.alpn))
     descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)  # OpenSSL reads files only

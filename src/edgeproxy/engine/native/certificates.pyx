@@ -6,7 +6,7 @@ All of them treat clients alike; only the certificate differs.
 
 import os
 
-from edgeproxy.engine.tls import CIPHERS, GROUPS, TlsError
+from edgeproxy.engine.tls import CIPHERS, GROUPS, TICKETS, TlsError
 
 from libc.errno cimport errno
 
@@ -31,6 +31,7 @@ cdef SSL_CTX* new_context(certificate, bytes client_ca_pem) except NULL:
         groups = GROUPS.encode()
         SSL_CTX_set1_groups_list(context, groups)
         SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF)  # tickets do
+        SSL_CTX_set_num_tickets(context, TICKETS)
         SSL_CTX_set_session_id_context(context, b"edgeproxy", 9)
         _use(context, certificate)
         if client_ca_pem:

@@ -42,6 +42,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
     int SSL_CTX_set_cipher_list(SSL_CTX* context, const char* names)
     int SSL_CTX_set1_groups_list(SSL_CTX* context, char* names)
     long SSL_CTX_set_session_cache_mode(SSL_CTX* context, long mode)
+    int SSL_CTX_set_num_tickets(SSL_CTX* context, size_t count)
     int SSL_CTX_set_session_id_context(
         SSL_CTX* context, const unsigned char* name, unsigned int size
     )
