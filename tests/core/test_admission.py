@@ -18,6 +18,7 @@ from edgeproxy.core.admission import Admission, AdmissionSettings
 from edgeproxy.core.affinity import AffinitySettings
 from edgeproxy.core.ejection import EjectionSettings
 from edgeproxy.core.explanation import explain
+from edgeproxy.core.health import HealthSettings
 from edgeproxy.core.model import Backend, Origin
 from edgeproxy.core.ticket import Blame, How, Reason, Refusal, Ticket
 
@@ -283,6 +284,76 @@ class TestAffinity:
         pop.failed(admit(pop, bound["a"]), 0.0)
         # The one that failed has moved to b; nobody else is bound to a.
         assert admit(pop, bound["a"], 1.0).backend.id == "b"
+
+
+class TestVerdicts:
+    """What probes and operators say holds, whatever table there is when they say it."""
+
+    @staticmethod
+    def pop(**health: float) -> Admission:
+        """Return an admission with two backends in force."""
+        made = Admission(
+            AdmissionSettings(),
+            AffinitySettings(ttl_secs=0),
+            EjectionSettings(),
+            locate,
+            health=HealthSettings(**health),  # type: ignore[arg-type]
+        )
+        made.publish([backend("a"), backend("b")])
+        made.adopt()
+        return made
+
+    def test_a_backend_that_left_while_it_was_down_is_up_when_it_comes_back(self) -> None:
+        pop = self.pop()
+        pop.judge("a", up=False, now=0.0)
+        pop.publish([backend("b")])
+        pop.judge("a", up=True, now=1.0)
+        pop.publish([backend("a"), backend("b")])
+        assert served(pop, 20) == {"a": 10, "b": 10}
+
+    def test_also_if_a_connection_kept_it_known_for_long(self) -> None:
+        pop = self.pop()
+        held = [admit(pop, f"br-{n}") for n in range(2)]
+        pop.judge("a", up=False, now=0.0)
+        for _ in range(3):
+            pop.publish([backend("b")])
+            pop.adopt()
+        pop.judge("a", up=True, now=1.0)
+        pop.publish([backend("a"), backend("b")])
+        for ticket in held:
+            pop.closed(ticket)
+        assert served(pop, 20) == {"a": 10, "b": 10}
+
+    def test_a_backend_that_left_while_it_came_slowly_has_all_of_its_share_in_the_end(self) -> None:
+        pop = self.pop(slow_start_secs=10)
+        pop.judge("a", up=True, now=0.0)
+        pop.publish([backend("b")])
+        pop.tick(20.0)
+        pop.publish([backend("a"), backend("b")])
+        assert pop.load.of("a").share == 1.0
+        assert served(pop, 20) == {"a": 10, "b": 10}
+
+    def test_a_verdict_on_somebody_unknown_is_not_remembered(self) -> None:
+        pop = self.pop(slow_start_secs=10)
+        pop.judge("c", up=True, now=0.0)
+        assert not pop.drain("c", draining=True)
+        pop.publish([backend("a"), backend("b"), backend("c")])
+        pop.tick(1.0)
+        assert pop.load.of("c").share == 1.0
+        assert set(served(pop, 30)) == {"a", "b", "c"}
+
+    def test_a_drained_backend_is_so_still_when_it_comes_back(self) -> None:
+        pop = self.pop()
+        assert pop.drain("a", draining=True)
+        for _ in range(3):
+            pop.publish([backend("b")])
+            pop.adopt()
+        pop.publish([backend("a"), backend("b")])
+        assert served(pop, 10) == {"b": 10}
+        pop.publish([backend("b")])
+        assert pop.drain("a", draining=False)
+        pop.publish([backend("a"), backend("b")])
+        assert served(pop, 20) == {"a": 10, "b": 10}
 
 
 class TestFailover:

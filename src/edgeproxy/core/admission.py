@@ -285,26 +285,35 @@ class Admission:
     def judge(self, backend_id: str, up: bool, now: float) -> None:
         """The probes of a backend say that it is up or down."""
         self._ramping.pop(backend_id, None)
-        if up and self._health.slow_start_secs:
-            self._ramping[backend_id] = now
         ramps = up and self._health.slow_start_secs > 0
-        self._reconsider(backend_id, down=not up, share=LEAST_SHARE if ramps else 1.0)
+        known = self._reconsider(backend_id, down=not up, share=LEAST_SHARE if ramps else 1.0)
+        if ramps and known:
+            self._ramping[backend_id] = now
 
     def drain(self, backend_id: str, draining: bool) -> bool:
-        """Give a backend no new clients, or give it clients again. Return whether it is known."""
+        """Give a backend no new clients, or give it clients again. Return whether it is known.
+
+        A drained one stays so when it leaves the table and comes back.
+        """
         return self._reconsider(backend_id, draining=draining)
 
     def _reconsider(self, backend_id: str, **known: float | bool) -> bool:
-        """Note what is now known of a backend, and rank it anew."""
+        """Note what is now known of a backend, and rank it anew.
+
+        Also of one that is in no table now: it may come back, and then this holds.
+        """
         self.adopt()
-        candidate = self.table.candidates.get(backend_id)
-        if candidate is None:
+        live = self.load.known(backend_id)
+        if live is None:
             return False
-        live = candidate.live
         for name, each in known.items():
             setattr(live, name, each)
         live.withheld = ranking.DRAINING if live.draining else ranking.DOWN if live.down else ""
-        self._touch(candidate, anew=True)
+        candidate = self.table.candidates.get(backend_id)
+        if candidate is None:
+            self.load.touch(live)
+        else:
+            self._touch(candidate, anew=True)
         return True
 
     def _reserve(self, ticket: Ticket, choice: Choice, now: float) -> None:

@@ -101,6 +101,10 @@ class Load:
         live = self._by_id.get(backend_id)
         return live if live is not None else self._by_id.setdefault(backend_id, Live(backend_id))
 
+    def known(self, backend_id: str) -> Live | None:
+        """Return the live state of this backend if it has one."""
+        return self._by_id.get(backend_id)
+
     def all(self) -> list[Live]:
         """Return the live states of all backends that have one."""
         return list(self._by_id.values())
@@ -125,7 +129,8 @@ class Load:
         return {key: live.active for key, live in list(self._by_id.items()) if live.active}
 
     def forget(self, *known: Container[str], rest: Rest = no_rest) -> None:
-        """Drop what is idle and not among the `known` ids."""
+        """Drop what is idle, not being drained and not among the `known` ids."""
         for backend_id, live in paced(list(self._by_id.items()), rest):
-            if not live.active and not any(backend_id in ids for ids in known):
+            in_use = live.active or live.draining
+            if not in_use and not any(backend_id in ids for ids in known):
                 del self._by_id[backend_id]
