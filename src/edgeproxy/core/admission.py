@@ -147,7 +147,7 @@ class Admission:
         return (
             selection.lowest(tiers, origin, now, tried)
             or selection.last_resort(tiers, origin, tried)
-            or (selection.panic(tiers, origin, tried) if self._health.panic else None)
+            or (selection.panic(tiers, origin, now, tried) if self._health.panic else None)
             or Refusal(Reason.UNREACHABLE if tried else selection.why_nobody(tiers))
         )
 
