@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from edgeproxy.core import scoring
 from edgeproxy.core.admission import Admission, AdmissionSettings
 from edgeproxy.core.affinity import AffinitySettings
+from edgeproxy.core.breaker import BreakerSettings
 from edgeproxy.core.ejection import EjectionSettings
 from edgeproxy.core.explanation import explain
 from edgeproxy.core.health import HealthSettings
@@ -196,6 +197,53 @@ class TestWeights:
     def test_weights_hold_across_regions(self) -> None:
         pop = admission(backend("u", "us", weight=3), backend("e", "eu", weight=1), region="xx")
         assert served(pop, 40, client="jp") == {"u": 30, "e": 10}
+
+    def test_places_share_by_what_they_have_now(self) -> None:
+        rows = [*(backend(name, "eu") for name in ("e1", "e2", "e3")), backend("u1", "us")]
+        pop = admission(*rows, region="xx")
+        assert served(pop, 40, client="jp") == {"e1": 10, "e2": 10, "e3": 10, "u1": 10}
+        pop.drain("e2", draining=True)
+        pop.judge("e3", up=False, now=0.0)
+        assert served(pop, 80, client="jp") == {"e1": 40, "u1": 40}
+        pop.publish(rows)
+        assert served(pop, 80, client="jp") == {"e1": 40, "u1": 40}
+        pop.drain("e2", draining=False)
+        pop.judge("e3", up=True, now=0.0)
+        assert served(pop, 40, client="jp") == {"e1": 10, "e2": 10, "e3": 10, "u1": 10}
+
+    def test_a_place_that_comes_slowly_gets_a_share_of_its_weight(self) -> None:
+        pop = admission(backend("e", "eu"), backend("u", "us"), region="xx")
+        pop.change(BreakerSettings(), HealthSettings(slow_start_secs=100))
+        pop.judge("e", up=True, now=0.0)
+        served(pop, 2, client="jp")
+        assert served(pop, 44, client="jp") == {"e": 4, "u": 40}
+
+    def test_places_with_nobody_left_are_tried_by_the_weights_they_had(self) -> None:
+        pop = admission(backend("e", "eu"), backend("u", "us", weight=3), region="xx")
+        for name in ("e", "u"):
+            pop.judge(name, up=False, now=0.0)
+        assert set(served(pop, 40, client="jp")) == {"e", "u"}
+        for name in ("e", "u"):
+            pop.judge(name, up=True, now=0.0)
+        assert served(pop, 40, client="jp") == {"e": 10, "u": 30}
+
+    def test_a_verdict_during_the_making_of_a_table_holds_in_it(self) -> None:
+        rows = [*(backend(name, "eu") for name in ("e1", "e2", "e3")), backend("u1", "us")]
+        pop = admission(*rows, region="xx")
+        pop.adopt()
+
+        class Meanwhile(tuple[Backend, ...]):
+            """Rows after whose reading backends go down."""
+
+            __slots__ = ()
+
+            def __iter__(self):  # type: ignore[no-untyped-def]
+                yield from rows
+                for name in ("e2", "e3"):
+                    pop.judge(name, up=False, now=0.0)
+
+        pop.publish(Meanwhile())
+        assert served(pop, 80, client="jp") == {"e1": 40, "u1": 40}
 
     def test_no_burst_for_a_backend_that_comes_late(self) -> None:
         pop = admission(backend("a"), backend("b"))

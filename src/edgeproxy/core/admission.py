@@ -128,6 +128,7 @@ class Admission:
         for backend_id in watch.touched:
             candidate = self.table.candidates.get(backend_id)
             if candidate is not None:
+                candidate.weigh()
                 candidate.place()
         self.load.settle(watch)
 
@@ -313,6 +314,7 @@ class Admission:
         if candidate is None:
             self.load.touch(live)
         else:
+            candidate.weigh()
             self._touch(candidate, anew=True)
         return True
 

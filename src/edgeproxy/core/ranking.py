@@ -1,7 +1,9 @@
 """The candidates of one place in order of load, so that choosing does not depend on how many.
 
 Every candidate has one current entry `(load score, turn, sequence, candidate)`. Entries of
-idle candidates wait in a queue per weight, all others in a heap. When a candidate's load
+idle candidates wait in a queue per weight, all others in a heap: a queue is in order because
+all turns of one weight advance by the same step, so who has only a share of its weight for
+now waits in the heap even if it is idle. When a candidate's load
 changes it is placed anew; its older entries are dropped as they come to the front, and a
 queue or heap that has collected too many of them is made anew. Full candidates have no
 entry until a slot is released; those passed over wait aside.
@@ -32,6 +34,9 @@ NEVER = float("inf")
 MAX_QUEUES = 8
 """Idle candidates of further weights wait in the heap."""
 
+PARTS = 1000
+"""What a place has is counted in such parts of a weight, which add up exactly."""
+
 DELETED = "deleted"
 UNHEALTHY = "unhealthy"
 NO_WEIGHT = "weight 0"
@@ -55,6 +60,7 @@ class Candidate:
         limit: Slots it never exceeds.
         usable: Neither deleted nor unhealthy.
         rankings: Where it is ranked; empty if it takes no new clients.
+        standing: What it adds to what they have, in `PARTS` of its weight.
         entry: Its current entry in them, or None while it is full.
     """
 
@@ -66,6 +72,7 @@ class Candidate:
         "live",
         "rankings",
         "sequence",
+        "standing",
         "table_version",
         "unit",
         "usable",
@@ -88,6 +95,28 @@ class Candidate:
         self.usable = backend.healthy and not backend.deleted
         self.rankings: list[Ranking] = []
         self.entry: Entry | None = None
+        self.standing = self._standing()
+
+    def _standing(self) -> int:
+        return 0 if self.live.withheld else round(self.backend.weight * self.live.share * PARTS)
+
+    def weigh(self) -> None:
+        """Tell the places where it is ranked, after its share changed or it was withheld.
+
+        A turn that lies far ahead because the share was small comes nearer.
+        """
+        standing = self._standing()
+        if standing == self.standing or not self.rankings:
+            return
+        for ranking in self.rankings:
+            ranking.available += standing - self.standing
+        self.standing = standing
+        clock = max(ranking.clock for ranking in self.rankings)
+        self.live.turn = min(self.live.turn, clock + self.step())
+
+    def step(self) -> float:
+        """Return by how much its turn advances when it is chosen."""
+        return 1.0 / (self.backend.weight * self.live.share)
 
     def obstacle(self, now: float) -> str | None:
         """Return why this backend takes nobody now, not even a client bound to it, or None."""
@@ -144,16 +173,17 @@ class Ranking:
 
     Attributes:
         members: All that take new clients.
-        weight: The sum of their weights.
+        weight: The sum of their weights, in `PARTS`.
+        available: What there is of it now: without those withheld, and only the shares of those
+            that come slowly.
         clock: The turn this place has reached.
     """
 
     def __init__(self, members: Iterable[Candidate], rest: Rest = no_rest) -> None:
         self.members = tuple(members)
-        self.weight = sum(each.backend.weight for each in self.members)
-        self.clock = max(
-            (each.live.turn - 1.0 / each.backend.weight for each in self.members), default=0.0
-        )
+        self.weight = sum(each.backend.weight for each in self.members) * PARTS
+        self.available = sum(each.standing for each in self.members)
+        self.clock = max((each.live.turn - each.step() for each in self.members), default=0.0)
         weights = sorted({each.backend.weight for each in self.members})[:MAX_QUEUES]
         self._idle: dict[int, deque[Entry]] = {weight: deque() for weight in weights}
         self._busy: list[Entry] = []
@@ -177,16 +207,20 @@ class Ranking:
         self._busy = []
         self._aside.clear()
         self._wake = NEVER
-        for queue in self._idle.values():
-            queue.clear()
+        for line in self._idle.values():
+            line.clear()
         for entry in sorted(each.entry for each in self.members if each.entry is not None):
-            queue_or_none = self._idle.get(entry[3].backend.weight) if not entry[0] else None
-            (self._busy if queue_or_none is None else queue_or_none).append(entry)
+            queue = None
+            if not entry[0] and entry[3].live.share == 1.0:
+                queue = self._idle.get(entry[3].backend.weight)
+            (self._busy if queue is None else queue).append(entry)
 
     def push(self, entry: Entry) -> None:
         """Take the current entry of a member."""
         line: deque[Entry] | list[Entry]
-        queue = None if entry[0] else self._idle.get(entry[3].backend.weight)
+        queue = None
+        if not entry[0] and entry[3].live.share == 1.0:
+            queue = self._idle.get(entry[3].backend.weight)
         if queue is None:
             line = busy = self._busy
             if busy and busy[0][3].entry is not busy[0]:

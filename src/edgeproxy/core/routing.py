@@ -27,8 +27,8 @@ MAX_CACHED_TIERS = 4096
 class Tier:
     """What is equally far from a client.
 
-    Where several places tie they take turns in proportion to their weights, by the same
-    rule as the candidates of one place (`core.ranking`).
+    Where several places tie they take turns in proportion to the weights they have now, by the
+    same rule as the candidates of one place (`core.ranking`).
 
     Attributes:
         distance: What it adds to the score.
@@ -50,7 +50,7 @@ class Tier:
     def take_turn(self, candidate: Candidate, ranking: Ranking) -> None:
         """Note that this candidate was chosen."""
         self._clock = max(self._clock, self._turns[ranking])
-        self._turns[ranking] = self._clock + 1.0 / ranking.weight
+        self._turns[ranking] = self._clock + 1.0 / (ranking.available or ranking.weight)
         candidate.take_turn(ranking)
 
 
