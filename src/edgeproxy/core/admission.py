@@ -229,6 +229,8 @@ class Admission:
         if ticket.notes is not None:
             ticket.notes.dialed_at = now
             ticket.notes.dial_secs = secs
+            if self._breaker is not None:
+                ticket.notes.trial = self._breaker.on_trial(candidate.live, now)
         candidate.live.tally.answered(secs)
         if self._failing.answered(candidate.live):
             self._touch(candidate, anew=True)
@@ -255,8 +257,11 @@ class Admission:
             if mute and now - notes.dialed_at <= self._breaker.settings.moment_secs:
                 live.tally.errors += 1
                 self._breaker.died(live, now)
-            else:
-                live.deaths = 0
+                return
+            live.deaths = 0
+            trial = notes.trial
+            if trial and self._breaker.ended(trial, now, has_spoken=bytes_out > 0):
+                self._reconsider(live.backend_id)
 
     def tick(self, now: float) -> None:
         """Do what is due: adopt a table nobody has asked for yet, sweep, ramp."""
@@ -268,6 +273,8 @@ class Admission:
             if part == 1.0:
                 del self._ramping[backend_id]
             self._reconsider(backend_id, share=part)
+        for live in self._breaker.outlived(now) if self._breaker is not None else ():
+            self._reconsider(live.backend_id)
 
     # -- what others know of backends --------------------------------------------------
 
