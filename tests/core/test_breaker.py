@@ -136,6 +136,43 @@ def test_without_a_breaker_whom_it_had_cut_off_is_back_at_once() -> None:
     assert ticket.how is How.SCORED  # not a last resort any more
 
 
+def test_another_timeout_counts_from_when_it_opened() -> None:
+    settings = BreakerSettings(True, failure_threshold=1, timeout_secs=60)
+    pop = Admission(
+        AdmissionSettings(),
+        AffinitySettings(ttl_secs=0),
+        EjectionSettings(),
+        Origin,
+        breaker=settings,
+    )
+    pop.publish([Backend("a", "app", "sa", "192.0.2.1", 80)])
+    pop.failed(admitted(pop, 100.0), 100.0)
+    for timeout_secs, until in ((1, 101.0), (20, 120.0), (10, 110.0)):
+        pop.change(dataclasses.replace(settings, timeout_secs=timeout_secs), HealthSettings())
+        assert pop.admit("client", "", until - 0.1) == Refusal(Reason.DOWN)
+        assert pop.load.of("a").passed_over_until == until
+    assert admitted(pop, 110.0).how is How.SCORED
+    pop.change(settings, HealthSettings())
+    assert pop.load.of("a").passed_over_until == 115.0  # the trial's
+
+
+def test_other_settings_leave_a_trial_as_it_is() -> None:
+    settings = BreakerSettings(True, 1, success_threshold=1, timeout_secs=30, moment_secs=1)
+    pop = Admission(
+        AdmissionSettings(),
+        AffinitySettings(ttl_secs=0),
+        EjectionSettings(),
+        Origin,
+        breaker=settings,
+    )
+    pop.publish([Backend("a", "app", "sa", "192.0.2.1", 80)])
+    pop.failed(admitted(pop, 100.0), 100.0)
+    pop.dialed(admitted(pop, 130.0), 0.0, 130.0)
+    pop.change(dataclasses.replace(settings, trials=2), HealthSettings())
+    pop.tick(131.0)
+    assert pop.load.of("a").circuit is Circuit.CLOSED
+
+
 class TestMoment:
     """Where mute connections are failures, a dial alone closes nothing."""
 

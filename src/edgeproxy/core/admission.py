@@ -75,6 +75,8 @@ class Admission:
         self.locate = locate
         self._dial_timeout_secs = dial_timeout_secs
         self._ejection = Ejection(ejection)
+        self._breaker: Breaker | None = None
+        self._failing: Breaker | Ejection = self._ejection
         self._circuit_changed = circuit_changed
         self.entrance = entrance or Entrance()
         self._ramping: dict[str, float] = {}
@@ -281,14 +283,21 @@ class Admission:
     def change(self, breaker: BreakerSettings, health: HealthSettings) -> None:
         """Go on with other settings."""
         self._health = health
-        self._breaker = Breaker(breaker, self._circuit_changed) if breaker.enabled else None
-        self._failing: Breaker | Ejection = self._breaker or self._ejection
         self._takes_notes = self._is_curious or (breaker.enabled and breaker.moment_secs > 0)
-        if self._breaker is None:
-            for live in self.load.all():
-                if live.circuit is not Circuit.CLOSED:
-                    live.circuit, live.passed_over_until = Circuit.CLOSED, 0.0
-                    self._reconsider(live.backend_id)
+        lives = self.load.all()
+        moved: list[Live] = []
+        if not breaker.enabled:
+            self._breaker = None
+            moved = [live for live in lives if live.circuit is not Circuit.CLOSED]
+            for live in moved:
+                live.circuit, live.passed_over_until = Circuit.CLOSED, 0.0
+        elif self._breaker is None:
+            self._breaker = Breaker(breaker, self._circuit_changed)
+        else:
+            moved = self._breaker.change(breaker, lives)
+        self._failing = self._breaker or self._ejection
+        for live in moved:
+            self._reconsider(live.backend_id)
 
     def judge(self, backend_id: str, up: bool, now: float) -> None:
         """The probes of a backend say that it is up or down."""

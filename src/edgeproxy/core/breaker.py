@@ -20,7 +20,7 @@ says who is passed over. Both keep their state in `core.load.Live`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from edgeproxy.core.load import Live
@@ -75,6 +75,15 @@ class Breaker:
         self.settings = settings
         self._changed = changed
         self._trials: dict[Trial, None] = {}
+
+    def change(self, settings: BreakerSettings, lives: Iterable[Live]) -> list[Live]:
+        """Go on with other settings. Return who is open for another time than before."""
+        longer_secs = settings.timeout_secs - self.settings.timeout_secs
+        self.settings = settings
+        moved = [live for live in lives if longer_secs and live.circuit is Circuit.OPEN]
+        for live in moved:
+            live.passed_over_until += longer_secs
+        return moved
 
     def failed(self, live: Live, now: float) -> None:
         """A dial has failed."""
