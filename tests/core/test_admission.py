@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from edgeproxy.core import scoring
+from edgeproxy.core import ranking, scoring
 from edgeproxy.core.admission import Admission, AdmissionSettings
 from edgeproxy.core.affinity import AffinitySettings
 from edgeproxy.core.breaker import BreakerSettings
@@ -528,6 +528,39 @@ class TestTables:
         pop.closed(ticket)
         assert admit(pop, "br").backend.id == "a"
 
+    def test_a_corrected_address_does_not_wait_for_what_the_wrong_one_did(self) -> None:
+        pop = admission(backend("a"), backend("b"), first_secs=60)
+        pop.failed(admit(pop, "br"), 0.0)
+        pop.failed(admit(pop, "br"), 0.0)
+        pop.publish([backend("a", wg_ip="10.0.0.2"), backend("b", weight=2)])
+        assert [admit(pop, "br", 1.0).backend.id for _ in range(3)] == ["a"] * 3
+        assert pop.load.of("a").failures == 0
+        assert pop.load.of("b").failures == 1
+
+    def test_also_if_it_left_the_table_in_between(self) -> None:
+        pop = admission(backend("a"), backend("b"), first_secs=60)
+        pop.failed(admit(pop, "br"), 0.0)
+        pop.publish([backend("b")])
+        pop.adopt()
+        pop.publish([backend("a", port=81), backend("b")])
+        assert {admit(pop, "br", 1.0).backend.id for _ in range(2)} == {"a", "b"}
+
+    def test_a_dial_to_the_old_address_that_fails_late_blames_nobody(self) -> None:
+        pop = admission(backend("a"))
+        ticket = admit(pop, "br")
+        pop.publish([backend("a", port=81)])
+        pop.failed(ticket, 0.0)
+        assert admit(pop, "br", 0.0).how is How.SCORED
+
+    def test_of_two_tables_that_come_at_once_the_last_says_who_has_moved(self) -> None:
+        pop = admission(backend("a"), backend("b"), first_secs=60)
+        for _ in range(2):
+            pop.failed(admit(pop, "br"), 0.0)
+        pop.publish([backend("a", port=81), backend("b", port=81)])
+        pop.publish([backend("a", port=81), backend("b")])
+        assert admit(pop, "br", 1.0).how is How.SCORED
+        assert [pop.load.of(name).failures for name in "ab"] == [0, 1]
+
     def test_scopes_keep_apps_apart(self) -> None:
         pop = admission()
         pop.publish([backend("a", app="web"), backend("b", app="db")], ["web", "db", ""])
@@ -551,7 +584,7 @@ BACKENDS = st.lists(
         id=st.sampled_from("abcdefgh"),
         app=st.sampled_from(["web", "db"]),
         region=st.sampled_from(["sa", "us", "eu"]),
-        wg_ip=st.just("10.0.0.1"),
+        wg_ip=st.sampled_from(["10.0.0.1", "10.0.0.2"]),
         port=st.just(80),
         healthy=st.booleans() | st.just(True),
         weight=st.integers(0, 3),
@@ -585,6 +618,14 @@ class Books(RuleBasedStateMachine):
     def publish(self, backends: list[Backend]) -> None:
         self.pop.publish(backends, self.scopes)
         self.rows = {each.id: each for each in backends}
+
+    @rule(backend_id=st.sampled_from("abcdefgh"), up=st.booleans())
+    def judge(self, backend_id: str, up: bool) -> None:
+        self.pop.judge(backend_id, up, self.now)
+
+    @rule(backend_id=st.sampled_from("abcdefgh"), draining=st.booleans())
+    def drain(self, backend_id: str, draining: bool) -> None:
+        self.pop.drain(backend_id, draining)
 
     @rule(secs=st.floats(0, 5))
     def wait(self, secs: float) -> None:
@@ -628,6 +669,7 @@ class Books(RuleBasedStateMachine):
             if row.healthy
             and not row.deleted
             and row.weight
+            and not lives.of(row.id).withheld
             and scope in ("", row.app)
             and before.get(row.id, 0) < (row.hard_limit or 1 << 30)
             and (row.id == ticket.backend.id or lives.of(row.id).passed_over_until <= self.now)
@@ -655,6 +697,15 @@ class Books(RuleBasedStateMachine):
     @rule(data=st.data())
     def close(self, data: st.DataObject) -> None:
         self.pop.closed(self.tickets.pop(data.draw(st.integers(0, len(self.tickets) - 1))))
+
+    @invariant()
+    def places_know_what_they_have(self) -> None:
+        for each in self.pop.table.candidates.values():
+            assert each.live.address == each.backend.address
+            for place in each.rankings:
+                there = [member for member in place.members if not member.live.withheld]
+                have = sum(member.backend.weight for member in there)
+                assert place.available == have * ranking.PARTS
 
     @invariant()
     def books_balance(self) -> None:

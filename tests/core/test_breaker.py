@@ -156,6 +156,28 @@ def test_another_timeout_counts_from_when_it_opened() -> None:
     assert pop.load.of("a").passed_over_until == 115.0  # the trial's
 
 
+def test_a_corrected_address_closes_it() -> None:
+    told: list[Circuit] = []
+    pop = Admission(
+        AdmissionSettings(),
+        AffinitySettings(ttl_secs=0),
+        EjectionSettings(),
+        Origin,
+        breaker=BreakerSettings(True, failure_threshold=1, moment_secs=1),
+        circuit_changed=lambda _id, state: told.append(state),
+    )
+    wrong = Backend("a", "app", "sa", "192.0.2.1", 80)
+    pop.publish([wrong])
+    mute = admitted(pop, 100.0)
+    pop.dialed(mute, 0.0, 100.0)
+    pop.failed(admitted(pop, 100.0), 100.0)
+    assert pop.admit("client", "", 101.0) == Refusal(Reason.DOWN)
+    pop.publish([dataclasses.replace(wrong, wg_ip="192.0.2.2")])
+    assert admitted(pop, 101.0).how is How.SCORED
+    pop.closed(mute, 101.0, 5, 0, mute=True)  # it was at the old address
+    assert told == [Circuit.OPEN, Circuit.CLOSED]
+
+
 def test_other_settings_leave_a_trial_as_it_is() -> None:
     settings = BreakerSettings(True, 1, success_threshold=1, timeout_secs=30, moment_secs=1)
     pop = Admission(

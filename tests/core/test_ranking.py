@@ -203,7 +203,7 @@ def test_what_a_place_has_is_the_sum_of_what_its_members_have(
     for ranked in rankings:
         there = [each for each in ranked.members if not each.live.withheld]
         assert ranked.available == sum(
-            round(each.backend.weight * each.live.share * ranking.PARTS) for each in there
+            int(each.backend.weight * each.live.share * ranking.PARTS) for each in there
         )
 
 

@@ -127,11 +127,15 @@ class Admission:
             self.table, watch = self._published.popleft()
         if watch is None:
             return
+        for candidate in self.table.moved:
+            candidate.live.address = candidate.backend.address
+            self._failing.forget(candidate.live)
+        self.table.moved = []
         for backend_id in watch.touched:
-            candidate = self.table.candidates.get(backend_id)
-            if candidate is not None:
-                candidate.weigh()
-                candidate.place()
+            touched = self.table.candidates.get(backend_id)
+            if touched is not None:
+                touched.weigh()
+                touched.place()
         self.load.settle(watch)
 
     # -- decisions ---------------------------------------------------------------------
@@ -201,7 +205,8 @@ class Admission:
         key = (ticket.client, ticket.scope)
         if blame is Blame.BACKEND:
             live.tally.errors += 1
-            self._failing.failed(live, now)
+            if ticket.backend.address == live.address:  # else it has been corrected since
+                self._failing.failed(live, now)
             if self.affinity.get(key, now) == ticket.backend.id:
                 self.affinity.drop(key)
         ticket.tried = (*ticket.tried, ticket.backend.id)
@@ -258,7 +263,8 @@ class Admission:
         if self._breaker is not None and notes is not None and notes.dialed_at:
             if mute and now - notes.dialed_at <= self._breaker.settings.moment_secs:
                 live.tally.errors += 1
-                self._breaker.died(live, now)
+                if ticket.backend.address == live.address:
+                    self._breaker.died(live, now)
                 return
             live.deaths = 0
             trial = notes.trial

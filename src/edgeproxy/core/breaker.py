@@ -103,6 +103,14 @@ class Breaker:
             self._drop_trials(live)
             self._become(live, Circuit.OPEN)
 
+    def forget(self, live: Live) -> None:
+        """It is somewhere else now: what it did there does not matter any more."""
+        live.failures = live.deaths = 0
+        live.passed_over_until = 0.0
+        self._drop_trials(live)
+        if live.circuit is not Circuit.CLOSED:
+            self._become(live, Circuit.CLOSED)
+
     def trying(self, live: Live, dial_timeout_secs: float, now: float) -> None:
         """A backend that failed before is being dialed."""
         if live.circuit is Circuit.CLOSED:

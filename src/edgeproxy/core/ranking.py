@@ -98,7 +98,8 @@ class Candidate:
         self.standing = self._standing()
 
     def _standing(self) -> int:
-        return 0 if self.live.withheld else round(self.backend.weight * self.live.share * PARTS)
+        live = self.live
+        return 0 if live.withheld else int(self.backend.weight * live.share * PARTS)
 
     def weigh(self) -> None:
         """Tell the places where it is ranked, after its share changed or it was withheld.
