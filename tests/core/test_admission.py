@@ -218,6 +218,50 @@ class TestWeights:
         served(pop, 2, client="jp")
         assert served(pop, 44, client="jp") == {"e": 4, "u": 40}
 
+    @pytest.mark.parametrize("regions", [("eu", "eu"), ("eu", "us")])
+    @pytest.mark.parametrize("open_at_once", [1, 2, 5])
+    def test_also_while_connections_before_are_still_closing(
+        self, regions: tuple[str, str], open_at_once: int
+    ) -> None:
+        slow, steady = regions
+        pop = admission(backend("a", slow), backend("b", steady), region="xx")
+        pop.change(BreakerSettings(), HealthSettings(slow_start_secs=100))
+        pop.judge("a", up=True, now=0.0)
+        held: list[Ticket] = []
+        chosen = []
+        for number in range(220):
+            held.append(admit(pop, f"jp-{number}"))
+            chosen.append(held[-1].backend.id)
+            if len(held) > open_at_once:
+                pop.closed(held.pop(0))
+        assert 10 <= chosen.count("a") <= 21
+
+    def test_one_that_comes_slowly_does_not_get_all_clients_where_they_stay(self) -> None:
+        pop = admission(backend("a"), backend("b"), backend("c"))
+        pop.change(BreakerSettings(), HealthSettings(slow_start_secs=100))
+        pop.judge("a", up=False, now=0.0)
+        held = [admit(pop, f"br-{n}") for n in range(50)]
+        pop.judge("a", up=True, now=1.0)
+        held += [admit(pop, f"br-{n}") for n in range(42)]
+        assert [each.backend.id for each in held].count("a") == 2
+
+    def test_a_share_that_changes_during_the_making_of_a_table_holds_in_it(self) -> None:
+        pop = admission(backend("a"), backend("b"))
+        pop.change(BreakerSettings(), HealthSettings(slow_start_secs=10))
+        pop.judge("a", up=True, now=0.0)
+
+        class Meanwhile(tuple[Backend, ...]):
+            """Rows after whose reading a backend has all of its share."""
+
+            __slots__ = ()
+
+            def __iter__(self):  # type: ignore[no-untyped-def]
+                yield from (backend("a"), backend("b"))
+                pop.tick(20.0)
+
+        pop.publish(Meanwhile())
+        assert served(pop, 20) == {"a": 10, "b": 10}
+
     def test_places_with_nobody_left_are_tried_by_the_weights_they_had(self) -> None:
         pop = admission(backend("e", "eu"), backend("u", "us", weight=3), region="xx")
         for name in ("e", "u"):

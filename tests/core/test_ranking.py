@@ -158,10 +158,8 @@ def test_a_share_of_its_weight_holds_among_equal_weights_too() -> None:
     ranked = Ranking(candidates)
     chosen_in_turn(ranked, 11)
     set_share(candidates[0], 0.1)
-    chosen_in_turn(ranked, 2)  # it was its turn anyway
     assert chosen_in_turn(ranked, 44) == {"a": 4, "b": 40}
     set_share(candidates[0], 0.5)
-    chosen_in_turn(ranked, 3)
     assert chosen_in_turn(ranked, 30) == {"a": 10, "b": 20}
     set_share(candidates[0], 1.0)
     assert chosen_in_turn(ranked, 22) == {"a": 11, "b": 11}
@@ -170,9 +168,31 @@ def test_a_share_of_its_weight_holds_among_equal_weights_too() -> None:
 def test_a_small_share_is_known_to_a_new_ranking() -> None:
     candidates = [candidate("a"), candidate("b")]
     candidates[0].live.share = 0.1
+    candidates[0].weigh()
     ranked = Ranking(candidates)
-    chosen_in_turn(ranked, 2)
     assert chosen_in_turn(ranked, 44) == {"a": 4, "b": 40}
+
+
+def test_where_all_come_slowly_the_least_loaded_is_chosen() -> None:
+    candidates = [candidate("a"), candidate("b"), candidate("c")]
+    ranked = Ranking(candidates)
+    for each in candidates:
+        set_share(each, 0.3)
+    assert chosen_in_turn(ranked, 30) == {"a": 10, "b": 10, "c": 10}
+    for each, active in zip(candidates, (2, 1, 3), strict=True):
+        set_active(each, active)
+    assert chosen(ranked) == "b"
+    assert chosen(ranked, tried=("b",)) == "a"
+
+
+def test_one_that_comes_slowly_is_there_where_nobody_else_is_eligible() -> None:
+    candidates = [candidate("a"), candidate("b", hard=1)]
+    ranked = Ranking(candidates)
+    set_share(candidates[0], 0.1)
+    set_active(candidates[0], 7)
+    assert chosen(ranked) == "b"
+    set_active(candidates[1], 1)
+    assert chosen(ranked) == "a"
 
 
 def test_who_has_all_of_its_weight_again_keeps_nobody_of_its_weight_waiting() -> None:

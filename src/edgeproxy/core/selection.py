@@ -32,7 +32,23 @@ def lowest(
                 how = How.SCORED if tier is tiers[0] else How.SPILLED
                 best = Choice(entry[3], how, origin, tier, each)
                 best_order = order
+    if best is not None and best.candidate.slow:
+        return _in_turn(best, now, tried)
     return best
+
+
+def _in_turn(chosen: Choice, now: float, tried: Collection[str]) -> Choice:
+    """Return the choice of the place whose turn it is, for one that comes slowly.
+
+    It carries less than others because it came late, which is no reason to give it more.
+    """
+    tier = chosen.tier
+    assert tier is not None
+    for place in sorted(tier.rankings, key=tier.turn):
+        entry = place.best(now, tried)
+        if entry is not None:
+            return Choice(entry[3], chosen.how, chosen.origin, tier, place)
+    return chosen
 
 
 def last_resort(tiers: tuple[Tier, ...], origin: Origin, tried: Collection[str]) -> Choice | None:
