@@ -21,6 +21,7 @@ from edgeproxy.core.ejection import EjectionSettings
 from edgeproxy.core.explanation import explain
 from edgeproxy.core.health import HealthSettings
 from edgeproxy.core.model import Backend, Origin
+from edgeproxy.core.ranking import Candidate
 from edgeproxy.core.ticket import Blame, How, Reason, Refusal, Ticket
 
 ORIGINS = {
@@ -642,8 +643,15 @@ BACKENDS = st.lists(
 )
 
 
+def parts(of: Candidate) -> int:
+    """Return what a candidate has of its weight now."""
+    return int(of.backend.weight * of.live.share * ranking.PARTS)
+
+
 class Books(RuleBasedStateMachine):
     """Random clients, failures and tables: the choice is always right and the books balance."""
+
+    HEALTH = HealthSettings()
 
     def __init__(self) -> None:
         super().__init__()
@@ -652,6 +660,7 @@ class Books(RuleBasedStateMachine):
             AffinitySettings(ttl_secs=20, max_bindings=3),
             EjectionSettings(first_secs=3, longest_secs=9),
             locate,
+            health=self.HEALTH,
         )
         self.scopes = ("", "web", "db")
         self.tickets: list[Ticket] = []
@@ -748,8 +757,8 @@ class Books(RuleBasedStateMachine):
             assert each.live.address == each.backend.address
             for place in each.rankings:
                 there = [member for member in place.members if not member.live.withheld]
-                have = sum(member.backend.weight for member in there)
-                assert place.available == have * ranking.PARTS
+                assert place.available == sum(map(parts, there))
+                assert place.slow == sum(parts(each) for each in there if each.live.share < 1)
 
     @invariant()
     def books_balance(self) -> None:
@@ -764,5 +773,18 @@ class Books(RuleBasedStateMachine):
         assert self.pop.load.active() == {}
 
 
+class SlowBooks(Books):
+    """The same with backends that come slowly: then the lowest score is not all that counts."""
+
+    HEALTH = HealthSettings(slow_start_secs=8)
+
+    def was_lowest(self, client: str, scope: str, ticket: Ticket, before: dict[str, int]) -> None:
+        """Say nothing of it."""
+
+
+TestSlowBooks = SlowBooks.TestCase
+TestSlowBooks.settings = hypothesis_settings(
+    max_examples=150, stateful_step_count=40, deadline=None
+)
 TestBooks = Books.TestCase
 TestBooks.settings = hypothesis_settings(max_examples=150, stateful_step_count=40, deadline=None)
