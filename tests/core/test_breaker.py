@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import pairwise
 
 from hypothesis import strategies as st
@@ -16,10 +17,15 @@ from edgeproxy.core.load import Live
 from edgeproxy.core.model import Backend, Circuit, Origin
 from edgeproxy.core.ticket import How, Reason, Refusal, Ticket
 
-SETTINGS = BreakerSettings(
-    enabled=True, failure_threshold=3, success_threshold=2, timeout_secs=30, moment_secs=1
-)
+SETTINGS = BreakerSettings(enabled=True, failure_threshold=3, success_threshold=2, timeout_secs=30)
 DIAL_SECS = 5.0
+
+
+def admitted(pop: Admission, now: float) -> Ticket:
+    """Admit a client that must be admitted."""
+    ticket = pop.admit("client", "", now)
+    assert isinstance(ticket, Ticket), ticket
+    return ticket
 
 
 def breaker_of(
@@ -128,6 +134,151 @@ def test_without_a_breaker_whom_it_had_cut_off_is_back_at_once() -> None:
     ticket = pop.admit("client", "", 1.0)
     assert isinstance(ticket, Ticket)
     assert ticket.how is How.SCORED  # not a last resort any more
+
+
+def test_another_timeout_counts_from_when_it_opened() -> None:
+    settings = BreakerSettings(True, failure_threshold=1, timeout_secs=60)
+    pop = Admission(
+        AdmissionSettings(),
+        AffinitySettings(ttl_secs=0),
+        EjectionSettings(),
+        Origin,
+        breaker=settings,
+    )
+    pop.publish([Backend("a", "app", "sa", "192.0.2.1", 80)])
+    pop.failed(admitted(pop, 100.0), 100.0)
+    for timeout_secs, until in ((1, 101.0), (20, 120.0), (10, 110.0)):
+        pop.change(dataclasses.replace(settings, timeout_secs=timeout_secs), HealthSettings())
+        assert pop.admit("client", "", until - 0.1) == Refusal(Reason.DOWN)
+        assert pop.load.of("a").passed_over_until == until
+    assert admitted(pop, 110.0).how is How.SCORED
+    pop.change(settings, HealthSettings())
+    assert pop.load.of("a").passed_over_until == 115.0  # the trial's
+
+
+def test_a_corrected_address_closes_it() -> None:
+    told: list[Circuit] = []
+    pop = Admission(
+        AdmissionSettings(),
+        AffinitySettings(ttl_secs=0),
+        EjectionSettings(),
+        Origin,
+        breaker=BreakerSettings(True, failure_threshold=1, moment_secs=1),
+        circuit_changed=lambda _id, state: told.append(state),
+    )
+    wrong = Backend("a", "app", "sa", "192.0.2.1", 80)
+    pop.publish([wrong])
+    mute = admitted(pop, 100.0)
+    pop.dialed(mute, 0.0, 100.0)
+    pop.failed(admitted(pop, 100.0), 100.0)
+    assert pop.admit("client", "", 101.0) == Refusal(Reason.DOWN)
+    pop.publish([dataclasses.replace(wrong, wg_ip="192.0.2.2")])
+    assert admitted(pop, 101.0).how is How.SCORED
+    pop.closed(mute, 101.0, 5, 0, mute=True)  # it was at the old address
+    assert told == [Circuit.OPEN, Circuit.CLOSED]
+
+
+def test_other_settings_leave_a_trial_as_it_is() -> None:
+    settings = BreakerSettings(True, 1, success_threshold=1, timeout_secs=30, moment_secs=1)
+    pop = Admission(
+        AdmissionSettings(),
+        AffinitySettings(ttl_secs=0),
+        EjectionSettings(),
+        Origin,
+        breaker=settings,
+    )
+    pop.publish([Backend("a", "app", "sa", "192.0.2.1", 80)])
+    pop.failed(admitted(pop, 100.0), 100.0)
+    pop.dialed(admitted(pop, 130.0), 0.0, 130.0)
+    pop.change(dataclasses.replace(settings, trials=2), HealthSettings())
+    pop.tick(131.0)
+    assert pop.load.of("a").circuit is Circuit.CLOSED
+
+
+class TestMoment:
+    """Where mute connections are failures, a dial alone closes nothing."""
+
+    SETTINGS = BreakerSettings(True, 3, 2, timeout_secs=30, moment_secs=1)
+
+    def half_open(self, settings: BreakerSettings = SETTINGS) -> tuple[Admission, list[Circuit]]:
+        """Return an admission whose only backend may be tried from 100.0 on."""
+        told: list[Circuit] = []
+        pop = Admission(
+            AdmissionSettings(),
+            AffinitySettings(ttl_secs=0),
+            EjectionSettings(),
+            Origin,
+            breaker=settings,
+            circuit_changed=lambda _id, state: told.append(state),
+        )
+        pop.publish([Backend("a", "app", "sa", "192.0.2.1", 80)])
+        for _ in range(3):
+            pop.failed(admitted(pop, 70.0), 70.0)
+        told.clear()
+        return pop, told
+
+    def test_a_backend_that_always_ends_mute_stays_cut_off(self) -> None:
+        pop, told = self.half_open()
+        for now in (100.0, 131.0, 162.0):
+            ticket = admitted(pop, now)
+            pop.dialed(ticket, 0.0, now)
+            assert pop.admit("other", "", now + 0.3) == Refusal(Reason.DOWN)
+            pop.closed(ticket, now + 0.4, 5, 0, mute=True)
+            pop.tick(now + 2.0)
+        assert told == [Circuit.HALF_OPEN, Circuit.OPEN] * 3
+
+    def test_connections_that_brought_a_byte_close_it_when_they_end(self) -> None:
+        pop, told = self.half_open()
+        for now in (100.0, 100.2):
+            assert Circuit.CLOSED not in told
+            ticket = admitted(pop, now)
+            pop.dialed(ticket, 0.0, now)
+            pop.closed(ticket, now + 0.1, 5, 1)
+        assert told == [Circuit.HALF_OPEN, Circuit.CLOSED]
+        assert admitted(pop, 100.4).how is How.SCORED
+
+    def test_connections_that_outlive_the_moment_close_it_while_they_last(self) -> None:
+        pop, told = self.half_open()
+        for now in (100.0, 101.2):
+            assert Circuit.CLOSED not in told
+            pop.dialed(admitted(pop, now), 0.0, now)
+            pop.tick(now + 0.9)
+            assert Circuit.CLOSED not in told
+            pop.tick(now + 1.1)
+        assert told == [Circuit.HALF_OPEN, Circuit.CLOSED]
+        assert [admitted(pop, 102.3).how for _ in range(3)] == [How.SCORED] * 3
+
+    def test_what_shows_nothing_lets_the_next_one_try(self) -> None:
+        pop, told = self.half_open()
+        for number in range(5):
+            now = 100.0 + number / 10
+            ticket = admitted(pop, now)
+            pop.dialed(ticket, 0.0, now)
+            pop.closed(ticket, now + 0.05)
+        assert told == [Circuit.HALF_OPEN]
+
+    def test_so_many_are_on_trial_at_a_time(self) -> None:
+        pop, _ = self.half_open(dataclasses.replace(self.SETTINGS, success_threshold=9, trials=2))
+        for now in (100.0, 101.5, 103.0):
+            for _ in range(2):
+                pop.dialed(admitted(pop, now), 0.0, now)
+            assert pop.admit("other", "", now + 0.9) == Refusal(Reason.DOWN)
+            pop.tick(now + 1.2)
+            assert pop.load.of("a").trials == 0
+
+    def test_a_trial_from_before_it_was_cut_off_again_does_not_count(self) -> None:
+        pop, told = self.half_open(dataclasses.replace(self.SETTINGS, trials=2, timeout_secs=0.5))
+        first, second = admitted(pop, 100.0), admitted(pop, 100.0)
+        for ticket in (first, second):
+            pop.dialed(ticket, 0.0, 100.0)
+        pop.closed(second, 100.1, 5, 0, mute=True)
+        pop.dialed(admitted(pop, 100.7), 0.0, 100.7)
+        pop.tick(101.2)
+        pop.closed(first, 101.2, 5, 5)
+        assert pop.load.of("a").successes == 0
+        pop.tick(102.0)
+        assert pop.load.of("a").successes == 1
+        assert told == [Circuit.HALF_OPEN, Circuit.OPEN, Circuit.HALF_OPEN]
 
 
 class Machine(RuleBasedStateMachine):

@@ -132,6 +132,101 @@ def test_turns_keep_shares_exact_while_nobody_holds_anything() -> None:
     assert counts == {"a": 500, "b": 300, "c": 200}
 
 
+def chosen_in_turn(ranked: Ranking, times: int) -> dict[str, int]:
+    """Count who is chosen by so many clients who do not stay."""
+    counts: dict[str, int] = {}
+    for _ in range(times):
+        entry = ranked.best(0.0, ())
+        assert entry is not None
+        entry[3].take_turn(ranked)
+        for active in (1, 0):
+            set_active(entry[3], active)
+        counts[entry[3].backend.id] = counts.get(entry[3].backend.id, 0) + 1
+    return counts
+
+
+def set_share(of: Candidate, share: float) -> None:
+    """Change what a candidate has of its weight."""
+    of.live.share = share
+    of.weigh()
+    of.entry = None
+    of.place()
+
+
+def test_a_share_of_its_weight_holds_among_equal_weights_too() -> None:
+    candidates = [candidate("a"), candidate("b")]
+    ranked = Ranking(candidates)
+    chosen_in_turn(ranked, 11)
+    set_share(candidates[0], 0.1)
+    assert chosen_in_turn(ranked, 44) == {"a": 4, "b": 40}
+    set_share(candidates[0], 0.5)
+    assert chosen_in_turn(ranked, 30) == {"a": 10, "b": 20}
+    set_share(candidates[0], 1.0)
+    assert chosen_in_turn(ranked, 22) == {"a": 11, "b": 11}
+
+
+def test_a_small_share_is_known_to_a_new_ranking() -> None:
+    candidates = [candidate("a"), candidate("b")]
+    candidates[0].live.share = 0.1
+    candidates[0].weigh()
+    ranked = Ranking(candidates)
+    assert chosen_in_turn(ranked, 44) == {"a": 4, "b": 40}
+
+
+def test_where_all_come_slowly_the_least_loaded_is_chosen() -> None:
+    candidates = [candidate("a"), candidate("b"), candidate("c")]
+    ranked = Ranking(candidates)
+    for each in candidates:
+        set_share(each, 0.3)
+    assert chosen_in_turn(ranked, 30) == {"a": 10, "b": 10, "c": 10}
+    for each, active in zip(candidates, (2, 1, 3), strict=True):
+        set_active(each, active)
+    assert chosen(ranked) == "b"
+    assert chosen(ranked, tried=("b",)) == "a"
+
+
+def test_one_that_comes_slowly_is_there_where_nobody_else_is_eligible() -> None:
+    candidates = [candidate("a"), candidate("b", hard=1)]
+    ranked = Ranking(candidates)
+    set_share(candidates[0], 0.1)
+    set_active(candidates[0], 7)
+    assert chosen(ranked) == "b"
+    set_active(candidates[1], 1)
+    assert chosen(ranked) == "a"
+
+
+def test_who_has_all_of_its_weight_again_keeps_nobody_of_its_weight_waiting() -> None:
+    candidates = [candidate("a"), candidate("b"), candidate("c", weight=3)]
+    ranked = Ranking(candidates)
+    set_share(candidates[0], 0.1)
+    chosen_in_turn(ranked, 5)
+    set_share(candidates[0], 1.0)
+    for _ in range(10):
+        assert chosen_in_turn(ranked, 5)["b"] == 1
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.booleans(), st.floats(0.1, 1)), min_size=1),
+    st.lists(st.tuples(st.integers(0, 20), st.booleans(), st.floats(0.1, 1)), max_size=50),
+)
+def test_what_a_place_has_is_the_sum_of_what_its_members_have(
+    members: list[tuple[int, bool, float]], changes: list[tuple[int, bool, float]]
+) -> None:
+    candidates = [candidate(chr(97 + n), weight) for n, (weight, _, _) in enumerate(members)]
+    rankings = [Ranking(candidates), Ranking(candidates[:2])]
+    news = [(n, away, share) for n, (_, away, share) in enumerate(members)]
+    for index, away, share in news + changes:
+        each = candidates[index % len(candidates)]
+        each.live.share = share
+        each.live.withheld = ranking.DOWN if away else ""
+        each.weigh()
+    for ranked in rankings:
+        there = [each for each in ranked.members if not each.live.withheld]
+        assert ranked.available == sum(
+            int(each.backend.weight * each.live.share * ranking.PARTS) for each in there
+        )
+
+
 def test_entries_that_nobody_looks_at_do_not_pile_up() -> None:
     candidates = [candidate("a"), candidate("b")]
     ranked = Ranking(candidates)

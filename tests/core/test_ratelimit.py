@@ -85,10 +85,49 @@ def test_full_buckets_are_forgotten() -> None:
     assert bucket.sweep(100.0) == 2
 
 
-def test_other_settings_hold_at_once() -> None:
-    bucket = limit(max_requests=1, burst=1)
+def changed(bucket: RateLimit, **settings: float) -> None:
+    bucket.change(RateLimitSettings(enabled=True, **settings))  # type: ignore[arg-type]
+
+
+def test_a_higher_rate_frees_at_once_whom_the_lower_one_held_back() -> None:
+    bucket = limit(max_requests=1, window_secs=3600, burst=3)
+    assert [bucket.take("a", 100.0) for _ in range(4)] == [True] * 3 + [False]
+    changed(bucket, max_requests=1000, burst=3)
+    assert bucket.remaining("a", 100.0) == 0
+    assert not bucket.take("a", 100.0)
+    assert bucket.take("a", 100.001)
+    assert bucket.remaining("a", 100.01) == 3
+
+
+def test_what_a_bucket_lacks_is_kept_in_tokens() -> None:
+    bucket = limit(max_requests=1, burst=10)
+    assert [bucket.take("a", 100.0) for _ in range(4)] == [True] * 4
+    for rate in (1000, 1, 50):
+        changed(bucket, max_requests=rate, burst=10)
+        assert bucket.remaining("a", 100.0) == 6
+
+
+def test_nobody_lacks_more_than_the_new_bucket_holds() -> None:
+    bucket = limit(max_requests=1, burst=100)
+    assert sum(bucket.take("a", 100.0) for _ in range(100)) == 100
+    changed(bucket, max_requests=1, burst=2)
+    assert [bucket.remaining("a", now) for now in (100.0, 101.0, 102.0, 109.0)] == [0, 1, 2, 2]
+
+
+def test_a_change_counts_from_when_anybody_was_last_seen() -> None:
+    bucket = limit(max_requests=1, burst=10)
+    assert sum(bucket.take("a", 100.0) for _ in range(10)) == 10
+    bucket.sweep(105.0)
+    changed(bucket, max_requests=1, window_secs=10, burst=10)
+    assert bucket.remaining("a", 105.0) == 5
+    assert bucket.remaining("a", 115.0) == 6
+
+
+def test_fewer_clients_are_remembered_at_once() -> None:
+    bucket = limit(max_requests=1, burst=1, max_clients=10)
+    for name in "abcdef":
+        assert bucket.take(name, 0.0)
+    changed(bucket, max_requests=1, burst=1, max_clients=2)
+    assert len(bucket) == 2
+    assert not bucket.take("f", 0.0)
     assert bucket.take("a", 0.0)
-    bucket.change(RateLimitSettings(enabled=True, max_requests=1000, burst=1))
-    assert not bucket.take("a", 0.5)
-    assert bucket.take("a", 1.1)
-    assert bucket.take("a", 1.2)

@@ -75,6 +75,8 @@ class Admission:
         self.locate = locate
         self._dial_timeout_secs = dial_timeout_secs
         self._ejection = Ejection(ejection)
+        self._breaker: Breaker | None = None
+        self._failing: Breaker | Ejection = self._ejection
         self._circuit_changed = circuit_changed
         self.entrance = entrance or Entrance()
         self._ramping: dict[str, float] = {}
@@ -125,10 +127,15 @@ class Admission:
             self.table, watch = self._published.popleft()
         if watch is None:
             return
+        for candidate in self.table.moved:
+            candidate.live.address = candidate.backend.address
+            self._failing.forget(candidate.live)
+        self.table.moved = []
         for backend_id in watch.touched:
-            candidate = self.table.candidates.get(backend_id)
-            if candidate is not None:
-                candidate.place()
+            touched = self.table.candidates.get(backend_id)
+            if touched is not None:
+                touched.weigh()
+                touched.place()
         self.load.settle(watch)
 
     # -- decisions ---------------------------------------------------------------------
@@ -147,7 +154,7 @@ class Admission:
         return (
             selection.lowest(tiers, origin, now, tried)
             or selection.last_resort(tiers, origin, tried)
-            or (selection.panic(tiers, origin, tried) if self._health.panic else None)
+            or (selection.panic(tiers, origin, now, tried) if self._health.panic else None)
             or Refusal(Reason.UNREACHABLE if tried else selection.why_nobody(tiers))
         )
 
@@ -198,7 +205,8 @@ class Admission:
         key = (ticket.client, ticket.scope)
         if blame is Blame.BACKEND:
             live.tally.errors += 1
-            self._failing.failed(live, now)
+            if ticket.backend.address == live.address:  # else it has been corrected since
+                self._failing.failed(live, now)
             if self.affinity.get(key, now) == ticket.backend.id:
                 self.affinity.drop(key)
         ticket.tried = (*ticket.tried, ticket.backend.id)
@@ -228,6 +236,8 @@ class Admission:
         if ticket.notes is not None:
             ticket.notes.dialed_at = now
             ticket.notes.dial_secs = secs
+            if self._breaker is not None:
+                ticket.notes.trial = self._breaker.on_trial(candidate.live, now)
         candidate.live.tally.answered(secs)
         if self._failing.answered(candidate.live):
             self._touch(candidate, anew=True)
@@ -253,9 +263,13 @@ class Admission:
         if self._breaker is not None and notes is not None and notes.dialed_at:
             if mute and now - notes.dialed_at <= self._breaker.settings.moment_secs:
                 live.tally.errors += 1
-                self._breaker.died(live, now)
-            else:
-                live.deaths = 0
+                if ticket.backend.address == live.address:
+                    self._breaker.died(live, now)
+                return
+            live.deaths = 0
+            trial = notes.trial
+            if trial and self._breaker.ended(trial, now, has_spoken=bytes_out > 0):
+                self._reconsider(live.backend_id)
 
     def tick(self, now: float) -> None:
         """Do what is due: adopt a table nobody has asked for yet, sweep, ramp."""
@@ -267,44 +281,63 @@ class Admission:
             if part == 1.0:
                 del self._ramping[backend_id]
             self._reconsider(backend_id, share=part)
+        for live in self._breaker.outlived(now) if self._breaker is not None else ():
+            self._reconsider(live.backend_id)
 
     # -- what others know of backends --------------------------------------------------
 
     def change(self, breaker: BreakerSettings, health: HealthSettings) -> None:
         """Go on with other settings."""
         self._health = health
-        self._breaker = Breaker(breaker, self._circuit_changed) if breaker.enabled else None
-        self._failing: Breaker | Ejection = self._breaker or self._ejection
         self._takes_notes = self._is_curious or (breaker.enabled and breaker.moment_secs > 0)
-        if self._breaker is None:
-            for live in self.load.all():
-                if live.circuit is not Circuit.CLOSED:
-                    live.circuit, live.passed_over_until = Circuit.CLOSED, 0.0
-                    self._reconsider(live.backend_id)
+        lives = self.load.all()
+        moved: list[Live] = []
+        if not breaker.enabled:
+            self._breaker = None
+            moved = [live for live in lives if live.circuit is not Circuit.CLOSED]
+            for live in moved:
+                live.circuit, live.passed_over_until = Circuit.CLOSED, 0.0
+        elif self._breaker is None:
+            self._breaker = Breaker(breaker, self._circuit_changed)
+        else:
+            moved = self._breaker.change(breaker, lives)
+        self._failing = self._breaker or self._ejection
+        for live in moved:
+            self._reconsider(live.backend_id)
 
     def judge(self, backend_id: str, up: bool, now: float) -> None:
         """The probes of a backend say that it is up or down."""
         self._ramping.pop(backend_id, None)
-        if up and self._health.slow_start_secs:
-            self._ramping[backend_id] = now
         ramps = up and self._health.slow_start_secs > 0
-        self._reconsider(backend_id, down=not up, share=LEAST_SHARE if ramps else 1.0)
+        known = self._reconsider(backend_id, down=not up, share=LEAST_SHARE if ramps else 1.0)
+        if ramps and known:
+            self._ramping[backend_id] = now
 
     def drain(self, backend_id: str, draining: bool) -> bool:
-        """Give a backend no new clients, or give it clients again. Return whether it is known."""
+        """Give a backend no new clients, or give it clients again. Return whether it is known.
+
+        A drained one stays so when it leaves the table and comes back.
+        """
         return self._reconsider(backend_id, draining=draining)
 
     def _reconsider(self, backend_id: str, **known: float | bool) -> bool:
-        """Note what is now known of a backend, and rank it anew."""
+        """Note what is now known of a backend, and rank it anew.
+
+        Also of one that is in no table now: it may come back, and then this holds.
+        """
         self.adopt()
-        candidate = self.table.candidates.get(backend_id)
-        if candidate is None:
+        live = self.load.known(backend_id)
+        if live is None:
             return False
-        live = candidate.live
         for name, each in known.items():
             setattr(live, name, each)
         live.withheld = ranking.DRAINING if live.draining else ranking.DOWN if live.down else ""
-        self._touch(candidate, anew=True)
+        candidate = self.table.candidates.get(backend_id)
+        if candidate is None:
+            self.load.touch(live)
+        else:
+            candidate.weigh()
+            self._touch(candidate, anew=True)
         return True
 
     def _reserve(self, ticket: Ticket, choice: Choice, now: float) -> None:

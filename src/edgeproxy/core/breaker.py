@@ -10,7 +10,9 @@ backend is not even a last resort.
 
 A failure is a dial that fails. With `moment_secs`, it is also a connection that the backend
 ends so soon without having sent a byte; what counts then is how many of those come in a row, for
-the dials before them all succeed.
+the dials before them all succeed. An answer to a trial is then not the dial, but that its
+connection outlives the moment or ends before that with a byte from the backend. One that ends
+within the moment otherwise shows nothing.
 
 Without the breaker, and for backends that have not failed often enough for it, `core.ejection`
 says who is passed over. Both keep their state in `core.load.Live`.
@@ -18,7 +20,7 @@ says who is passed over. Both keep their state in `core.load.Live`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from edgeproxy.core.load import Live
@@ -51,12 +53,37 @@ Changed = Callable[[str, Circuit], object]
 """Called with a backend's id and the new state of its breaker."""
 
 
+class Trial:
+    """A connection to a half-open backend that may still turn out to be mute.
+
+    Attributes:
+        live: The backend.
+        until: When the moment is over.
+    """
+
+    __slots__ = ("live", "until")
+
+    def __init__(self, live: Live, until: float) -> None:
+        self.live = live
+        self.until = until
+
+
 class Breaker:
     """The breakers of all backends. For one thread."""
 
     def __init__(self, settings: BreakerSettings, changed: Changed) -> None:
         self.settings = settings
         self._changed = changed
+        self._trials: dict[Trial, None] = {}
+
+    def change(self, settings: BreakerSettings, lives: Iterable[Live]) -> list[Live]:
+        """Go on with other settings. Return who is open for another time than before."""
+        longer_secs = settings.timeout_secs - self.settings.timeout_secs
+        self.settings = settings
+        moved = [live for live in lives if longer_secs and live.circuit is Circuit.OPEN]
+        for live in moved:
+            live.passed_over_until += longer_secs
+        return moved
 
     def failed(self, live: Live, now: float) -> None:
         """A dial has failed."""
@@ -73,7 +100,16 @@ class Breaker:
             live.circuit is Circuit.CLOSED and failures >= self.settings.failure_threshold
         ):
             live.passed_over_until = now + self.settings.timeout_secs
+            self._drop_trials(live)
             self._become(live, Circuit.OPEN)
+
+    def forget(self, live: Live) -> None:
+        """It is somewhere else now: what it did there does not matter any more."""
+        live.failures = live.deaths = 0
+        live.passed_over_until = 0.0
+        self._drop_trials(live)
+        if live.circuit is not Circuit.CLOSED:
+            self._become(live, Circuit.CLOSED)
 
     def trying(self, live: Live, dial_timeout_secs: float, now: float) -> None:
         """A backend that failed before is being dialed."""
@@ -92,15 +128,64 @@ class Breaker:
     def answered(self, live: Live) -> bool:
         """A dial has succeeded. Return whether more clients may come now."""
         live.failures = 0
-        if live.circuit is not Circuit.HALF_OPEN:
+        if live.circuit is not Circuit.HALF_OPEN or self.settings.moment_secs:
             return False
+        live.passed_over_until = 0.0
+        self._succeeded(live)
+        return True
+
+    def on_trial(self, live: Live, now: float) -> Trial | None:
+        """A dial has succeeded: return what has still to be seen of its connection, if any."""
+        moment_secs = self.settings.moment_secs
+        if live.circuit is not Circuit.HALF_OPEN or not moment_secs:
+            return None
+        trial = Trial(live, now + moment_secs)
+        self._trials[trial] = None
+        if live.trials >= self.settings.trials:
+            live.passed_over_until = trial.until
+        return trial
+
+    def ended(self, trial: Trial, now: float, *, has_spoken: bool) -> bool:
+        """The connection on trial has ended well. Return whether more clients may come now.
+
+        `has_spoken`: the backend has sent a byte.
+        """
+        is_undecided = trial in self._trials
+        self._trials.pop(trial, None)
+        live = trial.live
+        if live.circuit is not Circuit.HALF_OPEN or not is_undecided:
+            return False
+        live.passed_over_until = 0.0
+        if has_spoken or now >= trial.until:
+            self._succeeded(live)
+        else:
+            live.trials = max(live.trials - 1, 0)
+        return True
+
+    def outlived(self, now: float) -> list[Live]:
+        """Count the trials whose moment is over. Return whose breakers have closed."""
+        closed = []
+        for trial in [each for each in self._trials if each.until <= now]:
+            del self._trials[trial]
+            if trial.live.circuit is Circuit.HALF_OPEN and self._succeeded(trial.live):
+                closed.append(trial.live)
+        return closed
+
+    def _succeeded(self, live: Live) -> bool:
+        """Count a trial that went well. Return whether the breaker has closed."""
         live.successes += 1
         live.trials = max(live.trials - 1, 0)
+        if live.successes < self.settings.success_threshold:
+            return False
+        live.deaths = 0
         live.passed_over_until = 0.0
-        if live.successes >= self.settings.success_threshold:
-            live.deaths = 0
-            self._become(live, Circuit.CLOSED)
+        self._become(live, Circuit.CLOSED)
         return True
+
+    def _drop_trials(self, live: Live) -> None:
+        """What comes of the trials of this backend does not matter any more."""
+        for trial in [each for each in self._trials if each.live is live]:
+            del self._trials[trial]
 
     def _become(self, live: Live, circuit: Circuit) -> None:
         live.circuit = circuit

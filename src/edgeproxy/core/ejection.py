@@ -43,6 +43,11 @@ class Ejection:
         secs = min(self._settings.first_secs * 2**doublings, self._settings.longest_secs)
         live.passed_over_until = now + secs
 
+    def forget(self, live: Live) -> None:
+        """It is somewhere else now: what it did there does not matter any more."""
+        live.failures = 0
+        live.passed_over_until = 0.0
+
     def trying(self, live: Live, dial_timeout_secs: float, now: float) -> None:
         """A backend that failed before is being dialed: nobody else is to try meanwhile."""
         live.passed_over_until = max(live.passed_over_until, now + dial_timeout_secs)

@@ -20,6 +20,7 @@ class Live:
 
     Attributes:
         backend_id: Whose.
+        address: Where it is in the table in force, or was in the last one that had it.
         active: Reserved slots: connections that are dialing or open.
         turn: Its place among equals; see `core.ranking`.
         failures: Dials in a row that failed.
@@ -34,6 +35,7 @@ class Live:
 
     __slots__ = (
         "active",
+        "address",
         "backend_id",
         "circuit",
         "deaths",
@@ -49,8 +51,9 @@ class Live:
         "withheld",
     )
 
-    def __init__(self, backend_id: str) -> None:
+    def __init__(self, backend_id: str, address: str = "") -> None:
         self.backend_id = backend_id
+        self.address = address
         self.active = 0
         self.turn = 0.0
         self.failures = 0
@@ -96,10 +99,16 @@ class Load:
         self.watches = 0
         self.settled = 0
 
-    def of(self, backend_id: str) -> Live:
-        """Return the live state of this backend, a fresh one for a new backend."""
+    def of(self, backend_id: str, address: str = "") -> Live:
+        """Return the live state of this backend, a fresh one at this address for a new backend."""
         live = self._by_id.get(backend_id)
-        return live if live is not None else self._by_id.setdefault(backend_id, Live(backend_id))
+        if live is not None:
+            return live
+        return self._by_id.setdefault(backend_id, Live(backend_id, address))
+
+    def known(self, backend_id: str) -> Live | None:
+        """Return the live state of this backend if it has one."""
+        return self._by_id.get(backend_id)
 
     def all(self) -> list[Live]:
         """Return the live states of all backends that have one."""
@@ -125,7 +134,8 @@ class Load:
         return {key: live.active for key, live in list(self._by_id.items()) if live.active}
 
     def forget(self, *known: Container[str], rest: Rest = no_rest) -> None:
-        """Drop what is idle and not among the `known` ids."""
+        """Drop what is idle, not being drained and not among the `known` ids."""
         for backend_id, live in paced(list(self._by_id.items()), rest):
-            if not live.active and not any(backend_id in ids for ids in known):
+            in_use = live.active or live.draining
+            if not in_use and not any(backend_id in ids for ids in known):
                 del self._by_id[backend_id]

@@ -11,6 +11,11 @@ Among equal loads the lowest turn goes first. A chosen candidate's turn advances
 and nobody catches up in a burst after an absence (start-time fair queueing: Goyal, Vin,
 Cheng, SIGCOMM 1996).
 
+Those who come slowly, with a share of their weight, wait in a heap of their own. Together they
+get the part of the clients that their shares are of what the place has: what is least loaded
+would be the one that has just come, for every client that finds a connection of the one before
+still closing elsewhere.
+
 Only the gate thread chooses and places. A ranking under construction is nobody's yet.
 """
 
@@ -31,6 +36,9 @@ NEVER = float("inf")
 
 MAX_QUEUES = 8
 """Idle candidates of further weights wait in the heap."""
+
+PARTS = 1000
+"""What a place has is counted in such parts of a weight, which add up exactly."""
 
 DELETED = "deleted"
 UNHEALTHY = "unhealthy"
@@ -55,6 +63,8 @@ class Candidate:
         limit: Slots it never exceeds.
         usable: Neither deleted nor unhealthy.
         rankings: Where it is ranked; empty if it takes no new clients.
+        standing: What it adds to what they have, in `PARTS` of its weight.
+        slow: The same if that is only a share of its weight, else 0.
         entry: Its current entry in them, or None while it is full.
     """
 
@@ -66,6 +76,8 @@ class Candidate:
         "live",
         "rankings",
         "sequence",
+        "slow",
+        "standing",
         "table_version",
         "unit",
         "usable",
@@ -88,6 +100,33 @@ class Candidate:
         self.usable = backend.healthy and not backend.deleted
         self.rankings: list[Ranking] = []
         self.entry: Entry | None = None
+        share = live.share
+        self.standing = 0 if live.withheld else int(backend.weight * share * PARTS)
+        self.slow = self.standing if share < 1.0 else 0
+
+    def weigh(self) -> None:
+        """Tell the places where it is ranked, after its share changed or it was withheld.
+
+        A turn that lies far ahead because the share was small comes nearer. It has no entry
+        then: `place` it.
+        """
+        share = self.live.share
+        standing = 0 if self.live.withheld else int(self.backend.weight * share * PARTS)
+        slow = standing if share < 1.0 else 0
+        if (standing, slow) == (self.standing, self.slow):
+            return
+        for ranking in self.rankings:
+            ranking.available += standing - self.standing
+            ranking.slow += slow - self.slow
+        self.standing, self.slow = standing, slow
+        self.entry = None
+        if self.rankings:
+            clock = max(ranking.clock for ranking in self.rankings)
+            self.live.turn = min(self.live.turn, clock + self.step())
+
+    def step(self) -> float:
+        """Return by how much its turn advances when it is chosen."""
+        return 1.0 / (self.backend.weight * self.live.share)
 
     def obstacle(self, now: float) -> str | None:
         """Return why this backend takes nobody now, not even a client bound to it, or None."""
@@ -134,6 +173,10 @@ class Candidate:
 
     def take_turn(self, ranking: Ranking) -> None:
         """Note that this backend was chosen in `ranking`."""
+        if ranking.slow:
+            ranking.count(self)
+            if self.slow:
+                return
         live = self.live
         ranking.clock = max(ranking.clock, live.turn)
         live.turn = ranking.clock + 1.0 / (self.backend.weight * live.share)
@@ -144,19 +187,25 @@ class Ranking:
 
     Attributes:
         members: All that take new clients.
-        weight: The sum of their weights.
+        weight: The sum of their weights, in `PARTS`.
+        available: What there is of it now: without those withheld, and only the shares of those
+            that come slowly.
+        slow: The part of that which those have who come slowly.
         clock: The turn this place has reached.
     """
 
     def __init__(self, members: Iterable[Candidate], rest: Rest = no_rest) -> None:
         self.members = tuple(members)
-        self.weight = sum(each.backend.weight for each in self.members)
-        self.clock = max(
-            (each.live.turn - 1.0 / each.backend.weight for each in self.members), default=0.0
-        )
+        self.weight = sum(each.backend.weight for each in self.members) * PARTS
+        self.available = sum(each.standing for each in self.members)
+        self.slow = sum(each.slow for each in self.members)
+        self.clock = max((each.live.turn - each.step() for each in self.members), default=0.0)
+        self._slow_clock = self.clock
+        self._owed = 0
         weights = sorted({each.backend.weight for each in self.members})[:MAX_QUEUES]
         self._idle: dict[int, deque[Entry]] = {weight: deque() for weight in weights}
         self._busy: list[Entry] = []
+        self._slow_ones: list[Entry] = []
         self._aside: dict[Candidate, None] = {}
         self._wake = NEVER
         self._most = 2 * len(self.members) + 64
@@ -169,26 +218,35 @@ class Ranking:
         """Let go of everything; the ranking is of no use afterwards."""
         self.members = ()
         self._busy = []
+        self._slow_ones = []
         self._idle.clear()
         self._aside.clear()
 
     def _remake(self) -> None:
         """Fill queues and heap from the current entries."""
         self._busy = []
+        self._slow_ones = []
         self._aside.clear()
         self._wake = NEVER
-        for queue in self._idle.values():
-            queue.clear()
+        for line in self._idle.values():
+            line.clear()
         for entry in sorted(each.entry for each in self.members if each.entry is not None):
-            queue_or_none = self._idle.get(entry[3].backend.weight) if not entry[0] else None
-            (self._busy if queue_or_none is None else queue_or_none).append(entry)
+            queue = None if entry[0] else self._idle.get(entry[3].backend.weight)
+            if entry[3].slow:
+                self._slow_ones.append(entry)
+            else:
+                (self._busy if queue is None else queue).append(entry)
 
     def push(self, entry: Entry) -> None:
         """Take the current entry of a member."""
         line: deque[Entry] | list[Entry]
-        queue = None if entry[0] else self._idle.get(entry[3].backend.weight)
+        queue, busy = None, self._busy
+        if self.slow and entry[3].slow:
+            busy = self._slow_ones
+        elif not entry[0]:
+            queue = self._idle.get(entry[3].backend.weight)
         if queue is None:
-            line = busy = self._busy
+            line = busy
             if busy and busy[0][3].entry is not busy[0]:
                 heapreplace(busy, entry)
             else:
@@ -219,9 +277,37 @@ class Ranking:
         while busy and (best is None or not busy[0][0]):
             entry = busy[0]
             if self._stands(entry, now, tried):
-                return entry if best is None or entry < best else best
+                if best is None or entry < best:
+                    best = entry
+                break
             heappop(busy)
+        return self._or_slow(best, now, tried) if self.slow else best
+
+    def _or_slow(self, best: Entry | None, now: float, tried: Collection[str]) -> Entry | None:
+        """Return the entry of one that comes slowly if it is their turn, or there is no other."""
+        is_their_turn = self._owed >= self.available - self.slow
+        slow = self._slow_ones
+        while slow and (best is None or is_their_turn):
+            entry = slow[0]
+            if self._stands(entry, now, tried):
+                return entry if best is None or entry[0] <= best[0] else best
+            heappop(slow)
         return best
+
+    def count(self, chosen: Candidate) -> None:
+        """Note who was chosen while some come slowly: how many clients these are owed.
+
+        A client of theirs costs as much as the others have, each of the others' brings as much
+        as they have; nothing is rounded.
+        """
+        live = chosen.live
+        others = self.available - self.slow
+        if chosen.slow:
+            self._owed = max(self._owed - others, 0)
+            self._slow_clock = max(self._slow_clock, live.turn)
+            live.turn = self._slow_clock + chosen.step()
+        else:
+            self._owed = min(self._owed + self.slow, others + self.slow)
 
     def _stands(self, entry: Entry, now: float, tried: Collection[str]) -> bool:
         """Return whether this is the entry of a candidate that may be chosen now."""

@@ -44,13 +44,35 @@ class RateLimit:
 
     def __init__(self, settings: RateLimitSettings) -> None:
         self._full_at: OrderedDict[str, float] = OrderedDict()
-        self.change(settings)
+        self._seen_at = 0.0
+        self._go_by(settings)
 
-    def change(self, settings: RateLimitSettings) -> None:
-        """Go on with other settings. What clients have used is kept, in seconds of refilling."""
+    def _go_by(self, settings: RateLimitSettings) -> None:
         self._settings = settings
         self._token_secs = settings.window_secs / settings.max_requests
         self._bucket_secs = self._token_secs * settings.burst + _SLACK_SECS
+
+    def change(self, settings: RateLimitSettings) -> None:
+        """Go on with other settings, as of the last time anybody asked or swept.
+
+        What a bucket lacks is kept in tokens, and is never more than all of the new bucket:
+        nobody waits by the old rate.
+        """
+        before, since = self._token_secs, self._seen_at
+        is_same = (before, self._settings.burst) == (
+            settings.window_secs / settings.max_requests,
+            settings.burst,
+        )
+        self._go_by(settings)
+        table = self._full_at
+        while len(table) > settings.max_clients:
+            table.popitem(last=False)
+        if is_same:
+            return
+        secs, most = self._token_secs / before, self._token_secs * settings.burst
+        for key, full_at in table.items():
+            if full_at > since:
+                table[key] = since + min((full_at - since) * secs, most)
 
     def __len__(self) -> int:
         """Return how many clients are remembered."""
@@ -58,6 +80,7 @@ class RateLimit:
 
     def take(self, key: str, now: float) -> bool:
         """Take a token, if there is one. Return whether there was."""
+        self._seen_at = now
         full_at = max(self._full_at.get(key, now), now)
         if full_at - now > self._bucket_secs - self._token_secs:
             return False
@@ -75,6 +98,7 @@ class RateLimit:
 
     def sweep(self, now: float, most: int = 1000) -> int:
         """Forget up to `most` clients whose buckets are full, the oldest first."""
+        self._seen_at = now
         table = self._full_at
         forgotten = 0
         while table and forgotten < most:

@@ -27,8 +27,8 @@ MAX_CACHED_TIERS = 4096
 class Tier:
     """What is equally far from a client.
 
-    Where several places tie they take turns in proportion to their weights, by the same
-    rule as the candidates of one place (`core.ranking`).
+    Where several places tie they take turns in proportion to the weights they have now, by the
+    same rule as the candidates of one place (`core.ranking`).
 
     Attributes:
         distance: What it adds to the score.
@@ -50,7 +50,7 @@ class Tier:
     def take_turn(self, candidate: Candidate, ranking: Ranking) -> None:
         """Note that this candidate was chosen."""
         self._clock = max(self._clock, self._turns[ranking])
-        self._turns[ranking] = self._clock + 1.0 / ranking.weight
+        self._turns[ranking] = self._clock + 1.0 / (ranking.available or ranking.weight)
         candidate.take_turn(ranking)
 
 
@@ -60,6 +60,7 @@ class RoutingTable:
     Attributes:
         version: Counts the published tables of this process.
         candidates: All of them by id, also those that take no clients.
+        moved: Those that were elsewhere before, as far as is known when the table is built.
         scopes: What can be asked for.
     """
 
@@ -76,10 +77,14 @@ class RoutingTable:
         self.version = version
         self.pop_region = pop_region
         self.scopes = frozenset(scopes)
-        self.candidates = {
-            row.id: Candidate(row, load.of(row.id), sequence, version)
-            for sequence, row in enumerate(paced(backends, rest))
-        }
+        self.candidates: dict[str, Candidate] = {}
+        self.moved: list[Candidate] = []
+        for sequence, row in enumerate(paced(backends, rest)):
+            address = row.address
+            live = load.of(row.id, address)
+            self.candidates[row.id] = candidate = Candidate(row, live, sequence, version)
+            if live.address != address:
+                self.moved.append(candidate)
         self._rankings = self._ranked()
         self._tiers: dict[tuple[str, str | None, str | None], tuple[Tier, ...]] = {}
 
@@ -120,6 +125,7 @@ class RoutingTable:
         for group in self._rankings.values():
             for ranking in group.values():
                 ranking.clear()
+        self.moved = []
         candidates, self.candidates = self.candidates, {}
         for _ in paced(range(len(candidates)), self._rest):
             candidates.popitem()

@@ -32,7 +32,23 @@ def lowest(
                 how = How.SCORED if tier is tiers[0] else How.SPILLED
                 best = Choice(entry[3], how, origin, tier, each)
                 best_order = order
+    if best is not None and best.candidate.slow:
+        return _in_turn(best, now, tried)
     return best
+
+
+def _in_turn(chosen: Choice, now: float, tried: Collection[str]) -> Choice:
+    """Return the choice of the place whose turn it is, for one that comes slowly.
+
+    It carries less than others because it came late, which is no reason to give it more.
+    """
+    tier = chosen.tier
+    assert tier is not None
+    for place in sorted(tier.rankings, key=tier.turn):
+        entry = place.best(now, tried)
+        if entry is not None:
+            return Choice(entry[3], chosen.how, chosen.origin, tier, place)
+    return chosen
 
 
 def last_resort(tiers: tuple[Tier, ...], origin: Origin, tried: Collection[str]) -> Choice | None:
@@ -46,24 +62,27 @@ def last_resort(tiers: tuple[Tier, ...], origin: Origin, tried: Collection[str])
     return _best(offered, origin, How.LAST_RESORT)
 
 
-def panic(tiers: tuple[Tier, ...], origin: Origin, tried: Collection[str]) -> Choice | None:
+def panic(
+    tiers: tuple[Tier, ...], origin: Origin, now: float, tried: Collection[str]
+) -> Choice | None:
     """Return the best of those whose probes call them down, if all are called so.
 
-    Where probes call everybody down, they are more likely wrong than all of them.
+    Where probes call everybody down, they are more likely wrong than all of them. But what
+    clients found out is right: those that failed lately come after all others, or the dead ones,
+    which carry nothing, would draw every client.
     """
     if any(not each.live.withheld for each in _members(tiers)):
         return None
-    offered = (
+    offered = [
         (tier, place, each)
         for tier in tiers
         for place in tier.rankings
         for each in place.members
-        if not each.live.draining
-        and each.live.active < each.limit
-        and each.live.circuit is Circuit.CLOSED
-        and each.backend.id not in tried
-    )
-    return _best(offered, origin, How.PANIC)
+        if not each.live.draining and each.live.active < each.limit and each.backend.id not in tried
+    ]
+    well = [each for each in offered if each[2].live.passed_over_until <= now]
+    failed = (each for each in offered if each[2].live.circuit is Circuit.CLOSED)
+    return _best(well or failed, origin, How.PANIC)
 
 
 def why_nobody(tiers: tuple[Tier, ...]) -> Reason:

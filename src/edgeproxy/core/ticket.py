@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from edgeproxy.core.breaker import Trial
 from edgeproxy.core.entrance import Barred
 from edgeproxy.core.model import Backend, Origin
 from edgeproxy.core.ranking import Candidate, Ranking
@@ -74,15 +75,17 @@ class Notes:
         dialed_at: When the backend answered, or 0.
         dial_secs: How long it took to.
         presented: What backends are told of the client, if they are told anything.
+        trial: What it shows of a half-open backend, if it does.
     """
 
-    __slots__ = ("dial_secs", "dialed_at", "entered", "presented")
+    __slots__ = ("dial_secs", "dialed_at", "entered", "presented", "trial")
 
     def __init__(self, entered: str | None) -> None:
         self.entered = entered
         self.presented: Any = None
         self.dialed_at = 0.0
         self.dial_secs = 0.0
+        self.trial: Trial | None = None
 
 
 class Ticket:
