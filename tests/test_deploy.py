@@ -42,6 +42,7 @@ READING = Reading(
     loop_lag_secs=0.0,
     descriptors=5,
     uptime_secs=1.0,
+    certificates=(0, 1e9),
     backends=(BACKEND,),
 )
 

@@ -131,6 +131,11 @@ class Doors:
                         each.listener, each.door, self._manner(each.listener)[1], each.listening
                     )
 
+    def certificates_state(self) -> tuple[int, float] | None:
+        """Return how often new certificates were of no use, and when the first one expires."""
+        used = self.certificates
+        return (used.errors, used.expires_at) if used is not None else None
+
     def sockets(self) -> dict[str, socket.socket]:
         """Return all of them by name, for a successor."""
         return {name: each.listening for name, each in self._open.items()}

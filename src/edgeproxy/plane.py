@@ -71,6 +71,7 @@ class Plane:
         self.observation = Observation(loaded.config, admission, metrics, engine)
         self.feed = Feed(store, self._publish, metrics, gc.collect, doors.route)
         self._doors = doors
+        self.observation.certificates = doors.certificates_state
         self._loaded = loaded
         self._admission = admission
         self._engine = engine

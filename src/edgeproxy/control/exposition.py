@@ -137,6 +137,14 @@ def _of_process(reading: Reading) -> Iterator[Metric]:
         "Lines the access log could not take.",
         reading.access_lines_dropped,
     )
+    if reading.certificates is not None:
+        errors, expires_at = reading.certificates
+        yield _counter("edgeproxy_certificate_errors", "Changes to certificates of no use.", errors)
+        yield _gauge(
+            "edgeproxy_certificate_expires_timestamp_seconds",
+            "When the first certificate in use expires.",
+            expires_at,
+        )
     yield _gauge(
         "edgeproxy_event_loop_lag_seconds",
         "How late the control plane's last timer was.",

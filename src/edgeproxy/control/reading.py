@@ -60,6 +60,7 @@ class Reading:
     descriptors: int
     uptime_secs: float
     access_lines_dropped: int = 0
+    certificates: tuple[int, float] | None = None
     pool_hits: int = 0
     pool_misses: int = 0
     pool_dropped: int = 0
