@@ -96,6 +96,7 @@ class Proxy:
             self._access_log.take if self._access_log else None,
             self._warm_pool,
             Announcer(config.door.proxy_out, os.urandom(4).hex()),
+            dict(config.door.backend_tls),
         )
         self.engine = make_engine(config.engine, gate, self._crashed, with_tls=needs_tls(config))
         self.doors = Doors(config, self.engine, doorman)

@@ -90,6 +90,10 @@ class Observation:
             loop_lag_secs=self.loop_lag_secs,
             descriptors=len(os.listdir("/proc/self/fd")) - 1,
             uptime_secs=now - self._began_at,
+            connections_by_app=dict(metrics.accepted_by_app),
+            refused_by_app={
+                app: dict(counts) for app, counts in list(metrics.refused_by_app.items())
+            },
             certificates=self.certificates(),
             access_lines_dropped=self.access_lines_dropped(),
             backends=self._backends(carried, now),
