@@ -217,6 +217,22 @@ def needs_tls(config: Config) -> bool:
     return any(each.kind == door.TLS for each in _wanted(config))
 
 
+def backend_ca(config: Config) -> bytes | None:
+    """Return who signs the certificates of backends, in PEM; None if TLS is spoken with none.
+
+    Empty: whom the system trusts. Raises EdgeProxyError.
+    """
+    path = config.door.backend_ca
+    if not config.door.backend_tls:
+        return None
+    try:
+        return path.read_bytes() if path is not None else b""
+    except OSError as error:
+        raise EdgeProxyError(
+            f"EDGEPROXY_BACKEND_TLS_CA={str(path)!r} cannot be read: {error.strerror}"
+        ) from None
+
+
 def _opened(listener: Listener) -> socket.socket:
     """Return a listening socket. Raises EdgeProxyError, which names the variable."""
     address = listener.address

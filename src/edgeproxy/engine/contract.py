@@ -49,7 +49,8 @@ class EngineSettings:
             closed; 0 is never.
         user_timeout_secs: How long sent data may stay unacknowledged before the peer
             counts as gone; 0 leaves it to the system. See `engine.debt`.
-        backend_ca_pem: Who signs the certificates of backends; empty: whom the system trusts.
+        backend_ca_pem: Who signs the certificates of backends; empty: whom the system trusts;
+            None: TLS is spoken with none.
         byte_threads: How many threads of the native engine carry bytes; 0 is one for each
             CPU that the process may use.
     """
@@ -59,7 +60,7 @@ class EngineSettings:
     idle_timeout_secs: float = 0.0
     user_timeout_secs: float = 30.0
     byte_threads: int = 0
-    backend_ca_pem: bytes = b""
+    backend_ca_pem: bytes | None = None
 
 
 class DialFailure(StrEnum):
@@ -93,7 +94,7 @@ class CloseReason(StrEnum):
     ABORTED = "aborted"
     """The proxy closed it: shutdown, or somebody asked for it."""
     TLS_ERROR = "tls_error"
-    """The client broke the rules of TLS."""
+    """A peer broke the rules of TLS."""
     FAULT = "fault"
     """A bug met while serving it; the log has a traceback."""
 

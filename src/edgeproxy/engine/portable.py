@@ -15,6 +15,7 @@ import errno
 import os
 import select
 import socket
+import ssl
 import threading
 import time
 from collections import deque
@@ -24,6 +25,7 @@ from typing import Any
 
 from edgeproxy.engine import dial
 from edgeproxy.engine.acceptor import Acceptor
+from edgeproxy.engine.backend_tls import BackendTls
 from edgeproxy.engine.contract import (
     PLAIN,
     Answer,
@@ -86,6 +88,8 @@ class PortableEngine:
         self._commands: deque[Callable[[], object]] = deque()
         self._acceptor = Acceptor(self._epoll, self._accepted)
         self._listeners: dict[str, ListenerSettings] = {}
+        trusted = settings.backend_ca_pem
+        self._backend_tls = None if trusted is None else BackendTls(trusted)
         self._contexts: dict[str, TlsContext] = {}
         self._welcome = Welcome(self._epoll, self._met, self._left)
         self._hearing = Hearing(self._epoll, self._gate, self._known, self._turn_away)
@@ -408,6 +412,7 @@ class PortableEngine:
         while isinstance(answer, Connect):
             session.ticket = answer.ticket
             session.prefix = answer.prefix
+            session.server_name = answer.server_name
             session.dialed_at = self._now if answer.begun < 0 else 0.0
             session.deadline = self._now + answer.timeout_secs
             try:
@@ -447,7 +452,10 @@ class PortableEngine:
         except dial.DialError as error:
             self._failed(session, error.reason)
             return
-        if not mask & _WRITABLE:
+        if session.server_name:
+            if not self._shakes_hands(session, mask):
+                return
+        elif not mask & _WRITABLE:
             return
         self._dialing.discard(session)
         session.state = "open"
@@ -456,18 +464,34 @@ class PortableEngine:
         if not self._gate.dialed(session.ticket, secs, self._now):
             self._finish(session, CloseReason.FAULT, reset=True)
             return
-        if session.prefix:
-            try:
-                # A new connection takes this much: its buffer is empty.
-                if session.backend.send(session.prefix) < len(session.prefix):
-                    raise BrokenPipeError
-            except OSError:
-                self._finish(session, CloseReason.BACKEND_RESET, reset=True)
-                return
-            session.prefix = b""
+        try:
+            _say_prefix(session)
+        except OSError:
+            self._finish(session, CloseReason.BACKEND_RESET, reset=True)
+            return
         self._relay.pump(session.upward)
         if mask & ~_WRITABLE:
             self._relay.pump(session.downward)
+
+    def _shakes_hands(self, session: Session, mask: int) -> bool:
+        """Go on with the handshake with a backend; return whether it is over."""
+        backend = session.backend
+        assert backend is not None
+        try:
+            if not isinstance(backend, TlsSocket):
+                if not mask & _WRITABLE:
+                    return False
+                if self._backend_tls is None:
+                    raise ConnectionAbortedError
+                _say_prefix(session)
+                backend = self._backend_tls.wrap(backend, session.server_name)
+                session.attach(backend)
+            return backend.shake_hands()
+        except OSError as error:
+            if isinstance(error, ssl.SSLError):
+                log.debug("handshake_failed", name=session.server_name, reason=str(error.reason))
+            self._failed(session, DialFailure.HANDSHAKE)
+            return False
 
     def _failed(self, session: Session, reason: DialFailure) -> None:
         assert session.backend is not None
@@ -541,9 +565,11 @@ class PortableEngine:
             return
         if reset:
             reset_on_close(session.client)
-        elif isinstance(session.client, TlsSocket):
-            with suppress(OSError):
-                session.client.say_end()
+        else:
+            for end in (session.client, session.backend):
+                if isinstance(end, TlsSocket):
+                    with suppress(OSError):
+                        end.say_end()
         self._ended.append(session.client)
 
     def _broke(self, session: Session) -> None:
@@ -585,6 +611,14 @@ class PortableEngine:
         with self._lock:
             os.close(self._wakeup)
             self._wakeup = -1
+
+
+def _say_prefix(session: Session) -> None:
+    """Tell the backend who its client is. A new connection takes it: its buffer is empty."""
+    assert session.backend is not None
+    if session.prefix and session.backend.send(session.prefix) < len(session.prefix):
+        raise BrokenPipeError
+    session.prefix = b""
 
 
 def _has_bytes(source: socket.socket) -> bool:

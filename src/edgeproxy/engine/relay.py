@@ -116,6 +116,7 @@ class Session:
         deadline: When the attempt that is running fails.
         dialed_at: When the attempt that is running began.
         prefix: What the backend is told before anything that the client says.
+        server_name: Whom the backend has to be, where TLS is spoken with it.
         state: `dialing`, `open` or `closed`.
         reset_by: The side that has reset its connection while bytes before the reset are
             still being carried.
@@ -134,6 +135,7 @@ class Session:
         "downward",
         "prefix",
         "reset_by",
+        "server_name",
         "settled",
         "started_at",
         "state",
@@ -154,6 +156,7 @@ class Session:
         self.state = "dialing"
         self.settled = False
         self.prefix = b""
+        self.server_name = ""
         self.reset_by: CloseReason | None = None
         self.broken_since = 0.0
         self.upward = Flow(self)
@@ -166,6 +169,7 @@ class Session:
     def attach(self, backend: socket.socket) -> None:
         """Give the session the socket of its next attempt."""
         self.backend = self.upward.sink = self.downward.source = backend
+        self.upward.fills = self.downward.drains = isinstance(backend, TlsSocket)
 
     def let_go(self) -> None:
         """Undo the cycles of an ended session, so that it is freed without a collector."""

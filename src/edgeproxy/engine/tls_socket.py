@@ -82,13 +82,20 @@ def _context_of(certificate: Certificate, settings: TlsSettings) -> ssl.SSLConte
 
 
 class TlsSocket(socket.socket):
-    """The server's end of a connection that speaks TLS. Not blocking."""
+    """One end of a connection that speaks TLS. Not blocking.
 
-    def __init__(self, tcp: socket.socket, context: ssl.SSLContext) -> None:
+    The server's, or that of a client who wants a server with the name `server_name`.
+    """
+
+    def __init__(
+        self, tcp: socket.socket, context: ssl.SSLContext, server_name: str | None = None
+    ) -> None:
         super().__init__(fileno=tcp.detach())
         self.setblocking(False)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_name is None, server_name
+        )
         self._unsent = memoryview(b"")
         self._has_said_end = False
 
