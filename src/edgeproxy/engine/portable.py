@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from edgeproxy.engine import dial
@@ -131,7 +132,13 @@ class PortableEngine:
     def renew(self, name: str, settings: TlsSettings) -> None:
         """Meet the new clients of this listener so from now on. Raises TlsError."""
         context = TlsContext(settings)
-        self.call(lambda: self._contexts.update({name: context}))
+
+        def renew() -> None:
+            if name in self._listeners:
+                self._listeners[name] = replace(self._listeners[name], tls=settings)
+                self._contexts[name] = context
+
+        self.call(renew)
 
     def start(self) -> None:
         """Start the engine's thread."""
@@ -286,7 +293,7 @@ class PortableEngine:
         if mask & _WRITABLE and flow.reverse.blocked:
             self._relay.pump(flow.reverse)
         if not flow.blocked and not flow.done:
-            if mask & ~_WRITABLE:
+            if mask & ~_WRITABLE or flow.drains:  # which may have to write in order to read
                 self._relay.pump(flow)
         elif mask & select.EPOLLERR:
             self._cannot_be_read(flow)
@@ -513,8 +520,11 @@ class PortableEngine:
         """End a session that has not come to its end. A side that would miss bytes is reset."""
         if session.state == "open":
             for flow in (session.upward, session.downward):
-                if flow.waiting is not None or flow.piped or _has_bytes(flow.source):
+                if flow.has_bytes() or _has_bytes(flow.source):
                     reset_on_close(flow.sink)
+                    if isinstance(session.client, TlsSocket):
+                        session.client.say_no_end()
+                        reset_on_close(session.client)
         self._finish(session, reason)
 
     def _finish(self, session: Session, reason: CloseReason, reset: bool = False) -> None:
@@ -587,6 +597,8 @@ class PortableEngine:
 
 
 def _has_bytes(source: socket.socket) -> bool:
+    if isinstance(source, TlsSocket) and source.has_unread:
+        return True
     try:
         return bool(source.recv(1, socket.MSG_PEEK))
     except OSError:
