@@ -17,11 +17,7 @@ from libc.string cimport memcpy, strchr, strcmp
 
 from edgeproxy.engine.native.certificates cimport new_context
 from edgeproxy.engine.native.openssl cimport *
-from edgeproxy.engine.native.system cimport (
-    MSG_NOSIGNAL,
-    recv,
-    send,
-)
+from edgeproxy.engine.native.system cimport MSG_NOSIGNAL, recv, send
 
 cdef enum:
     MOST_NAME_BYTES = 256
@@ -112,7 +108,6 @@ cdef class TlsContext:
         session.tls = tls
         return True
 
-
 cdef object _prepare():
     """Make what all contexts share, once."""
     global METHOD, PLACE
@@ -126,7 +121,6 @@ cdef object _prepare():
     BIO_meth_set_write(METHOD, bio_write)
     BIO_meth_set_ctrl(METHOD, bio_control)
 
-
 cdef char* _copy(bytes text) except NULL:
     cdef size_t size = len(text)
     cdef char* copied = <char*>malloc(size)
@@ -134,7 +128,6 @@ cdef char* _copy(bytes text) except NULL:
         raise MemoryError
     memcpy(copied, <char*>text, size)
     return copied
-
 
 cdef void free_table(
     void* _parent, void* data, CRYPTO_EX_DATA* _all, int _place, long _number, void* _argument
@@ -167,7 +160,6 @@ cdef SSL_CTX* find(Table* table, const char* name) noexcept nogil:
             low = middle + 1
     return NULL
 
-
 cdef int choose_certificate(SSL* tls, int* alert, void* argument) noexcept nogil:
     """Choose the certificate of the name that the client asks for, which has to be ASCII."""
     cdef Table* table = <Table*>argument
@@ -194,7 +186,6 @@ cdef int choose_certificate(SSL* tls, int* alert, void* argument) noexcept nogil
     if found != NULL:
         SSL_set_SSL_CTX(tls, found)
     return SSL_TLSEXT_ERR_OK
-
 
 cdef int choose_protocol(
     SSL* _tls, const unsigned char** chosen, unsigned char* size,
@@ -229,7 +220,6 @@ cdef int bio_read(BIO* bio, char* buffer, int size) noexcept nogil:
     session.tls_has_ended = got == 0
     return <int>got
 
-
 cdef int bio_write(BIO* bio, const char* data, int size) noexcept nogil:
     """Take everything; what the socket does not take waits for `tls_flush`."""
     cdef Session* session = <Session*>BIO_get_data(bio)
@@ -253,7 +243,6 @@ cdef int bio_write(BIO* bio, const char* data, int size) noexcept nogil:
     session.tls_unsent_size += size - sent
     return size
 
-
 cdef int tls_flush(Session* session) noexcept nogil:
     """Give the socket what waits. Return whether it has taken everything, or -1 as `send`."""
     cdef ssize_t sent
@@ -271,20 +260,14 @@ cdef int tls_flush(Session* session) noexcept nogil:
     session.tls_unsent_at += sent
     if session.tls_unsent_at < session.tls_unsent_size:
         return False
-    forget_unsent(session)
+    free(session.tls_unsent)
+    session.tls_unsent = NULL
+    session.tls_unsent_at = session.tls_unsent_size = 0
     return True
-
 
 cdef bint tls_has_unsent(Session* session) noexcept nogil:
     """Return whether the socket has not taken everything that was written."""
     return session.tls_unsent != NULL
-
-
-cdef void forget_unsent(Session* session) noexcept nogil:
-    free(session.tls_unsent)
-    session.tls_unsent = NULL
-    session.tls_unsent_at = session.tls_unsent_size = 0
-
 
 cdef long bio_control(BIO* _bio, int command, long _number, void* _data) noexcept nogil:
     return command == BIO_CTRL_FLUSH
@@ -303,7 +286,6 @@ cdef int shake_hands(Session* session) noexcept nogil:
         return SHAKEN
     why = SSL_get_error(tls, done)
     return SHAKING if why == SSL_ERROR_WANT_READ or why == SSL_ERROR_WANT_WRITE else UNWELCOME
-
 
 cdef ssize_t tls_read(Session* session, char* buffer, size_t size) noexcept nogil:
     """Read like `recv`: as many whole records as there are and have room.
@@ -334,7 +316,6 @@ cdef ssize_t tls_read(Session* session, char* buffer, size_t size) noexcept nogi
     set_errno(code)
     return 0 if code == ENDED else -1
 
-
 cdef int failure_of(Session* session, int result) noexcept nogil:
     """Return why nothing could be read: an error number, or ENDED."""
     cdef int code = errno, why = SSL_get_error(<SSL*>session.tls, result)
@@ -346,16 +327,13 @@ cdef int failure_of(Session* session, int result) noexcept nogil:
         return EAGAIN
     return code if why == SSL_ERROR_SYSCALL and code else EPROTO
 
-
 cdef bint tls_is_drained(Session* session) noexcept nogil:
     """Return whether nothing more can be read until the socket has something."""
     return session.tls_is_dry and not session.tls_code and not tls_has_unread(session)
 
-
 cdef bint tls_has_unread(Session* session) noexcept nogil:
     """Return whether bytes of the client wait in here."""
     return SSL_has_pending(<SSL*>session.tls)
-
 
 cdef ssize_t tls_write(Session* session, char* data, size_t size) noexcept nogil:
     """Write like `send`. The last record of what was taken may have to wait (`tls_has_unsent`)."""
@@ -384,7 +362,6 @@ cdef ssize_t tls_write(Session* session, char* data, size_t size) noexcept nogil
         sent += part
     return sent
 
-
 cdef int tls_say_end(Session* session) noexcept nogil:
     """Tell the client, once, that no more will come. Return 0 if its socket has no room now."""
     if not session.tls_said_end:
@@ -393,13 +370,12 @@ cdef int tls_say_end(Session* session) noexcept nogil:
         SSL_shutdown(<SSL*>session.tls)
     return tls_flush(session) != 0
 
-
 cdef void end_tls(Session* session) noexcept nogil:
     if session.tls != NULL:
         SSL_free(<SSL*>session.tls)
         session.tls = NULL
-        forget_unsent(session)
-
+        free(session.tls_unsent)
+        session.tls_unsent = NULL
 
 cdef object tls_info(Session* session):
     """Return what was agreed on."""
