@@ -17,7 +17,7 @@ from tests.conformance.peers import Rest, Stream
 from tests.conformance.rig import SMALL_BUFFER
 from tests.conformance.test_preambles import until_newline
 from tests.conformance.tls_peers import TlsPeer, client_context
-from tests.conformance.tls_rig import NAME, TlsRig, own
+from tests.conformance.tls_rig import NAME, TlsRig, own, running
 
 V1_2, V1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 VERSIONS = pytest.mark.parametrize("version", [V1_2, V1_3], ids=["1.2", "1.3"])
@@ -27,9 +27,7 @@ MANY = 10_000
 
 @pytest.fixture
 def rig(engine: tuple[str, MakeEngine]) -> Iterator[TlsRig]:
-    rig = TlsRig(*engine)
-    yield rig
-    rig.close()
+    yield from running(engine)
 
 
 def _but_for_finished(client: TlsPeer) -> bytes:

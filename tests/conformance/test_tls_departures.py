@@ -15,7 +15,7 @@ from edgeproxy.engine.tls import TlsSettings
 from tests.conformance.engines import MakeEngine
 from tests.conformance.peers import Peer, Rest, Stream
 from tests.conformance.tls_peers import TlsPeer, client_context
-from tests.conformance.tls_rig import TlsRig, own
+from tests.conformance.tls_rig import TlsRig, own, running
 from tests.waiting import PAUSE, wait_until
 
 MANY = 300
@@ -26,9 +26,7 @@ VERSIONS = pytest.mark.parametrize("version", [V1_2, V1_3], ids=["1.2", "1.3"])
 
 @pytest.fixture
 def rig(engine: tuple[str, MakeEngine]) -> Iterator[TlsRig]:
-    rig = TlsRig(*engine)
-    yield rig
-    rig.close()
+    yield from running(engine)
 
 
 def _reasons(rig: TlsRig) -> list[str]:

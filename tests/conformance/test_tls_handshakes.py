@@ -14,7 +14,7 @@ from edgeproxy.engine.tls import TlsInfo, TlsSettings
 from tests.conformance.engines import MakeEngine
 from tests.conformance.tls_certificates import OURS, authority, certificate
 from tests.conformance.tls_peers import TlsPeer, client_context
-from tests.conformance.tls_rig import NAME, TlsRig, own
+from tests.conformance.tls_rig import NAME, TlsRig, own, running
 
 V1_2, V1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 VERSIONS = pytest.mark.parametrize("version", [V1_2, V1_3], ids=["1.2", "1.3"])
@@ -34,9 +34,7 @@ CERTIFICATES = TlsSettings(
 
 @pytest.fixture
 def rig(engine: tuple[str, MakeEngine]) -> Iterator[TlsRig]:
-    rig = TlsRig(*engine)
-    yield rig
-    rig.close()
+    yield from running(engine)
 
 
 def _info(rig: TlsRig) -> TlsInfo:

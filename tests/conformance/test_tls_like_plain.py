@@ -21,8 +21,7 @@ from tests.conformance import (
 )
 from tests.conformance.engines import MakeEngine
 from tests.conformance.test_early_answers import one_cpu as one_cpu  # noqa: PLC0414 - a fixture
-from tests.conformance.tls_peers import client_context
-from tests.conformance.tls_rig import TlsRig
+from tests.conformance.tls_rig import TlsRig, running
 
 MODULES = (
     test_back_pressure,
@@ -54,7 +53,4 @@ for module in MODULES:
 
 @pytest.fixture
 def rig(engine: tuple[str, MakeEngine]) -> Iterator[TlsRig]:
-    rig = TlsRig(*engine)
-    rig.context = client_context()
-    yield rig
-    rig.close()
+    yield from running(engine)

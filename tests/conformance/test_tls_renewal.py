@@ -12,7 +12,7 @@ from edgeproxy.engine.tls import Certificate, TlsError, TlsSettings
 from tests.conformance.engines import MakeEngine
 from tests.conformance.tls_certificates import OURS, authority, certificate
 from tests.conformance.tls_peers import TlsPeer
-from tests.conformance.tls_rig import NAME, TlsRig, own
+from tests.conformance.tls_rig import NAME, TlsRig, own, running
 
 OLD, NEW = own(), certificate("new.test").for_names("new.test")
 SIGNED = certificate(NAME)
@@ -34,9 +34,7 @@ ALL_BAD = pytest.mark.parametrize("bad", BAD.values(), ids=list(BAD))
 
 @pytest.fixture
 def rig(engine: tuple[str, MakeEngine]) -> Iterator[TlsRig]:
-    rig = TlsRig(*engine)
-    yield rig
-    rig.close()
+    yield from running(engine)
 
 
 def _shown(client: TlsPeer) -> str:

@@ -6,9 +6,14 @@ import errno
 import os
 import socket
 import ssl
+from collections.abc import Iterator
+from importlib import import_module
+
+import pytest
 
 from edgeproxy.engine.contract import PLAIN, ListenerSettings
 from edgeproxy.engine.tls import Certificate, TlsSettings
+from tests.conformance.engines import MakeEngine
 from tests.conformance.gates import ScriptedGate
 from tests.conformance.peers import DEADLINE_SECS, limit_buffers
 from tests.conformance.rig import Rig
@@ -16,6 +21,20 @@ from tests.conformance.tls_certificates import certificate
 from tests.conformance.tls_peers import TlsClientSocket, TlsPeer, client_context
 
 NAME = "edge.test"
+
+
+def running(engine: tuple[str, MakeEngine]) -> Iterator[TlsRig]:
+    """Yield a rig for this engine, and check its bookkeeping afterwards."""
+    kind, _ = engine
+    if kind == "native" and not _native_has_tls():
+        pytest.skip("the native engine was built without OpenSSL")
+    rig = TlsRig(*engine)
+    yield rig
+    rig.close()
+
+
+def _native_has_tls() -> bool:
+    return bool(import_module("edgeproxy.engine.native.tls").HAS_TLS)
 
 
 def own() -> Certificate:
