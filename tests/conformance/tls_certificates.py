@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from functools import cache
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from edgeproxy.engine.tls import Certificate
 
-DAY = datetime.timedelta(days=1)
+DAY = dt.timedelta(days=1)
 
 
 class Signed(NamedTuple):
@@ -65,7 +65,7 @@ def certificate(*names: str, signed_by: str = OURS) -> Signed:
 def _signed(name: str, issuer: Signed | None, names: tuple[str, ...]) -> Signed:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -135,7 +135,7 @@ class PortableEngine:
     def renew(self, name: str, settings: TlsSettings) -> None:
         """Meet the new clients of this listener so from now on. Raises TlsError."""
         context = TlsContext(settings)
-        self.call(lambda: self._reception.renew(name, context))
+        self.call(lambda: self._reception.renew(name, settings, context))
 
     def start(self) -> None:
         """Start the engine's thread."""
@@ -286,7 +286,7 @@ class PortableEngine:
         if mask & _WRITABLE and flow.reverse.blocked:
             self._relay.pump(flow.reverse)
         if not flow.blocked and not flow.done:
-            if mask & ~_WRITABLE:
+            if mask & ~_WRITABLE or flow.drains:  # which may have to write in order to read
                 self._relay.pump(flow)
         elif mask & select.EPOLLERR:
             self._cannot_be_read(flow)
@@ -477,8 +477,11 @@ class PortableEngine:
         """End a session that has not come to its end. A side that would miss bytes is reset."""
         if session.state == "open":
             for flow in (session.upward, session.downward):
-                if flow.waiting is not None or flow.piped or _has_bytes(flow.source):
+                if flow.has_bytes() or _has_bytes(flow.source):
                     reset_on_close(flow.sink)
+                    if isinstance(session.client, TlsSocket):
+                        session.client.say_no_end()
+                        reset_on_close(session.client)
         self._finish(session, reason)
 
     def _finish(self, session: Session, reason: CloseReason, reset: bool = False) -> None:
@@ -560,6 +563,8 @@ def _say_prefix(session: Session) -> None:
 
 
 def _has_bytes(source: socket.socket) -> bool:
+    if isinstance(source, TlsSocket) and source.has_unread:
+        return True
     try:
         return bool(source.recv(1, socket.MSG_PEEK))
     except OSError:

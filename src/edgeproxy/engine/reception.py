@@ -9,10 +9,12 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 
 from edgeproxy.engine.contract import Departure, Known, ListenerSettings
 from edgeproxy.engine.guard import GuardedGate
 from edgeproxy.engine.hearing import Hearing
+from edgeproxy.engine.tls import TlsSettings
 from edgeproxy.engine.tls_socket import TlsContext
 from edgeproxy.engine.visitor import Visitor
 from edgeproxy.engine.welcome import Welcome
@@ -54,9 +56,11 @@ class Reception:
         if tls is not None:
             self._contexts[listener] = tls
 
-    def renew(self, listener: str, tls: TlsContext) -> None:
-        """Speak TLS so with the new clients of a listener from now on."""
-        self._contexts[listener] = tls
+    def renew(self, listener: str, settings: TlsSettings, tls: TlsContext) -> None:
+        """Speak TLS so with the new clients of a listener from now on, if there is one."""
+        if listener in self._settings:
+            self._settings[listener] = replace(self._settings[listener], tls=settings)
+            self._contexts[listener] = tls
 
     def tells_local(self, listener: str) -> bool:
         """Return whether the gate wants to know this host's end of its connections."""

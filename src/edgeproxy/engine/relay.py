@@ -100,6 +100,12 @@ class Flow:
         self.streak = 0
         self.owing_since = 0.0
 
+    def has_bytes(self) -> bool:
+        """Return whether bytes that were read have not reached the sink's socket."""
+        if isinstance(self.sink, TlsSocket) and self.sink.has_unsent:
+            return True
+        return self.waiting is not None or self.piped > 0
+
 
 class Session:
     """One client and, once dialed, its backend.
@@ -334,7 +340,8 @@ class Relay:
             flow.pipe = None
 
     def _source_ended(self, flow: Flow) -> None:
-        if flow.fills:
+        session = flow.session
+        if flow.fills and not session.reset_by:  # a client is not told of an end that is a reset
             try:
                 flow.parting = flow.blocked = not flow.sink.say_end()  # type: ignore[attr-defined]
             except OSError:
@@ -343,7 +350,6 @@ class Relay:
                 return
         flow.done = True
         self.return_pipe(flow)
-        session = flow.session
         if flow.reverse.done:
             reset_by = session.reset_by
             self._finish(session, reset_by or CloseReason.FINISHED, reset_by is not None)

@@ -92,7 +92,10 @@ cdef object _trust(SSL_CTX* context, bytes pem):
 
 
 cdef list _certificates(bytes pem):
-    """Return the addresses of all certificates in a text. They are the caller's to free."""
+    """Return the addresses of all certificates in a text, which are the caller's to free.
+
+    Raises TlsError if one of them cannot be read.
+    """
     cdef BIO* source = BIO_new_mem_buf(<char*>pem, len(pem))
     cdef X509* each
     found = []
@@ -102,7 +105,11 @@ cdef list _certificates(bytes pem):
             break
         found.append(<size_t>each)
     BIO_free(source)
-    ERR_clear_error()  # the end of the text is one
+    if ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE:  # which is the end of it
+        for left in found:
+            X509_free(<X509*><size_t>left)
+        raise TlsError(f"certificate {len(found) + 1} of the file cannot be read: {_reason()}")
+    ERR_clear_error()
     return found
 
 

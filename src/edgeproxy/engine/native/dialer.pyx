@@ -120,7 +120,7 @@ cdef class Dialer:
             return False
         session.dialed_at = now
         set_option(fd, SOL_SOCKET, SO_OOBINLINE, 1)  # the rest when it is needed
-        if unread_bytes(session.client):
+        if session.tls == NULL and unread_bytes(session.client):
             # What it has said follows at once, and need not be preceded by an empty packet.
             set_option(fd, IPPROTO_TCP, TCP_QUICKACK, 0)
             session.hushed = True

@@ -177,7 +177,7 @@ cdef class NativeEngine:
     def renew(self, name, settings):
         """Meet the new clients of this listener so from now on. Raises TlsError."""
         tls = TlsContext(settings)
-        self.call(lambda: self._acceptor.renew(name, tls))
+        self.call(lambda: self._acceptor.renew(name, settings, tls))
 
     def start(self):
         """Start the engine's threads."""
@@ -545,7 +545,10 @@ cdef class NativeEngine:
         if session.worker >= 0:
             self._crew.take_back(session)
         else:
-            end_tls(session)
+            if session.tls != NULL:
+                if session.reason == ABORTED:
+                    tls_say_end(session)
+                end_tls(session)
             close(session.client)
         try:
             outcome = Outcome(

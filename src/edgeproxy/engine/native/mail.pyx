@@ -22,6 +22,7 @@ from edgeproxy.engine.native.session cimport (
     DONE,
     FAULT,
     Flow,
+    HANDSHAKE_FAILED,
     INTEREST,
     MEETING,
     MET,
@@ -158,7 +159,7 @@ cdef void read_mail(Worker* worker) noexcept nogil:
             else:
                 finish(worker, session, request.reason, True)
         elif session.state == MEETING:
-            dismiss(worker, session, FAULT)
+            dismiss(worker, session, HANDSHAKE_FAILED)
     worker.request_count = 0
     pthread_mutex_unlock(&worker.lock)
 
@@ -168,13 +169,13 @@ cdef void hand_back(Worker* worker) noexcept nogil:
     """Close the sockets of the sessions that ended in this turn and give them to the gate.
 
     The gate thread takes them before its next decision. It is woken for them at once, but not
-    more often than every `TELL_MS`: a busy one comes by itself.
+    more often than every `TELL_MS`: a busy one comes by itself. Who has shaken hands waits for it.
     """
     cdef Session* session = worker.finished.first
     cdef Flow* flow
     cdef size_t turns = worker.again_count
     cdef Ended* ended = worker.ended
-    cdef int first, at_once = False
+    cdef int first, at_once = False, urgent = False
     while turns:
         turns -= 1
         flow = take_again(worker)
@@ -183,6 +184,7 @@ cdef void hand_back(Worker* worker) noexcept nogil:
     while session != NULL:
         wait_until_watched(session)
         if session.state == MET:
+            urgent = True
             epoll_ctl(worker.epoll, EPOLL_CTL_DEL, session.client, NULL)
             session.watched_by_worker = False
         else:
@@ -196,12 +198,13 @@ cdef void hand_back(Worker* worker) noexcept nogil:
     first = ended.line.first == NULL
     if first:
         ended.line = worker.finished
-        at_once = worker.now >= ended.told_at + TELL_MS / 1000.0 or worker.stopping
+        at_once = worker.now >= ended.told_at + TELL_MS / 1000.0 or worker.stopping or urgent
         if at_once:
             ended.told_at = worker.now
         else:
             worker.tell_at = ended.told_at + TELL_MS / 1000.0
     else:
+        at_once = urgent
         ended.line.last.next = worker.finished.first
         ended.line.last = worker.finished.last
     pthread_mutex_unlock(&ended.lock)

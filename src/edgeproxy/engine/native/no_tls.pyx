@@ -27,6 +27,15 @@ cdef ssize_t tls_write(Session* session, char* data, size_t size) noexcept nogil
 cdef bint tls_is_drained(Session* session) noexcept nogil:
     return True
 
+cdef bint tls_has_unread(Session* session) noexcept nogil:
+    return False
+
+cdef int tls_flush(Session* session) noexcept nogil:
+    return True
+
+cdef bint tls_has_unsent(Session* session) noexcept nogil:
+    return False
+
 cdef int tls_say_end(Session* session) noexcept nogil:
     return True
 

@@ -17,6 +17,8 @@ cdef extern from "<openssl/ssl.h>" nogil:
         SSL_ERROR_WANT_READ
         SSL_ERROR_WANT_WRITE
         SSL_ERROR_ZERO_RETURN
+        SSL_AD_UNRECOGNIZED_NAME
+        SSL_TLSEXT_ERR_ALERT_FATAL
         SSL_TLSEXT_ERR_OK
         SSL_TLSEXT_ERR_NOACK
         SSL_VERIFY_PEER
@@ -97,6 +99,8 @@ cdef extern from "<openssl/x509.h>" nogil:
     void EVP_PKEY_free(EVP_PKEY* key)
 
 cdef extern from "<openssl/pem.h>" nogil:
+    enum:
+        PEM_R_NO_START_LINE
     X509* PEM_read_bio_X509(BIO* source, X509** place, void* callback, void* argument)
     EVP_PKEY* PEM_read_bio_PrivateKey(BIO* source, EVP_PKEY** place, void* callback, void* argument)
 
@@ -122,4 +126,6 @@ cdef extern from "<openssl/bio.h>" nogil:
 cdef extern from "<openssl/err.h>" nogil:
     void ERR_clear_error()
     unsigned long ERR_get_error()
+    unsigned long ERR_peek_last_error()
+    int ERR_GET_REASON(unsigned long code)
     void ERR_error_string_n(unsigned long code, char* text, size_t size)

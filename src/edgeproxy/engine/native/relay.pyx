@@ -36,7 +36,15 @@ from edgeproxy.engine.native.session cimport (
     wait_until_watched,
 )
 from edgeproxy.engine.native.system cimport *
-from edgeproxy.engine.native.tls cimport tls_is_drained, tls_read, tls_say_end, tls_write
+from edgeproxy.engine.native.tls cimport (
+    tls_flush,
+    tls_has_unread,
+    tls_has_unsent,
+    tls_is_drained,
+    tls_read,
+    tls_say_end,
+    tls_write,
+)
 from edgeproxy.engine.native.worker cimport (
     BUFFER_BYTES,
     PIPE_BYTES,
@@ -118,7 +126,12 @@ cdef int deliver(
         sent = send(flow.sink, data, size, MSG_NOSIGNAL | more)
     if sent == size:
         flow.carried += sent
-        return True
+        if not writes_tls(flow) or not tls_has_unsent(flow.session):
+            return True
+        free(flow.waiting)
+        flow.waiting = NULL
+        block(worker, flow)
+        return False
     if sent < 0:
         if errno != EAGAIN:
             sink_failed(worker, flow, errno)
@@ -163,7 +176,16 @@ cdef void block(Worker* worker, Flow* flow) noexcept nogil:
 
 cdef int unblock(Worker* worker, Flow* flow) noexcept nogil:
     """Hand over what was waiting. Return whether the sink has taken all of it."""
+    cdef int flushed
     flow.flags &= ~<uint32_t>BLOCKED
+    if writes_tls(flow):
+        flushed = tls_flush(flow.session)
+        if flushed < 0:
+            sink_failed(worker, flow, errno)
+            return False
+        if not flushed:
+            block(worker, flow)
+            return False
     if flow.waiting != NULL:
         if not deliver(
             worker, flow, flow.waiting + flow.waiting_at, flow.waiting_size - flow.waiting_at, 0
@@ -236,7 +258,8 @@ cdef void leave_bulk(Worker* worker, Flow* flow) noexcept nogil:
 
 cdef void source_ended(Worker* worker, Flow* flow) noexcept nogil:
     cdef Session* session = flow.session
-    if writes_tls(flow) and not tls_say_end(session):
+    # A client is not told of an end that is a reset.
+    if writes_tls(flow) and session.reset_by == NO_REASON and not tls_say_end(session):
         flow.flags |= PARTING
         block(worker, flow)
         return
@@ -308,12 +331,29 @@ cdef void finish(Worker* worker, Session* session, uint8_t reason, int reset) no
         tls_say_end(session)
     append(&worker.finished, session)
 
+cdef void break_tls_off(Session* session) noexcept nogil:
+    """Let a client see a reset, and no word of an end before that."""
+    session.tls_said_end = True
+    reset_on_close(session.client)
+
 cdef void break_off(Worker* worker, Session* session, uint8_t reason) noexcept nogil:
     """End a session that has not come to its end. A side that would miss bytes is reset."""
-    if session.upward.waiting != NULL or session.upward.piped or unread_bytes(session.client):
+    if (
+        session.upward.waiting != NULL
+        or session.upward.piped
+        or unread_bytes(session.client)
+        or (session.tls != NULL and tls_has_unread(session))
+    ):
         reset_on_close(session.backend)
-    if session.downward.waiting != NULL or session.downward.piped or unread_bytes(session.backend):
-        reset_on_close(session.client)
+        if session.tls != NULL:
+            break_tls_off(session)
+    if (
+        session.downward.waiting != NULL
+        or session.downward.piped
+        or unread_bytes(session.backend)
+        or (session.tls != NULL and tls_has_unsent(session))
+    ):
+        break_tls_off(session)
     finish(worker, session, reason, False)
 
 # -- before a byte thread has it --------------------------------------------------------

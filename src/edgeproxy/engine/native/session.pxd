@@ -95,6 +95,11 @@ cdef struct Session:
     uint8_t watched
     uint8_t looked_at
     uint8_t hushed
+    char* tls_unsent  # records that its socket has not taken, or NULL
+    uint32_t tls_unsent_at
+    uint32_t tls_unsent_size
+    int tls_code  # why nothing more can be read; see tls.pyx
+    int tls_failure  # why its socket takes nothing more, or 0
     uint8_t tls_is_dry  # its socket had less than was asked for
     uint8_t tls_has_ended  # its socket had no more
     uint8_t tls_said_end

@@ -2,7 +2,8 @@
 """TLS with clients, through OpenSSL: handshakes, and bytes in and out.
 
 What is read and written goes through `errno` as with `recv` and `send`, so that `relay.pyx` need
-not know whose bytes it carries. The SSL object of a session belongs to whom the session belongs.
+not know whose bytes it carries. Records that a socket does not take wait beside it: OpenSSL, which
+would keep them itself, does not bear to be asked for new keys meanwhile. The SSL object of a session belongs to whom the session belongs.
 
 Certificates are chosen by the name that a client asks for: the exact one, one with a wildcard in
 the place of the first label, else the first there is.
@@ -11,20 +12,18 @@ the place of the first label, else the first there is.
 from edgeproxy.engine.tls import TlsInfo
 
 from libc.errno cimport EAGAIN, EPROTO, errno
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, strchr, strcmp
 
 from edgeproxy.engine.native.certificates cimport new_context
 from edgeproxy.engine.native.openssl cimport *
-from edgeproxy.engine.native.system cimport (
-    MSG_NOSIGNAL,
-    recv,
-    send,
-)
+from edgeproxy.engine.native.system cimport MSG_NOSIGNAL, recv, send
 
 cdef enum:
     MOST_NAME_BYTES = 256
     RECORD_BYTES = 16384
+    MOST_UNSENT_BYTES = 65536  # who asks for more to be said, and does not read, is not read
+    ENDED = -1  # beside error numbers
 
 cdef extern from *:
     """
@@ -109,7 +108,6 @@ cdef class TlsContext:
         session.tls = tls
         return True
 
-
 cdef object _prepare():
     """Make what all contexts share, once."""
     global METHOD, PLACE
@@ -123,7 +121,6 @@ cdef object _prepare():
     BIO_meth_set_write(METHOD, bio_write)
     BIO_meth_set_ctrl(METHOD, bio_control)
 
-
 cdef char* _copy(bytes text) except NULL:
     cdef size_t size = len(text)
     cdef char* copied = <char*>malloc(size)
@@ -131,7 +128,6 @@ cdef char* _copy(bytes text) except NULL:
         raise MemoryError
     memcpy(copied, <char*>text, size)
     return copied
-
 
 cdef void free_table(
     void* _parent, void* data, CRYPTO_EX_DATA* _all, int _place, long _number, void* _argument
@@ -164,9 +160,8 @@ cdef SSL_CTX* find(Table* table, const char* name) noexcept nogil:
             low = middle + 1
     return NULL
 
-
-cdef int choose_certificate(SSL* tls, int* _alert, void* argument) noexcept nogil:
-    """Choose the certificate of the name that the client asks for."""
+cdef int choose_certificate(SSL* tls, int* alert, void* argument) noexcept nogil:
+    """Choose the certificate of the name that the client asks for, which has to be ASCII."""
     cdef Table* table = <Table*>argument
     cdef char[MOST_NAME_BYTES + 1] name
     cdef const char* asked = SSL_get_servername(tls, TLSEXT_NAMETYPE_host_name)
@@ -176,6 +171,9 @@ cdef int choose_certificate(SSL* tls, int* _alert, void* argument) noexcept nogi
     if asked == NULL:
         return SSL_TLSEXT_ERR_NOACK
     while asked[index] and index < MOST_NAME_BYTES:
+        if <unsigned char>asked[index] >= 128:
+            alert[0] = SSL_AD_UNRECOGNIZED_NAME
+            return SSL_TLSEXT_ERR_ALERT_FATAL
         name[index] = asked[index] + 32 if c"A" <= asked[index] <= c"Z" else asked[index]
         index += 1
     name[index] = 0
@@ -188,7 +186,6 @@ cdef int choose_certificate(SSL* tls, int* _alert, void* argument) noexcept nogi
     if found != NULL:
         SSL_set_SSL_CTX(tls, found)
     return SSL_TLSEXT_ERR_OK
-
 
 cdef int choose_protocol(
     SSL* _tls, const unsigned char** chosen, unsigned char* size,
@@ -210,7 +207,12 @@ cdef int choose_protocol(
 
 cdef int bio_read(BIO* bio, char* buffer, int size) noexcept nogil:
     cdef Session* session = <Session*>BIO_get_data(bio)
-    cdef ssize_t got = recv(session.client, buffer, size, 0)
+    cdef ssize_t got
+    if session.tls_unsent_size - session.tls_unsent_at > MOST_UNSENT_BYTES:
+        set_errno(session.tls_failure if session.tls_failure else EAGAIN)
+        got = -1
+    else:
+        got = recv(session.client, buffer, size, 0)
     BIO_clear_retry_flags(bio)
     session.tls_is_dry = got < size
     if got < 0 and errno == EAGAIN:
@@ -218,15 +220,54 @@ cdef int bio_read(BIO* bio, char* buffer, int size) noexcept nogil:
     session.tls_has_ended = got == 0
     return <int>got
 
-
 cdef int bio_write(BIO* bio, const char* data, int size) noexcept nogil:
+    """Take everything; what the socket does not take waits for `tls_flush`."""
     cdef Session* session = <Session*>BIO_get_data(bio)
-    cdef ssize_t sent = send(session.client, data, size, MSG_NOSIGNAL)
+    cdef ssize_t sent = 0
+    cdef char* more
     BIO_clear_retry_flags(bio)
-    if sent < 0 and errno == EAGAIN:
-        BIO_set_retry_write(bio)
-    return <int>sent
+    if session.tls_unsent == NULL:
+        sent = send(session.client, data, size, MSG_NOSIGNAL)
+        if sent == size:
+            return size
+        if sent < 0:
+            if errno != EAGAIN:
+                session.tls_failure = errno  # the system tells it once
+                return -1
+            sent = 0
+    more = <char*>realloc(session.tls_unsent, session.tls_unsent_size + size - sent)
+    if more == NULL:
+        return -1
+    memcpy(more + session.tls_unsent_size, data + sent, size - sent)
+    session.tls_unsent = more
+    session.tls_unsent_size += size - sent
+    return size
 
+cdef int tls_flush(Session* session) noexcept nogil:
+    """Give the socket what waits. Return whether it has taken everything, or -1 as `send`."""
+    cdef ssize_t sent
+    if session.tls_unsent == NULL:
+        return True
+    sent = send(
+        session.client, session.tls_unsent + session.tls_unsent_at,
+        session.tls_unsent_size - session.tls_unsent_at, MSG_NOSIGNAL,
+    )
+    if sent < 0:
+        if errno == EAGAIN:
+            return False
+        session.tls_failure = errno
+        return -1
+    session.tls_unsent_at += sent
+    if session.tls_unsent_at < session.tls_unsent_size:
+        return False
+    free(session.tls_unsent)
+    session.tls_unsent = NULL
+    session.tls_unsent_at = session.tls_unsent_size = 0
+    return True
+
+cdef bint tls_has_unsent(Session* session) noexcept nogil:
+    """Return whether the socket has not taken everything that was written."""
+    return session.tls_unsent != NULL
 
 cdef long bio_control(BIO* _bio, int command, long _number, void* _data) noexcept nogil:
     return command == BIO_CTRL_FLUSH
@@ -238,6 +279,7 @@ cdef int shake_hands(Session* session) noexcept nogil:
     """Go on with a handshake. Return SHAKEN, SHAKING or UNWELCOME."""
     cdef SSL* tls = <SSL*>session.tls
     cdef int done, why
+    tls_flush(session)
     ERR_clear_error()
     done = SSL_do_handshake(tls)
     if done == 1:
@@ -245,12 +287,18 @@ cdef int shake_hands(Session* session) noexcept nogil:
     why = SSL_get_error(tls, done)
     return SHAKING if why == SSL_ERROR_WANT_READ or why == SSL_ERROR_WANT_WRITE else UNWELCOME
 
-
 cdef ssize_t tls_read(Session* session, char* buffer, size_t size) noexcept nogil:
-    """Read like `recv`: as many whole records as there are and have room."""
+    """Read like `recv`: as many whole records as there are and have room.
+
+    An end or an error that is met behind them is told the next time (`tls_is_drained`).
+    """
     cdef SSL* tls = <SSL*>session.tls
     cdef size_t got = 0
-    cdef int part, why
+    cdef int part, code
+    if session.tls_code:
+        set_errno(session.tls_code)
+        return 0 if session.tls_code == ENDED else -1
+    tls_flush(session)  # as an answer to a request for new keys
     while True:
         ERR_clear_error()
         set_errno(0)
@@ -260,64 +308,74 @@ cdef ssize_t tls_read(Session* session, char* buffer, size_t size) noexcept nogi
         got += part
         if size - got < RECORD_BYTES or tls_is_drained(session):
             return got
+    code = failure_of(session, part)
+    if code != EAGAIN:
+        session.tls_code = code
     if got:
-        return got  # what comes next will be met again
-    why = SSL_get_error(tls, part)
-    if why == SSL_ERROR_ZERO_RETURN or session.tls_has_ended:
-        return 0
-    if why == SSL_ERROR_WANT_READ or why == SSL_ERROR_WANT_WRITE:
-        set_errno(EAGAIN)
-    elif why != SSL_ERROR_SYSCALL or errno == 0:
-        set_errno(EPROTO)
-    return -1
+        return got
+    set_errno(code)
+    return 0 if code == ENDED else -1
 
+cdef int failure_of(Session* session, int result) noexcept nogil:
+    """Return why nothing could be read: an error number, or ENDED."""
+    cdef int code = errno, why = SSL_get_error(<SSL*>session.tls, result)
+    if why == SSL_ERROR_ZERO_RETURN:
+        return ENDED
+    if session.tls_has_ended:
+        return session.tls_failure if session.tls_failure else ENDED
+    if why == SSL_ERROR_WANT_READ or why == SSL_ERROR_WANT_WRITE:
+        return EAGAIN
+    return code if why == SSL_ERROR_SYSCALL and code else EPROTO
 
 cdef bint tls_is_drained(Session* session) noexcept nogil:
     """Return whether nothing more can be read until the socket has something."""
-    return session.tls_is_dry and not SSL_has_pending(<SSL*>session.tls)
+    return session.tls_is_dry and not session.tls_code and not tls_has_unread(session)
 
+cdef bint tls_has_unread(Session* session) noexcept nogil:
+    """Return whether bytes of the client wait in here."""
+    return SSL_has_pending(<SSL*>session.tls)
 
 cdef ssize_t tls_write(Session* session, char* data, size_t size) noexcept nogil:
-    """Write like `send`. What was not taken has to come again, whole, the next time."""
+    """Write like `send`. The last record of what was taken may have to wait (`tls_has_unsent`)."""
     cdef SSL* tls = <SSL*>session.tls
     cdef size_t sent = 0
-    cdef int part, why
+    cdef int part, why, flushed
     while sent < size:
+        set_errno(0)
+        flushed = tls_flush(session)
+        if flushed <= 0:
+            if sent:
+                return sent
+            if not flushed:
+                set_errno(EAGAIN)
+            return -1
         ERR_clear_error()
         set_errno(0)
-        part = SSL_write(tls, data + sent, <int>(size - sent))
+        part = SSL_write(tls, data + sent, <int>min(size - sent, <size_t>RECORD_BYTES))
         if part <= 0:
             why = SSL_get_error(tls, part)
             if sent:
                 return sent
-            if why == SSL_ERROR_WANT_WRITE or why == SSL_ERROR_WANT_READ:
-                set_errno(EAGAIN)
-            elif why != SSL_ERROR_SYSCALL or errno == 0:
-                set_errno(EPROTO)
+            if errno == 0 or why not in (SSL_ERROR_SYSCALL, SSL_ERROR_ZERO_RETURN):
+                set_errno(EPROTO)  # the other is that of a client that has said its end before
             return -1
         sent += part
     return sent
 
-
 cdef int tls_say_end(Session* session) noexcept nogil:
     """Tell the client, once, that no more will come. Return 0 if its socket has no room now."""
-    cdef SSL* tls = <SSL*>session.tls
-    cdef int done
-    if session.tls_said_end:
-        return True
-    ERR_clear_error()
-    done = SSL_shutdown(tls)
-    if done < 0 and SSL_get_error(tls, done) == SSL_ERROR_WANT_WRITE:
-        return False
-    session.tls_said_end = True  # to say it again would be to wait for the client's
-    return True
-
+    if not session.tls_said_end:
+        session.tls_said_end = True  # to say it again would be to wait for the client's
+        ERR_clear_error()
+        SSL_shutdown(<SSL*>session.tls)
+    return tls_flush(session) != 0
 
 cdef void end_tls(Session* session) noexcept nogil:
     if session.tls != NULL:
         SSL_free(<SSL*>session.tls)
         session.tls = NULL
-
+        free(session.tls_unsent)
+        session.tls_unsent = NULL
 
 cdef object tls_info(Session* session):
     """Return what was agreed on."""
