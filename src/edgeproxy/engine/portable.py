@@ -23,7 +23,7 @@ from contextlib import suppress
 from typing import Any
 
 from edgeproxy.engine import dial
-from edgeproxy.engine.acceptor import Acceptor
+from edgeproxy.engine.acceptor import Acceptor, local_address_of
 from edgeproxy.engine.contract import (
     PLAIN,
     Answer,
@@ -383,7 +383,7 @@ class PortableEngine:
         about: object = None,
     ) -> None:
         """Ask the gate for a backend."""
-        local = client.getsockname() if self._listeners[listener].tells_local else None
+        local = local_address_of(client) if self._listeners[listener].tells_local else None
         answer = self._gate.opened(address, listener, self._now, about, local)
         if isinstance(answer, Refuse):
             self._turn_away(client)
