@@ -34,7 +34,7 @@ from edgeproxy.control.unix_socket import open_socket
 from edgeproxy.core.admission import Admission
 from edgeproxy.core.entrance import Entrance
 from edgeproxy.core.model import Circuit
-from edgeproxy.doors import Doors, backend_ca, needs_tls
+from edgeproxy.doors import Doors, backend_ca, mode_of, needs_tls
 from edgeproxy.engine.announcement import Announcer
 from edgeproxy.engine.choice import make_engine
 from edgeproxy.engine.doorman import Doorman
@@ -166,8 +166,7 @@ class Proxy:
             )
         self.engine.start()
         for each in listeners[1:]:
-            address, _, mode = str(each).rpartition("=")
-            log.info("listener_opened", listen=address, mode=mode)
+            log.info("listener_opened", listen=each.address, mode=mode_of(each))
         log.info(
             "ready",
             listen=str(listeners[0].address),

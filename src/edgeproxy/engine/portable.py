@@ -24,7 +24,7 @@ from contextlib import suppress
 from typing import Any
 
 from edgeproxy.engine import dial
-from edgeproxy.engine.acceptor import Acceptor
+from edgeproxy.engine.acceptor import Acceptor, local_address_of
 from edgeproxy.engine.backend_tls import BackendTls
 from edgeproxy.engine.contract import (
     PLAIN,
@@ -326,7 +326,7 @@ class PortableEngine:
     def _admit(self, visitor: Visitor) -> None:
         """Ask the gate for a backend."""
         client, address, listener = visitor.client, visitor.address, visitor.listener
-        local = client.getsockname() if self._reception.tells_local(listener) else None
+        local = local_address_of(client) if self._reception.tells_local(listener) else None
         answer = self._gate.opened(address, listener, self._now, visitor.about, local)
         if isinstance(answer, Refuse):
             self._turn_away(client)
