@@ -135,7 +135,7 @@ class PortableEngine:
     def renew(self, name: str, settings: TlsSettings) -> None:
         """Meet the new clients of this listener so from now on. Raises TlsError."""
         context = TlsContext(settings)
-        self.call(lambda: self._reception.renew(name, settings, context))
+        self._call_and_wait(lambda: self._reception.renew(name, settings, context))
 
     def start(self) -> None:
         """Start the engine's thread."""
