@@ -386,11 +386,12 @@ class PortableEngine:
     def _answered(self, session: Session, mask: int) -> None:
         """The backend has answered the dial, or something says that it will not."""
         assert session.backend is not None
-        try:
-            dial.check(session.backend)
-        except dial.DialError as error:
-            self._failed(session, error.reason)
-            return
+        if not isinstance(session.backend, TlsSocket):
+            try:
+                dial.check(session.backend)
+            except dial.DialError as error:
+                self._failed(session, error.reason)
+                return
         if session.server_name:
             if not self._shakes_hands(session, mask):
                 return
@@ -409,7 +410,7 @@ class PortableEngine:
             self._finish(session, CloseReason.BACKEND_RESET, reset=True)
             return
         self._relay.pump(session.upward)
-        if mask & ~_WRITABLE:
+        if mask & ~_WRITABLE or session.server_name:  # its first words may be here already
             self._relay.pump(session.downward)
 
     def _shakes_hands(self, session: Session, mask: int) -> bool:
