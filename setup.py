@@ -5,6 +5,7 @@ all the same: the portable engine takes over.
 """
 
 import os
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -34,7 +35,11 @@ def has_openssl() -> bool:
         source.write_text(USES_OPENSSL)
         try:
             objects = compiler.compile([str(source)], output_dir=folder)
-            compiler.link_executable(objects, "uses", output_dir=folder, libraries=OPENSSL)
+            # What is built with a sanitizer has to be linked with it, too.
+            flags = shlex.split(os.environ.get("LDFLAGS", ""))
+            compiler.link_executable(
+                objects, "uses", output_dir=folder, libraries=OPENSSL, extra_preargs=flags
+            )
         except (CompileError, LinkError):
             return False
     return True
