@@ -20,7 +20,11 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "build" / "sanitize"
 TREE = FOLDER / "tree"
 COPIED = ("src", "tests", "setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
-MODULES = sorted(file.stem for file in (ROOT / "src/edgeproxy/engine/native").glob("*.pyx"))
+MODULES = sorted(
+    file.stem
+    for file in (ROOT / "src/edgeproxy/engine/native").glob("*.pyx")
+    if not file.stem.startswith("no_")  # these are stand-ins
+)
 WARM_PYTEST = """
 import sys, threading, pytest
 thread = threading.Thread(target=int)
