@@ -130,7 +130,7 @@ def test_a_balancer_and_a_client_of_ipv6(pop: Pop) -> None:
     mapped.send(f"PROXY TCP6 ::ffff:{BRAZIL} ::1 1 2\r\n".encode())
     clients.greeting(mapped)
     mapped.close()
-    assert (lines(3)[2]["client"], lines(3)[2]["country"]) == (BRAZIL, "BR")
+    assert (BRAZIL, "BR") in {(each["client"], each["country"]) for each in lines(3)}
 
 
 # -- who the client is ----------------------------------------------------------------------
