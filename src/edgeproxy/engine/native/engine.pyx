@@ -48,6 +48,7 @@ from edgeproxy.engine.native.acceptor cimport (
 )
 from edgeproxy.engine.native.crew cimport Crew
 from edgeproxy.engine.native.dialer cimport Dialer, set_address
+from edgeproxy.engine.native.first cimport carry_first, say_prefix
 from edgeproxy.engine.native.hearing cimport Hearing
 from edgeproxy.engine.native.kernel cimport (
     TIMER,
@@ -60,7 +61,7 @@ from edgeproxy.engine.native.kernel cimport (
     unwake,
     wake,
 )
-from edgeproxy.engine.native.relay cimport carry_first, keep, say_prefix
+from edgeproxy.engine.native.relay cimport keep
 from edgeproxy.engine.native.roster cimport list_carried, list_sessions
 from edgeproxy.engine.native.session cimport (
     ABORTED,
