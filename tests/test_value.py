@@ -100,3 +100,15 @@ def test_paths() -> None:
     assert value.page_path("/") == "/"
     assert value.page_path("/a/metrics;v=1") == "/a/metrics;v=1"
     assert value.http_path("/health?deep=1") == "/health?deep=1"
+
+
+def test_a_secret_is_shown_nowhere() -> None:
+    given = value.secret("s3cret")
+    assert given.reveal() == "s3cret"
+    assert given
+    assert "s3cret" not in f"{given} {given!r} {[given]}"
+    assert given == value.secret("s3cret") != value.Secret("")
+    assert not value.Secret("")
+    for wrong in ("two words", "ü", "x" * 4097):
+        with pytest.raises(value.BadValueError, match="printable ASCII"):
+            value.secret(wrong)

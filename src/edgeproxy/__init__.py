@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgeproxy.library.health_checker import HealthChecker
     from edgeproxy.library.prometheus_metrics import PrometheusMetrics
     from edgeproxy.library.rate_limiter import RateLimiter
+    from edgeproxy.library.registration import Registration
     from edgeproxy.library.shutdown_controller import ShutdownController
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "HealthChecker",
     "PrometheusMetrics",
     "RateLimiter",
+    "Registration",
     "ShutdownController",
     "__version__",
 ]
@@ -41,6 +43,7 @@ _PARTS = {
     "HealthChecker": "health_checker",
     "PrometheusMetrics": "prometheus_metrics",
     "RateLimiter": "rate_limiter",
+    "Registration": "registration",
     "ShutdownController": "shutdown_controller",
 }
 

@@ -29,6 +29,7 @@ from edgeproxy import upgrade
 from edgeproxy.config import Loaded
 from edgeproxy.control import systemd
 from edgeproxy.control.access import OFF, AccessLog
+from edgeproxy.control.api.settings import token_of
 from edgeproxy.control.geo import Geo
 from edgeproxy.control.unix_socket import open_socket
 from edgeproxy.core.admission import Admission
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
 log = events.EventLog("app")
 
+API = "api"
 METRICS = "metrics"
 CONSOLE = "console"
 SWITCH_INTERVAL_SECS = 0.0005
@@ -158,6 +160,11 @@ class Proxy:
             self.plane.page_socket = handed.pop(METRICS, None) or _open(
                 self._config.metrics.listen, "EDGEPROXY_METRICS_LISTEN_ADDR"
             )
+        if self._config.api.enabled:
+            token_of(self._config.api)  # what is wrong with it is said before anybody is served
+            self.plane.api_socket = handed.pop(API, None) or _open(
+                self._config.api.listen, "EDGEPROXY_API_LISTEN_ADDR"
+            )
         listeners = self.doors.open(handed, systemd.given_sockets())
         if self._config.engine.kind == "auto" and self.engine.kind == "portable":
             log.info(
@@ -248,6 +255,8 @@ class Proxy:
         sockets = self.doors.sockets()
         if self.plane.page_socket is not None:
             sockets[METRICS] = self.plane.page_socket
+        if self.plane.api_socket is not None:
+            sockets[API] = self.plane.api_socket
         if self.plane.console_socket is not None:
             sockets[CONSOLE] = self.plane.console_socket
         self._is_upgrading = True

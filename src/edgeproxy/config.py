@@ -15,6 +15,7 @@ from pathlib import Path
 
 from edgeproxy import config_file
 from edgeproxy.config_file import FILE_VARIABLE, ConfigFile, nearest, shown
+from edgeproxy.control.api.settings import ApiSettings
 from edgeproxy.control.geo import GeoSettings
 from edgeproxy.core.admission import AdmissionSettings
 from edgeproxy.core.affinity import AffinitySettings
@@ -116,6 +117,7 @@ class Config:
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     watch: WatchSettings = field(default_factory=WatchSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    api: ApiSettings = field(default_factory=ApiSettings)
     health: HealthSettings = field(default_factory=HealthSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
     geo: GeoSettings = field(default_factory=GeoSettings)
@@ -163,10 +165,10 @@ def load(environ: Mapping[str, str]) -> Loaded:
         source, text, where = "default", None, ""
         if environ.get(setting.variable):
             source, text = "environment", environ[setting.variable]
-            where = f"{setting.variable}={text!r}"
+            where = f"{setting.variable}={_quoted(setting, text)}"
         elif setting.place in file.texts:
             source, text = path, file.texts[setting.place]
-            where = f"{path}: {file.where(setting.place)}{setting.place} = {text!r}"
+            where = f"{path}: {file.where(setting.place)}{setting.place} = {_quoted(setting, text)}"
         chosen = default_of(setting)
         if text is not None:
             try:
@@ -185,6 +187,11 @@ def load(environ: Mapping[str, str]) -> Loaded:
         if each.place in file.texts and environ.get(each.variable)
     }
     return Loaded(config, tuple(effective), tuple(warnings), file.overlays, pinned)
+
+
+def _quoted(setting: Setting, text: str) -> str:
+    """Return what was given as a message may show it."""
+    return "(hidden)" if setting.is_secret else repr(text)
 
 
 def _without_command(config: Config, file: ConfigFile, path: str) -> list[str]:

@@ -123,7 +123,7 @@ def written(settings: Iterable[SetTo], overlays: Mapping[str, Overlay]) -> str:
     sections: dict[str, list[str]] = {}
     for each in settings:
         section, _, key = each.setting.place.partition(".")
-        is_set = each.value not in (None, "", ())
+        is_set = each.value not in (None, "", ()) and not each.setting.is_secret
         line = f"{key} = {_toml(each.value)}" if is_set else f"# {key} ="
         sections.setdefault(section, []).extend((f"# {each.setting.meaning}", line))
     for backend_id, overlay in overlays.items():

@@ -60,6 +60,15 @@ class Observation:
         self.certificates: Callable[[], tuple[int, float] | None] = lambda: None
         self.pool_waiting: Callable[[], dict[str, int]] = dict
 
+    @property
+    def engine_kind(self) -> str:
+        """Which engine serves."""
+        return self._engine.kind
+
+    def uptime_secs(self) -> float:
+        """Return for how long this process has run."""
+        return time.monotonic() - self._began_at
+
     def read(self) -> Reading:
         """Return what is known now."""
         now = time.monotonic()
@@ -96,6 +105,9 @@ class Observation:
             },
             certificates=self.certificates(),
             access_lines_dropped=self.access_lines_dropped(),
+            leases=metrics.leases,
+            leases_expired=metrics.leases_expired,
+            leases_held_back=metrics.leases_held_back,
             backends=self._backends(carried, now),
         )
 

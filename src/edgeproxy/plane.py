@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import socket
     from concurrent.futures import ThreadPoolExecutor
 
+    from edgeproxy.api import Api
     from edgeproxy.control.page import Pages
     from edgeproxy.control.prober import Prober
     from edgeproxy.core.health import ProbeSettings
@@ -50,7 +51,8 @@ class Plane:
     Attributes:
         config: The settings in force.
         backends: Those of the table that was published last.
-        page_socket, console_socket: Where pages are served, if they are; listening already.
+        page_socket, console_socket, api_socket: Where pages and the API are served, if they are;
+            listening already.
         upgrade: Starts a successor and returns its process id.
     """
 
@@ -68,12 +70,15 @@ class Plane:
         self.backends: tuple[Backend, ...] = ()
         self.page_socket: socket.socket | None = None
         self.console_socket: socket.socket | None = None
+        self.api_socket: socket.socket | None = None
+        self.api: Api | None = None
         self.observation = Observation(loaded.config, admission, metrics, engine)
         self.feed = Feed(store, self._publish, metrics, gc.collect, doors.route)
         self._doors = doors
         self.observation.certificates = doors.certificates_state
         self._loaded = loaded
         self._admission = admission
+        self._metrics = metrics
         self._engine = engine
         self._geo = geo
         self._rows: tuple[Backend, ...] = ()
@@ -110,6 +115,10 @@ class Plane:
         if (secs := systemd.watchdog_secs()) > 0:
             tasks.append(asyncio.ensure_future(self._show_life(secs / 2)))
         await self._serve_pages()
+        if self.api_socket is not None:
+            from edgeproxy.api import start
+
+            self.api = await start(self, self._admission, self._metrics, self.api_socket)
         asked = asyncio.ensure_future(stopping.wait())
         self._probe()
         while not stopping.is_set():
@@ -127,6 +136,8 @@ class Plane:
             self._probe()
         for task in tasks:
             task.cancel()
+        if self.api is not None:
+            self.api.stop()
         if self._prober is not None:
             self._prober.stop()
 
@@ -134,13 +145,23 @@ class Plane:
         """Leave the sockets of pages to a successor."""
         for pages in self._pages:
             pages.stop_listening()
+        if self.api is not None:
+            self.api.server.stop_listening()
 
     async def close(self) -> None:
         """Answer nobody any more."""
         for pages in self._pages:
             await pages.close()
+        if self.api is not None:
+            await self.api.close()
         if self._looking is not None:
             self._looking.shutdown()  # the database is closed after this
+
+    async def follow_database(self) -> None:
+        """Look at the database; what it holds is published when this returns."""
+        assert self._loop is not None
+        await self._loop.run_in_executor(self._looking, self._look, (self.feed.poll,))
+        self._probe()
 
     def _publish(self, rows: tuple[Backend, ...]) -> None:
         self._rows = rows
@@ -270,14 +291,15 @@ class Plane:
     def _judged(self, backend_id: str, up: bool) -> None:
         self._engine.call(lambda: self._admission.judge(backend_id, up, time.monotonic()))
 
-    def _look(self) -> None:
+    def _look(self, looks: Iterable[Callable[[], object]] = ()) -> None:
         """Look at the database and the geo files. Nothing that is found in them ends the proxy.
 
         The garbage collector, which stops all threads while it walks a large new table, is
         kept away from it: a table frees itself when it is replaced. What it would have freed by
         then is collected before, while there is little to walk: what is frozen is never freed.
         """
-        for look in (self._reload, self.feed.poll, self._geo.reload, self._doors.look):
+        everything = (self._reload, self.feed.poll, self._geo.reload, self._doors.look)
+        for look in looks or everything:
             gc.disable()
             try:
                 if look():

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edgeproxy.value import secret
+
 LIVE_PARTS = ("entrance", "rate", "breaker", "probe", "health")
 LIVE_TARGETS = (
     "log.debug",
@@ -35,6 +37,11 @@ class Setting:
     target: str
     parse: Callable[[str], object]
     meaning: str
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether what is given is never shown."""
+        return self.parse is secret
 
     @property
     def is_live(self) -> bool:

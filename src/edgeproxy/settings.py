@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeproxy import value
+from edgeproxy.api_settings import API
 from edgeproxy.door_settings import DOOR
 from edgeproxy.engine.choice import KINDS
 from edgeproxy.guard_settings import GUARDS
@@ -127,6 +128,7 @@ SETTINGS = (
     *LISTENERS,
     *DOOR,
     *GUARDS,
+    *API,
     Setting(
         "EDGEPROXY_ENGINE",
         "proxy.engine",

@@ -25,6 +25,7 @@ _NETWORKS = (
 )
 _PATH = re.compile(r"/[!-~]*")
 _HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
+_TOKEN = re.compile(r"[!-~]{1,4096}")
 _DRAIN = re.compile(r"drain:[0-9]+(\.[0-9]+)?")
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 _PROTOCOL = re.compile(r"[!-+\--~]{1,255}")  # no comma
@@ -33,6 +34,33 @@ _PROTOCOLS_BYTES = 65535
 
 class BadValueError(ValueError):
     """The text is not allowed; the message says what is."""
+
+
+class Secret:
+    """Text that is never shown: not in messages, logs or what `config show` prints."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text itself."""
+        return self._text
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __str__(self) -> str:
+        return "(hidden)" if self._text else ""
+
+    __repr__ = __str__
 
 
 class ListenAddress(NamedTuple):
@@ -107,6 +135,13 @@ def text(given: str) -> str:
     if not given.isprintable():
         raise BadValueError("allowed is printable text")
     return given
+
+
+def secret(given: str) -> Secret:
+    """Return a token that can stand in a header."""
+    if not _TOKEN.fullmatch(given):
+        raise BadValueError("allowed are 1 to 4096 printable ASCII characters without spaces")
+    return Secret(given)
 
 
 def listen_address(given: str) -> ListenAddress:

@@ -788,3 +788,38 @@ TestSlowBooks.settings = hypothesis_settings(
 )
 TestBooks = Books.TestCase
 TestBooks.settings = hypothesis_settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+class TestLeases:
+    """A registered backend whose lease has expired gets nobody."""
+
+    def test_it_gets_nobody_not_even_those_bound_to_it_until_it_is_heard_again(self) -> None:
+        pop = admission(backend("a"), backend("b", "us"))
+        held = admit(pop, "br")
+        assert held.backend.id == "a"
+        assert pop.expire("a", True)
+        assert admit(pop, "br").backend.id == "b"
+        assert pop.table.candidates["a"].exclusion(0.0) == "lease expired"
+        assert held.held is not None  # an open connection goes on
+        pop.expire("a", False)
+        assert admit(pop, "br-2").backend.id == "a"
+        assert not pop.expire("nobody", True)
+
+    def test_panic_does_not_bring_it_back(self) -> None:
+        pop = admission(backend("a"), backend("b"))
+        pop.expire("a", True)
+        pop.judge("b", False, 0.0)
+        assert {admit(pop, f"br-{n}").backend.id for n in range(6)} == {"b"}
+        pop.expire("b", True)
+        assert pop.admit("br", "", 0.0) == Refusal(Reason.DOWN)
+
+    def test_draining_and_probes_are_remembered_beside_it(self) -> None:
+        pop = admission(backend("a"))
+        pop.drain("a", True)
+        pop.expire("a", True)
+        live = pop.table.candidates["a"].live
+        assert live.withheld == "draining"
+        pop.drain("a", False)
+        assert live.withheld == "lease expired"
+        pop.expire("a", False)
+        assert live.withheld == ""

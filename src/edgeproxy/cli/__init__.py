@@ -29,6 +29,7 @@ GROUPS = {
     "drain": "drain",
     "undrain": "drain",
     "upgrade": "upgrade",
+    "register": "register",
     "config": "config",
     "demo": "demo",
 }

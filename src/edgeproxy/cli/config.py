@@ -27,12 +27,15 @@ def add_parser(commands: Any) -> None:
 def run_check(_arguments: argparse.Namespace) -> int:
     """Say whether a proxy would start with this configuration."""
     from edgeproxy import config
+    from edgeproxy.control.api.settings import token_of
     from edgeproxy.control.certificates import Certificates
     from edgeproxy.control.geo import Geo
     from edgeproxy.doors import needs_tls
 
     loaded = config.load(os.environ)
     Geo(loaded.config.geo)
+    if loaded.config.api.enabled:
+        token_of(loaded.config.api)
     if needs_tls(loaded.config):
         Certificates(loaded.config.tls).load()
     for warning in loaded.warnings:

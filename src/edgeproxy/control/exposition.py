@@ -145,6 +145,13 @@ def _of_process(reading: Reading) -> Iterator[Metric]:
     yield _counter(
         "edgeproxy_reload_errors", "Failed reads of the routing database.", reading.reload_errors
     )
+    yield _gauge("edgeproxy_leases", "Backends that are registered.", reading.leases)
+    yield _counter("edgeproxy_leases_expired", "Leases that expired.", reading.leases_expired)
+    yield _counter(
+        "edgeproxy_leases_held_back",
+        "Times that expiry began to be held back.",
+        reading.leases_held_back,
+    )
     yield _counter(
         "edgeproxy_access_log_dropped",
         "Lines the access log could not take.",

@@ -320,6 +320,10 @@ class Admission:
         """
         return self._reconsider(backend_id, draining=draining)
 
+    def expire(self, backend_id: str, expired: bool) -> bool:
+        """The lease of a backend has expired, or there is one. Return whether it is known."""
+        return self._reconsider(backend_id, lease_expired=expired)
+
     def _reconsider(self, backend_id: str, **known: float | bool) -> bool:
         """Note what is now known of a backend, and rank it anew.
 
@@ -331,7 +335,7 @@ class Admission:
             return False
         for name, each in known.items():
             setattr(live, name, each)
-        live.withheld = ranking.DRAINING if live.draining else ranking.DOWN if live.down else ""
+        live.withheld = ranking.withheld(live)
         candidate = self.table.candidates.get(backend_id)
         if candidate is None:
             self.load.touch(live)

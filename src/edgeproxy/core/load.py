@@ -28,7 +28,8 @@ class Live:
         circuit, successes, trials, deaths: Of its breaker; see `core.breaker`.
         down: Its probes say that it is down; see `core.health`.
         draining: It takes no new clients, not even those bound to it.
-        withheld: Why it takes nobody, if it is down or draining; else "".
+        lease_expired: Nor now: it registered itself and has been silent; see `core.leases`.
+        withheld: Why it takes nobody, if it is one of these; else "".
         share: The part of its weight that it has; see `core.health`.
         tally: What it has done.
     """
@@ -42,6 +43,7 @@ class Live:
         "down",
         "draining",
         "failures",
+        "lease_expired",
         "passed_over_until",
         "share",
         "successes",
@@ -64,6 +66,7 @@ class Live:
         self.deaths = 0
         self.down = False
         self.draining = False
+        self.lease_expired = False
         self.withheld = ""
         self.share = 1.0
         self.tally = Tally()

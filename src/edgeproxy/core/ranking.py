@@ -48,6 +48,16 @@ PASSED_OVER = "failed lately"
 CIRCUIT_OPEN = "circuit open"
 DOWN = "down"
 DRAINING = "draining"
+LEASE_EXPIRED = "lease expired"
+
+
+def withheld(live: Live) -> str:
+    """Return why a backend takes nobody, whatever its load, or ""."""
+    if live.draining:
+        return DRAINING
+    if live.lease_expired:
+        return LEASE_EXPIRED
+    return DOWN if live.down else ""
 
 
 class Candidate:

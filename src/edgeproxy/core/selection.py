@@ -78,7 +78,9 @@ def panic(
         for tier in tiers
         for place in tier.rankings
         for each in place.members
-        if not each.live.draining and each.live.active < each.limit and each.backend.id not in tried
+        if each.live.withheld in ("", ranking.DOWN)
+        and each.live.active < each.limit
+        and each.backend.id not in tried
     ]
     well = [each for each in offered if each[2].live.passed_over_until <= now]
     failed = (each for each in offered if each[2].live.circuit is Circuit.CLOSED)

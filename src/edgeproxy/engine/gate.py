@@ -45,7 +45,7 @@ BLAME: dict[str, Blame] = {DialFailure.LOCAL: Blame.HOST, DialFailure.NO_PORT: B
 HINTS: dict[str, str] = {
     Reason.NO_BACKEND: "no healthy backend has a weight; see `edgeproxy db show`",
     Reason.FULL: "every backend is at its hard_limit; see `edgeproxy node limits`",
-    Reason.DOWN: "probes, breakers or `edgeproxy drain` withhold every backend",
+    Reason.DOWN: "probes, breakers, leases or `edgeproxy drain` withhold every backend",
     Reason.UNREACHABLE: "the backends that were tried did not answer",
     Reason.NO_RESOURCES: "this host has no descriptors or ports left; raise `ulimit -n`",
     Misheard.PROXY_UNTRUSTED: "see EDGEPROXY_PROXY_PROTOCOL_IN",

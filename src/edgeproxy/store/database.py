@@ -42,6 +42,8 @@ _ROW_VERDICT = re.compile(
 
 ROUTES = "edgeproxy_routes"
 """The table of server names, which need not be there."""
+LEASES = "edgeproxy_leases"
+"""The table of registered backends (`store.registrations`), which need not be there."""
 READ_WAIT_SECS = 1.0
 """How long a read waits for somebody else's write to finish."""
 
@@ -128,6 +130,17 @@ def read_routes(connection: sqlite3.Connection) -> list[tuple[object, object]]:
         return []
     rows = connection.execute(f"SELECT pattern, app FROM {ROUTES} ORDER BY pattern")  # noqa: S608
     return [(row[0], row[1]) for row in rows]
+
+
+def read_countries(connection: sqlite3.Connection) -> dict[object, object]:
+    """Return the countries that registered backends have named, by id."""
+    tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (LEASES,))
+    if tables.fetchone() is None:
+        return {}
+    rows = connection.execute(
+        f"SELECT id, country FROM {LEASES} WHERE country IS NOT NULL"  # noqa: S608
+    )
+    return {row[0]: row[1] for row in rows}
 
 
 def read_columns(connection: sqlite3.Connection, path: Path) -> list[str]:

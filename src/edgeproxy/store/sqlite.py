@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edgeproxy.core.model import Backend
 from edgeproxy.core.pace import Rest, no_rest, paced
-from edgeproxy.core.rows import MAX_NAME_CHARS, RowError, parse_rows
+from edgeproxy.core.rows import COUNTRY, MAX_NAME_CHARS, RowError, parse_rows
 from edgeproxy.core.server_names import pattern
 from edgeproxy.store.database import (
     READ_WAIT_SECS,
@@ -26,6 +26,7 @@ from edgeproxy.store.database import (
     connect,
     create,
     naming_faults,
+    read_countries,
     read_routes,
     read_rows,
 )
@@ -128,6 +129,10 @@ class SqliteStore:
         connection.execute("BEGIN")  # the version belongs to these rows
         data_version = _data_version(connection)
         rows = read_rows(connection, self.path, self.rest)
+        countries = read_countries(connection)
+        if countries and rows and COUNTRY not in rows[0]:
+            for row in rows:
+                row[COUNTRY] = countries.get(row["id"])
         routes = read_routes(connection)
         connection.execute("COMMIT")
         # A first read may wait longer than the looks that follow on this connection.

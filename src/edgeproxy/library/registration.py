@@ -1,0 +1,141 @@
+"""A backend's side of registering itself: register, show life, leave. See docs/api.md."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
+
+TIMEOUT_SECS = 10.0
+FIRST_RETRY_SECS = 0.2
+TTL_SECS = 60.0
+"""Until the API says how long leases last."""
+
+
+class RegistrationRefusedError(ValueError):
+    """The API does not accept this backend; the message says why."""
+
+
+class Registration:
+    """Keeps a backend registered while a block lasts, or from `start` to `stop`.
+
+    Args:
+        api: Where the API is, such as http://10.50.0.1:8081.
+        id, app, region, ip, port: The backend.
+        token: What the API demands, if it does.
+        changed: Called with what is wrong, or "" when all is well again; in another thread.
+        more: country, weight, soft_limit, hard_limit, where they are not the API's defaults.
+
+    `start` raises RegistrationRefusedError. An API that is away is waited for, in the background.
+    """
+
+    def __init__(
+        self,
+        api: str,
+        *,
+        id: str,  # noqa: A002 — as the API calls it
+        app: str,
+        region: str,
+        ip: str,
+        port: int,
+        token: str = "",
+        changed: Callable[[str], object] = lambda _fault: None,
+        **more: str | int,
+    ) -> None:
+        address = urlsplit(api)
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise ValueError(f"api is like http://10.50.0.1:8081, not {api!r}")
+        self._address = address
+        self._id = id
+        self._body = {"id": id, "app": app, "region": region, "ip": ip, "port": port, **more}
+        self._token = token
+        self._changed = changed
+        self._beat_secs = TTL_SECS / 3
+        self._leaving = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.is_registered = False
+        self.last_fault = ""
+
+    def start(self) -> None:
+        """Register, and go on showing life."""
+        pause_secs = self._tend(FIRST_RETRY_SECS, is_first=True)
+        self._thread = threading.Thread(target=self._run, args=(pause_secs,), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Leave. Never raises: a backend that cannot say so is missed soon enough."""
+        self._leaving.set()
+        if self._thread is not None:
+            self._thread.join(TIMEOUT_SECS * 2)
+        if self.is_registered:
+            self.is_registered = False
+            try:
+                self._ask("DELETE", f"/api/v1/backends/{quote(self._id, safe='')}")
+            except (OSError, http.client.HTTPException) as error:
+                self._tell(str(error))
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _run(self, pause_secs: float) -> None:
+        retry_secs = FIRST_RETRY_SECS
+        while not self._leaving.wait(pause_secs):
+            pause_secs = self._tend(retry_secs)
+            retry_secs = min(retry_secs * 2, self._beat_secs) if self.last_fault else 0.2
+
+    def _tend(self, retry_secs: float, *, is_first: bool = False) -> float:
+        """Show life, or register where that is not enough; return when to do so again."""
+        try:
+            status, fault = 404, ""
+            if self.is_registered:
+                status, _ = self._ask("POST", f"/api/v1/heartbeat/{quote(self._id, safe='')}")
+                fault = f"the API answers {status}"
+            if status == 404:
+                self.is_registered = False
+                status, said = self._ask("POST", "/api/v1/register", self._body)
+                fault = str(said.get("error", f"the API answers {status}"))
+                self.is_registered = status in (200, 201)
+                self._beat_secs = float(said.get("heartbeat_secs", self._beat_secs))
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            status, fault = 0, f"the API does not answer: {error}"
+        is_well = status in (200, 201)
+        self._tell("" if is_well else fault)
+        if is_first and 400 <= status < 500 and status not in (408, 429):
+            raise RegistrationRefusedError(fault)
+        return (self._beat_secs if is_well else retry_secs) * random.uniform(0.8, 1.0)  # noqa: S311
+
+    def _tell(self, fault: str) -> None:
+        if fault != self.last_fault:
+            self.last_fault = fault
+            self._changed(fault)
+
+    def _ask(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
+        """Return the status and the content of the answer to a request."""
+        https = self._address.scheme == "https"
+        kind = http.client.HTTPSConnection if https else http.client.HTTPConnection
+        connection = kind(str(self._address.hostname), self._address.port, timeout=TIMEOUT_SECS)
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            text = None if body is None else json.dumps(body)
+            connection.request(method, self._address.path.rstrip("/") + path, text, headers)
+            answer = connection.getresponse()
+            said = json.loads(answer.read())
+            return answer.status, said if isinstance(said, dict) else {}
+        finally:
+            connection.close()

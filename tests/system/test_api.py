@@ -1,0 +1,356 @@
+"""Backends register, show life and leave over HTTP; what is registered gets clients."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import signal
+import sqlite3
+import subprocess
+import time
+from contextlib import closing
+
+import pytest
+
+from tests.store.editing import execute
+from tests.system.api import Api, registration, running, serve
+from tests.system.pop import Pop
+from tests.system.proxy import run_edgeproxy
+from tests.system.test_lifecycle import upgraded
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.system
+
+CURLS = r"""
+curl -sS -X POST http://localhost:8081/api/v1/register \
+-H "Content-Type: application/json" \
+-d '{
+"id": "backend-eu-1",
+"app": "myapp",
+"region": "eu",
+"ip": "10.50.1.1",
+"port": 8080,
+"weight": 2,
+"soft_limit": 100,
+"hard_limit": 150
+}'
+---
+curl -sS -X POST http://localhost:8081/api/v1/heartbeat/backend-eu-1
+---
+curl -sS http://localhost:8081/api/v1/backends
+---
+curl -sS http://localhost:8081/health
+---
+curl -sS http://localhost:8081/api/v1/backends/backend-eu-1
+---
+curl -sS -X DELETE http://localhost:8081/api/v1/backends/backend-eu-1
+---
+curl -sS http://localhost:8081/api/v1/backends
+"""
+
+
+def pause(secs: float) -> None:
+    """Let so much time pass: what is tested is what happens in it, or does not."""
+    asyncio.run(asyncio.sleep(secs))
+
+
+def test_the_documented_commands_do_what_is_documented(pop: Pop) -> None:
+    api = serve(pop)
+    said = []
+    for command in CURLS.split("---"):
+        line = command.strip().replace("localhost:8081", f"localhost:{api.address[1]}")
+        ran = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+        said.append(json.loads(ran.stdout))
+    registered, beat, listed, health, one, left, after = said
+    stored = {
+        "id": "backend-eu-1",
+        "app": "myapp",
+        "region": "eu",
+        "country": "DE",
+        "ip": "10.50.1.1",
+        "port": 8080,
+        "weight": 2,
+        "soft_limit": 100,
+        "hard_limit": 150,
+    }
+    assert stored.items() <= registered.items()
+    assert (registered["status"], registered["ttl_secs"]) == ("registered", 60)
+    assert (beat["id"], beat["status"]) == ("backend-eu-1", "ok")
+    assert stored.items() <= listed["backends"][0].items()
+    assert stored.items() <= one.items()
+    assert (health["status"], health["backends"]) == ("ok", 1)
+    assert isinstance(health["uptime_secs"], int)
+    assert health["version"]
+    assert left == {"id": "backend-eu-1", "status": "deregistered"}
+    assert after["backends"] == []
+
+
+def test_whoever_registers_gets_the_next_client(pop: Pop) -> None:
+    api = serve(pop)
+    assert api.ask("GET", "/ready").status == 503
+    backend = running(pop, "a")
+    answer = api.register(backend)
+    began = time.monotonic()
+    assert pop.reached() == "a"
+    assert time.monotonic() - began < 0.05
+    assert (answer.status, answer.said["state"], answer.said["weight"]) == (201, "eligible", 2)
+    assert (answer.said["soft_limit"], answer.said["hard_limit"]) == (100, 150)
+    assert api.ask("GET", "/ready")[:2] == (200, {"ready": True, "reason": None})
+
+
+def test_registering_again_updates_and_leaving_takes_out(pop: Pop) -> None:
+    api = serve(pop)
+    first, second = running(pop, "first"), running(pop, "second")
+    assert api.register(first, id="a", country="BR").status == 201
+    answer = api.register(second, id="a", weight=7)
+    assert (answer.status, answer.said["status"], answer.said["weight"]) == (200, "updated", 7)
+    assert pop.reached() == "second"
+    assert api.ask("DELETE", "/api/v1/backends/a").status == 200
+    assert pop.reached() == ""
+    assert api.ask("DELETE", "/api/v1/backends/a").status == 404
+    assert api.ask("GET", "/api/v1/backends/a").status == 404
+    assert api.beat("a") == 404
+
+
+def test_what_is_registered_survives_a_restart_with_a_new_lease(pop: Pop) -> None:
+    settings = {"EDGEPROXY_HEARTBEAT_TTL_SECS": "1.5"}
+    api = serve(pop, **settings)
+    api.register(running(pop, "a"), country="AR")
+    pop.proxy.stop()
+    api = serve(pop, **settings)
+    listed = api.listed()["a"]
+    assert (listed["country"], listed["registered"]) == ("AR", True)
+    assert listed["lease"]["expires_in_secs"] > 1
+    assert pop.reached() == "a"
+    assert api.beat("a") == 200
+    pop.proxy.wait_for("lease_expired", backend="a")
+    wait_until(lambda: api.beat("a") == 404, "a 404")
+
+
+def test_a_backend_is_gone_at_its_ttl_and_not_before(pop: Pop) -> None:
+    api = serve(pop, EDGEPROXY_HEARTBEAT_TTL_SECS="2")
+    pop.keep(running(pop, "other"))
+    api.register(running(pop, "a"))
+    for _ in range(3):
+        pause(0.7)
+        assert api.beat("a") == 200
+    last = time.monotonic()
+    pause(1.6)
+    assert pop.reached() == "a"
+    pop.proxy.wait_for("lease_expired", backend="a")
+    assert 1.9 < time.monotonic() - last < 2.3
+    pop.proxy.wait_for("backend_deregistered", backend="a", reason="expired")
+    assert time.monotonic() - last < 2.5
+    assert pop.reached() == ""
+    assert api.beat("a") == 404
+    with closing(sqlite3.connect(pop.database)) as connection:
+        assert connection.execute("SELECT count(*) FROM backends").fetchone() == (0,)
+        assert connection.execute("SELECT count(*) FROM edgeproxy_leases").fetchone() == (0,)
+    assert api.register(running(pop, "b"), id="a").status == 201
+    assert pop.reached() == "b"
+
+
+def test_a_backend_that_cannot_be_deleted_yet_gets_no_clients(pop: Pop) -> None:
+    api = serve(pop, EDGEPROXY_HEARTBEAT_TTL_SECS="1")
+    api.register(running(pop, "a"))
+    with closing(sqlite3.connect(pop.database, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        pop.proxy.wait_for("lease_expired", backend="a")
+        wait_until(lambda: pop.reached() == "", "nobody is reached")
+        assert api.listed()["a"]["state"] == "lease expired"
+        answer = api.register(running(pop, "b"))  # waits for the lock, and gives up
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        assert "locked" in answer.said["error"]
+        connection.execute("COMMIT")
+    pop.proxy.wait_for("backend_deregistered", backend="a")
+    assert api.register(running(pop, "c"), id="a").status == 201
+    wait_until(lambda: pop.reached() == "c", "the new one is reached")
+
+
+def test_nodes_of_operators_have_no_lease(pop: Pop) -> None:
+    pop.backend("mine")
+    api = serve(pop, EDGEPROXY_HEARTBEAT_TTL_SECS="0.5")
+    api.register(running(pop, "a"))
+    pop.proxy.wait_for("backend_deregistered", backend="a")
+    listed = api.listed()
+    assert [(each, listed[each]["registered"]) for each in listed] == [("mine", False)]
+    assert api.beat("mine") == 404
+    answer = api.ask("DELETE", "/api/v1/backends/mine")
+    assert (answer.status, answer.said["field"]) == (409, "id")
+    assert pop.reached() == "mine"
+
+
+def test_what_operators_say_of_a_registered_backend_stays(pop: Pop) -> None:
+    api = serve(pop)
+    backend = running(pop, "a")
+    api.register(backend)
+    for command in ("disable", "remove"):
+        assert run_edgeproxy("node", command, "a", folder=pop.folder).returncode == 0
+        assert api.register(backend, weight=3).status == 200
+        assert pop.reached() == ""
+    one = api.ask("GET", "/api/v1/backends/a").said
+    assert (one["healthy"], one["deleted"], one["weight"]) == (False, True, 3)
+    run_edgeproxy("node", "enable", "a", folder=pop.folder)
+    pop.proxy.send(signal.SIGHUP)
+    wait_until(lambda: pop.reached() == "a", "a is back")
+    run_edgeproxy("node", "delete", "a", folder=pop.folder)
+    pop.proxy.send(signal.SIGHUP)
+    wait_until(lambda: api.beat("a") == 404, "its lease has ended with its row")
+
+
+def test_changes_of_nodes_are_those_of_the_commands(pop: Pop) -> None:
+    pop.backend("a")
+    api = serve(pop)
+    one = "/api/v1/backends/a"
+    assert api.ask("PUT", f"{one}/weight", {"weight": 9}).said["weight"] == 9
+    said = api.ask("PUT", f"{one}/limits", {"soft_limit": 5, "hard_limit": 6}).said
+    assert (said["soft_limit"], said["hard_limit"]) == (5, 6)
+    wrong = api.ask("PUT", f"{one}/limits", {"soft_limit": 7, "hard_limit": 6})
+    assert (wrong.status, wrong.said["field"]) == (400, "soft_limit")
+    assert api.ask("POST", f"{one}/disable").said["state"] == "unhealthy"
+    assert pop.reached() == ""
+    assert api.ask("POST", f"{one}/enable").said["state"] == "eligible"
+    assert api.ask("POST", f"{one}/drain").said["state"] == "draining"
+    assert pop.reached() == ""
+    assert api.ask("POST", f"{one}/undrain").said["draining"] is False
+    holder, _ = pop.holder()
+    assert api.listed()["a"]["active_connections"] == 1
+    (session,) = api.ask("GET", "/api/v1/sessions").said["sessions"]
+    assert session["backend"] == "a"
+    holder.close()
+    explained = api.ask("GET", "/api/v1/explain?client=192.0.2.1").said
+    assert explained["backend"] == "a"
+    table = api.ask("GET", "/api/v1/table").said
+    assert (table["backends"], table["eligible"], table["leases"]) == (1, 1, 0)
+    assert api.ask("POST", "/api/v1/backends/b/drain").status == 404
+    with closing(sqlite3.connect(pop.database)) as connection:
+        row = connection.execute("SELECT weight, soft_limit, hard_limit FROM backends").fetchone()
+    assert row == (9, 5, 6)
+
+
+def test_heartbeats_write_nothing(pop: Pop) -> None:
+    api = serve(pop)
+    backend = running(pop, "a")
+    api.register(backend)
+    before = pop.database.stat()
+    for _ in range(50):
+        assert api.beat("a") == 200
+    assert api.register(backend).status == 200  # nor what is the same again
+    after = pop.database.stat()
+    assert (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
+
+
+def test_backends_that_fall_silent_together_keep_their_clients(pop: Pop) -> None:
+    api = serve(pop, EDGEPROXY_HEARTBEAT_TTL_SECS="1", EDGEPROXY_METRICS_ENABLED="false")
+    for name in "abcde":
+        api.register(running(pop, name))
+    pop.proxy.wait_for("leases_held_back")
+    pause(1.5)
+    assert len(api.listed()) == 5
+    assert api.ask("GET", "/api/v1/table").said["expiry_held_back"] is True
+    assert pop.reached()
+    for name in "abc":
+        assert api.beat(name) == 200
+    pop.proxy.wait_for("leases_resumed")
+    deadline = time.monotonic() + 10
+    while len(pop.proxy.seen("backend_deregistered")) < 2:
+        assert time.monotonic() < deadline, pop.proxy.told()
+        assert [api.beat(name) for name in "abc"] == [200] * 3
+        pause(0.1)
+    assert set(api.listed()) == {"a", "b", "c"}
+
+
+def test_a_proxy_that_stood_still_blames_nobody(pop: Pop) -> None:
+    api = serve(pop, EDGEPROXY_HEARTBEAT_TTL_SECS="2")
+    api.register(running(pop, "a"))
+    pop.proxy.send(signal.SIGSTOP)
+    pause(3.0)
+    pop.proxy.send(signal.SIGCONT)
+    assert api.beat("a") == 200
+    assert pop.reached() == "a"
+
+
+def test_a_thousand_register_at_the_same_moment(pop: Pop) -> None:
+    api = serve(pop)
+    target = running(pop, "target")
+
+    async def one(number: int) -> int:
+        body = json.dumps(registration(target, id=f"backend-{number}")).encode()
+        reader, writer = await asyncio.open_connection(*api.address)
+        writer.write(
+            b"POST /api/v1/register HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        )
+        answer = await reader.read()
+        writer.close()
+        return int(answer.split()[1])
+
+    async def everybody() -> list[int]:
+        return await asyncio.gather(*map(one, range(1000)))
+
+    began = time.monotonic()
+    assert asyncio.run(everybody()) == [201] * 1000
+    print(f"1,000 registrations: {time.monotonic() - began:.2f} s")
+    assert len(api.listed()) == 1000
+    assert pop.reached() == "target"
+    assert len(pop.proxy.seen("table_published")) < 200
+
+
+def test_a_proxy_that_drains_says_so_and_writes_nothing(pop: Pop) -> None:
+    api = serve(pop)
+    api.register(running(pop, "a"))
+    holder, _ = pop.holder()
+    pop.proxy.send(signal.SIGTERM)
+    pop.proxy.wait_for("draining")
+    answer = api.ask("GET", "/ready")
+    assert (answer.status, answer.said["reason"]) == (503, "the proxy is draining")
+    assert api.ask("GET", "/health").status == 200
+    assert api.register(running(pop, "b")).status == 503
+    assert api.beat("a") == 200
+    holder.close()
+    pop.proxy.last_words()
+
+
+def test_a_database_that_is_edited_beside_the_api(pop: Pop) -> None:
+    api = serve(pop, EDGEPROXY_DB_RELOAD_SECS="0.05")
+    api.register(running(pop, "a"))
+    execute(pop.database, "DELETE FROM backends")
+    wait_until(lambda: api.beat("a") == 404, "its lease has ended with its row")
+    pop.backend("a")  # somebody else's now: the side table has forgotten it
+    pop.proxy.stop()
+    api = serve(pop)
+    assert api.listed()["a"]["registered"] is False
+
+
+def test_a_successor_goes_on_with_the_api(pop: Pop) -> None:
+    api = serve(pop, EDGEPROXY_HEARTBEAT_TTL_SECS="30")
+    api.register(running(pop, "a"))
+    with upgraded(pop.proxy):
+        wait_until(lambda: not pop.proxy.is_running(), "the predecessor to end")
+        assert api.beat("a") == 200
+        assert api.listed()["a"]["registered"]
+
+
+def test_a_predecessor_keeps_no_connection_on_which_heartbeats_would_be_lost(pop: Pop) -> None:
+    api = serve(pop)
+    api.register(running(pop, "a"))
+    holder, _ = pop.holder()
+    with closing(http.client.HTTPConnection(*api.address, timeout=20)) as kept:
+        kept.request("GET", "/health")
+        kept.getresponse().read()
+        with upgraded(pop.proxy):
+            assert pop.proxy.is_running()  # it waits for its client
+            assert kept.sock.recv(1) == b""
+            holder.close()
+
+
+def test_the_page_for_people_shows_the_backends(pop: Pop) -> None:
+    api = serve(pop)
+    api.register(running(pop, "a"), id="<b>&")
+    answer = api.ask("GET", "/")
+    assert answer.status == 200
+    assert "&lt;b&gt;&amp;" in answer.said
+    assert "<b>&" not in answer.said
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert Api(pop).ask("GET", "/openapi.json").said["openapi"].startswith("3.1")
