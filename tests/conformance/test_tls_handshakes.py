@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from edgeproxy.engine.contract import Departure
+from edgeproxy.engine.contract import Departure, Known, ListenerSettings
 from edgeproxy.engine.tls import TlsInfo, TlsSettings
 from tests.conformance.engines import MakeEngine
 from tests.conformance.tls_certificates import OURS, authority, certificate
@@ -276,3 +276,16 @@ def test_a_client_that_does_not_trust_us_leaves(rig: TlsRig, version: ssl.TLSVer
         client.sock.shake_hands()
     client.sock.send_raw(client.sock.leftover())
     _assert_left(rig)
+
+
+def test_what_was_said_before_the_handshake_is_told_with_it(rig: TlsRig) -> None:
+    rig.prepare()
+    rig.gate.hear = lambda _preamble: Known(0, None, "said before")
+    settings = ListenerSettings(preamble_secs=5.0, tls=TlsSettings((own(),)))
+    rig.listen(settings=settings)
+    rig.start()
+    rig.shaken()
+    rig.accept()
+    (info,) = rig.gate.abouts
+    assert isinstance(info, TlsInfo)
+    assert (info.server_name, info.about) == (NAME, "said before")

@@ -17,10 +17,11 @@ from edgeproxy.wire.proxy_header import Endpoint
 class Presented(NamedTuple):
     """Who a client is: the same for every backend that is tried.
 
-    `destination` is where it connected to; None if that is no address of the internet.
+    `source` is where it comes from, `destination` what it connected to; None where that is no
+    address of the internet.
     """
 
-    source: Endpoint
+    source: Endpoint | None
     destination: Endpoint | None
     server_name: str
     unique_id: str

@@ -125,7 +125,9 @@ class AdmissionGate:
         self._metrics.accepted += 1
         self._metrics.accepted_by_app[scope] += 1
         if self._announcer.is_wanted:
-            ticket.present(self._presented(Endpoint(address, client[1]), about, local))
+            # Only clients of Unix sockets have no port.
+            source = Endpoint(address, client[1]) if client[1] else None
+            ticket.present(self._presented(source, about, local))
         return self._connect(ticket, now)
 
     def dialed(self, ticket: Ticket, secs: float, now: float) -> None:
@@ -185,11 +187,15 @@ class AdmissionGate:
         name = self._spoken.get(backend.app, self._spoken.get("", "")) if self._spoken else ""
         return Connect(ticket, address, self._connect_timeout_secs, begun, prefix, name)
 
-    def _presented(self, source: Endpoint, about: object, local: SocketAddress | None) -> Presented:
+    def _presented(
+        self, source: Endpoint | None, about: object, local: SocketAddress | None
+    ) -> Presented:
         """Return what backends may be told of a client."""
         destination, name = None, ""
         if isinstance(about, Introduction | TlsInfo):
             name = host_name(about.server_name) or ""
+        if isinstance(about, TlsInfo):
+            about = about.about
         if isinstance(about, Introduction):
             destination = about.destination
         if destination is None and local is not None:

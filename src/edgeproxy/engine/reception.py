@@ -14,7 +14,7 @@ from dataclasses import replace
 from edgeproxy.engine.contract import Departure, Known, ListenerSettings
 from edgeproxy.engine.guard import GuardedGate
 from edgeproxy.engine.hearing import Hearing
-from edgeproxy.engine.tls import TlsSettings
+from edgeproxy.engine.tls import TlsInfo, TlsSettings
 from edgeproxy.engine.tls_socket import TlsContext
 from edgeproxy.engine.visitor import Visitor
 from edgeproxy.engine.welcome import Welcome
@@ -122,9 +122,9 @@ class Reception:
             self._pause(str(error.strerror))
             self._close(visitor.client)
 
-    def _met(self, visitor: Visitor, about: object) -> None:
+    def _met(self, visitor: Visitor, info: TlsInfo) -> None:
         """A handshake is over."""
-        visitor.about = about
+        visitor.about = info._replace(about=visitor.about)
         self._admit(visitor)
 
     def _left(self, visitor: Visitor, reason: Departure) -> None:

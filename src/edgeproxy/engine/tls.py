@@ -25,9 +25,13 @@ TICKETS = 1
 
 
 class TlsInfo(NamedTuple):
-    """What was agreed on with a client. The name is hostile text."""
+    """What was agreed on with a client. The name is hostile text.
+
+    `about` is that of its `contract.Known`, if it said something before the handshake.
+    """
 
     server_name: str
     alpn: str
     version: str
     is_resumed: bool
+    about: object = None

@@ -122,7 +122,7 @@ cdef class NativeEngine:
     """
 
     cdef readonly str kind
-    cdef object _gate, _on_crash, _thread, _commands
+    cdef object _gate, _on_crash, _thread, _commands, _abouts
     cdef Acceptor _acceptor
     cdef Dialer _dialer
     cdef Pool _pool
@@ -141,6 +141,7 @@ cdef class NativeEngine:
         self._gate = gate
         self._on_crash = on_crash
         self._commands = deque()
+        self._abouts = {}  # of those in their handshake, by the number of the session
         self._epoll = epoll_create1(EPOLL_CLOEXEC)
         self._wakeup = open_wakeup(self._epoll)
         self._timer = open_timer(self._epoll)
@@ -465,12 +466,15 @@ cdef class NativeEngine:
             self._turn_away(session)
             return
         self._meetings += 1
+        if about is not None:
+            self._abouts[session.number] = about
         session.due_at = self._now + self._acceptor.settings_of(session.listener).tls.handshake_secs
         self._crew.meet(session)
 
     cdef object _tell_met(self, Session* session):
         """A handshake is over: ask the gate, or tell it that there is nothing to ask."""
         self._meetings -= 1
+        about = self._abouts.pop(session.number, None)
         self._crew.take_back(session)
         session.worker = -1
         if session.state == MET:
@@ -478,7 +482,7 @@ cdef class NativeEngine:
             if self._stopping:
                 self._turn_away(session)
             else:
-                self._tell_opened(session, tls_info(&session.client_tls))
+                self._tell_opened(session, tls_info(&session.client_tls)._replace(about=about))
             return
         client, name = address_of(&session.client_address), self._acceptor.name_of(session.listener)
         try:
