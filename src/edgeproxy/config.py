@@ -31,6 +31,7 @@ from edgeproxy.errors import ConfigError
 from edgeproxy.log import LogSettings
 from edgeproxy.setting import Setting
 from edgeproxy.settings import SETTINGS
+from edgeproxy.store.dsn import PostgresSettings
 from edgeproxy.store.sqlite import DatabaseSettings
 from edgeproxy.tls import TlsListenSettings
 from edgeproxy.value import BadValueError, ListenAddress
@@ -118,6 +119,7 @@ class Config:
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     health: HealthSettings = field(default_factory=HealthSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    postgres: PostgresSettings = field(default_factory=PostgresSettings)
     geo: GeoSettings = field(default_factory=GeoSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
     pool: PoolSettings = field(default_factory=PoolSettings)
@@ -163,10 +165,10 @@ def load(environ: Mapping[str, str]) -> Loaded:
         source, text, where = "default", None, ""
         if environ.get(setting.variable):
             source, text = "environment", environ[setting.variable]
-            where = f"{setting.variable}={text!r}"
+            where = f"{setting.variable}={_seen(setting, text)}"
         elif setting.place in file.texts:
             source, text = path, file.texts[setting.place]
-            where = f"{path}: {file.where(setting.place)}{setting.place} = {text!r}"
+            where = f"{path}: {file.where(setting.place)}{setting.place} = {_seen(setting, text)}"
         chosen = default_of(setting)
         if text is not None:
             try:
@@ -177,6 +179,7 @@ def load(environ: Mapping[str, str]) -> Loaded:
     warnings = [_unknown(name) for name in sorted(environ) if _is_unknown(name)]
     config = with_values(_defaults(), effective)
     faults.extend(_without_command(config, file, path))
+    faults.extend(_without_server(config))
     if faults:
         raise ConfigError("\n  ".join(["the configuration is not valid:", *faults, *warnings]))
     pinned = {
@@ -197,6 +200,28 @@ def _without_command(config: Config, file: ConfigFile, path: str) -> list[str]:
             place = f"backends.{backend_id}.health_check_type"
             places.append(f"{path}: {file.where(place)}{place} = 'exec'")
     return [f"{place}: EDGEPROXY_HEALTH_CHECK_COMMAND says what to run" for place in places]
+
+
+def _without_server(config: Config) -> list[str]:
+    """Return what is missing of a PostgreSQL server that is asked for, or does not fit."""
+    postgres = config.postgres
+    faults = []
+    if postgres.enabled and postgres.url is None:
+        faults.append(
+            "EDGEPROXY_POSTGRES_ENABLED='true': EDGEPROXY_POSTGRES_URL says where it is, such as "
+            "postgres://user:password@host:5432/database"
+        )
+    if postgres.min_connections > postgres.max_connections:
+        faults.append(
+            f"EDGEPROXY_POSTGRES_MIN_CONNECTIONS='{postgres.min_connections}': allowed are no more "
+            f"than EDGEPROXY_POSTGRES_MAX_CONNECTIONS, {postgres.max_connections}"
+        )
+    return faults
+
+
+def _seen(setting: Setting, text: str) -> str:
+    """Return a text as messages show it."""
+    return "'***'" if setting.is_secret else repr(text)
 
 
 def default_of(setting: Setting) -> object:

@@ -28,6 +28,7 @@ class Setting:
         target: Its part and field in `Config`.
         parse: Turns text into the value; raises BadValueError.
         meaning: One line for people.
+        is_secret: Its text is never shown; its value, as text, shows no secret.
     """
 
     variable: str
@@ -35,6 +36,7 @@ class Setting:
     target: str
     parse: Callable[[str], object]
     meaning: str
+    is_secret: bool = False
 
     @property
     def is_live(self) -> bool:
