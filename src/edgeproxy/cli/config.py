@@ -29,11 +29,14 @@ def run_check(_arguments: argparse.Namespace) -> int:
     from edgeproxy import config
     from edgeproxy.control.certificates import Certificates
     from edgeproxy.control.geo import Geo
+    from edgeproxy.store.choice import check_driver
 
     loaded = config.load(os.environ)
     Geo(loaded.config.geo)
     if loaded.config.tls.enabled:
         Certificates(loaded.config.tls).load()
+    if loaded.config.postgres.enabled:
+        check_driver()
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     given = sum(each.source != "default" for each in loaded.effective)
