@@ -16,7 +16,7 @@ from setuptools._distutils.sysconfig import customize_compiler
 
 NATIVE = Path("src/edgeproxy/engine/native")
 OPENSSL = ["ssl", "crypto"]
-NEEDS_OPENSSL = ("certificates", "tls")
+NEEDS_OPENSSL = ("certificates", "tls", "tls_context")
 USES_OPENSSL = """
 #include <openssl/ssl.h>
 int main(void) { return SSL_CTX_new(TLS_server_method()) == NULL; }
@@ -50,9 +50,9 @@ def extensions() -> list[Extension]:
         return []
     with_tls = has_openssl()
     sources = {file.stem: file for file in sorted(NATIVE.glob("*.pyx"))}
-    without = sources.pop("no_tls")
+    stand_ins = {name: sources.pop(f"no_{name}") for name in ("tls", "tls_context")}
     if not with_tls:
-        sources["tls"] = without
+        sources |= stand_ins
         del sources["certificates"]
     modules = [
         Extension(

@@ -42,6 +42,9 @@ READING = Reading(
     loop_lag_secs=0.0,
     descriptors=5,
     uptime_secs=1.0,
+    connections_by_app={"": 1},
+    refused_by_app={"web": {"full": 1}},
+    certificates=(0, 1e9),
     backends=(BACKEND,),
 )
 

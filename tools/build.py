@@ -29,7 +29,7 @@ NATIVE_ENGINE = sorted((ROOT / "src" / "edgeproxy" / "engine" / "native").glob("
 OF_NATIVE_ENGINE = tuple(
     f"edgeproxy/engine/native/{file.stem}.cpython-"
     for file in NATIVE_ENGINE
-    if file.suffix == ".pyx" and file.stem != "no_tls"  # which stands in for `tls`
+    if file.suffix == ".pyx" and not file.stem.startswith("no_")  # these are stand-ins
 )
 OF_SOURCES = (
     "/setup.py",

@@ -21,6 +21,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeproxy import log as events
@@ -33,7 +34,7 @@ from edgeproxy.control.unix_socket import open_socket
 from edgeproxy.core.admission import Admission
 from edgeproxy.core.entrance import Entrance
 from edgeproxy.core.model import Circuit
-from edgeproxy.doors import Doors, needs_tls
+from edgeproxy.doors import Doors, backend_ca, mode_of, needs_tls
 from edgeproxy.engine.announcement import Announcer
 from edgeproxy.engine.choice import make_engine
 from edgeproxy.engine.doorman import Doorman
@@ -99,8 +100,11 @@ class Proxy:
             self._access_log.take if self._access_log else None,
             self._warm_pool,
             Announcer(config.door.proxy_out, os.urandom(4).hex()),
+            dict(config.door.backend_tls),
         )
-        self.engine = make_engine(config.engine, gate, self._crashed, with_tls=needs_tls(config))
+        settings = replace(config.engine, backend_ca_pem=backend_ca(config))
+        with_tls = needs_tls(config) or settings.backend_ca_pem is not None
+        self.engine = make_engine(settings, gate, self._crashed, with_tls=with_tls)
         self.doors = Doors(config, self.engine, doorman)
         self.plane = Plane(
             loaded, self.admission, self.engine, self._geo, self._store, self.metrics, self.doors
@@ -168,8 +172,7 @@ class Proxy:
             )
         self.engine.start()
         for each in listeners[1:]:
-            address, _, mode = str(each).rpartition("=")
-            log.info("listener_opened", listen=address, mode=mode)
+            log.info("listener_opened", listen=each.address, mode=mode_of(each))
         log.info(
             "ready",
             listen=str(listeners[0].address),

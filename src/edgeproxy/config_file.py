@@ -40,6 +40,7 @@ _LISTS: dict[Callable[[str], object], str] = {
     door.listeners: "0.0.0.0:8080=myapp",
     door.routes: "www.example.com=myapp",
     door.proxy_out: "v2",
+    door.backend_tls: "myapp=backend.internal",
 }
 """What these parse may be a list in the file, of such texts."""
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?")

@@ -12,10 +12,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from edgeproxy.core.prefix import Network
-from edgeproxy.core.server_names import pattern
+from edgeproxy.core.server_names import host_name, pattern
 from edgeproxy.value import BadValueError, ListenAddress, listen_address
 
 TCP, TLS, SNI = "tcp", "tls", "sni"
@@ -76,6 +77,16 @@ class Told(NamedTuple):
         return f"{self.app}={self.version}" if self.app else self.version
 
 
+class Spoken(NamedTuple):
+    """The name that the backends of an app have a certificate for; "" is all other apps."""
+
+    app: str
+    server_name: str
+
+    def __str__(self) -> str:
+        return f"{self.app}={self.server_name}" if self.app else self.server_name
+
+
 @dataclass(frozen=True, slots=True)
 class DoorSettings:
     """The listeners beside the documented single one, and what is said at them.
@@ -85,6 +96,8 @@ class DoorSettings:
         routes: The apps of server names.
         proxy_in: Who may and has to begin with a PROXY header; empty: nobody does.
         proxy_out: What backends are told.
+        backend_tls: With which backends TLS is spoken.
+        backend_ca: A file of those who have signed their certificates; None: the system's.
         preamble_timeout_secs: How long a client may take to say what it has to say first.
     """
 
@@ -92,6 +105,8 @@ class DoorSettings:
     routes: tuple[Route, ...] = ()
     proxy_in: tuple[Network, ...] = ()
     proxy_out: tuple[Told, ...] = ()
+    backend_tls: tuple[Spoken, ...] = ()
+    backend_ca: Path | None = None
     preamble_timeout_secs: float = 5.0
 
 
@@ -132,6 +147,25 @@ def proxy_out(given: str) -> tuple[Told, ...]:
         if found.setdefault(name, version) != version:
             raise BadValueError(f"{name or 'the version for all'} is given twice")
     return tuple(Told(*each) for each in found.items())
+
+
+def backend_tls(given: str) -> tuple[Spoken, ...]:
+    """Return names: `NAME` for all backends, `APP=NAME` for those of one app.
+
+    Raises BadValueError.
+    """
+    found: dict[str, str] = {}
+    for each in _parts(given):
+        app, equals, name = (part.strip() for part in each.rpartition("="))
+        key = host_name(name)
+        if key is None or (equals and not _APP.fullmatch(app)):
+            raise BadValueError(
+                f"{each!r}: allowed is the host name in the certificate of the backends, for "
+                "one app as APP=NAME"
+            )
+        if found.setdefault(app, key) != key:
+            raise BadValueError(f"{app or 'the name for all'} is given twice")
+    return tuple(Spoken(*each) for each in found.items())
 
 
 def _listener(text: str) -> Listener:

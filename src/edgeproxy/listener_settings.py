@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from edgeproxy import door, value
 from edgeproxy.setting import Setting
 
@@ -33,6 +35,20 @@ LISTENERS = (
         "door.proxy_out",
         door.proxy_out,
         "what backends are told of clients: off, v1 or v2, for one app as APP=v2",
+    ),
+    Setting(
+        "EDGEPROXY_BACKEND_TLS",
+        "listeners.backend_tls",
+        "door.backend_tls",
+        door.backend_tls,
+        "speak TLS with backends: the name in their certificate, for one app as APP=NAME",
+    ),
+    Setting(
+        "EDGEPROXY_BACKEND_TLS_CA",
+        "listeners.backend_tls_ca",
+        "door.backend_ca",
+        Path,
+        "a PEM file of who has signed the certificates of backends; unset: the system's",
     ),
     Setting(
         "EDGEPROXY_PREAMBLE_TIMEOUT_SECS",

@@ -5,7 +5,7 @@ Plain integers that the gate thread adds to; anybody may read them. They only ev
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 
 
 class Metrics:
@@ -13,6 +13,8 @@ class Metrics:
 
     Attributes:
         accepted: Clients that were given a backend.
+        accepted_by_app: The same by what they connected to; "" is all apps as one pool.
+        refused_by_app: Clients that were turned away, by what they connected to and reason.
         failovers: Dial attempts that were given to another backend.
         refused: Clients that were turned away, by reason.
         closed: Sessions that ended, by reason.
@@ -28,6 +30,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.accepted = 0
+        self.accepted_by_app: Counter[str] = Counter()
+        self.refused_by_app: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.failovers = 0
         self.refused: Counter[str] = Counter()
         self.closed: Counter[str] = Counter()

@@ -40,6 +40,8 @@ class Observation:
         loop_lag_secs: How late the control plane's last timer was.
         verdicts: What the probes say, by backend; empty without probes.
         pool_waiting: How many unused connections wait, by backend.
+        certificates: How often new ones could not be used, and when the first of those in force
+            expires (Unix seconds); None without TLS.
         access_lines_dropped: How many records the access log could not write.
     """
 
@@ -55,6 +57,7 @@ class Observation:
         self.loop_lag_secs = 0.0
         self.verdicts: Callable[[], dict[str, Verdict]] = dict
         self.access_lines_dropped: Callable[[], int] = int
+        self.certificates: Callable[[], tuple[int, float] | None] = lambda: None
         self.pool_waiting: Callable[[], dict[str, int]] = dict
 
     def read(self) -> Reading:
@@ -87,6 +90,11 @@ class Observation:
             loop_lag_secs=self.loop_lag_secs,
             descriptors=len(os.listdir("/proc/self/fd")) - 1,
             uptime_secs=now - self._began_at,
+            connections_by_app=dict(metrics.accepted_by_app),
+            refused_by_app={
+                app: dict(counts) for app, counts in list(metrics.refused_by_app.items())
+            },
+            certificates=self.certificates(),
             access_lines_dropped=self.access_lines_dropped(),
             backends=self._backends(carried, now),
         )

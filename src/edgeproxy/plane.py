@@ -72,6 +72,7 @@ class Plane:
         self.feed = Feed(store, self._publish, metrics, gc.collect, doors.route)
         self._store = store
         self._doors = doors
+        self.observation.certificates = doors.certificates_state
         self._loaded = loaded
         self._admission = admission
         self._engine = engine
@@ -154,6 +155,7 @@ class Plane:
         self._rows = rows
         backends = overlaid(rows, self._loaded.overlays)
         self._admission.publish(backends, self._doors.scopes(), os.sched_yield)
+        self._doors.lead()
         before, self.backends = self.backends, backends
         self._let_go(before)
         self.observation.published_at = time.monotonic()
@@ -213,9 +215,10 @@ class Plane:
         self._engine.call(lambda: self._admission.change(config.breaker, config.health))
         events.set_debug(config.log.debug)
         scopes = self._doors.scopes()
-        self._doors.change(config)
+        self._doors.expect(config)  # nobody is led to an app before its backends are known
         if before.overlays != self._loaded.overlays or scopes != self._doors.scopes():
             self._publish(self._rows)
+        self._doors.change(config)
         return True
 
     def _probe(self) -> None:
@@ -283,7 +286,7 @@ class Plane:
         kept away from it: a table frees itself when it is replaced. What it would have freed by
         then is collected before, while there is little to walk: what is frozen is never freed.
         """
-        for look in (self._reload, self.feed.poll, self._geo.reload, self._doors.renew):
+        for look in (self._reload, self.feed.poll, self._geo.reload, self._doors.look):
             gc.disable()
             try:
                 if look():

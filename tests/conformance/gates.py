@@ -58,6 +58,7 @@ class ScriptedGate:
         begin: Gives the descriptor of a connection to an address that is there already, or -1.
         hear: What is answered to a preamble.
         prefix: What every backend is told first.
+        server_name: Whom every backend has to be, with TLS; "" for none.
         preambles, speakers: What was given to `heard`, in order.
         departures: What was given to `left`, in order.
         abouts, locals: What was given to `opened`, in order.
@@ -80,6 +81,7 @@ class ScriptedGate:
         self.begin: Callable[[Address], int] = lambda _address: -1
         self.hear: Callable[[Preamble], More | Known | Refuse] = lambda _preamble: Known()
         self.prefix = b""
+        self.server_name = ""
         self.departures: list[tuple[SocketAddress, str, str]] = []
         self.preambles: list[Preamble] = []
         self.speakers: list[tuple[SocketAddress, str]] = []
@@ -184,7 +186,14 @@ class ScriptedGate:
         ticket = Ticket(client, listener, route[attempt], now, self.begin(route[attempt]))
         self._attempts[ticket] = attempt
         self.tickets.append(ticket)
-        return Connect(ticket, route[attempt], self.timeout_secs, ticket.begun, self.prefix)
+        return Connect(
+            ticket,
+            route[attempt],
+            self.timeout_secs,
+            ticket.begun,
+            self.prefix,
+            self.server_name,
+        )
 
     @contextmanager
     def _call(self, method: str, now: float, ticket: Ticket | None = None) -> Iterator[None]:

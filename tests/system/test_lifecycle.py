@@ -145,7 +145,7 @@ def test_systemd_is_told_when_it_is_ready_alive_and_stopping(pop: Pop, tmp_path:
             proxy = pop.serve()
         finally:
             del os.environ["NOTIFY_SOCKET"], os.environ["WATCHDOG_USEC"]
-        assert manager.recv(1000).startswith(b"READY=1\nSTATUS=serving on port ")
+        assert manager.recv(1000).startswith(b"READY=1\nSTATUS=serving on 127.0.0.1:")
         assert [manager.recv(1000) for _ in range(3)] == [b"WATCHDOG=1"] * 3
         proxy.send(signal.SIGTERM)
         while (said := manager.recv(1000)) == b"WATCHDOG=1":

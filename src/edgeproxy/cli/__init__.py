@@ -21,6 +21,7 @@ GROUPS = {
     "serve": "serve",
     "node": "node",
     "db": "db",
+    "route": "route",
     "explain": "explain",
     "status": "status",
     "sessions": "status",

@@ -29,11 +29,12 @@ def run_check(_arguments: argparse.Namespace) -> int:
     from edgeproxy import config
     from edgeproxy.control.certificates import Certificates
     from edgeproxy.control.geo import Geo
+    from edgeproxy.doors import needs_tls
     from edgeproxy.store.choice import check_driver
 
     loaded = config.load(os.environ)
     Geo(loaded.config.geo)
-    if loaded.config.tls.enabled:
+    if needs_tls(loaded.config):
         Certificates(loaded.config.tls).load()
     if loaded.config.postgres.enabled:
         check_driver()

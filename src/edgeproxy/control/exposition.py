@@ -25,6 +25,7 @@ from edgeproxy.control.reading import BackendReading, Reading
 from edgeproxy.core.model import Circuit
 from edgeproxy.core.tally import RTT_BUCKETS_SECS, Tally
 
+EVERY_APP = "*"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -113,6 +114,18 @@ def _of_process(reading: Reading) -> Iterator[Metric]:
     yield _by("edgeproxy_refused", "Clients turned away.", "reason", reading.refused)
     yield _by("edgeproxy_closed", "Sessions that ended.", "reason", reading.closed)
     yield _by("edgeproxy_dial_failures", "Dials that failed.", "reason", reading.dial_failures)
+    by_app = CounterMetricFamily(
+        "edgeproxy_app_connections", "Clients given a backend, by app.", labels=["app"]
+    )
+    for app, count in sorted(reading.connections_by_app.items()):
+        by_app.add_metric([app or EVERY_APP], count)
+    refused = CounterMetricFamily(
+        "edgeproxy_app_refused", "Clients turned away, by app.", labels=["app", "reason"]
+    )
+    for app, counts in sorted(reading.refused_by_app.items()):
+        for reason, count in sorted(counts.items()):
+            refused.add_metric([app or EVERY_APP, reason], count)
+    yield from (by_app, refused)
     yield _gauge("edgeproxy_bindings", "Clients bound to a backend.", reading.bindings)
     yield _gauge(
         "edgeproxy_rate_limit_clients",
@@ -137,6 +150,14 @@ def _of_process(reading: Reading) -> Iterator[Metric]:
         "Lines the access log could not take.",
         reading.access_lines_dropped,
     )
+    if reading.certificates is not None:
+        errors, expires_at = reading.certificates
+        yield _counter("edgeproxy_certificate_errors", "Changes to certificates of no use.", errors)
+        yield _gauge(
+            "edgeproxy_certificate_expires_timestamp_seconds",
+            "When the first certificate in use expires.",
+            expires_at,
+        )
     yield _gauge(
         "edgeproxy_event_loop_lag_seconds",
         "How late the control plane's last timer was.",

@@ -60,6 +60,9 @@ class Reading:
     descriptors: int
     uptime_secs: float
     access_lines_dropped: int = 0
+    connections_by_app: dict[str, int] = field(default_factory=dict)
+    refused_by_app: dict[str, dict[str, int]] = field(default_factory=dict)
+    certificates: tuple[int, float] | None = None
     pool_hits: int = 0
     pool_misses: int = 0
     pool_dropped: int = 0

@@ -23,6 +23,9 @@ log = EventLog("engine")
 ACCEPTS_PER_TURN = 64
 CALM_SECS = 1.0
 
+LOCAL = ("127.0.0.1", 0)
+"""What a client of a Unix socket counts as."""
+
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 Opened = Callable[[socket.socket, SocketAddress, str], None]
@@ -75,7 +78,7 @@ class Acceptor:
             client.setblocking(False)
             if client.fileno() >= self.ceiling:
                 self.pause(os.strerror(errno.EMFILE))
-            self._opened(client, address, name)
+            self._opened(client, address or LOCAL, name)
 
     def pause(self, reason: str) -> None:
         """Stop accepting until `resume`."""
@@ -124,3 +127,9 @@ class Acceptor:
             self._epoll.unregister(descriptor)  # a child process may hold it open
         _, listening = self._listeners.pop(descriptor)
         listening.close()
+
+
+def local_address_of(client: socket.socket) -> SocketAddress:
+    """Return the address of this end of a connection, that of this host for a Unix socket."""
+    address: SocketAddress | str = client.getsockname()
+    return LOCAL if isinstance(address, str) else address

@@ -49,6 +49,8 @@ class EngineSettings:
             closed; 0 is never.
         user_timeout_secs: How long sent data may stay unacknowledged before the peer
             counts as gone; 0 leaves it to the system. See `engine.debt`.
+        backend_ca_pem: Who signs the certificates of backends; empty: whom the system trusts;
+            None: TLS is spoken with none.
         byte_threads: How many threads of the native engine carry bytes; 0 is one for each
             CPU that the process may use.
     """
@@ -58,6 +60,7 @@ class EngineSettings:
     idle_timeout_secs: float = 0.0
     user_timeout_secs: float = 30.0
     byte_threads: int = 0
+    backend_ca_pem: bytes | None = None
 
 
 class DialFailure(StrEnum):
@@ -68,6 +71,8 @@ class DialFailure(StrEnum):
     UNREACHABLE = "unreachable"
     RESET = "reset"
     ERROR = "error"
+    HANDSHAKE = "handshake"
+    """It does not speak TLS as it has to, or its certificate is not to be trusted."""
     NO_PORT = "no_port"
     """Nothing was sent: all local ports towards this address are in use."""
     LOCAL = "local"
@@ -89,7 +94,7 @@ class CloseReason(StrEnum):
     ABORTED = "aborted"
     """The proxy closed it: shutdown, or somebody asked for it."""
     TLS_ERROR = "tls_error"
-    """The client broke the rules of TLS."""
+    """A peer broke the rules of TLS."""
     FAULT = "fault"
     """A bug met while serving it; the log has a traceback."""
 
@@ -108,6 +113,8 @@ class Connect(NamedTuple):
     `begun` is the descriptor of a socket that is connecting or connected to it, to be used
     instead of a new one, or -1. The engine owns it, and reports its dial as one of 0 seconds.
     `prefix` is said to the backend before anything that the client says; it is not counted.
+    `server_name` is that of TLS, which is then spoken with the backend, after the prefix; its
+    certificate has to be for that name. A handshake that fails is a failed dial.
     """
 
     ticket: object
@@ -115,6 +122,7 @@ class Connect(NamedTuple):
     timeout_secs: float
     begun: int = -1
     prefix: bytes = b""
+    server_name: str = ""
 
 
 class Refuse(NamedTuple):

@@ -18,6 +18,7 @@ _FAILURES = {
     errno.EPERM: DialFailure.UNREACHABLE,
     errno.EMFILE: DialFailure.LOCAL,
     errno.ENFILE: DialFailure.LOCAL,
+    errno.EPROTO: DialFailure.HANDSHAKE,
     errno.EADDRNOTAVAIL: DialFailure.NO_PORT,
     errno.EAGAIN: DialFailure.LOCAL,
     errno.ENOBUFS: DialFailure.LOCAL,

@@ -6,7 +6,7 @@ Runs on the engine's gate thread. It adds no decision of its own.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from edgeproxy.core.admission import Admission
 from edgeproxy.core.entrance import Barred
@@ -64,7 +64,8 @@ HINTS: dict[str, str] = {
 class AdmissionGate:
     """Implements `engine.contract.Gate`.
 
-    The `doorman` knows the listeners; the `announcer` what backends are told.
+    The `doorman` knows the listeners, the `announcer` what backends are told; `spoken` are the
+    names of those with whom TLS is spoken, by app, "" for all others.
     """
 
     def __init__(
@@ -76,11 +77,13 @@ class AdmissionGate:
         ended: Callable[[ConnectionRecord], object] | None = None,
         warm_pool: WarmPool | None = None,
         announcer: Announcer | None = None,
+        spoken: Mapping[str, str] | None = None,
     ) -> None:
         """`ended` is told of every connection that is over; it must not wait."""
         self._admission = admission
         self._metrics = metrics
         self._doorman = doorman
+        self._spoken = spoken or {}
         self._announcer = announcer or Announcer((), "")
         self._connect_timeout_secs = connect_timeout_secs
         self._ended = ended
@@ -100,7 +103,7 @@ class AdmissionGate:
         """A client has gone, or is turned away, before it was opened."""
         address = normalise(client[0])
         self._tell_refused(address, self._doorman.doors[listener].scope, reason)
-        self._refused(reason, address, now)
+        self._refused(reason, address, self._doorman.doors[listener].scope, now)
 
     def opened(
         self,
@@ -118,8 +121,9 @@ class AdmissionGate:
         ticket = self._admission.admit(address, scope, now)
         if isinstance(ticket, Refusal):
             self._tell_refused(address, scope, ticket.reason)
-            return self._refused(ticket.reason, address, now)
+            return self._refused(ticket.reason, address, scope, now)
         self._metrics.accepted += 1
+        self._metrics.accepted_by_app[scope] += 1
         if self._announcer.is_wanted:
             ticket.present(self._presented(Endpoint(address, client[1]), about, local))
         return self._connect(ticket, now)
@@ -147,7 +151,7 @@ class AdmissionGate:
             )
         if isinstance(answer, Refusal):
             self._tell_end(ticket, 0.0, 0, 0, str(answer.reason))
-            return self._refused(answer.reason, ticket.client, now)
+            return self._refused(answer.reason, ticket.client, ticket.scope, now)
         self._metrics.failovers += 1
         return self._connect(answer, now)
 
@@ -178,7 +182,8 @@ class AdmissionGate:
         if ticket.notes is not None and ticket.notes.presented is not None:
             prefix = self._announcer.prefix(ticket.notes.presented, backend.app)
         address = (backend.wg_ip, backend.port)
-        return Connect(ticket, address, self._connect_timeout_secs, begun, prefix)
+        name = self._spoken.get(backend.app, self._spoken.get("", "")) if self._spoken else ""
+        return Connect(ticket, address, self._connect_timeout_secs, begun, prefix, name)
 
     def _presented(self, source: Endpoint, about: object, local: SocketAddress | None) -> Presented:
         """Return what backends may be told of a client."""
@@ -203,8 +208,9 @@ class AdmissionGate:
             origin = ticket.origin or self._admission.locate(ticket.client)
             self._ended(of_session(ticket, origin, secs, bytes_in, bytes_out, str(end)))
 
-    def _refused(self, reason: str, client: str, now: float) -> Refuse:
+    def _refused(self, reason: str, client: str, scope: str, now: float) -> Refuse:
         self._metrics.refused[reason] += 1
+        self._metrics.refused_by_app[scope][reason] += 1
         suppressed = self._throttles[reason].admit(now)
         if suppressed is not None:
             log.warning(

@@ -10,6 +10,9 @@ from pathlib import Path
 BACKLOG = 4096
 """Connections the kernel may hold while accepting is paused; `somaxconn` caps it."""
 
+ANYBODY = 0o666
+"""May connect to a Unix socket; whom its directory lets pass."""
+
 KEEPALIVE_IDLE_SECS = 30
 KEEPALIVE_INTERVAL_SECS = 10
 KEEPALIVE_PROBES = 3
@@ -46,6 +49,7 @@ def open_unix_listener(path: Path) -> socket.socket:
         _make_way(path)
         listening.setblocking(False)
         listening.bind(str(path))
+        path.chmod(ANYBODY)
         listening.listen(BACKLOG)
     except OSError:
         listening.close()
@@ -61,11 +65,14 @@ def _make_way(path: Path) -> None:
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
             path.unlink()
             return
+        except BlockingIOError:
+            pass  # its queue is full
     raise FileExistsError(errno.EADDRINUSE, "another proxy listens there")
 
 

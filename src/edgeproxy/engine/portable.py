@@ -15,6 +15,7 @@ import errno
 import os
 import select
 import socket
+import ssl
 import threading
 import time
 from collections import deque
@@ -23,17 +24,16 @@ from contextlib import suppress
 from typing import Any
 
 from edgeproxy.engine import dial
-from edgeproxy.engine.acceptor import Acceptor
+from edgeproxy.engine.acceptor import Acceptor, local_address_of
+from edgeproxy.engine.backend_tls import BackendTls
 from edgeproxy.engine.contract import (
     PLAIN,
     Answer,
     CloseReason,
     Connect,
-    Departure,
     DialFailure,
     EngineSettings,
     Gate,
-    Known,
     ListenerSettings,
     Outcome,
     Refuse,
@@ -43,12 +43,12 @@ from edgeproxy.engine.contract import (
 from edgeproxy.engine.descriptors import ceiling
 from edgeproxy.engine.farewell import Farewells
 from edgeproxy.engine.guard import GuardedGate
-from edgeproxy.engine.hearing import Hearing, Speaker
 from edgeproxy.engine.look import SHORT_TICK_SECS, Looks
+from edgeproxy.engine.reception import Reception
 from edgeproxy.engine.relay import BUFFER_BYTES, Flow, Relay, Session, reset_on_close
 from edgeproxy.engine.tls import TlsSettings
 from edgeproxy.engine.tls_socket import TlsContext, TlsSocket
-from edgeproxy.engine.welcome import Guest, Welcome
+from edgeproxy.engine.visitor import Visitor
 from edgeproxy.log import EventLog
 
 log = EventLog("engine")
@@ -84,11 +84,18 @@ class PortableEngine:
         self._epoll.register(self._wakeup, _READABLE)
         self._lock = threading.Lock()  # of the wake-up descriptor, which others write to
         self._commands: deque[Callable[[], object]] = deque()
+        self._ended: list[socket.socket] = []
         self._acceptor = Acceptor(self._epoll, self._accepted)
-        self._listeners: dict[str, ListenerSettings] = {}
-        self._contexts: dict[str, TlsContext] = {}
-        self._welcome = Welcome(self._epoll, self._met, self._left)
-        self._hearing = Hearing(self._epoll, self._gate, self._known, self._turn_away)
+        trusted = settings.backend_ca_pem
+        self._backend_tls = None if trusted is None else BackendTls(trusted)
+        self._reception = Reception(
+            self._epoll,
+            self._gate,
+            self._admit,
+            self._turn_away,
+            self._ended.append,
+            self._acceptor.pause,
+        )
         self._relay = Relay(self._finish)
         self._looks = Looks(settings, self._break_off, self._finish)
         self._flows: dict[int, Flow] = {}
@@ -96,7 +103,6 @@ class PortableEngine:
         self._dialing: set[Session] = set()
         self._short_of_descriptors: deque[tuple[Session, Connect]] = deque()
         self._farewells = Farewells()
-        self._ended: list[socket.socket] = []
         self._over: list[tuple[Session, CloseReason]] = []
         self._now = time.monotonic()
         self._next_tick = 0.0
@@ -121,9 +127,7 @@ class PortableEngine:
             raise
 
         def listen() -> None:
-            self._listeners[name] = settings
-            if context is not None:
-                self._contexts[name] = context
+            self._reception.know(name, settings, context)
             self._acceptor.add(name, listening)
 
         self.call(listen)
@@ -131,7 +135,7 @@ class PortableEngine:
     def renew(self, name: str, settings: TlsSettings) -> None:
         """Meet the new clients of this listener so from now on. Raises TlsError."""
         context = TlsContext(settings)
-        self.call(lambda: self._contexts.update({name: context}))
+        self._call_and_wait(lambda: self._reception.renew(name, settings, context))
 
     def start(self) -> None:
         """Start the engine's thread."""
@@ -168,7 +172,7 @@ class PortableEngine:
 
     def live(self) -> int:
         """How many clients are being heard, dialing or being served."""
-        return len(self._sessions) + len(self._farewells) + len(self._hearing) + len(self._welcome)
+        return len(self._sessions) + len(self._farewells) + len(self._reception)
 
     def sessions(self) -> list[SessionInfo]:
         """List the live sessions."""
@@ -240,11 +244,7 @@ class PortableEngine:
                     self._broke(flow.session)
             elif descriptor == self._wakeup:
                 os.eventfd_read(self._wakeup)
-            elif descriptor in self._hearing:
-                self._hearing.happened(descriptor, mask, self._now)
-            elif descriptor in self._welcome:
-                self._welcome.happened(descriptor)
-            else:
+            elif not self._reception.happened(descriptor, mask, self._now):
                 self._acceptor.accept(descriptor)
         for _ in range(len(self._relay.again)):
             flow = self._relay.again.popleft()
@@ -286,7 +286,7 @@ class PortableEngine:
         if mask & _WRITABLE and flow.reverse.blocked:
             self._relay.pump(flow.reverse)
         if not flow.blocked and not flow.done:
-            if mask & ~_WRITABLE:
+            if mask & ~_WRITABLE or flow.drains:  # which may have to write in order to read
                 self._relay.pump(flow)
         elif mask & select.EPOLLERR:
             self._cannot_be_read(flow)
@@ -303,8 +303,7 @@ class PortableEngine:
         now = self._now
         for session in [each for each in self._dialing if each.deadline <= now]:
             self._failed(session, DialFailure.TIMEOUT)
-        self._hearing.expire(now)
-        self._welcome.expire(now)
+        self._reception.expire(now)
         self._dial_waiting()
         self._farewells.look(now)
         if not self._short_of_descriptors:
@@ -313,82 +312,26 @@ class PortableEngine:
             self._next_look = now + self._looks.pause_secs
             self._looks.look_at(list(self._sessions), now)
             self._gate.tick(now)
-        hurry = (
-            self._dialing
-            or self._farewells
-            or self._hearing
-            or self._welcome
-            or self._acceptor.paused
-        )
+        hurry = self._dialing or self._farewells or self._reception or self._acceptor.paused
         self._next_tick = now + (SHORT_TICK_SECS if hurry else self._looks.pause_secs)
 
     # -- one client, from accept to dialed --------------------------------------------
 
     def _accepted(self, client: socket.socket, address: SocketAddress, listener: str) -> None:
         """A client has connected; called by the acceptor."""
-        secs = self._listeners[listener].preamble_secs
-        if not secs:
-            self._meet(client, address, listener, self._now)
-            return
-        try:
-            self._hearing.add(Speaker(client, address, listener, self._now, self._now + secs))
-        except OSError as error:
-            self._acceptor.pause(str(error.strerror))
-            self._turn_away(client)
-        self._next_tick = min(self._next_tick, self._now + SHORT_TICK_SECS)
+        self._reception.receive(Visitor(client, address, listener, self._now), self._now)
+        if self._reception:
+            self._next_tick = min(self._next_tick, self._now + SHORT_TICK_SECS)
 
-    def _known(self, speaker: Speaker, known: Known) -> None:
-        """A client has said enough."""
-        address = known.client or speaker.address
-        self._meet(speaker.client, address, speaker.listener, speaker.accepted_at, known.about)
-
-    def _meet(
-        self,
-        client: socket.socket,
-        address: SocketAddress,
-        listener: str,
-        accepted_at: float,
-        about: object = None,
-    ) -> None:
-        """Shake hands with a client whom the gate may be asked about, if that is to be."""
-        tls = self._listeners[listener].tls
-        if tls is None:
-            self._open(client, address, listener, accepted_at, about)
-            return
-        wrapped = self._contexts[listener].wrap(client)
-        deadline = self._now + tls.handshake_secs
-        try:
-            self._welcome.add(Guest(wrapped, address, listener, accepted_at, deadline))
-        except OSError as error:
-            self._acceptor.pause(str(error.strerror))
-            self._ended.append(wrapped)
-        self._next_tick = min(self._next_tick, self._now + SHORT_TICK_SECS)
-
-    def _met(self, guest: Guest) -> None:
-        """A handshake is over."""
-        info = guest.client.info()
-        self._open(guest.client, guest.address, guest.listener, guest.accepted_at, info)
-
-    def _left(self, guest: Guest, reason: Departure) -> None:
-        """A client is not welcome."""
-        self._ended.append(guest.client)
-        self._gate.left(guest.address, guest.listener, reason, self._now)
-
-    def _open(
-        self,
-        client: socket.socket,
-        address: SocketAddress,
-        listener: str,
-        accepted_at: float,
-        about: object = None,
-    ) -> None:
+    def _admit(self, visitor: Visitor) -> None:
         """Ask the gate for a backend."""
-        local = client.getsockname() if self._listeners[listener].tells_local else None
-        answer = self._gate.opened(address, listener, self._now, about, local)
+        client, address, listener = visitor.client, visitor.address, visitor.listener
+        local = local_address_of(client) if self._reception.tells_local(listener) else None
+        answer = self._gate.opened(address, listener, self._now, visitor.about, local)
         if isinstance(answer, Refuse):
             self._turn_away(client)
             return
-        session = Session(client, address, accepted_at)
+        session = Session(client, address, visitor.accepted_at)
         session.ticket = answer.ticket
         self._sessions.add(session)
         try:
@@ -408,6 +351,7 @@ class PortableEngine:
         while isinstance(answer, Connect):
             session.ticket = answer.ticket
             session.prefix = answer.prefix
+            session.server_name = answer.server_name
             session.dialed_at = self._now if answer.begun < 0 else 0.0
             session.deadline = self._now + answer.timeout_secs
             try:
@@ -442,12 +386,16 @@ class PortableEngine:
     def _answered(self, session: Session, mask: int) -> None:
         """The backend has answered the dial, or something says that it will not."""
         assert session.backend is not None
-        try:
-            dial.check(session.backend)
-        except dial.DialError as error:
-            self._failed(session, error.reason)
-            return
-        if not mask & _WRITABLE:
+        if not isinstance(session.backend, TlsSocket):
+            try:
+                dial.check(session.backend)
+            except dial.DialError as error:
+                self._failed(session, error.reason)
+                return
+        if session.server_name:
+            if not self._shakes_hands(session, mask):
+                return
+        elif not mask & _WRITABLE:
             return
         self._dialing.discard(session)
         session.state = "open"
@@ -456,18 +404,34 @@ class PortableEngine:
         if not self._gate.dialed(session.ticket, secs, self._now):
             self._finish(session, CloseReason.FAULT, reset=True)
             return
-        if session.prefix:
-            try:
-                # A new connection takes this much: its buffer is empty.
-                if session.backend.send(session.prefix) < len(session.prefix):
-                    raise BrokenPipeError
-            except OSError:
-                self._finish(session, CloseReason.BACKEND_RESET, reset=True)
-                return
-            session.prefix = b""
+        try:
+            _say_prefix(session)
+        except OSError:
+            self._finish(session, CloseReason.BACKEND_RESET, reset=True)
+            return
         self._relay.pump(session.upward)
-        if mask & ~_WRITABLE:
+        if mask & ~_WRITABLE or session.server_name:  # its first words may be here already
             self._relay.pump(session.downward)
+
+    def _shakes_hands(self, session: Session, mask: int) -> bool:
+        """Go on with the handshake with a backend; return whether it is over."""
+        backend = session.backend
+        assert backend is not None
+        try:
+            if not isinstance(backend, TlsSocket):
+                if not mask & _WRITABLE:
+                    return False
+                if self._backend_tls is None:
+                    raise ConnectionAbortedError
+                _say_prefix(session)
+                backend = self._backend_tls.wrap(backend, session.server_name)
+                session.attach(backend)
+            return backend.shake_hands()
+        except OSError as error:
+            if isinstance(error, ssl.SSLError):
+                log.debug("handshake_failed", name=session.server_name, reason=str(error.reason))
+            self._failed(session, DialFailure.HANDSHAKE)
+            return False
 
     def _failed(self, session: Session, reason: DialFailure) -> None:
         assert session.backend is not None
@@ -514,8 +478,11 @@ class PortableEngine:
         """End a session that has not come to its end. A side that would miss bytes is reset."""
         if session.state == "open":
             for flow in (session.upward, session.downward):
-                if flow.waiting is not None or flow.piped or _has_bytes(flow.source):
+                if flow.has_bytes() or _has_bytes(flow.source):
                     reset_on_close(flow.sink)
+                    if isinstance(session.client, TlsSocket):
+                        session.client.say_no_end()
+                        reset_on_close(session.client)
         self._finish(session, reason)
 
     def _finish(self, session: Session, reason: CloseReason, reset: bool = False) -> None:
@@ -541,9 +508,11 @@ class PortableEngine:
             return
         if reset:
             reset_on_close(session.client)
-        elif isinstance(session.client, TlsSocket):
-            with suppress(OSError):
-                session.client.say_end()
+        else:
+            for end in (session.client, session.backend):
+                if isinstance(end, TlsSocket):
+                    with suppress(OSError):
+                        end.say_end()
         self._ended.append(session.client)
 
     def _broke(self, session: Session) -> None:
@@ -574,8 +543,7 @@ class PortableEngine:
     def _clean_up(self) -> None:
         self._run_commands()
         self._acceptor.close(serve_waiting=False)
-        self._hearing.close()
-        self._welcome.close()
+        self._reception.close()
         for session in list(self._sessions):
             self._break_off(session, CloseReason.ABORTED)
         self._farewells.close()
@@ -587,7 +555,17 @@ class PortableEngine:
             self._wakeup = -1
 
 
+def _say_prefix(session: Session) -> None:
+    """Tell the backend who its client is. A new connection takes it: its buffer is empty."""
+    assert session.backend is not None
+    if session.prefix and session.backend.send(session.prefix) < len(session.prefix):
+        raise BrokenPipeError
+    session.prefix = b""
+
+
 def _has_bytes(source: socket.socket) -> bool:
+    if isinstance(source, TlsSocket) and source.has_unread:
+        return True
     try:
         return bool(source.recv(1, socket.MSG_PEEK))
     except OSError:

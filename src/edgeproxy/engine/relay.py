@@ -100,6 +100,12 @@ class Flow:
         self.streak = 0
         self.owing_since = 0.0
 
+    def has_bytes(self) -> bool:
+        """Return whether bytes that were read have not reached the sink's socket."""
+        if isinstance(self.sink, TlsSocket) and self.sink.has_unsent:
+            return True
+        return self.waiting is not None or self.piped > 0
+
 
 class Session:
     """One client and, once dialed, its backend.
@@ -116,6 +122,7 @@ class Session:
         deadline: When the attempt that is running fails.
         dialed_at: When the attempt that is running began.
         prefix: What the backend is told before anything that the client says.
+        server_name: Whom the backend has to be, where TLS is spoken with it.
         state: `dialing`, `open` or `closed`.
         reset_by: The side that has reset its connection while bytes before the reset are
             still being carried.
@@ -134,6 +141,7 @@ class Session:
         "downward",
         "prefix",
         "reset_by",
+        "server_name",
         "settled",
         "started_at",
         "state",
@@ -154,6 +162,7 @@ class Session:
         self.state = "dialing"
         self.settled = False
         self.prefix = b""
+        self.server_name = ""
         self.reset_by: CloseReason | None = None
         self.broken_since = 0.0
         self.upward = Flow(self)
@@ -166,6 +175,7 @@ class Session:
     def attach(self, backend: socket.socket) -> None:
         """Give the session the socket of its next attempt."""
         self.backend = self.upward.sink = self.downward.source = backend
+        self.upward.fills = self.downward.drains = isinstance(backend, TlsSocket)
 
     def let_go(self) -> None:
         """Undo the cycles of an ended session, so that it is freed without a collector."""
@@ -330,7 +340,8 @@ class Relay:
             flow.pipe = None
 
     def _source_ended(self, flow: Flow) -> None:
-        if flow.fills:
+        session = flow.session
+        if flow.fills and not session.reset_by:  # a client is not told of an end that is a reset
             try:
                 flow.parting = flow.blocked = not flow.sink.say_end()  # type: ignore[attr-defined]
             except OSError:
@@ -339,7 +350,6 @@ class Relay:
                 return
         flow.done = True
         self.return_pipe(flow)
-        session = flow.session
         if flow.reverse.done:
             reset_by = session.reset_by
             self._finish(session, reset_by or CloseReason.FINISHED, reset_by is not None)

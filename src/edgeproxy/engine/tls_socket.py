@@ -19,6 +19,9 @@ from weakref import WeakKeyDictionary
 from edgeproxy.engine.tls import CIPHERS, TICKETS, Certificate, TlsError, TlsInfo, TlsSettings
 
 READ_BYTES = 1 << 16
+MOST_UNSENT_BYTES = 1 << 16
+"""Who has more to be said to it, as answers to requests for new keys, and does not read, is not
+read either."""
 
 _asked_names: WeakKeyDictionary[ssl.SSLObject, str] = WeakKeyDictionary()
 
@@ -82,20 +85,34 @@ def _context_of(certificate: Certificate, settings: TlsSettings) -> ssl.SSLConte
 
 
 class TlsSocket(socket.socket):
-    """The server's end of a connection that speaks TLS. Not blocking."""
+    """One end of a connection that speaks TLS. Not blocking.
 
-    def __init__(self, tcp: socket.socket, context: ssl.SSLContext) -> None:
+    The server's, or that of a client who wants a server with the name `server_name`.
+    """
+
+    def __init__(
+        self, tcp: socket.socket, context: ssl.SSLContext, server_name: str | None = None
+    ) -> None:
         super().__init__(fileno=tcp.detach())
         self.setblocking(False)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_name is None, server_name
+        )
         self._unsent = memoryview(b"")
+        self._failure: OSError | None = None  # the system tells it once, to whoever writes
+        self._has_ended = False
         self._has_said_end = False
 
     @property
     def has_unsent(self) -> bool:
         """Whether the socket has not taken everything that was sent."""
         return bool(self._unsent) or self._outgoing.pending > 0
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether bytes of the client wait in here."""
+        return self._incoming.pending > 0 or self._tls.pending() > 0
 
     def shake_hands(self) -> bool:
         """Go on with the handshake; return whether it is over. Raises OSError if it failed."""
@@ -108,6 +125,8 @@ class TlsSocket(socket.socket):
                     self._feed()
                 except BlockingIOError:
                     return False
+                if self._has_ended:
+                    raise ConnectionAbortedError from None
             except ssl.SSLError:
                 with suppress(OSError):
                     self.flush()  # it says why
@@ -131,11 +150,16 @@ class TlsSocket(socket.socket):
             try:
                 return cast(int, self._tls.read(len(buffer), buffer))
             except ssl.SSLWantReadError:
-                self.flush()
+                if self._has_ended:
+                    if self._failure is not None:
+                        raise self._failure from None
+                    return 0
+                self._flush_if_possible()
                 self._feed()
-            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            except ssl.SSLZeroReturnError:
                 return 0
             except ssl.SSLError as error:
+                self._flush_if_possible()  # it says why
                 raise OSError(errno.EPROTO, str(error.reason)) from None
 
     def send(self, data: memoryview, *_: object) -> int:  # type: ignore[override]
@@ -152,14 +176,20 @@ class TlsSocket(socket.socket):
     def say_end(self) -> bool:
         """Say that no more will come; return whether the socket has taken that.
 
-        It cannot be said while bytes of the client wait in here: OpenSSL would take them for a
-        mistake. The end of the connection says it then.
+        Bytes of the client that wait in here are kept away meanwhile: `unwrap` wants to read the
+        client's end, too, and would take them for a mistake.
         """
-        if not self._has_said_end and not self._incoming.pending and not self._tls.pending():
+        if not self._has_said_end:
             self._has_said_end = True
+            waiting = self._incoming.read()
             with suppress(ssl.SSLError):
                 self._tls.unwrap()
+            self._incoming.write(waiting)
         return self.flush()
+
+    def say_no_end(self) -> None:
+        """Keep silent from now on: the client is to see a reset."""
+        self._has_said_end = True
 
     def shutdown(self, how: int) -> None:
         """Say the end, as far as the socket takes it, and then end this side."""
@@ -176,13 +206,25 @@ class TlsSocket(socket.socket):
                 sent = super().send(self._unsent)
             except BlockingIOError:
                 return False
+            except OSError as error:
+                self._failure = error
+                raise
             self._unsent = self._unsent[sent:]
         return True
 
+    def _flush_if_possible(self) -> None:
+        """Flush, while reading: whoever writes will learn of a socket that takes nothing."""
+        with suppress(OSError):
+            self.flush()
+
     def _feed(self) -> None:
-        """Take what the socket has. Raises BlockingIOError if it has nothing."""
+        """Take what the socket has. Raises BlockingIOError if it has nothing.
+
+        OpenSSL is not told of the end: where that comes without a close_notify, it would not
+        send any more either.
+        """
+        if self._outgoing.pending + len(self._unsent) > MOST_UNSENT_BYTES:
+            raise self._failure or BlockingIOError
         received = super().recv(READ_BYTES)
-        if received:
-            self._incoming.write(received)
-        else:
-            self._incoming.write_eof()
+        self._incoming.write(received)
+        self._has_ended = not received

@@ -8,84 +8,71 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from edgeproxy.engine.contract import Departure, SocketAddress
+from edgeproxy.engine.contract import Departure
+from edgeproxy.engine.tls import TlsInfo
 from edgeproxy.engine.tls_socket import TlsSocket
+from edgeproxy.engine.visitor import Visitor
 
 _INTEREST = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
-
-
-@dataclass(slots=True)
-class Guest:
-    """A client in its handshake.
-
-    Attributes:
-        client, address, listener: Who, from where, to whom.
-        accepted_at: Since when it is there.
-        deadline: When the handshake has to be over.
-    """
-
-    client: TlsSocket
-    address: SocketAddress
-    listener: str
-    accepted_at: float
-    deadline: float
 
 
 class Welcome:
     """All clients in their handshakes. Used on the gate thread only.
 
-    `met` is called for each whose handshake is over; `left` for those who are to be closed.
+    `met` is called for each whose handshake is over, with what was agreed on; `left` for those
+    who are to be closed.
     """
 
     def __init__(
         self,
         epoll: select.epoll,
-        met: Callable[[Guest], object],
-        left: Callable[[Guest, Departure], object],
+        met: Callable[[Visitor, TlsInfo], object],
+        left: Callable[[Visitor, Departure], object],
     ) -> None:
         self._epoll = epoll
         self._met = met
         self._left = left
-        self._guests: dict[int, Guest] = {}
+        self._visitors: dict[int, Visitor] = {}
 
     def __len__(self) -> int:
-        return len(self._guests)
+        return len(self._visitors)
 
     def __contains__(self, descriptor: int) -> bool:
-        return descriptor in self._guests
+        return descriptor in self._visitors
 
-    def add(self, guest: Guest) -> None:
+    def add(self, visitor: Visitor) -> None:
         """Shake hands with a client. Raises OSError if the system has no room to watch it."""
-        self._epoll.register(guest.client.fileno(), _INTEREST)
-        self._guests[guest.client.fileno()] = guest
+        self._epoll.register(visitor.client.fileno(), _INTEREST)
+        self._visitors[visitor.client.fileno()] = visitor
 
     def happened(self, descriptor: int) -> None:
         """Something happened to a client."""
-        guest = self._guests[descriptor]
+        visitor = self._visitors[descriptor]
+        client = visitor.client
+        assert isinstance(client, TlsSocket)
         try:
-            is_over = guest.client.shake_hands()
+            is_over = client.shake_hands()
         except OSError:
-            self._drop(guest)
-            self._left(guest, Departure.HANDSHAKE_FAILED)
+            self._drop(visitor)
+            self._left(visitor, Departure.HANDSHAKE_FAILED)
             return
         if is_over:
-            self._drop(guest)
-            self._met(guest)
+            self._drop(visitor)
+            self._met(visitor, client.info())
 
     def expire(self, now: float) -> None:
         """See who has taken too long."""
-        for guest in [each for each in self._guests.values() if each.deadline <= now]:
-            self._drop(guest)
-            self._left(guest, Departure.HANDSHAKE_TIMEOUT)
+        for visitor in [each for each in self._visitors.values() if each.deadline <= now]:
+            self._drop(visitor)
+            self._left(visitor, Departure.HANDSHAKE_TIMEOUT)
 
     def close(self) -> None:
         """Close everybody."""
-        for guest in list(self._guests.values()):
-            self._drop(guest)
-            guest.client.close()
+        for visitor in list(self._visitors.values()):
+            self._drop(visitor)
+            visitor.client.close()
 
-    def _drop(self, guest: Guest) -> None:
-        del self._guests[guest.client.fileno()]
-        self._epoll.unregister(guest.client.fileno())
+    def _drop(self, visitor: Visitor) -> None:
+        del self._visitors[visitor.client.fileno()]
+        self._epoll.unregister(visitor.client.fileno())

@@ -21,7 +21,7 @@ cdef class Acceptor:
 
     cdef object prepare(self, Pool* pool, int epoll)
     cdef object add(self, name, listening, settings, tls)
-    cdef object renew(self, name, tls)
+    cdef object renew(self, name, settings, tls)
     cdef object remove(self, name, double now)
     cdef object name_of(self, int listener)
     cdef object settings_of(self, int listener)

@@ -5,6 +5,7 @@ The twin of `engine.acceptor`, where it is explained.
 """
 
 import os
+from dataclasses import replace
 
 from edgeproxy.engine.acceptor import CALM_SECS
 from edgeproxy.engine.descriptors import room_below
@@ -71,11 +72,11 @@ cdef class Acceptor:
                     self._accept(slot, 1 << 16, now)
                 self._close(slot)
 
-    cdef object renew(self, name, tls):
-        """Meet the new clients of a listener with another `TlsContext`."""
+    cdef object renew(self, name, settings, tls):
+        """Meet the new clients of a listener with another `TlsContext`, made of `settings`."""
         for each in self._listeners:
             if each[0] == name:
-                each[3] = tls
+                each[2], each[3] = replace(each[2], tls=settings), tls
 
     cdef object name_of(self, int listener):
         return self._listeners[listener][0]

@@ -31,7 +31,7 @@ from edgeproxy.engine.native.kernel cimport (
     wake,
 )
 from edgeproxy.engine.native.mail cimport hand_back, read_mail, tell_late
-from edgeproxy.engine.native.relay cimport break_off, finish, pump, source_failed
+from edgeproxy.engine.native.relay cimport break_off, finish, pump, source_failed, speaks_tls
 from edgeproxy.engine.native.session cimport (
     ABORTED,
     BACKEND_RESET,
@@ -139,7 +139,7 @@ cdef void happened(Worker* worker, Flow* flow, uint32_t mask) noexcept nogil:
         if mask & EPOLLERR:  # it had ended before; now it does not listen either
             source_failed(worker, flow, 0)
     elif not flow.flags & BLOCKED:
-        if mask & ~<uint32_t>EPOLLOUT or session.tls != NULL:  # which may write in order to read
+        if mask & ~<uint32_t>EPOLLOUT or speaks_tls(session):  # which may write in order to read
             pump_in_turn(worker, flow)
     elif mask & EPOLLERR:
         if flow == &session.upward:

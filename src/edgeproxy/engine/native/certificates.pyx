@@ -14,23 +14,12 @@ from edgeproxy.engine.native.openssl cimport *
 
 
 cdef SSL_CTX* new_context(certificate, bytes client_ca_pem) except NULL:
+    """Return a context for clients. Raises TlsError."""
     cdef SSL_CTX* context = SSL_CTX_new(TLS_server_method())
-    if context == NULL:
-        raise MemoryError
     try:
-        SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION)
-        SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION)
-        SSL_CTX_set_mode(
-            context,
-            SSL_MODE_ENABLE_PARTIAL_WRITE
-            | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
-            | SSL_MODE_RELEASE_BUFFERS,
-        )
-        SSL_CTX_set_read_ahead(context, 1)
-        SSL_CTX_set_cipher_list(context, CIPHERS.encode())
+        _prepare(context)
         groups = GROUPS.encode()
         SSL_CTX_set1_groups_list(context, groups)
-        SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF)  # tickets do
         SSL_CTX_set_num_tickets(context, TICKETS)
         SSL_CTX_set_session_id_context(context, b"edgeproxy", 9)
         _use(context, certificate)
@@ -40,6 +29,39 @@ cdef SSL_CTX* new_context(certificate, bytes client_ca_pem) except NULL:
         SSL_CTX_free(context)
         raise
     return context
+
+
+cdef SSL_CTX* new_client_context(bytes ca_pem) except NULL:
+    """Return a context for backends, whom one of these, or of the system's, has signed."""
+    cdef SSL_CTX* context = SSL_CTX_new(TLS_client_method())
+    try:
+        _prepare(context)
+        if ca_pem:
+            _trust(context, ca_pem)
+        elif SSL_CTX_set_default_verify_paths(context) != 1:
+            raise TlsError(f"those whom the system trusts cannot be read: {_reason()}")
+        SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL)
+    except BaseException:
+        SSL_CTX_free(context)
+        raise
+    return context
+
+
+cdef object _prepare(SSL_CTX* context):
+    """Set what all contexts have in common."""
+    if context == NULL:
+        raise MemoryError
+    SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION)
+    SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION)
+    SSL_CTX_set_mode(
+        context,
+        SSL_MODE_ENABLE_PARTIAL_WRITE
+        | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
+        | SSL_MODE_RELEASE_BUFFERS,
+    )
+    SSL_CTX_set_read_ahead(context, 1)
+    SSL_CTX_set_cipher_list(context, CIPHERS.encode())
+    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF)  # tickets do
 
 
 cdef object _use(SSL_CTX* context, certificate):
@@ -92,7 +114,10 @@ cdef object _trust(SSL_CTX* context, bytes pem):
 
 
 cdef list _certificates(bytes pem):
-    """Return the addresses of all certificates in a text. They are the caller's to free."""
+    """Return the addresses of all certificates in a text, which are the caller's to free.
+
+    Raises TlsError if one of them cannot be read.
+    """
     cdef BIO* source = BIO_new_mem_buf(<char*>pem, len(pem))
     cdef X509* each
     found = []
@@ -102,7 +127,11 @@ cdef list _certificates(bytes pem):
             break
         found.append(<size_t>each)
     BIO_free(source)
-    ERR_clear_error()  # the end of the text is one
+    if ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE:  # which is the end of it
+        for left in found:
+            X509_free(<X509*><size_t>left)
+        raise TlsError(f"certificate {len(found) + 1} of the file cannot be read: {_reason()}")
+    ERR_clear_error()
     return found
 
 

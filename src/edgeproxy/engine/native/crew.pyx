@@ -20,7 +20,7 @@ from edgeproxy.engine.native.mail cimport (
     ask,
     forget,
     hand_over,
-    hand_over_client,
+    hand_over_guest,
     read_mail_soon,
 )
 from edgeproxy.engine.native.session cimport ABORTED
@@ -76,8 +76,8 @@ cdef class Crew:
         hand_over(self._choose(), session)
 
     cdef void meet(self, Session* session) noexcept nogil:
-        """Have whoever has the fewest shake hands with this client."""
-        hand_over_client(self._choose(), session)
+        """Have whoever has the fewest shake hands with its client, or its backend."""
+        hand_over_guest(self._choose(), session)
 
     cdef Worker* _choose(self) noexcept nogil:
         cdef Worker* worker = &self._workers[0]

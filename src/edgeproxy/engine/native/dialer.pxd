@@ -15,6 +15,7 @@ cdef class Dialer:
     cdef void happened(self, Flow* flow, uint32_t mask, double now) noexcept nogil
     cdef void expire(self, double now) noexcept nogil
     cdef void drop(self, Session* session, uint8_t reason) noexcept nogil
+    cdef void give_up(self, Session* session, int code) noexcept nogil
     cdef void abandon(self, Session* session, uint8_t reason) noexcept nogil
     cdef bint _begin(self, Session* session, double now) noexcept nogil
     cdef void _await(self, Session* session, int fd) noexcept nogil

@@ -120,7 +120,7 @@ cdef class Dialer:
             return False
         session.dialed_at = now
         set_option(fd, SOL_SOCKET, SO_OOBINLINE, 1)  # the rest when it is needed
-        if unread_bytes(session.client):
+        if session.client_tls.tls == NULL and unread_bytes(session.client):
             # What it has said follows at once, and need not be preceded by an empty packet.
             set_option(fd, IPPROTO_TCP, TCP_QUICKACK, 0)
             session.hushed = True
@@ -194,6 +194,12 @@ cdef class Dialer:
         """End a session that is dialing."""
         self._unwatch(session)
         self._end(session, reason)
+
+    cdef void give_up(self, Session* session, int code) noexcept nogil:
+        """The backend has answered, but is of no use: this dial has failed."""
+        leave_backend(session)
+        session.code = code
+        append(&self.failed, session)
 
     cdef void abandon(self, Session* session, uint8_t reason) noexcept nogil:
         """End a session whose backend has answered, and that is in no line any more."""

@@ -34,7 +34,7 @@ from edgeproxy.errors import EdgeProxyError
 from edgeproxy.log import EventLog
 
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
-from libc.errno cimport errno
+from libc.errno cimport ECONNRESET, EPROTO, ETIMEDOUT, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from posix.unistd cimport close
@@ -60,7 +60,7 @@ from edgeproxy.engine.native.kernel cimport (
     unwake,
     wake,
 )
-from edgeproxy.engine.native.relay cimport carry_first, keep
+from edgeproxy.engine.native.relay cimport carry_first, keep, say_prefix
 from edgeproxy.engine.native.roster cimport list_carried, list_sessions
 from edgeproxy.engine.native.session cimport (
     ABORTED,
@@ -68,6 +68,7 @@ from edgeproxy.engine.native.session cimport (
     DIALING,
     FAULT,
     Flow,
+    HANDSHAKE_TIMEOUT,
     HEARD,
     Line,
     MET,
@@ -84,7 +85,8 @@ from edgeproxy.engine.native.session cimport (
     take_first,
 )
 from edgeproxy.engine.native.system cimport *
-from edgeproxy.engine.native.tls cimport TlsContext, end_tls, tls_info, tls_say_end
+from edgeproxy.engine.native.tls cimport end_tls, tls_info, tls_say_end
+from edgeproxy.engine.native.tls_context cimport BackendContext, TlsContext
 from edgeproxy.engine.native.worker cimport (
     BUFFER_BYTES,
     MAX_EVENTS,
@@ -125,6 +127,7 @@ cdef class NativeEngine:
     cdef Pool _pool
     cdef Crew _crew
     cdef Hearing _hearing
+    cdef BackendContext _backend_context
     cdef long _live, _meetings
     cdef Line _to_carry, _closed
     cdef double _now, _next_tick, _armed_for, _next_gate_tick
@@ -153,6 +156,8 @@ cdef class NativeEngine:
         self._dialer = Dialer()
         self._crew = Crew()
         self._crew.prepare(settings, &self._pool, self._wakeup)
+        if settings.backend_ca_pem is not None:
+            self._backend_context = BackendContext(settings.backend_ca_pem)
         self._hearing = Hearing()
         self._hearing.prepare(self._epoll)
         self._looks_for_idle = settings.idle_timeout_secs > 0
@@ -177,7 +182,7 @@ cdef class NativeEngine:
     def renew(self, name, settings):
         """Meet the new clients of this listener so from now on. Raises TlsError."""
         tls = TlsContext(settings)
-        self.call(lambda: self._acceptor.renew(name, tls))
+        self._ask(lambda: self._acceptor.renew(name, settings, tls))
 
     def start(self):
         """Start the engine's threads."""
@@ -364,6 +369,8 @@ cdef class NativeEngine:
             session = take_first(&self._closed)
             if session.ticket == NULL:
                 self._tell_met(session)
+            elif session.meets_backend:
+                self._tell_backend_met(session)
             else:
                 self._tell_closed(session)
 
@@ -453,7 +460,7 @@ cdef class NativeEngine:
         if tls is None:
             self._tell_opened(session, about)
             return
-        if not tls.begin(session):
+        if not tls.begin(&session.client_tls, session.client):
             self._turn_away(session)
             return
         self._meetings += 1
@@ -470,7 +477,7 @@ cdef class NativeEngine:
             if self._stopping:
                 self._turn_away(session)
             else:
-                self._tell_opened(session, tls_info(session))
+                self._tell_opened(session, tls_info(&session.client_tls))
             return
         client, name = address_of(&session.client_address), self._acceptor.name_of(session.listener)
         try:
@@ -519,13 +526,43 @@ cdef class NativeEngine:
         cdef Session* session
         while self._dialer.dialed.first != NULL:
             session = take_first(&self._dialer.dialed)
-            try:
-                secs = session.active_at - session.dialed_at if session.dialed_at else 0.0
-                self._gate.dialed(<object>session.ticket, secs, self._now)
-                append(&self._to_carry, session)
-            except Exception:
-                log.bug("gate_failed", call="dialed")
-                self._dialer.abandon(session, FAULT)
+            if session.backend_tls.tls != NULL:
+                self._meet_backend(session)
+            else:
+                self._tell_one_dialed(session)
+
+    cdef object _tell_one_dialed(self, Session* session):
+        try:
+            secs = session.active_at - session.dialed_at if session.dialed_at else 0.0
+            self._gate.dialed(<object>session.ticket, secs, self._now)
+            append(&self._to_carry, session)
+        except Exception:
+            log.bug("gate_failed", call="dialed")
+            self._dialer.abandon(session, FAULT)
+
+    cdef void _meet_backend(self, Session* session) noexcept nogil:
+        """Shake hands with a backend that has answered, after it was told who its client is."""
+        if say_prefix(session, 0) != NO_REASON:
+            self._dialer.give_up(session, ECONNRESET)
+            return
+        session.backend_tls.socket = session.backend
+        session.meets_backend = True
+        self._crew.meet(session)
+
+    cdef object _tell_backend_met(self, Session* session):
+        """A handshake with a backend is over."""
+        cdef uint8_t reason = session.reason
+        self._crew.take_back(session)
+        session.worker = -1
+        session.state = DIALING
+        session.reason = NO_REASON
+        session.meets_backend = False
+        if reason == ABORTED or self._stopping:
+            self._dialer.abandon(session, ABORTED)
+        elif reason == NO_REASON:
+            self._tell_one_dialed(session)
+        else:
+            self._dialer.give_up(session, ETIMEDOUT if reason == HANDSHAKE_TIMEOUT else EPROTO)
 
     cdef void _carry(self) noexcept nogil:
         """Let the bytes of those who have been answered flow."""
@@ -545,7 +582,10 @@ cdef class NativeEngine:
         if session.worker >= 0:
             self._crew.take_back(session)
         else:
-            end_tls(session)
+            if session.client_tls.tls != NULL:
+                if session.reason == ABORTED:
+                    tls_say_end(&session.client_tls)
+                end_tls(&session.client_tls)
             close(session.client)
         try:
             outcome = Outcome(
@@ -568,6 +608,7 @@ cdef class NativeEngine:
         if session.ticket != NULL:
             Py_DECREF(<object>session.ticket)
         session.ticket = <PyObject*>ticket
+        end_tls(&session.backend_tls)  # that of an attempt before
         session.due_at = self._now
         try:
             session.begun = answer.begun
@@ -577,6 +618,8 @@ cdef class NativeEngine:
                 &session.backend_address, host.encode(), port
             )
             self._note_prefix(session, answer.prefix)
+            if answer.server_name:
+                dialable = dialable and self._begin_backend_tls(session, answer.server_name)
         except (AttributeError, OverflowError, TypeError, ValueError):
             dialable = False
         if dialable:
@@ -588,6 +631,13 @@ cdef class NativeEngine:
             session.code = 0
             append(&self._dialer.failed, session)
 
+    cdef bint _begin_backend_tls(self, Session* session, name) except -1:
+        """Prepare TLS with the backend of a session. Return whether that can be."""
+        encoded = name.encode("ascii")
+        if self._backend_context is None:
+            return False
+        return self._backend_context.begin(&session.backend_tls, -1, encoded)
+
     cdef object _note_prefix(self, Session* session, bytes prefix):
         free(session.upward.waiting)
         session.upward.waiting = NULL
@@ -598,9 +648,9 @@ cdef class NativeEngine:
         """Close a client without a byte, and without a reset for what it has said."""
         cdef char[4096] said
         with nogil:
-            if session.tls != NULL:
-                tls_say_end(session)
-                end_tls(session)
+            if session.client_tls.tls != NULL:
+                tls_say_end(&session.client_tls)
+                end_tls(&session.client_tls)
             shutdown(session.client, SHUT_WR)
             while recv(session.client, said, sizeof(said), 0) == sizeof(said):
                 pass
@@ -614,6 +664,7 @@ cdef class NativeEngine:
         ticket = <object>session.ticket
         Py_DECREF(ticket)
         session.ticket = NULL
+        end_tls(&session.backend_tls)
         free(session.upward.waiting)
         session.upward.waiting = NULL
         self._live -= 1

@@ -6,7 +6,7 @@ from edgeproxy.engine.native.session cimport Session
 from edgeproxy.engine.native.worker cimport Worker
 
 cdef void hand_over(Worker* worker, Session* session) noexcept nogil
-cdef void hand_over_client(Worker* worker, Session* session) noexcept nogil
+cdef void hand_over_guest(Worker* worker, Session* session) noexcept nogil
 cdef void read_mail_soon(Worker* worker) noexcept nogil
 cdef int ask(Worker* worker, Session* session, uint8_t reason) noexcept nogil
 cdef void forget(Worker* worker, Session* session) noexcept nogil

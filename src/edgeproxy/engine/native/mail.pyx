@@ -16,12 +16,13 @@ from libc.stdlib cimport realloc
 from posix.unistd cimport close
 
 from edgeproxy.engine.native.kernel cimport wake
-from edgeproxy.engine.native.relay cimport break_off, finish
+from edgeproxy.engine.native.relay cimport break_off, finish, speaks_tls
 from edgeproxy.engine.native.session cimport (
     ABORTED,
     DONE,
     FAULT,
     Flow,
+    HANDSHAKE_FAILED,
     INTEREST,
     MEETING,
     MET,
@@ -63,7 +64,7 @@ cdef void hand_over(Worker* worker, Session* session) noexcept nogil:
     event.data.u64 = mark_of(&session.downward)
     watched = epoll_ctl(worker.epoll, EPOLL_CTL_ADD, session.backend, &event) == 0
     event.events = INTEREST
-    if session.tls != NULL:  # whose bytes may have been read already: the thread has to wake
+    if speaks_tls(session):  # whose bytes may have been read already: the thread has to wake
         event.events |= EPOLLOUT
     event.data.u64 = mark_of(&session.upward)
     watched &= epoll_ctl(worker.epoll, EPOLL_CTL_ADD, session.client, &event) == 0
@@ -72,8 +73,12 @@ cdef void hand_over(Worker* worker, Session* session) noexcept nogil:
     # Only now may the thread, which the first of them may have woken, close them.
     __atomic_store_n(&session.watched_by_worker, True, __ATOMIC_RELEASE)
 
-cdef void hand_over_client(Worker* worker, Session* session) noexcept nogil:
-    """Give a session whose client is to shake hands to this byte thread."""
+cdef inline int guest_of(Session* session) noexcept nogil:
+    """Return the socket of whom a session's handshake is with."""
+    return session.backend if session.meets_backend else session.client
+
+cdef void hand_over_guest(Worker* worker, Session* session) noexcept nogil:
+    """Give a session to this byte thread, for its client or its backend to shake hands."""
     cdef epoll_event event
     session.state = MEETING
     session.worker = worker.number
@@ -81,8 +86,8 @@ cdef void hand_over_client(Worker* worker, Session* session) noexcept nogil:
     append(&worker.arriving, session)
     pthread_mutex_unlock(&worker.lock)
     event.events = INTEREST | EPOLLOUT
-    event.data.u64 = mark_of(&session.upward)
-    if epoll_ctl(worker.epoll, EPOLL_CTL_ADD, session.client, &event) < 0:
+    event.data.u64 = mark_of(&session.downward if session.meets_backend else &session.upward)
+    if epoll_ctl(worker.epoll, EPOLL_CTL_ADD, guest_of(session), &event) < 0:
         ask(worker, session, FAULT)
     __atomic_store_n(&session.watched_by_worker, True, __ATOMIC_RELEASE)
 
@@ -141,14 +146,16 @@ cdef void read_mail(Worker* worker) noexcept nogil:
     pthread_mutex_lock(&worker.lock)
     while worker.arriving.first != NULL:
         session = take_first(&worker.arriving)
-        session.active_at = worker.now
         if session.state == MEETING:
             join(&worker.meeting, session)
             tick_by(worker, session.due_at)
             continue
+        session.active_at = worker.now
         look_later(worker, session)
-        if session.tls != NULL:
+        if session.client_tls.tls != NULL:
             again(worker, &session.upward)
+        if session.backend_tls.tls != NULL:
+            again(worker, &session.downward)
     for index in range(worker.request_count):
         request = worker.requests[index]
         session = request.session
@@ -158,7 +165,7 @@ cdef void read_mail(Worker* worker) noexcept nogil:
             else:
                 finish(worker, session, request.reason, True)
         elif session.state == MEETING:
-            dismiss(worker, session, FAULT)
+            dismiss(worker, session, ABORTED if request.reason == ABORTED else HANDSHAKE_FAILED)
     worker.request_count = 0
     pthread_mutex_unlock(&worker.lock)
 
@@ -168,13 +175,13 @@ cdef void hand_back(Worker* worker) noexcept nogil:
     """Close the sockets of the sessions that ended in this turn and give them to the gate.
 
     The gate thread takes them before its next decision. It is woken for them at once, but not
-    more often than every `TELL_MS`: a busy one comes by itself.
+    more often than every `TELL_MS`: a busy one comes by itself. Who has shaken hands waits for it.
     """
     cdef Session* session = worker.finished.first
     cdef Flow* flow
     cdef size_t turns = worker.again_count
     cdef Ended* ended = worker.ended
-    cdef int first, at_once = False
+    cdef int first, at_once = False, urgent = False
     while turns:
         turns -= 1
         flow = take_again(worker)
@@ -183,10 +190,12 @@ cdef void hand_back(Worker* worker) noexcept nogil:
     while session != NULL:
         wait_until_watched(session)
         if session.state == MET:
-            epoll_ctl(worker.epoll, EPOLL_CTL_DEL, session.client, NULL)
+            urgent = True
+            epoll_ctl(worker.epoll, EPOLL_CTL_DEL, guest_of(session), NULL)
             session.watched_by_worker = False
         else:
-            end_tls(session)
+            end_tls(&session.client_tls)
+            end_tls(&session.backend_tls)
             if session.client >= 0:
                 close(session.client)
             if session.backend >= 0:
@@ -196,12 +205,13 @@ cdef void hand_back(Worker* worker) noexcept nogil:
     first = ended.line.first == NULL
     if first:
         ended.line = worker.finished
-        at_once = worker.now >= ended.told_at + TELL_MS / 1000.0 or worker.stopping
+        at_once = worker.now >= ended.told_at + TELL_MS / 1000.0 or worker.stopping or urgent
         if at_once:
             ended.told_at = worker.now
         else:
             worker.tell_at = ended.told_at + TELL_MS / 1000.0
     else:
+        at_once = urgent
         ended.line.last.next = worker.finished.first
         ended.line.last = worker.finished.last
     pthread_mutex_unlock(&ended.lock)

@@ -17,6 +17,8 @@ cdef extern from "<openssl/ssl.h>" nogil:
         SSL_ERROR_WANT_READ
         SSL_ERROR_WANT_WRITE
         SSL_ERROR_ZERO_RETURN
+        SSL_AD_UNRECOGNIZED_NAME
+        SSL_TLSEXT_ERR_ALERT_FATAL
         SSL_TLSEXT_ERR_OK
         SSL_TLSEXT_ERR_NOACK
         SSL_VERIFY_PEER
@@ -32,6 +34,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
     const unsigned long SSL_OP_NO_COMPRESSION
     const unsigned long SSL_OP_CIPHER_SERVER_PREFERENCE
 
+    const SSL_METHOD* TLS_client_method()
     const SSL_METHOD* TLS_server_method()
     SSL_CTX* SSL_CTX_new(const SSL_METHOD* method)
     void SSL_CTX_free(SSL_CTX* context)
@@ -51,6 +54,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
     int SSL_CTX_use_PrivateKey(SSL_CTX* context, EVP_PKEY* key)
     int SSL_CTX_check_private_key(const SSL_CTX* context)
     void SSL_CTX_set_verify(SSL_CTX* context, int mode, void* callback)
+    int SSL_CTX_set_default_verify_paths(SSL_CTX* context)
     X509_STORE* SSL_CTX_get_cert_store(const SSL_CTX* context)
     int SSL_CTX_add_client_CA(SSL_CTX* context, X509* certificate)
     long SSL_CTX_set_tlsext_servername_callback(
@@ -75,6 +79,9 @@ cdef extern from "<openssl/ssl.h>" nogil:
     SSL_CTX* SSL_set_SSL_CTX(SSL* tls, SSL_CTX* context)
     void SSL_set_bio(SSL* tls, BIO* reads, BIO* writes)
     void SSL_set_accept_state(SSL* tls)
+    void SSL_set_connect_state(SSL* tls)
+    long SSL_set_tlsext_host_name(SSL* tls, const char* name)
+    int SSL_set1_host(SSL* tls, const char* name)
     int SSL_do_handshake(SSL* tls)
     int SSL_read(SSL* tls, void* buffer, int size)
     int SSL_write(SSL* tls, const void* data, int size)
@@ -97,6 +104,8 @@ cdef extern from "<openssl/x509.h>" nogil:
     void EVP_PKEY_free(EVP_PKEY* key)
 
 cdef extern from "<openssl/pem.h>" nogil:
+    enum:
+        PEM_R_NO_START_LINE
     X509* PEM_read_bio_X509(BIO* source, X509** place, void* callback, void* argument)
     EVP_PKEY* PEM_read_bio_PrivateKey(BIO* source, EVP_PKEY** place, void* callback, void* argument)
 
@@ -122,4 +131,6 @@ cdef extern from "<openssl/bio.h>" nogil:
 cdef extern from "<openssl/err.h>" nogil:
     void ERR_clear_error()
     unsigned long ERR_get_error()
+    unsigned long ERR_peek_last_error()
+    int ERR_GET_REASON(unsigned long code)
     void ERR_error_string_n(unsigned long code, char* text, size_t size)

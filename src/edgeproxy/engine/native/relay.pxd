@@ -5,6 +5,8 @@ from libc.stdint cimport uint8_t
 from edgeproxy.engine.native.session cimport Flow, Session
 from edgeproxy.engine.native.worker cimport Worker
 
+cdef bint speaks_tls(Session* session) noexcept nogil
+cdef uint8_t say_prefix(Session* session, int more) noexcept nogil
 cdef void pump(Worker* worker, Flow* flow) noexcept nogil
 cdef void source_failed(Worker* worker, Flow* flow, int code) noexcept nogil
 cdef void finish(Worker* worker, Session* session, uint8_t reason, int reset) noexcept nogil

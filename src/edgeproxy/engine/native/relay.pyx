@@ -29,6 +29,7 @@ from edgeproxy.engine.native.session cimport (
     SINK_WATCHED,
     TIMED_OUT,
     TLS_ERROR,
+    TlsEnd,
     URGED,
     append,
     leave,
@@ -36,7 +37,15 @@ from edgeproxy.engine.native.session cimport (
     wait_until_watched,
 )
 from edgeproxy.engine.native.system cimport *
-from edgeproxy.engine.native.tls cimport tls_is_drained, tls_read, tls_say_end, tls_write
+from edgeproxy.engine.native.tls cimport (
+    tls_flush,
+    tls_has_unread,
+    tls_has_unsent,
+    tls_is_drained,
+    tls_read,
+    tls_say_end,
+    tls_write,
+)
 from edgeproxy.engine.native.worker cimport (
     BUFFER_BYTES,
     PIPE_BYTES,
@@ -55,11 +64,18 @@ cdef enum:
 
 cdef unsigned SPLICE_FLAGS = SPLICE_F_NONBLOCK | SPLICE_F_MOVE
 
-cdef inline bint reads_tls(Flow* flow) noexcept nogil:
-    return flow.session.tls != NULL and flow == &flow.session.upward
+cdef bint speaks_tls(Session* session) noexcept nogil:
+    return session.client_tls.tls != NULL or session.backend_tls.tls != NULL
 
-cdef inline bint writes_tls(Flow* flow) noexcept nogil:
-    return flow.session.tls != NULL and flow == &flow.session.downward
+cdef inline TlsEnd* source_tls(Flow* flow) noexcept nogil:
+    """Return the end where a flow reads, if it speaks TLS, else NULL."""
+    cdef Session* session = flow.session
+    cdef TlsEnd* end = &session.client_tls if flow == &session.upward else &session.backend_tls
+    return end if end.tls != NULL else NULL
+
+cdef inline TlsEnd* sink_tls(Flow* flow) noexcept nogil:
+    """Return the end where a flow writes, if it speaks TLS, else NULL."""
+    return source_tls(flow.reverse)
 
 cdef void pump(Worker* worker, Flow* flow) noexcept nogil:
     """Carry what can be carried now."""
@@ -71,8 +87,8 @@ cdef void pump(Worker* worker, Flow* flow) noexcept nogil:
         carry_bulk(worker, flow)
         return
     for turn in range(READS_PER_TURN):
-        if reads_tls(flow):
-            size = tls_read(flow.session, worker.buffer, BUFFER_BYTES)
+        if source_tls(flow) != NULL:
+            size = tls_read(source_tls(flow), worker.buffer, BUFFER_BYTES)
         else:
             size = recv(flow.source, worker.buffer, BUFFER_BYTES, 0)
         if size < 0:
@@ -90,14 +106,14 @@ cdef void pump(Worker* worker, Flow* flow) noexcept nogil:
         more = MSG_MORE if flow.flags & ENDING and turn + 1 < READS_PER_TURN else 0
         if not deliver(worker, flow, worker.buffer, size, more):
             return
-        if reads_tls(flow):
-            if tls_is_drained(flow.session) and not flow.flags & URGED:
+        if source_tls(flow) != NULL:
+            if tls_is_drained(source_tls(flow)) and not flow.flags & URGED:
                 return
         elif size < BUFFER_BYTES:
             flow.streak = 0
             if not flow.flags & URGED:
                 return
-        elif flow.session.tls == NULL:  # what is not understood can be moved without being read
+        elif sink_tls(flow) == NULL:  # what is not understood can be moved without being read
             flow.streak += 1
             if flow.streak >= BULK_READS:
                 flow.flags |= BULK
@@ -112,13 +128,18 @@ cdef int deliver(
     cdef ssize_t sent
     if not flow.flags & PROMPT:
         send_at_once(flow)
-    if writes_tls(flow):
-        sent = tls_write(flow.session, data, size)
+    if sink_tls(flow) != NULL:
+        sent = tls_write(sink_tls(flow), data, size)
     else:
         sent = send(flow.sink, data, size, MSG_NOSIGNAL | more)
     if sent == size:
         flow.carried += sent
-        return True
+        if sink_tls(flow) == NULL or not tls_has_unsent(sink_tls(flow)):
+            return True
+        free(flow.waiting)
+        flow.waiting = NULL
+        block(worker, flow)
+        return False
     if sent < 0:
         if errno != EAGAIN:
             sink_failed(worker, flow, errno)
@@ -163,7 +184,16 @@ cdef void block(Worker* worker, Flow* flow) noexcept nogil:
 
 cdef int unblock(Worker* worker, Flow* flow) noexcept nogil:
     """Hand over what was waiting. Return whether the sink has taken all of it."""
+    cdef int flushed
     flow.flags &= ~<uint32_t>BLOCKED
+    if sink_tls(flow) != NULL:
+        flushed = tls_flush(sink_tls(flow))
+        if flushed < 0:
+            sink_failed(worker, flow, errno)
+            return False
+        if not flushed:
+            block(worker, flow)
+            return False
     if flow.waiting != NULL:
         if not deliver(
             worker, flow, flow.waiting + flow.waiting_at, flow.waiting_size - flow.waiting_at, 0
@@ -236,7 +266,8 @@ cdef void leave_bulk(Worker* worker, Flow* flow) noexcept nogil:
 
 cdef void source_ended(Worker* worker, Flow* flow) noexcept nogil:
     cdef Session* session = flow.session
-    if writes_tls(flow) and not tls_say_end(session):
+    # A client is not told of an end that is a reset.
+    if sink_tls(flow) != NULL and session.reset_by == NO_REASON and not tls_say_end(sink_tls(flow)):
         flow.flags |= PARTING
         block(worker, flow)
         return
@@ -258,7 +289,7 @@ cdef void source_failed(Worker* worker, Flow* flow, int code) noexcept nogil:
     cdef uint8_t reason = session.reset_by
     if code == ETIMEDOUT:
         reason = TIMED_OUT
-    elif code == EPROTO and session.tls != NULL:
+    elif code == EPROTO and source_tls(flow) != NULL:
         reason = TLS_ERROR
     elif reason == NO_REASON:
         reason = side(session, flow.source)
@@ -304,19 +335,50 @@ cdef void finish(Worker* worker, Session* session, uint8_t reason, int reset) no
         reset_on_close(session.backend)
         if reason != BACKEND_RESET or not say_farewell(worker, session):
             reset_on_close(session.client)
-    elif session.tls != NULL:
-        tls_say_end(session)
+    else:
+        if session.client_tls.tls != NULL:
+            tls_say_end(&session.client_tls)
+        if session.backend_tls.tls != NULL:
+            tls_say_end(&session.backend_tls)
     append(&worker.finished, session)
 
+cdef bint has_bytes(Flow* flow) noexcept nogil:
+    """Return whether there are bytes that the sink's socket has not taken."""
+    cdef TlsEnd* source = source_tls(flow)
+    cdef TlsEnd* sink = sink_tls(flow)
+    if flow.waiting != NULL or flow.piped or unread_bytes(flow.source):
+        return True
+    return (source != NULL and tls_has_unread(source)) or (sink != NULL and tls_has_unsent(sink))
+
 cdef void break_off(Worker* worker, Session* session, uint8_t reason) noexcept nogil:
-    """End a session that has not come to its end. A side that would miss bytes is reset."""
-    if session.upward.waiting != NULL or session.upward.piped or unread_bytes(session.client):
+    """End a session that has not come to its end. A side that would miss bytes is reset.
+
+    So is one whose own bytes nobody has taken, over TLS: no word of an end goes before that.
+    """
+    cdef bint misses_up = has_bytes(&session.upward), misses_down = has_bytes(&session.downward)
+    if misses_up or (misses_down and session.backend_tls.tls != NULL):
+        session.backend_tls.said_end = True
         reset_on_close(session.backend)
-    if session.downward.waiting != NULL or session.downward.piped or unread_bytes(session.backend):
+    if misses_down or (misses_up and session.client_tls.tls != NULL):
+        session.client_tls.said_end = True
         reset_on_close(session.client)
     finish(worker, session, reason, False)
 
 # -- before a byte thread has it --------------------------------------------------------
+
+cdef uint8_t say_prefix(Session* session, int more) noexcept nogil:
+    """Tell the backend its prefix, if there is one. Return why the session has to end, if it has to.
+
+    A new connection takes this much: its buffer is empty.
+    """
+    cdef Flow* flow = &session.upward
+    cdef ssize_t sent
+    if flow.waiting == NULL:
+        return NO_REASON
+    sent = send(flow.sink, flow.waiting, flow.waiting_size, MSG_NOSIGNAL | more)
+    free(flow.waiting)
+    flow.waiting = NULL
+    return NO_REASON if sent == <ssize_t>flow.waiting_size else BACKEND_RESET
 
 cdef uint8_t carry_first(Session* session, char* buffer) noexcept nogil:
     """Tell the backend its prefix, and what the client has said while it was being dialed.
@@ -327,18 +389,11 @@ cdef uint8_t carry_first(Session* session, char* buffer) noexcept nogil:
     cdef Flow* flow = &session.upward
     cdef ssize_t size = 0, sent
     cdef int code
-    if session.tls == NULL:
+    if not speaks_tls(session):
         size = recv(flow.source, buffer, BUFFER_BYTES, 0)
     code = errno
-    if flow.waiting != NULL:
-        # A new connection takes this much: its buffer is empty.
-        sent = send(
-            flow.sink, flow.waiting, flow.waiting_size, MSG_NOSIGNAL | (MSG_MORE if size > 0 else 0)
-        )
-        free(flow.waiting)
-        flow.waiting = NULL
-        if sent != <ssize_t>flow.waiting_size:
-            return BACKEND_RESET
+    if say_prefix(session, MSG_MORE if size > 0 else 0) != NO_REASON:
+        return BACKEND_RESET
     if size > 0:
         sent = max(send(flow.sink, buffer, size, MSG_NOSIGNAL), 0)
     if session.hushed:  # for the packet that has just left, and not for the answers

@@ -67,6 +67,19 @@ cdef struct Flow:
     int pipe_read
     int pipe_write
 
+# What one end of a session needs to speak TLS; see tls.pyx.
+cdef struct TlsEnd:
+    void* tls  # the SSL object, or NULL where it is not spoken
+    char* unsent  # records that the socket has not taken, or NULL
+    uint32_t unsent_at
+    uint32_t unsent_size
+    int socket
+    int code  # why nothing more can be read
+    int failure  # why the socket takes nothing more, or 0
+    uint8_t is_dry  # the socket had less than was asked for
+    uint8_t has_ended  # the socket had no more
+    uint8_t said_end
+
 cdef struct Session:
     Flow upward
     Flow downward
@@ -74,7 +87,8 @@ cdef struct Session:
     Session* next
     uint32_t number
     uint32_t generation
-    void* tls  # the SSL object of the client's side, or NULL; see tls.pyx
+    TlsEnd client_tls
+    TlsEnd backend_tls
     PyObject* ticket  # the gate's; NULL if the gate knows nothing of it, or nothing any more
     double started_at
     double active_at  # when its backend answered, then when something last happened
@@ -95,9 +109,7 @@ cdef struct Session:
     uint8_t watched
     uint8_t looked_at
     uint8_t hushed
-    uint8_t tls_is_dry  # its socket had less than was asked for
-    uint8_t tls_has_ended  # its socket had no more
-    uint8_t tls_said_end
+    uint8_t meets_backend  # the handshake that it is in is with its backend
     uint8_t is_silent  # its client will say no more before the gate is asked
     uint8_t watched_by_worker  # both its sockets are in the epoll of its byte thread
     sockaddr_in6 client_address

@@ -1,6 +1,6 @@
 """See tls.pyx."""
 
-from edgeproxy.engine.native.session cimport Session
+from edgeproxy.engine.native.session cimport TlsEnd
 
 # How a handshake stands.
 cdef enum:
@@ -8,14 +8,14 @@ cdef enum:
     SHAKING = 0
     UNWELCOME = -1
 
-cdef class TlsContext:
-    cdef void* _context
-    cdef bint begin(self, Session* session) noexcept
-
-cdef int shake_hands(Session* session) noexcept nogil
-cdef ssize_t tls_read(Session* session, char* buffer, size_t size) noexcept nogil
-cdef ssize_t tls_write(Session* session, char* data, size_t size) noexcept nogil
-cdef bint tls_is_drained(Session* session) noexcept nogil
-cdef int tls_say_end(Session* session) noexcept nogil
-cdef void end_tls(Session* session) noexcept nogil
-cdef object tls_info(Session* session)
+cdef bint attach(void* tls, TlsEnd* end, int socket) noexcept nogil
+cdef int shake_hands(TlsEnd* end) noexcept nogil
+cdef ssize_t tls_read(TlsEnd* end, char* buffer, size_t size) noexcept nogil
+cdef ssize_t tls_write(TlsEnd* end, char* data, size_t size) noexcept nogil
+cdef bint tls_is_drained(TlsEnd* end) noexcept nogil
+cdef bint tls_has_unread(TlsEnd* end) noexcept nogil
+cdef int tls_flush(TlsEnd* end) noexcept nogil
+cdef bint tls_has_unsent(TlsEnd* end) noexcept nogil
+cdef int tls_say_end(TlsEnd* end) noexcept nogil
+cdef void end_tls(TlsEnd* end) noexcept nogil
+cdef object tls_info(TlsEnd* end)

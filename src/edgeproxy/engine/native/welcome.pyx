@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Shakes hands with clients on a byte thread, before the gate is asked for a backend.
+"""Shakes hands on a byte thread: with clients, before the gate is asked, and with backends.
 
-Nobody who takes long holds up others, and nobody holds a slot of a backend meanwhile. When a
-handshake is over the session goes back to the gate thread, which dials.
+Nobody who takes long holds up others, and no client holds a slot of a backend meanwhile. When a
+handshake is over the session goes back to the gate thread, which dials, or lets bytes flow.
 """
 
 from edgeproxy.engine.native.session cimport (
@@ -10,6 +10,7 @@ from edgeproxy.engine.native.session cimport (
     HANDSHAKE_FAILED,
     HANDSHAKE_TIMEOUT,
     MET,
+    NO_REASON,
     append,
     leave,
 )
@@ -18,18 +19,21 @@ from edgeproxy.engine.native.worker cimport SHORT_TICK_MS, tick_by
 
 cdef void greet(Worker* worker, Session* session) noexcept nogil:
     """Go on with a handshake."""
-    cdef int how = shake_hands(session)
+    cdef int how = shake_hands(
+        &session.backend_tls if session.meets_backend else &session.client_tls
+    )
     if how == SHAKEN:
         leave(&worker.meeting, session)
+        session.reason = NO_REASON
         session.state = MET
         append(&worker.finished, session)
     elif how != SHAKING:
         dismiss(worker, session, HANDSHAKE_FAILED)
 
 cdef void dismiss(Worker* worker, Session* session, uint8_t reason) noexcept nogil:
-    """End a session whose client is not welcome."""
+    """End a handshake without success: a client is gone then, a backend the gate thread drops."""
     leave(&worker.meeting, session)
-    session.state = CLOSED
+    session.state = MET if session.meets_backend else CLOSED
     session.reason = reason
     append(&worker.finished, session)
 

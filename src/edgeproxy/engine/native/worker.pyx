@@ -44,8 +44,7 @@ cdef void look_later(Worker* worker, Session* session) noexcept nogil:
     session.settled = False
     session.due_at = worker.now + worker.pause_secs
     join(&worker.looking, session)
-    if worker.next_tick == 0:
-        tick_by(worker, session.due_at)
+    tick_by(worker, session.due_at)
 
 cdef void tick_by(Worker* worker, double at) noexcept nogil:
     """Have `tick` called at this time, if not sooner."""

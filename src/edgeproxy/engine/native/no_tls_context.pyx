@@ -1,0 +1,23 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Stands in for `tls_context.pyx` where the engine is built without OpenSSL."""
+
+from edgeproxy.engine.tls import TlsError
+
+MISSING = (
+    "this installation's native engine was built without OpenSSL; build it where its headers are "
+    "(libssl-dev), or set EDGEPROXY_ENGINE=portable"
+)
+
+cdef class TlsContext:
+    def __cinit__(self, settings):
+        raise TlsError(MISSING)
+
+    cdef bint begin(self, TlsEnd* end, int socket) noexcept:
+        return False
+
+cdef class BackendContext:
+    def __cinit__(self, bytes ca_pem):
+        raise TlsError(MISSING)
+
+    cdef bint begin(self, TlsEnd* end, int socket, char* name) noexcept:
+        return False

@@ -1,0 +1,245 @@
+"""TLS with backends: who they have to be, and what happens where they are not."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.engine.contract import CloseReason, DialFailure, ListenerSettings
+from edgeproxy.engine.tls import TlsError, TlsSettings
+from tests.conformance.gates import Address, ScriptedGate
+from tests.conformance.peers import Backend, Peer, Rest, Stream
+from tests.conformance.rig import Rig
+from tests.conformance.tls_certificates import OURS, authority, certificate
+
+NAME = "backend.internal"
+OTHERS = "another authority"
+
+
+class TlsBackend:
+    """A backend that speaks TLS, with a certificate for `name` of that authority."""
+
+    def __init__(self, rig: Rig, folder: Path, name: str = NAME, signed_by: str = OURS) -> None:
+        self._rig = rig
+        self.plain: Backend = rig.add_backend()
+        self.asked: list[str | None] = []
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        signed = certificate(name, signed_by=signed_by)
+        file = folder / f"{name}-{signed_by}.pem"
+        file.write_bytes(signed.pem + signed.key_pem)
+        self._context.load_cert_chain(file)
+        self._context.sni_callback = lambda _tls, asked, _context: self.asked.append(asked)
+
+    @property
+    def address(self) -> Address:
+        return self.plain.address
+
+    def accepting(self, prefix: int = 0) -> Future[tuple[bytes, Peer]]:
+        """Accept one, read so many bytes, then shake hands; on a thread of its own."""
+        return self._rig.run(self._accept, prefix)
+
+    def _accept(self, prefix: int) -> tuple[bytes, Peer]:
+        plain = self._rig.accept(self.plain)
+        said = plain.receive(prefix)
+        return said, self._rig.keep(Peer(self._context.wrap_socket(plain.sock, server_side=True)))
+
+
+@pytest.fixture
+def backend(rig: Rig, tmp_path: Path) -> TlsBackend:
+    return TlsBackend(rig, tmp_path)
+
+
+def serve(
+    rig: Rig, *route: Address, prefix: bytes = b"", ca: bytes | None = None, tls: bool = False
+) -> ScriptedGate:
+    """Serve clients whose backends have to be `NAME`."""
+    gate = ScriptedGate(*route, timeout_secs=1.5)
+    gate.prefix, gate.server_name = prefix, NAME
+    rig.prepare(gate, backend_ca_pem=authority(OURS).pem if ca is None else ca)
+    settings = TlsSettings((certificate("edge.test").for_names(),)) if tls else None
+    rig.listen(settings=ListenerSettings(tls=settings))
+    rig.start()
+    return gate
+
+
+def test_bytes_go_both_ways_and_the_name_is_asked_for(rig: Rig, backend: TlsBackend) -> None:
+    serve(rig, backend.address)
+    accepting = backend.accepting()
+    client = rig.connect()
+    client.send(b"question")
+    _, server = accepting.result()
+    assert server.receive(8) == b"question"
+    server.send(b"answer")
+    assert client.receive(6) == b"answer"
+    assert backend.asked == [NAME]
+    (ticket,) = rig.gate.tickets
+    assert ticket.calls == ["dialed"]
+
+
+def test_a_backend_that_speaks_first_is_heard(rig: Rig, backend: TlsBackend) -> None:
+    serve(rig, backend.address)
+    accepting = backend.accepting()
+    client = rig.connect()
+    _, server = accepting.result()
+    server.send(b"welcome")
+    assert client.receive(7) == b"welcome"
+
+
+def test_the_prefix_goes_before_the_handshake(rig: Rig, backend: TlsBackend) -> None:
+    serve(rig, backend.address, prefix=b"from 192.0.2.1\n")
+    accepting = backend.accepting(prefix=15)
+    client = rig.connect()
+    client.send(b"question")
+    said, server = accepting.result()
+    assert said == b"from 192.0.2.1\n"
+    assert server.receive(8) == b"question"
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_much_arrives_whole(rig: Rig, backend: TlsBackend, way: str) -> None:
+    serve(rig, backend.address)
+    accepting = backend.accepting()
+    client = rig.connect()
+    _, server = accepting.result()
+    source, sink = (client, server) if way == "up" else (server, client)
+    stream = Stream(1)
+    sending = rig.run(source.send_stream, stream, 20_000_000)
+    sink.receive_stream(stream, 20_000_000)
+    sending.result()
+
+
+def test_a_slow_backend_holds_its_client_up_and_loses_nothing(
+    rig: Rig, backend: TlsBackend
+) -> None:
+    serve(rig, backend.address)
+    accepting = backend.accepting()
+    client = rig.connect()
+    _, server = accepting.result()
+    stream = Stream(2)
+    sent = client.send_until_blocked(stream)
+    server.receive_stream(stream, sent)
+    client.end()
+    assert server.rest().data == b""
+
+
+def test_the_end_of_a_client_is_the_end_for_the_backend(rig: Rig, backend: TlsBackend) -> None:
+    serve(rig, backend.address)
+    accepting = backend.accepting()
+    client = rig.connect()
+    _, server = accepting.result()
+    client.send(b"that is all")
+    client.end()
+    assert server.rest() == Rest(b"that is all", reset=False)
+    server.send(b"late answer")
+    server.end()
+    assert client.rest() == Rest(b"late answer", reset=False)
+    assert rig.outcome().reason == CloseReason.FINISHED
+
+
+@pytest.mark.parametrize(
+    ("name", "signed_by"), [("somebody.else", OURS), (NAME, OTHERS)], ids=["name", "authority"]
+)
+def test_a_backend_that_is_not_who_it_has_to_be_fails_and_the_next_one_serves(
+    rig: Rig, backend: TlsBackend, tmp_path: Path, name: str, signed_by: str
+) -> None:
+    impostor = TlsBackend(rig, tmp_path, name, signed_by)
+    serve(rig, impostor.address, backend.address)
+    impostor.accepting()
+    accepting = backend.accepting()
+    client = rig.connect()
+    client.send(b"secret")
+    _, server = accepting.result()
+    assert server.receive(6) == b"secret"
+    assert rig.gate.tickets[0].failure == DialFailure.HANDSHAKE
+
+
+def test_a_backend_without_tls_fails(rig: Rig, backend: TlsBackend) -> None:
+    serve(rig, rig.backend.address, backend.address)
+    accepting = backend.accepting()
+    client = rig.connect()
+    plain = rig.accept()
+    plain.send(b"220 welcome to something else entirely\r\n")
+    client.send(b"secret")
+    _, server = accepting.result()
+    assert server.receive(6) == b"secret"
+    assert b"secret" not in plain.first(10_000)
+    assert rig.gate.tickets[0].failure == DialFailure.HANDSHAKE
+
+
+@pytest.mark.parametrize("how", ["end", "reset"])
+def test_a_backend_that_leaves_the_handshake_fails(rig: Rig, backend: TlsBackend, how: str) -> None:
+    serve(rig, rig.backend.address, backend.address)
+    accepting = backend.accepting()
+    rig.connect()
+    plain = rig.accept()
+    plain.receive(1)
+    getattr(plain, how)()
+    accepting.result()
+    assert rig.gate.tickets[0].failure == DialFailure.HANDSHAKE
+
+
+def test_a_backend_that_never_shakes_hands_fails_at_the_timeout(
+    rig: Rig, backend: TlsBackend
+) -> None:
+    serve(rig, rig.backend.address, backend.address)
+    accepting = backend.accepting()
+    rig.connect()
+    rig.accept()
+    accepting.result()
+    assert rig.gate.tickets[0].failure == DialFailure.TIMEOUT
+
+
+def test_a_client_that_leaves_meanwhile_ends_the_dial(rig: Rig) -> None:
+    serve(rig, rig.backend.address)
+    client = rig.connect()
+    rig.accept().receive(1)
+    client.reset()
+    ticket = rig.wait_for_end()
+    assert ticket.failure == DialFailure.TIMEOUT or ticket.outcome is not None
+
+
+def test_a_dial_that_was_begun_before_is_gone_on_with(rig: Rig, backend: TlsBackend) -> None:
+    gate = serve(rig, backend.address)
+    begun = rig.keep(socket.socket())
+    begun.connect(backend.address)
+    begun.setblocking(False)
+    gate.begin = lambda _address: begun.detach()
+    accepting = backend.accepting()
+    client = rig.connect()
+    client.send(b"warm")
+    assert accepting.result()[1].receive(4) == b"warm"
+
+
+def test_tls_on_both_sides(rig: Rig, backend: TlsBackend) -> None:
+    serve(rig, backend.address, tls=True)
+    accepting = backend.accepting()
+    context = ssl.create_default_context(cadata=authority(OURS).pem.decode())
+    client = rig.connect()
+    spoken = rig.keep(Peer(context.wrap_socket(client.sock, server_hostname="edge.test")))
+    _, server = accepting.result()
+    stream = Stream(3)
+    sending = rig.run(spoken.send_stream, stream, 5_000_000)
+    server.receive_stream(stream, 5_000_000)
+    sending.result()
+    server.send(b"done")
+    assert spoken.receive(4) == b"done"
+
+
+def test_sessions_with_tls_end_when_the_engine_stops(rig: Rig, backend: TlsBackend) -> None:
+    serve(rig, backend.address, rig.backend.address)
+    accepting = backend.accepting()
+    client = rig.connect()
+    _, server = accepting.result()
+    rig.connect()
+    rig.engine.stop()
+    assert client.rest().data == b""
+    assert server.rest().data == b""
+
+
+def test_whom_to_trust_has_to_be_readable(rig: Rig) -> None:
+    with pytest.raises(TlsError):
+        rig.prepare(backend_ca_pem=b"nonsense")

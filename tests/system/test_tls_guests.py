@@ -1,0 +1,169 @@
+"""TLS that ends at the proxy, and clients that are slow, odd, or there before it was."""
+
+from __future__ import annotations
+
+import json
+import selectors
+import socket
+import ssl
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.authority import authority_pem, issued
+from tests.system import clients
+from tests.system.doors import Address, Configured, where
+from tests.system.pop import BRAZIL, Pop
+from tests.system.tls import NAME, context, serial, serve, tls_client
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.system
+
+
+def test_slow_handshakes_hold_up_nobody_and_are_cut(pop: Pop) -> None:
+    pop.backend("sa-1", hard_limit=0)
+    proxy = serve(pop, EDGEPROXY_TLS_HANDSHAKE_TIMEOUT_SECS="3", EDGEPROXY_BINDING_TTL_SECS="0")
+    began = time.monotonic()
+    slow = [pop.keep(clients.connect(proxy.address)) for _ in range(300)]
+    for number, each in enumerate(slow):
+        each.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[: number % 12])
+    longest = 0.0
+    for _ in range(20):
+        before = time.monotonic()
+        assert clients.greeting(tls_client(pop)) == "sa-1"
+        longest = max(longest, time.monotonic() - before)
+    assert longest < 2.0
+    with selectors.DefaultSelector() as selector:
+        for each in slow:
+            selector.register(each.sock, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(20)
+            assert ready, f"{len(selector.get_map())} are still there"
+            for key, _ in ready:
+                assert isinstance(key.fileobj, socket.socket)
+                with suppress(ConnectionResetError):
+                    assert key.fileobj.recv(100) == b""
+                selector.unregister(key.fileobj)
+    assert 2.5 < time.monotonic() - began < 15
+    assert proxy.wait_for("client_refused")["reason"] == "handshake_timeout"
+
+
+def test_plain_bytes_end_only_their_connection(pop: Pop) -> None:
+    backend = pop.backend("sa-1")
+    proxy = serve(pop)
+    good = tls_client(pop)
+    assert clients.greeting(good) == "sa-1"
+    for said in (b"GET / HTTP/1.1\r\n\r\n", bytes(1000), b"\x16\x03\x01" + b"\xff" * 70_000):
+        plain = pop.client()
+        with suppress(OSError):
+            plain.send(said)
+        assert b"sa-1" not in plain.rest().data
+    good.send(b"goes on")
+    assert good.receive(7) == b"goes on"
+    assert backend.total == 1
+    assert proxy.wait_for("client_refused")["reason"] == "handshake_failed"
+
+
+def fused(pop: Pop, address: Address, header: bytes) -> bytes:
+    """Return what a client is told whose header comes in one segment with its hello."""
+    received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context(pop).wrap_bio(received, sent, server_hostname=NAME)
+    with clients.connect(address).sock as sock:
+        while True:
+            try:
+                return tls.read(5)
+            except ssl.SSLWantReadError:
+                said, header = header + sent.read(), b""
+                sock.sendall(said)
+                part = sock.recv(1 << 16)
+                assert part, "closed"
+                received.write(part)
+
+
+def test_tls_after_a_proxy_header_in_the_same_segment(pop: Pop) -> None:
+    pop.backend("sa-1")
+    log: Path = pop.folder / "access.log"
+    proxy = serve(pop, EDGEPROXY_PROXY_PROTOCOL_IN="127.0.0.0/8", EDGEPROXY_ACCESS_LOG=str(log))
+    header = f"PROXY TCP4 {BRAZIL} 192.0.2.9 7 443\r\n".encode()
+    assert fused(pop, proxy.address, header) == b"sa-1\n"
+    bare = pop.client()
+    bare.send(b"\x16\x03\x01\x02\x00\x01")
+    assert bare.rest().data == b""
+    assert proxy.wait_for("client_refused")["reason"] == "proxy_malformed"
+    proxy.stop()
+    ends = {(each["client"], each["end"]) for each in map(json.loads, log.read_text().splitlines())}
+    assert (BRAZIL, "proxy_malformed") not in ends
+    assert BRAZIL in {client for client, _ in ends}
+
+
+def test_a_tls_listener_appears_while_the_proxy_runs(pop: Pop) -> None:
+    pop.backend("sa-1")
+    cert, key = issued(NAME).put(pop.folder / "pair", "edge")
+    (pop.folder / "ca.pem").write_bytes(authority_pem())
+    variables = {"EDGEPROXY_TLS_CERT": str(cert), "EDGEPROXY_TLS_KEY": str(key)}
+    run = Configured(pop, "127.0.0.1:0=*", **variables)
+    assert pop.reached() == "sa-1"
+    run.change("127.0.0.1:0=tls:*")
+    run.proxy.wait_for("listener_opened", mode="tls:*")
+    first = tls_client(pop)
+    assert clients.greeting(first) == "sa-1"
+    issued(NAME).put(pop.folder / "pair", "edge")
+    wait_until(lambda: serial(tls_client(pop)) != serial(first), "the new certificate")
+    run.change("127.0.0.1:0=*")
+    wait_until(lambda: run.proxy.seen("listener_opened", mode="*"), "the mode of before")
+    assert pop.reached() == "sa-1"
+
+
+def test_a_listener_goes_while_hands_are_shaken(pop: Pop) -> None:
+    """Whoever has begun is met as it came, also if the address speaks no TLS any more."""
+    pop.backend("sa-1")
+    cert, key = issued(NAME).put(pop.folder / "pair", "edge")
+    (pop.folder / "ca.pem").write_bytes(authority_pem())
+    variables = {"EDGEPROXY_TLS_CERT": str(cert), "EDGEPROXY_TLS_KEY": str(key)}
+    run = Configured(pop, "127.0.0.1:0=tls:*", "127.0.0.2:0=tls:*", **variables)
+    other = where(run.proxy, "tls:*")
+    begun = []
+    for address in (run.proxy.address, other) * 5:
+        received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context(pop).wrap_bio(received, sent, server_hostname=NAME)
+        with suppress(ssl.SSLWantReadError):
+            tls.do_handshake()
+        client = pop.keep(clients.connect(address))
+        hello = sent.read()
+        client.send(hello[:50])
+        begun.append((client, tls, received, sent, hello[50:]))
+    run.change("127.0.0.1:0=*")
+    run.proxy.wait_for("listener_closed")
+    assert pop.reached() == "sa-1"
+    for client, tls, received, sent, rest in begun:
+        client.send(rest)
+        told = b""
+        while not told:
+            try:
+                told = tls.read(5)
+            except ssl.SSLWantReadError:
+                client.send(sent.read())
+                received.write(client.sock.recv(1 << 16))
+        assert told == b"sa-1\n"
+
+
+def test_a_directory_that_is_emptied_keeps_its_certificates(pop: Pop) -> None:
+    pop.backend("sa-1")
+    folder = pop.folder / "certs"
+    issued(NAME).put(folder, "a")
+    (pop.folder / "ca.pem").write_bytes(authority_pem())
+    run = Configured(pop, "127.0.0.1:0=tls:*", EDGEPROXY_TLS_CERT_DIR=str(folder))
+    before = serial(tls_client(pop))
+    for each in folder.iterdir():
+        each.unlink()
+    run.proxy.wait_for("certificates_bad")
+    run.change("127.0.0.1:0=tls:*", "127.0.0.2:0=tls:myapp")
+    where(run.proxy, "tls:myapp")
+    assert serial(tls_client(pop)) == before
+    folder.rmdir()
+    run.proxy.wait_for("certificates_bad", 2)
+    assert serial(tls_client(pop)) == before
+    issued(NAME).put(folder, "b")
+    wait_until(lambda: serial(tls_client(pop)) != before, "the new certificate")
