@@ -135,6 +135,12 @@ def test_the_commands_work_on_it(pop: Pop, postgres: Database) -> None:
     ):
         run(folder, url, "node", *words)
         wait_until(lambda expected=expected: pop.reached() == expected, str(words), 2)  # type: ignore[misc]
+    run(folder, url, "route", "set", "WWW.example.com", "web")
+    run(folder, url, "route", "set", "www.example.com", "web2")
+    listed = run(folder, url, "route", "list", "--json")
+    assert listed == '[{"name": "www.example.com", "app": "web2"}]\n'
+    run(folder, url, "route", "remove", "www.example.com")
+    assert run(folder, url, "route", "list", "--json") == "[]\n"
     assert not (folder / "routing.db").exists()
     shown = run(folder, url, "config", "show")
     assert url.replace(PASSWORD, "***") in shown

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from edgeproxy.store.dsn import PostgresSettings
     from edgeproxy.store.nodes import NodeEdits
+    from edgeproxy.store.postgres_routes import PostgresRoutes
+    from edgeproxy.store.routes import Routes
 
 ENABLED = "EDGEPROXY_POSTGRES_ENABLED"
 
@@ -48,6 +50,23 @@ def nodes_on(postgres: PostgresSettings) -> NodeEdits:
     from edgeproxy.store.postgres_nodes import PostgresNodes
 
     return PostgresNodes(Link(postgres))
+
+
+def open_routes(args: argparse.Namespace) -> Routes | PostgresRoutes:
+    """Return the server names that a command is about."""
+    postgres = postgres_settings(args)
+    if postgres is None:
+        from edgeproxy.cli.db import database_path
+        from edgeproxy.store.routes import Routes
+
+        return Routes(database_path(args))
+    from edgeproxy.store.choice import check_driver
+
+    check_driver()
+    from edgeproxy.store.postgres_link import Link
+    from edgeproxy.store.postgres_routes import PostgresRoutes
+
+    return PostgresRoutes(Link(postgres))
 
 
 def make(args: argparse.Namespace, *, force: bool = False) -> tuple[object, bool]:
