@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 
 import hypothesis
 import pytest
+
+from tests.store.server import Database, Server
 
 hypothesis.settings.register_profile("edgeproxy", deadline=None)  # speed is measured in bench/
 hypothesis.settings.load_profile("edgeproxy")
@@ -22,3 +25,16 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} must not be skipped here: {reason}"
     return report
+
+
+@pytest.fixture(scope="session")
+def _server() -> Iterator[Server]:
+    with closing(Server()) as server:
+        server.start()
+        yield server
+
+
+@pytest.fixture
+def postgres(_server: Server) -> Database:
+    """An empty database on a PostgreSQL server that is not to be disturbed."""
+    return _server.new_database()

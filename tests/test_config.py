@@ -35,7 +35,13 @@ DOCUMENTED = {
     "DEBUG": "false",
 }
 
-BOUNDED = {"EDGEPROXY_CONNECT_ATTEMPTS", "EDGEPROXY_BYTE_THREADS", "EDGEPROXY_HEALTH_CHECK_STATUS"}
+BOUNDED = {
+    "EDGEPROXY_CONNECT_ATTEMPTS",
+    "EDGEPROXY_BYTE_THREADS",
+    "EDGEPROXY_HEALTH_CHECK_STATUS",
+    "EDGEPROXY_POSTGRES_MAX_CONNECTIONS",
+    "EDGEPROXY_POSTGRES_MIN_CONNECTIONS",
+}
 
 
 def complaint(environ: dict[str, str]) -> str:
@@ -246,3 +252,34 @@ def test_the_readme_lists_exactly_the_variables_with_their_defaults() -> None:
     rows = row.findall(README.read_text(encoding="utf-8"))
     expected = {each.variable: config.shown(config.default_of(each)) for each in SETTINGS}
     assert dict(rows) == {**expected, config.FILE_VARIABLE: ""}
+
+
+def test_a_postgresql_server_has_the_documented_defaults() -> None:
+    postgres = config.load({}).config.postgres
+    assert (postgres.enabled, postgres.url, postgres.snapshot) == (False, None, None)
+    assert (postgres.max_connections, postgres.min_connections) == (10, 2)
+    secs = (postgres.connect_timeout_secs, postgres.query_timeout_secs, postgres.reload_secs)
+    assert secs == (5.0, 10.0, 5.0)
+
+
+def test_what_a_postgresql_server_lacks_is_said() -> None:
+    said = complaint({"EDGEPROXY_POSTGRES_ENABLED": "true"})
+    assert "EDGEPROXY_POSTGRES_URL says where it is" in said
+    said = complaint({"EDGEPROXY_POSTGRES_MIN_CONNECTIONS": "11"})
+    assert "no more than EDGEPROXY_POSTGRES_MAX_CONNECTIONS, 10" in said
+    said = complaint({"EDGEPROXY_POSTGRES_MAX_CONNECTIONS": "1"})
+    assert "allowed is a whole number, from 2 to 1000" in said
+
+
+def test_a_password_is_shown_nowhere(tmp_path: Path) -> None:
+    url = "postgres://u:hidden-pw@h:5432/db"
+    loaded = config.load({"EDGEPROXY_POSTGRES_URL": url})
+    file = tmp_path / "edgeproxy.toml"
+    file.write_text(written(loaded.effective, {}), encoding="utf-8")
+    assert "hidden-pw" not in file.read_text() + repr(loaded.config) + repr(loaded.effective)
+    masked = loaded.config.postgres.url
+    file.write_text(f'[postgres]\nurl = "{masked}"\n')
+    said = complaint({"EDGEPROXY_CONFIG": str(file)})  # the mask is no password
+    assert "postgres.url = '***': the password is not the real one" in said
+    file.write_text('[postgres]\nurl = "mysql://u:hidden-pw@h/db"\n')
+    assert "hidden-pw" not in complaint({"EDGEPROXY_CONFIG": str(file)})

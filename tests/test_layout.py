@@ -20,12 +20,12 @@ LAYERS = (
     {"door"},
     {"engine", "store", "control", "cluster", "mesh"},
     {"setting"},
-    {"api_settings", "door_settings", "guard_settings", "listener_settings"},
+    {"api_settings", "door_settings", "guard_settings", "listener_settings", "postgres_settings"},
     {"settings"},
     {"config_file"},
     {"library"},
     {"config"},
-    {"doors", "observation", "live_config", "upgrade"},
+    {"doors", "first_table", "observation", "live_config", "upgrade"},
     {"listing"},
     {"registry"},
     {"api", "plane"},
@@ -119,7 +119,7 @@ def test_what_serves_the_first_client_does_not_import_asyncio() -> None:
     """A bare proxy starts fast: the control plane is imported when clients are served."""
     code = (
         "import sys, edgeproxy.app, edgeproxy.engine.portable\n"
-        "late = {'asyncio', 'h11', 'h2', 'prometheus_client', 'cryptography',\n"
+        "late = {'asyncio', 'asyncpg', 'h11', 'h2', 'prometheus_client', 'cryptography',\n"
         "        'edgeproxy.control.certificates', 'msgspec', 'starlette', 'uvicorn'}\n"
         "late &= set(sys.modules)\n"
         "assert not late, late"

@@ -42,6 +42,7 @@ API = (
         "api.token",
         value.secret,
         "callers have to show this as a bearer token, except for /health and /ready",
+        is_secret=True,
     ),
     Setting(
         "EDGEPROXY_API_TOKEN_FILE",

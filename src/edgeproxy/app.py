@@ -43,9 +43,10 @@ from edgeproxy.engine.gate import AdmissionGate
 from edgeproxy.engine.listener import open_listener
 from edgeproxy.engine.warm_pool import WarmPool
 from edgeproxy.errors import EdgeProxyError
+from edgeproxy.first_table import publish_first
 from edgeproxy.metrics import Metrics
 from edgeproxy.plane import Plane
-from edgeproxy.store.sqlite import SqliteStore
+from edgeproxy.store.choice import make_store
 from edgeproxy.value import ListenAddress
 from edgeproxy.version import VERSION
 
@@ -86,7 +87,9 @@ class Proxy:
             circuit_changed=_circuit_changed,
             is_curious=config.proxy.access_log != OFF,
         )
-        self._store = SqliteStore(config.database.path, os.sched_yield)
+        self._store = make_store(
+            config.database, config.postgres, os.sched_yield, self._database_changed
+        )
         target = config.proxy.access_log
         self._access_log = None if target == OFF else AccessLog(target)
         self._warm_pool = WarmPool(config.pool, self.metrics) if config.pool.enabled else None
@@ -108,8 +111,7 @@ class Proxy:
         self.plane = Plane(
             loaded, self.admission, self.engine, self._geo, self._store, self.metrics, self.doors
         )
-        if self._access_log is not None:
-            access_log = self._access_log
+        if (access_log := self._access_log) is not None:
             self.plane.observation.access_lines_dropped = lambda: access_log.dropped
         if self._warm_pool is not None:
             self.plane.observation.pool_waiting = self._warm_pool.waiting
@@ -133,9 +135,12 @@ class Proxy:
         sys.setswitchinterval(SWITCH_INTERVAL_SECS)
         _raise_descriptor_limit()
         try:
-            if self._store.ensure():
-                log.info("database_created", path=self._config.database.path)
-            self.plane.feed.first()
+            waits = self._config.postgres.enabled
+            self._wake = self._store.interrupt
+            if not publish_first(
+                self.plane.feed, self._store, lambda: self._signals > 0, may_come_back=waits
+            ):
+                return self._exit_code
             for backend_id in upgrade.handed_drains():
                 self.admission.drain(backend_id, True)
             self._listen()
@@ -181,7 +186,7 @@ class Proxy:
             engine=self.engine.kind,
             backends=len(self.plane.backends),
             app=self._config.admission.app or "*",
-            db=self._config.database.path,
+            db=self._store.path,
             pid=os.getpid(),
             version=VERSION,
         )
@@ -333,6 +338,12 @@ class Proxy:
         self._signals += 1
         log.info("signal", name=signal.Signals(number).name, times=self._signals)
         self._wake()
+
+    def _database_changed(self) -> None:
+        """Look at it soon; on a thread of its store."""
+        if self._loop is None:
+            self.plane.look_soon()
+        self._soon(self.plane.look_soon)
 
     def _hung_up(self, _number: int, _frame: object) -> None:
         if self._loop is None:

@@ -32,6 +32,7 @@ from edgeproxy.errors import ConfigError
 from edgeproxy.log import LogSettings
 from edgeproxy.setting import Setting
 from edgeproxy.settings import SETTINGS
+from edgeproxy.store.dsn import PostgresSettings
 from edgeproxy.store.sqlite import DatabaseSettings
 from edgeproxy.tls import TlsListenSettings
 from edgeproxy.value import BadValueError, ListenAddress
@@ -120,6 +121,7 @@ class Config:
     api: ApiSettings = field(default_factory=ApiSettings)
     health: HealthSettings = field(default_factory=HealthSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    postgres: PostgresSettings = field(default_factory=PostgresSettings)
     geo: GeoSettings = field(default_factory=GeoSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
     pool: PoolSettings = field(default_factory=PoolSettings)
@@ -179,6 +181,12 @@ def load(environ: Mapping[str, str]) -> Loaded:
     warnings = [_unknown(name) for name in sorted(environ) if _is_unknown(name)]
     config = with_values(_defaults(), effective)
     faults.extend(_without_command(config, file, path))
+    faults.extend(_without_server(config))
+    if config.api.enabled and config.postgres.enabled:
+        faults.append(
+            "EDGEPROXY_API_ENABLED and EDGEPROXY_POSTGRES_ENABLED: for now backends register in a "
+            "file only; edit the server's table instead"
+        )
     if faults:
         raise ConfigError("\n  ".join(["the configuration is not valid:", *faults, *warnings]))
     pinned = {
@@ -191,7 +199,7 @@ def load(environ: Mapping[str, str]) -> Loaded:
 
 def _quoted(setting: Setting, text: str) -> str:
     """Return what was given as a message may show it."""
-    return "(hidden)" if setting.is_secret else repr(text)
+    return "'***'" if setting.is_secret else repr(text)
 
 
 def _without_command(config: Config, file: ConfigFile, path: str) -> list[str]:
@@ -204,6 +212,23 @@ def _without_command(config: Config, file: ConfigFile, path: str) -> list[str]:
             place = f"backends.{backend_id}.health_check_type"
             places.append(f"{path}: {file.where(place)}{place} = 'exec'")
     return [f"{place}: EDGEPROXY_HEALTH_CHECK_COMMAND says what to run" for place in places]
+
+
+def _without_server(config: Config) -> list[str]:
+    """Return what is missing of a PostgreSQL server that is asked for, or does not fit."""
+    postgres = config.postgres
+    faults = []
+    if postgres.enabled and postgres.url is None:
+        faults.append(
+            "EDGEPROXY_POSTGRES_ENABLED='true': EDGEPROXY_POSTGRES_URL says where it is, such as "
+            "postgres://user:password@host:5432/database"
+        )
+    if postgres.min_connections > postgres.max_connections:
+        faults.append(
+            f"EDGEPROXY_POSTGRES_MIN_CONNECTIONS='{postgres.min_connections}': allowed are no more "
+            f"than EDGEPROXY_POSTGRES_MAX_CONNECTIONS, {postgres.max_connections}"
+        )
+    return faults
 
 
 def default_of(setting: Setting) -> object:

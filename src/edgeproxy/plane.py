@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from edgeproxy.control.prober import Prober
     from edgeproxy.core.health import ProbeSettings
     from edgeproxy.metrics import Metrics
-    from edgeproxy.store.sqlite import SqliteStore
+    from edgeproxy.store.feed import Store
 
 log = events.EventLog("app")
 
@@ -62,7 +62,7 @@ class Plane:
         admission: Admission,
         engine: Engine,
         geo: Geo,
-        store: SqliteStore,
+        store: Store,
         metrics: Metrics,
         doors: Doors,
     ) -> None:
@@ -74,6 +74,7 @@ class Plane:
         self.api: Api | None = None
         self.observation = Observation(loaded.config, admission, metrics, engine)
         self.feed = Feed(store, self._publish, metrics, gc.collect, doors.route)
+        self._store = store
         self._doors = doors
         self.observation.certificates = doors.certificates_state
         self._loaded = loaded
@@ -90,11 +91,18 @@ class Plane:
         self._looks_at_once = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._looking: ThreadPoolExecutor | None = None
+        postgres = loaded.config.postgres
+        self._look_secs = (postgres if postgres.enabled else self.config.database).reload_secs
         self._leaving: list[set[str]] = []  # removals whose connections still have time
 
     def look_at_everything(self) -> None:
         """Look at the database and all files, now or as soon as there is a loop to do it."""
-        self._looks_at_once = self._reads_config = True
+        self._reads_config = True
+        self.look_soon()
+
+    def look_soon(self) -> None:
+        """Look at the database, now or as soon as there is a loop to do it."""
+        self._looks_at_once = True
         if self._woken is not None:
             self._woken.set()
 
@@ -125,7 +133,7 @@ class Plane:
             woken = asyncio.ensure_future(self._woken.wait())
             await asyncio.wait(
                 (woken, asked),
-                timeout=self.config.database.reload_secs,
+                timeout=self._look_secs,
                 return_when=asyncio.FIRST_COMPLETED,
             )
             woken.cancel()
@@ -154,6 +162,7 @@ class Plane:
             await pages.close()
         if self.api is not None:
             await self.api.close()
+        self._store.interrupt()
         if self._looking is not None:
             self._looking.shutdown()  # the database is closed after this
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgeproxy.value import secret
-
 LIVE_PARTS = ("entrance", "rate", "breaker", "probe", "health")
 LIVE_TARGETS = (
     "log.debug",
@@ -30,6 +28,7 @@ class Setting:
         target: Its part and field in `Config`.
         parse: Turns text into the value; raises BadValueError.
         meaning: One line for people.
+        is_secret: Its text is never shown; its value, as text, shows no secret.
     """
 
     variable: str
@@ -37,11 +36,7 @@ class Setting:
     target: str
     parse: Callable[[str], object]
     meaning: str
-
-    @property
-    def is_secret(self) -> bool:
-        """Whether what is given is never shown."""
-        return self.parse is secret
+    is_secret: bool = False
 
     @property
     def is_live(self) -> bool:

@@ -10,6 +10,7 @@ from edgeproxy.door_settings import DOOR
 from edgeproxy.engine.choice import KINDS
 from edgeproxy.guard_settings import GUARDS
 from edgeproxy.listener_settings import LISTENERS
+from edgeproxy.postgres_settings import POSTGRES
 from edgeproxy.setting import Setting
 
 SETTINGS = (
@@ -129,6 +130,7 @@ SETTINGS = (
     *DOOR,
     *GUARDS,
     *API,
+    *POSTGRES,
     Setting(
         "EDGEPROXY_ENGINE",
         "proxy.engine",

@@ -31,6 +31,7 @@ def run_check(_arguments: argparse.Namespace) -> int:
     from edgeproxy.control.certificates import Certificates
     from edgeproxy.control.geo import Geo
     from edgeproxy.doors import needs_tls
+    from edgeproxy.store.choice import check_driver
 
     loaded = config.load(os.environ)
     Geo(loaded.config.geo)
@@ -38,6 +39,8 @@ def run_check(_arguments: argparse.Namespace) -> int:
         token_of(loaded.config.api)
     if needs_tls(loaded.config):
         Certificates(loaded.config.tls).load()
+    if loaded.config.postgres.enabled:
+        check_driver()
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     given = sum(each.source != "default" for each in loaded.effective)

@@ -1,15 +1,17 @@
-"""`edgeproxy db …`: make the routing database and look at it.
+"""`edgeproxy db …`: make the routing database, look at it, take it elsewhere.
 
-Nothing here changes a row. The store, and with it SQLite, is imported when a command runs.
+The store, and with it SQLite, is imported when a command runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeproxy.cli import migrate
 from edgeproxy.cli.table import cell, text_table
 from edgeproxy.core.rows import COLUMNS, COUNTRY
 from edgeproxy.errors import StoreError
@@ -32,10 +34,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "init",
         parents=[database_option()],
         help="create the routing database",
-        description="Create an empty routing database. An existing file is left alone.",
+        description="Create an empty routing database: a file, or the tables on a PostgreSQL "
+        "server. What exists is left alone.",
     )
     init.add_argument(
-        "--force", action="store_true", help="replace an existing file: its nodes are lost"
+        "--force", action="store_true", help="replace what is there: its nodes are lost"
     )
     init.set_defaults(run=_init)
 
@@ -47,6 +50,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             name, parents=[database_option(), json_option()], help=what
         )
         command.set_defaults(run=run)
+    migrate.add_parser(subcommands)
 
 
 def database_option() -> argparse.ArgumentParser:
@@ -56,7 +60,8 @@ def database_option() -> argparse.ArgumentParser:
         "--db",
         metavar="PATH",
         type=Path,
-        help=f"the routing database (default: {VARIABLE}, else {DEFAULT_PATH})",
+        help=f"the routing database, a file (default: PostgreSQL if the configuration says so, "
+        f"else {VARIABLE}, else {DEFAULT_PATH})",
     )
     return parent
 
@@ -69,7 +74,7 @@ def json_option() -> argparse.ArgumentParser:
 
 
 def database_path(args: argparse.Namespace) -> Path:
-    """Return the routing database that a command is about.
+    """Return the file that a command is about.
 
     Option, environment, configuration file, default: the first that says it. The
     configuration is loaded only where there is a file, so that a command starts fast.
@@ -92,31 +97,31 @@ def json_node(node: Node) -> dict[str, object]:
 
 
 def _init(args: argparse.Namespace) -> int:
-    from edgeproxy.store.database import create, replace
+    from edgeproxy.cli.routing_database import make
 
-    path = database_path(args)
-    if args.force:
-        replace(path)
-    elif not create(path):
-        raise StoreError(f"{path} exists already: nothing was changed; --force replaces it")
-    print(f"created {cell(path)}")
+    where, is_made = make(args, force=args.force)
+    if not is_made:
+        raise StoreError(f"{where} exists already: nothing was changed; --force replaces it")
+    print(f"created {cell(where)}")
     return 0
 
 
 def _show(args: argparse.Namespace) -> int:
-    from edgeproxy.store.nodes import Nodes
-
-    _print(Nodes(database_path(args)).read(), as_json=args.json)
+    _print(_read(args), as_json=args.json)
     return 0
 
 
 def _healthy(args: argparse.Namespace) -> int:
-    from edgeproxy.store.nodes import Nodes
-
-    nodes = Nodes(database_path(args)).read()
-    healthy = [n for n in nodes if n.values["healthy"] == 1 and n.values["deleted"] == 0]
+    healthy = [n for n in _read(args) if n.values["healthy"] == 1 and n.values["deleted"] == 0]
     _print(healthy, as_json=args.json)
     return 0
+
+
+def _read(args: argparse.Namespace) -> list[Node]:
+    from edgeproxy.cli.routing_database import open_nodes
+
+    with closing(open_nodes(args)) as nodes:
+        return nodes.read()
 
 
 def _print(nodes: list[Node], *, as_json: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _decide(client_ip: str, app: str | None) -> Decision:
     from edgeproxy.core.origin import normalise
     from edgeproxy.core.overlay import overlaid
     from edgeproxy.errors import UsageError
-    from edgeproxy.store.sqlite import SqliteStore
+    from edgeproxy.store.choice import make_store
 
     try:
         ipaddress.ip_address(client_ip)
@@ -76,7 +76,7 @@ def _decide(client_ip: str, app: str | None) -> Decision:
         raise UsageError(f"{client_ip!r} is not an IPv4 or IPv6 address") from None
     loaded = config.load(os.environ)
     settings = loaded.config
-    store = SqliteStore(settings.database.path)
+    store = make_store(settings.database, replace(settings.postgres, snapshot=None))
     try:
         snapshot = store.read()
     finally:

@@ -1,6 +1,6 @@
 """`edgeproxy node …`: edit the nodes of the routing database, one short edit per command.
 
-Running proxies follow the file. All values are validated before the file is touched; the
+Running proxies follow the file. All values are validated before the database is touched; the
 store, and with it SQLite, is imported when a command runs.
 """
 
@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING
 
-from edgeproxy.cli.db import database_option, database_path, json_node, json_option
+from edgeproxy.cli.db import database_option, json_node, json_option
+from edgeproxy.cli.routing_database import make, open_nodes
 from edgeproxy.cli.table import cell
 from edgeproxy.core.regions import REGIONS
-from edgeproxy.core.rows import parse_node
+from edgeproxy.core.rows import COUNTRY, parse_node
 
 if TYPE_CHECKING:
     import argparse
 
     from edgeproxy.core.model import Backend
-    from edgeproxy.store.nodes import Node, Nodes
+    from edgeproxy.store.nodes import Node
 
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 
@@ -42,6 +44,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add.add_argument("port", nargs="?", default="8080", help="1 to 65535 (default: 8080)")
     add.add_argument("weight", nargs="?", default="1", help="0 to 1000 (default: 1)")
     add.add_argument("--app", default="myapp", metavar="NAME", help="(default: myapp)")
+    add.add_argument("--country", metavar="CODE", help="two letters like BR (default: none)")
     add.add_argument("--soft-limit", default="100", metavar="N", help="(default: 100)")
     add.add_argument("--hard-limit", default="200", metavar="N", help="0: none (default: 200)")
     add.set_defaults(run=_add)
@@ -65,9 +68,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _add(args: argparse.Namespace) -> int:
-    from edgeproxy.store.database import create
-    from edgeproxy.store.nodes import Nodes
-
     backend = parse_node(
         {
             "id": args.id,
@@ -80,55 +80,58 @@ def _add(args: argparse.Namespace) -> int:
             "soft_limit": _number(args.soft_limit),
             "hard_limit": _number(args.hard_limit),
             "deleted": 0,
+            COUNTRY: args.country,
         }
     )
-    path = database_path(args)
-    if create(path):
-        _note(f"created {path}")
-    nodes = Nodes(path)
-    node = nodes.add(backend)
-    if backend.region not in REGIONS:
-        _warn_of_new_region(backend, nodes.read())
+    where, is_made = make(args)
+    if is_made:
+        _note(f"created {where}")
+    with closing(open_nodes(args)) as nodes:
+        node = nodes.add(backend)
+        if backend.region not in REGIONS:
+            _warn_of_new_region(backend, nodes.read())
+    if backend.country and COUNTRY not in node.values:
+        _note("warning: the table has no column country, so that it is not kept")
     where = f"{backend.region} {backend.address} weight {backend.weight}"
     return _done(args, node, f"added {args.id}: {where}")
 
 
 def _remove(args: argparse.Namespace) -> int:
-    node = _nodes(args).remove(args.id)
+    with closing(open_nodes(args)) as nodes:
+        node = nodes.remove(args.id)
     return _done(args, node, f"removed {args.id}: marked as deleted, enable restores it")
 
 
 def _delete(args: argparse.Namespace) -> int:
-    node = _nodes(args).delete(args.id)
+    with closing(open_nodes(args)) as nodes:
+        node = nodes.delete(args.id)
     return _done(args, node, f"deleted {args.id}: no longer in the database")
 
 
 def _enable(args: argparse.Namespace) -> int:
-    node = _nodes(args).enable(args.id)
+    with closing(open_nodes(args)) as nodes:
+        node = nodes.enable(args.id)
     return _done(args, node, f"enabled {args.id}: healthy, not deleted")
 
 
 def _disable(args: argparse.Namespace) -> int:
-    node = _nodes(args).disable(args.id)
+    with closing(open_nodes(args)) as nodes:
+        node = nodes.disable(args.id)
     return _done(args, node, f"disabled {args.id}: not healthy, takes no new clients")
 
 
 def _weight(args: argparse.Namespace) -> int:
-    node = _nodes(args).set_weight(args.id, _number(args.weight))
+    with closing(open_nodes(args)) as nodes:
+        node = nodes.set_weight(args.id, _number(args.weight))
     return _done(args, node, f"changed {args.id}: weight {node.values['weight']}")
 
 
 def _limits(args: argparse.Namespace) -> int:
     limits = _number(args.soft_limit), _number(args.hard_limit)
-    node = _nodes(args).set_limits(args.id, *limits)
+    with closing(open_nodes(args)) as nodes:
+        node = nodes.set_limits(args.id, *limits)
     soft, hard = node.values["soft_limit"], node.values["hard_limit"]
     return _done(args, node, f"changed {args.id}: soft limit {soft}, hard limit {hard}")
-
-
-def _nodes(args: argparse.Namespace) -> Nodes:
-    from edgeproxy.store.nodes import Nodes
-
-    return Nodes(database_path(args))
 
 
 def _number(text: str) -> int | str:

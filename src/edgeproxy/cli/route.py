@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import TYPE_CHECKING
 
-from edgeproxy.cli.db import database_option, database_path, json_option
+from edgeproxy.cli.db import database_option, json_option
+from edgeproxy.cli.routing_database import open_routes
 from edgeproxy.cli.table import cell, text_table
 
 if TYPE_CHECKING:
     import argparse
-
-    from edgeproxy.store.routes import Routes
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,28 +33,25 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _set(args: argparse.Namespace) -> int:
-    name = _routes(args).set(args.name, args.app)
+    with closing(open_routes(args)) as routes:
+        name = routes.set(args.name, args.app)
     return _done(args, {"name": name, "app": args.app}, f"{name} leads to {args.app}")
 
 
 def _remove(args: argparse.Namespace) -> int:
-    name = _routes(args).remove(args.name)
+    with closing(open_routes(args)) as routes:
+        name = routes.remove(args.name)
     return _done(args, {"name": name}, f"removed {name}")
 
 
 def _list(args: argparse.Namespace) -> int:
-    routes = _routes(args).read()
+    with closing(open_routes(args)) as routes:
+        pairs = routes.read()
     if args.json:
-        print(json.dumps([{"name": name, "app": app} for name, app in routes]))
+        print(json.dumps([{"name": name, "app": app} for name, app in pairs]))
     else:
-        print(text_table(("name", "app"), routes))
+        print(text_table(("name", "app"), pairs))
     return 0
-
-
-def _routes(args: argparse.Namespace) -> Routes:
-    from edgeproxy.store.routes import Routes
-
-    return Routes(database_path(args))
 
 
 def _done(args: argparse.Namespace, said: dict[str, str], line: str) -> int:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.core.pace import Rest, no_rest, paced
 from edgeproxy.core.rows import COLUMNS, COUNTRY
 from edgeproxy.errors import StoreError
+from edgeproxy.store.snapshot import ROUTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,8 +41,6 @@ _ROW_VERDICT = re.compile(
 )
 """What an integrity check says of a single row: the row is at fault, not the file."""
 
-ROUTES = "edgeproxy_routes"
-"""The table of server names, which need not be there."""
 LEASES = "edgeproxy_leases"
 """The table of registered backends (`store.registrations`), which need not be there."""
 READ_WAIT_SECS = 1.0

@@ -10,13 +10,13 @@ It has no timer and no thread: somebody calls `poll`, in any one thread at a tim
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from edgeproxy.core.pace import paced
+from edgeproxy.core.pace import Rest, paced
 from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
 from edgeproxy.store.database import TableMissingError
-from edgeproxy.store.sqlite import SkippedRow, Snapshot, SqliteStore
+from edgeproxy.store.snapshot import SkippedRow, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,12 +30,44 @@ FIRST_WAIT_SECS = 5.0
 _log = EventLog("store")
 
 
+class Store(Protocol):
+    """Where backends come from. For one thread at a time, not always the same.
+
+    Attributes:
+        path: What it is called: a file, or a URL without its password.
+        rest: Called now and then while much is worked on.
+    """
+
+    @property
+    def path(self) -> object:
+        """What it is called."""
+
+    @property
+    def rest(self) -> Rest:
+        """What lets others work in between."""
+
+    def ensure(self) -> bool:
+        """Make what is missing of it; return whether something was. Raises `StoreError`."""
+
+    def changed(self) -> bool:
+        """Return whether a `read` may give something else. Raises `StoreError`."""
+
+    def read(self, wait_secs: float = ...) -> Snapshot:
+        """Return all backends. Raises `StoreError`, whose message says what to do."""
+
+    def interrupt(self) -> None:
+        """Let a read that waits fail at once; from any thread."""
+
+    def close(self) -> None:
+        """Let go of everything; a later `read` takes it up again."""
+
+
 class Feed:
     """Turns what a store holds into published tables."""
 
     def __init__(
         self,
-        store: SqliteStore,
+        store: Store,
         publish: Callable[[tuple[Backend, ...]], None],
         metrics: Metrics,
         before_read: Callable[[], object] = int,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.core.rows import (
     COLUMNS,
@@ -64,8 +64,47 @@ class Node:
     fault: str | None = None
 
 
+class NodeEdits(Protocol):
+    """What can be done with the nodes of a routing database, whichever it is.
+
+    Every method raises `StoreError` when the database or the node is not as it must be, and
+    `RowError`, a `UsageError`, for a value that is not allowed.
+    """
+
+    @property
+    def path(self) -> object:
+        """What the database is called: a file, or a URL without its password."""
+
+    def read(self) -> list[Node]:
+        """Return all nodes, also deleted and faulty ones."""
+
+    def add(self, backend: Backend) -> Node:
+        """Insert a node (from `core.rows.parse_node`) whose id is not in the table yet."""
+
+    def remove(self, node_id: str) -> Node:
+        """Mark a node as deleted; `enable` brings it back."""
+
+    def enable(self, node_id: str) -> Node:
+        """Let a node take clients: healthy and not deleted."""
+
+    def disable(self, node_id: str) -> Node:
+        """Keep clients from a node: not healthy."""
+
+    def set_weight(self, node_id: str, weight: object) -> Node:
+        """Set how large a share of new clients a node takes."""
+
+    def set_limits(self, node_id: str, soft_limit: object, hard_limit: object) -> Node:
+        """Set both connection limits of a node."""
+
+    def delete(self, node_id: str) -> Node:
+        """Take a node out of the database for good; return what it was."""
+
+    def close(self) -> None:
+        """Let go of the database."""
+
+
 class Nodes:
-    """The nodes of one routing database.
+    """The nodes of one routing database in a file.
 
     Every method raises `StoreError` when the database or the node is not as it must be, and
     `RowError`, a `UsageError`, for a value that is not allowed.
@@ -79,7 +118,7 @@ class Nodes:
         """Return all nodes in the order of the table, also deleted and faulty ones."""
         with naming_faults(self.path), closing(connect(self.path, self._wait_secs)) as connection:
             rows = read_rows(connection, self.path)
-        return [_node(row, parsed) for row, parsed in zip(rows, parse_rows(rows), strict=True)]
+        return [node_of(row, parsed) for row, parsed in zip(rows, parse_rows(rows), strict=True)]
 
     def add(self, backend: Backend) -> Node:
         """Insert a node (from `core.rows.parse_node`) whose id is not in the table yet."""
@@ -88,7 +127,7 @@ class Nodes:
             columns = read_columns(connection, self.path)
             present = self._find(connection, backend.id)
             if present is not None:
-                raise _exists(backend.id, soft_deleted=present.values["deleted"] == 1)
+                raise exists_already(backend.id, soft_deleted=present.values["deleted"] == 1)
             connection.execute(_INSERT, values)
             if COUNTRY in columns and backend.country:
                 connection.execute(_COUNTRY, {"id": backend.id, "country": backend.country})
@@ -122,6 +161,9 @@ class Nodes:
             connection.execute(_DELETE, {"id": node_id})
             return node
 
+    def close(self) -> None:
+        """Do nothing: between edits no file is open."""
+
     def _change(self, statement: str, node_id: str, **values: int) -> Node:
         with transaction(self.path, self._wait_secs) as connection:
             self._get(connection, node_id)
@@ -131,7 +173,8 @@ class Nodes:
     def _get(self, connection: sqlite3.Connection, node_id: str) -> Node:
         node = self._find(connection, node_id)
         if node is None:
-            raise self._unknown(connection, node_id)
+            ids = [str(name) for (name,) in connection.execute("SELECT id FROM backends")]
+            raise unknown_node(node_id, ids, self.path)
         return node
 
     def _find(self, connection: sqlite3.Connection, node_id: str) -> Node | None:
@@ -143,26 +186,27 @@ class Nodes:
         if found is None:
             return None
         row = dict(zip(columns, found, strict=True))
-        return _node(row, next(parse_rows([row])))
-
-    def _unknown(self, connection: sqlite3.Connection, node_id: str) -> StoreError:
-        from difflib import get_close_matches
-
-        ids = [str(name) for (name,) in connection.execute("SELECT id FROM backends")]
-        close = get_close_matches(node_id, ids)
-        guess = f"did you mean {' or '.join(map(shown, close))}? " if close else ""
-        return StoreError(
-            f"no node {shown(node_id)} in {self.path}: {guess}`edgeproxy db show` lists all"
-        )
+        return node_of(row, next(parse_rows([row])))
 
 
-def _node(row: Mapping[str, object], parsed: Backend | RowError) -> Node:
+def node_of(row: Mapping[str, object], parsed: Backend | RowError) -> Node:
+    """Return the node of a row, and of what it was found to be."""
     names = (*COLUMNS, COUNTRY) if COUNTRY in row else COLUMNS
     fault = parsed.reason if isinstance(parsed, RowError) else None
     return Node({name: row[name] for name in names}, fault)
 
 
-def _exists(node_id: str, *, soft_deleted: bool) -> StoreError:
+def unknown_node(node_id: str, ids: list[str], where: object) -> StoreError:
+    """Return the error that names a node that is not there, and what was probably meant."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(node_id, ids)
+    guess = f"did you mean {' or '.join(map(shown, close))}? " if close else ""
+    return StoreError(f"no node {shown(node_id)} in {where}: {guess}`edgeproxy db show` lists all")
+
+
+def exists_already(node_id: str, *, soft_deleted: bool) -> StoreError:
+    """Return the error that an id is in use."""
     if soft_deleted:
         return StoreError(
             f"node {shown(node_id)} exists but is removed: `edgeproxy node enable` restores it, "

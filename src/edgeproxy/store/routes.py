@@ -12,12 +12,12 @@ from edgeproxy.core.server_names import pattern
 from edgeproxy.errors import StoreError, UsageError
 from edgeproxy.store.database import (
     EDIT_WAIT_SECS,
-    ROUTES,
     connect,
     naming_faults,
     read_routes,
     transaction,
 )
+from edgeproxy.store.snapshot import ROUTES
 
 _TABLE = f"CREATE TABLE IF NOT EXISTS {ROUTES} (pattern TEXT PRIMARY KEY, app TEXT NOT NULL)"
 _SET = f"INSERT OR REPLACE INTO {ROUTES} (pattern, app) VALUES (?, ?)"  # noqa: S608
@@ -42,9 +42,8 @@ class Routes:
 
     def set(self, name: str, app: str) -> str:
         """Lead the clients of a server name to an app; return the name in its normal form."""
-        key = _normal(name)
-        if not app or not app.isprintable() or len(app) > 128:
-            raise UsageError(f"app {app!r}: allowed is printable text of 1 to 128 characters")
+        key = normal(name)
+        checked(app)
         with transaction(self.path, self._wait_secs) as connection:
             connection.execute(_TABLE)
             connection.execute(_SET, (key, app))
@@ -52,16 +51,31 @@ class Routes:
 
     def remove(self, name: str) -> str:
         """Take a server name out; return it in its normal form. StoreError if it is not there."""
-        key = _normal(name)
+        key = normal(name)
         with transaction(self.path, self._wait_secs) as connection:
             there = {found for found, _ in read_routes(connection)}
             if key not in there:
-                raise StoreError(f"there is no route of {key}; see `edgeproxy route list`")
+                raise no_route(key)
             connection.execute(_REMOVE, (key,))
         return key
 
+    def close(self) -> None:
+        """Do nothing: between edits no file is open."""
 
-def _normal(name: str) -> str:
+
+def checked(app: str) -> None:
+    """Raise UsageError for what cannot be the name of an app."""
+    if not app or not app.isprintable() or len(app) > 128:
+        raise UsageError(f"app {app!r}: allowed is printable text of 1 to 128 characters")
+
+
+def no_route(key: str) -> StoreError:
+    """Return the error that there is no such route."""
+    return StoreError(f"there is no route of {key}; see `edgeproxy route list`")
+
+
+def normal(name: str) -> str:
+    """Return a server name in its normal form, or raise UsageError."""
     try:
         return pattern(name)
     except ValueError as error:

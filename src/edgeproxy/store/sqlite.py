@@ -13,16 +13,13 @@ It changes no row, and creates a file only in `ensure`.
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from edgeproxy.core.model import Backend
 from edgeproxy.core.pace import Rest, no_rest, paced
-from edgeproxy.core.rows import COUNTRY, MAX_NAME_CHARS, RowError, parse_rows
-from edgeproxy.core.server_names import pattern
+from edgeproxy.core.rows import COUNTRY
 from edgeproxy.store.database import (
     READ_WAIT_SECS,
-    ROUTES,
     connect,
     create,
     naming_faults,
@@ -30,6 +27,9 @@ from edgeproxy.store.database import (
     read_routes,
     read_rows,
 )
+from edgeproxy.store.snapshot import SkippedRow, Snapshot, snapshot_of
+
+__all__ = ("DatabaseSettings", "SkippedRow", "Snapshot", "SqliteStore")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,31 +43,6 @@ class DatabaseSettings:
 
     path: Path = Path("routing.db")
     reload_secs: float = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class SkippedRow:
-    """A row that cannot be used.
-
-    Attributes:
-        id: Its id, cut to the length that ids may have, or `row N`, counted from 1, without one.
-        reason: What is wrong with it and what is allowed.
-    """
-
-    id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The routing database at one moment, in the order of its table.
-
-    `routes` are the apps of server names (`core.server_names`), from the table `ROUTES`.
-    """
-
-    backends: tuple[Backend, ...] = ()
-    skipped: tuple[SkippedRow, ...] = ()
-    routes: dict[str, str] = field(default_factory=dict)
 
 
 class SqliteStore:
@@ -120,7 +95,10 @@ class SqliteStore:
             if earlier is not None:
                 earlier.close()
         self._connection, self._data_version, self._stamp = connection, data_version, stamp
-        return _snapshot(rows, routes, self.rest)
+        snapshot = snapshot_of(rows, routes, self.rest)
+        for _ in paced(range(len(rows)), self.rest):
+            rows.pop()  # not all at once when the list goes
+        return snapshot
 
     def _read(
         self, connection: sqlite3.Connection
@@ -139,6 +117,9 @@ class SqliteStore:
         connection.execute(f"PRAGMA busy_timeout = {READ_WAIT_SECS * 1000:.0f}")
         return data_version, rows, routes
 
+    def interrupt(self) -> None:
+        """Do nothing: a read of a file does not wait for long."""
+
     def close(self) -> None:
         """Let go of the file. A later `read` opens it again."""
         if self._connection is not None:
@@ -156,31 +137,3 @@ class SqliteStore:
 def _data_version(connection: sqlite3.Connection) -> int:
     (version,) = connection.execute("PRAGMA data_version").fetchone()
     return int(version)
-
-
-def _snapshot(
-    rows: list[dict[str, object]], routes: list[tuple[object, object]], rest: Rest
-) -> Snapshot:
-    backends: list[Backend] = []
-    skipped: list[SkippedRow] = []
-    both = zip(rows, parse_rows(rows), strict=True)
-    for number, (row, parsed) in enumerate(paced(both, rest), start=1):
-        if isinstance(parsed, RowError):
-            name = row["id"]
-            label = name[:MAX_NAME_CHARS] if isinstance(name, str) and name else f"row {number}"
-            skipped.append(SkippedRow(label, parsed.reason))
-        else:
-            backends.append(parsed)
-    for _ in paced(range(len(rows)), rest):
-        rows.pop()  # not all at once when the list goes
-    found: dict[str, str] = {}
-    for name, app in routes:
-        try:
-            if not isinstance(name, str) or not isinstance(app, str) or not app:
-                raise ValueError("allowed are texts: a server name and the app that it means")
-            if found.setdefault(pattern(name), app) != app:
-                raise ValueError("it is there twice, with different apps")
-        except ValueError as error:
-            label = f"{ROUTES} {str(name)[:MAX_NAME_CHARS]!r}"
-            skipped.append(SkippedRow(label, str(error)))
-    return Snapshot(tuple(backends), tuple(skipped), found)

@@ -1,0 +1,56 @@
+"""The first routing table of a proxy: nobody listens before there is one.
+
+A file that cannot be read ends the start, since nothing will change by itself. A server may come
+back: it is waited for, with a back-off, and the log says for what.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from edgeproxy.errors import StoreError
+from edgeproxy.log import EventLog
+
+if TYPE_CHECKING:
+    from edgeproxy.store.feed import Feed, Store
+
+log = EventLog("app")
+
+FIRST_PAUSE_SECS = 0.25
+LONGEST_PAUSE_SECS = 5.0
+LOOK_SECS = 0.05
+
+_NEVER = threading.Event()
+
+
+def publish_first(
+    feed: Feed, store: Store, is_stopped: Callable[[], bool], *, may_come_back: bool
+) -> bool:
+    """Publish the first table; return whether there is one, False if it was stopped before.
+
+    Raises StoreError for a database that will not come back by itself.
+    """
+    if not may_come_back:
+        if store.ensure():
+            log.info("database_created", path=store.path)
+        feed.first()
+        return True
+    pause_secs = FIRST_PAUSE_SECS
+    told = ""
+    while not is_stopped():
+        try:
+            feed.first()
+            return True
+        except StoreError as error:
+            reason = getattr(error, "reason", str(error))
+        if reason != told:
+            told = reason
+            log.warning("database_awaited", path=store.path, reason=reason)
+        until = time.monotonic() + pause_secs
+        while time.monotonic() < until and not is_stopped():
+            _NEVER.wait(LOOK_SECS)
+        pause_secs = min(pause_secs * 2, LONGEST_PAUSE_SECS)
+    return False

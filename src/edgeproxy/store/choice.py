@@ -1,0 +1,60 @@
+"""Which routing database it is: a file, or one on a PostgreSQL server.
+
+What is not chosen is not imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from edgeproxy.core.pace import Rest, no_rest
+from edgeproxy.errors import ConfigError
+from edgeproxy.store.sqlite import DatabaseSettings, SqliteStore
+
+if TYPE_CHECKING:
+    from edgeproxy.store.dsn import PostgresSettings
+    from edgeproxy.store.feed import Store
+    from edgeproxy.store.nodes import NodeEdits
+
+
+def make_store(
+    database: DatabaseSettings,
+    postgres: PostgresSettings,
+    rest: Rest = no_rest,
+    wake: Callable[[], object] | None = None,
+) -> Store:
+    """Return the store that these settings name; nothing is opened yet.
+
+    `wake` is called on another thread when the database tells of a change, if it can. Raises
+    ConfigError without the driver that is needed.
+    """
+    if not postgres.enabled:
+        return SqliteStore(database.path, rest)
+    check_driver()
+    from edgeproxy.store.postgres import PostgresStore
+
+    return PostgresStore(postgres, rest, wake)
+
+
+def nodes_in(store: Store) -> NodeEdits:
+    """Return what edits the nodes of this store, over the same connections."""
+    from edgeproxy.store.nodes import Nodes
+
+    if isinstance(store, SqliteStore):
+        return Nodes(store.path)
+    from edgeproxy.store.postgres import PostgresStore
+    from edgeproxy.store.postgres_nodes import PostgresNodes
+
+    assert isinstance(store, PostgresStore)
+    return PostgresNodes(store.link)
+
+
+def check_driver() -> None:
+    """Raise ConfigError unless the driver for PostgreSQL is installed."""
+    if find_spec("asyncpg") is None:
+        raise ConfigError(
+            "EDGEPROXY_POSTGRES_ENABLED needs the package asyncpg: "
+            "pip install 'edgeproxy[postgres]'"
+        )

@@ -1,0 +1,259 @@
+"""Taking the nodes of one routing database to another: all of them in one transaction, or none.
+
+What is there already stays. A node that is there and differs is replaced only if that is asked
+for; a faulty one is left behind only if that is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from edgeproxy.core.rows import COLUMNS, COUNTRY, parse_row, parse_rows, shown
+from edgeproxy.errors import StoreError
+from edgeproxy.store.database import (
+    EDIT_WAIT_SECS,
+    connect,
+    create,
+    naming_faults,
+    read_columns,
+    read_routes,
+    read_rows,
+    transaction,
+)
+from edgeproxy.store.nodes import Node, node_of
+from edgeproxy.store.snapshot import ROUTES
+
+if TYPE_CHECKING:
+    from edgeproxy.core.model import Backend
+    from edgeproxy.store.dsn import PostgresSettings, PostgresUrl
+    from edgeproxy.store.postgres_connection import PostgresConnection
+
+NAMED_AT_MOST = 5
+
+Routes = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Cargo:
+    """What a routing database holds, as it is."""
+
+    nodes: list[Node] = field(default_factory=list)
+    routes: Routes = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is written: whole nodes and server names."""
+
+    added: list[Backend]
+    replaced: list[Backend]
+    routes: Routes
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a migration has done, in numbers of nodes and of server names."""
+
+    added: int
+    replaced: int
+    unchanged: int
+    routes: int
+    faulty: int
+    countries_lost: int
+
+
+class End(Protocol):
+    """One of the two databases."""
+
+    @property
+    def path(self) -> object:
+        """What it is called."""
+
+    def read(self) -> Cargo:
+        """Return all of it. Raises StoreError."""
+
+    def write(self, decide: Callable[[Cargo], Change]) -> tuple[Change, bool]:
+        """Write, in one transaction, what is decided on what is there.
+
+        Return it, and whether the table has countries.
+        """
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+def migrate(source: End, target: End, *, overwrite: bool, skip_faulty: bool) -> Done:
+    """Take everything over. Raises StoreError; nothing has changed then."""
+    cargo = source.read()
+    faulty = [node for node in cargo.nodes if node.fault]
+    if faulty and not skip_faulty:
+        raise StoreError(
+            f"{source.path} has {len(faulty)} faulty nodes ({_named(faulty)}): correct or delete "
+            "them, or leave them behind with --skip-faulty"
+        )
+    backends = [parse_row(node.values) for node in cargo.nodes if not node.fault]
+    unchanged = 0
+
+    def decide(present: Cargo) -> Change:
+        nonlocal unchanged
+        there = {str(node.values["id"]): node for node in present.nodes}
+        added = [each for each in backends if each.id not in there]
+        differing = [e for e in backends if e.id in there and not _is_same(e, there[e.id])]
+        unchanged = len(backends) - len(added) - len(differing)
+        routes = {p: a for p, a in cargo.routes.items() if present.routes.get(p) != a}
+        names = [p for p in routes if p in present.routes]
+        if (differing or names) and not overwrite:
+            what = ", ".join([shown(each.id) for each in differing[:NAMED_AT_MOST]] + names[:3])
+            raise StoreError(
+                f"{target.path} has {len(differing)} of these nodes and {len(names)} of these "
+                f"server names with other values ({what}): nothing was changed; --overwrite "
+                "replaces them"
+            )
+        return Change(added, differing, routes)
+
+    change, has_country = target.write(decide)
+    written = [*change.added, *change.replaced]
+    lost = 0 if has_country else sum(each.country is not None for each in written)
+    return Done(
+        len(change.added), len(change.replaced), unchanged, len(change.routes), len(faulty), lost
+    )
+
+
+def _named(nodes: list[Node]) -> str:
+    some = ", ".join(shown(node.values["id"]) for node in nodes[:NAMED_AT_MOST])
+    return some if len(nodes) <= NAMED_AT_MOST else f"{some} and more"
+
+
+def _is_same(backend: Backend, node: Node) -> bool:
+    if node.fault:
+        return False
+    there = parse_row(node.values)
+    if COUNTRY not in node.values:  # it cannot keep one
+        return all(getattr(backend, name) == getattr(there, name) for name in COLUMNS)
+    return backend == there
+
+
+def _nodes(rows: Iterable[Mapping[str, object]]) -> list[Node]:
+    listed = list(rows)
+    return [node_of(row, parsed) for row, parsed in zip(listed, parse_rows(listed), strict=True)]
+
+
+def _routes(pairs: Iterable[tuple[object, object]]) -> Routes:
+    return {str(pattern): str(app) for pattern, app in pairs}
+
+
+def _values(backend: Backend) -> dict[str, object]:
+    values = {name: getattr(backend, name) for name in (*COLUMNS, COUNTRY)}
+    return {name: int(v) if type(v) is bool else v for name, v in values.items()}
+
+
+class SqliteEnd:
+    """A file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> Cargo:
+        """Return all of it. Raises StoreError."""
+        with naming_faults(self.path), closing(connect(self.path, EDIT_WAIT_SECS)) as connection:
+            connection.execute("BEGIN")
+            rows = read_rows(connection, self.path)
+            return Cargo(_nodes(rows), _routes(read_routes(connection)))
+
+    def write(self, decide: Callable[[Cargo], Change]) -> tuple[Change, bool]:
+        """Write what is decided; a missing file is made."""
+        create(self.path)
+        with transaction(self.path) as connection:
+            rows = read_rows(connection, self.path)
+            change = decide(Cargo(_nodes(rows), _routes(read_routes(connection))))
+            has_country = COUNTRY in read_columns(connection, self.path)
+            names = (*COLUMNS, COUNTRY) if has_country else COLUMNS
+            columns, places = ", ".join(names), ", ".join(f":{name}" for name in names)
+            pairs = ", ".join(f"{name} = :{name}" for name in names[1:])
+            connection.executemany(
+                f"INSERT INTO backends ({columns}) VALUES ({places})",  # noqa: S608
+                map(_values, change.added),
+            )
+            connection.executemany(
+                f"UPDATE backends SET {pairs} WHERE id = :id",  # noqa: S608
+                map(_values, change.replaced),
+            )
+            if change.routes:
+                connection.execute(
+                    f"CREATE TABLE IF NOT EXISTS {ROUTES} (pattern TEXT PRIMARY KEY, "
+                    "app TEXT NOT NULL)"
+                )
+                connection.executemany(
+                    f"DELETE FROM {ROUTES} WHERE pattern = ?",  # noqa: S608
+                    [(pattern,) for pattern in change.routes],
+                )
+                connection.executemany(
+                    f"INSERT INTO {ROUTES} (pattern, app) VALUES (?, ?)",  # noqa: S608
+                    change.routes.items(),
+                )
+            return change, has_country
+
+    def close(self) -> None:
+        """Do nothing: no file is open."""
+
+
+class PostgresEnd:
+    """A server."""
+
+    def __init__(self, settings: PostgresSettings) -> None:
+        from edgeproxy.store.postgres_link import Link
+
+        self._link = Link(settings)
+
+    @property
+    def path(self) -> PostgresUrl:
+        """The URL; as text it has no password."""
+        return self._link.url
+
+    def read(self) -> Cargo:
+        """Return all of it. Raises StoreError."""
+        return self._link.read(self._read)
+
+    async def _read(self, connection: PostgresConnection) -> Cargo:
+        from edgeproxy.store.postgres_schema import columns_of, routes_of, wanted
+
+        names = ", ".join(wanted(await columns_of(connection, self.path)))
+        rows: list[Any] = await connection.fetch(f"SELECT {names} FROM backends ORDER BY id")  # noqa: S608
+        return Cargo(_nodes(map(dict, rows)), _routes(await routes_of(connection)))
+
+    def write(self, decide: Callable[[Cargo], Change]) -> tuple[Change, bool]:
+        """Write what is decided; what the schema lacks is made."""
+        from edgeproxy.store.postgres_nodes import insert, update, values_of
+        from edgeproxy.store.postgres_schema import columns_of, make_parts, missing_parts
+
+        async def work(connection: PostgresConnection) -> tuple[Change, bool]:
+            if await missing_parts(connection):
+                await make_parts(connection)
+            await connection.execute("LOCK TABLE backends IN SHARE ROW EXCLUSIVE MODE")
+            columns = await columns_of(connection, self.path)
+            change = decide(await self._read(connection))
+            added = [values_of(each, columns) for each in change.added]
+            replaced = [values_of(each, columns) for each in change.replaced]
+            if added:
+                rows = [tuple(each.values()) for each in added]
+                await connection.executemany(insert(added[0]), rows)
+            if replaced:
+                names = {name: None for name in replaced[0] if name != "id"}
+                pairs = [(each["id"], *(each[name] for name in names)) for each in replaced]
+                await connection.executemany(update(names, columns), pairs)
+            if change.routes:
+                query = f"DELETE FROM {ROUTES} WHERE pattern = ANY($1)"  # noqa: S608
+                await connection.execute(query, list(change.routes))
+                query = f"INSERT INTO {ROUTES} (pattern, app) VALUES ($1, $2)"  # noqa: S608
+                await connection.executemany(query, list(change.routes.items()))
+            return change, COUNTRY in columns
+
+        return self._link.edit(work)
+
+    def close(self) -> None:
+        """Let go of the server."""
+        self._link.close()

@@ -1,0 +1,71 @@
+"""What a routing database holds at one moment, whichever database it is.
+
+Rows and routes that cannot be used are named with the reason; the others count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from edgeproxy.core.model import Backend
+from edgeproxy.core.pace import Rest, no_rest, paced
+from edgeproxy.core.rows import MAX_NAME_CHARS, RowError, parse_rows
+from edgeproxy.core.server_names import pattern
+
+ROUTES = "edgeproxy_routes"
+"""The table of server names, which need not be there."""
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedRow:
+    """A row that cannot be used.
+
+    Attributes:
+        id: Its id, cut to the length that ids may have, or `row N`, counted from 1, without one.
+        reason: What is wrong with it and what is allowed.
+    """
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The routing database at one moment, in the order of its table.
+
+    `routes` are the apps of server names (`core.server_names`), from the table `ROUTES`.
+    """
+
+    backends: tuple[Backend, ...] = ()
+    skipped: tuple[SkippedRow, ...] = ()
+    routes: dict[str, str] = field(default_factory=dict)
+
+
+def snapshot_of(
+    rows: Sequence[Mapping[str, object]],
+    routes: Iterable[tuple[object, object]],
+    rest: Rest = no_rest,
+) -> Snapshot:
+    """Return what these rows mean, each checked by `core.rows`."""
+    backends: list[Backend] = []
+    skipped: list[SkippedRow] = []
+    both = zip(rows, parse_rows(rows), strict=True)
+    for number, (row, parsed) in enumerate(paced(both, rest), start=1):
+        if isinstance(parsed, RowError):
+            name = row.get("id")
+            label = name[:MAX_NAME_CHARS] if isinstance(name, str) and name else f"row {number}"
+            skipped.append(SkippedRow(label, parsed.reason))
+        else:
+            backends.append(parsed)
+    found: dict[str, str] = {}
+    for name, app in routes:
+        try:
+            if not isinstance(name, str) or not isinstance(app, str) or not app:
+                raise ValueError("allowed are texts: a server name and the app that it means")
+            if found.setdefault(pattern(name), app) != app:
+                raise ValueError("it is there twice, with different apps")
+        except ValueError as error:
+            label = f"{ROUTES} {str(name)[:MAX_NAME_CHARS]!r}"
+            skipped.append(SkippedRow(label, str(error)))
+    return Snapshot(tuple(backends), tuple(skipped), found)

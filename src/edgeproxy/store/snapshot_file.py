@@ -1,0 +1,62 @@
+"""A local file that keeps the last good table of a server that may be down at the next start.
+
+One line of JSON for each row, after a line that says what it is. It is written beside and put
+in place whole. Its rows are checked like any others when it is read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from edgeproxy.core.pace import Rest, no_rest, paced
+from edgeproxy.core.rows import COLUMNS, COUNTRY
+from edgeproxy.errors import StoreError
+from edgeproxy.store.snapshot import Snapshot, snapshot_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FORMAT = "edgeproxy snapshot 1"
+_NAMES = (*COLUMNS, COUNTRY)
+
+
+def save(path: Path, snapshot: Snapshot, rest: Rest = no_rest) -> None:
+    """Keep this table. Raises StoreError; the file is as before then."""
+    new = path.with_name(f".{path.name}.{os.urandom(4).hex()}.new")
+    first = {"format": FORMAT, "backends": len(snapshot.backends), "routes": snapshot.routes}
+    try:
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(json.dumps(first) + "\n")
+            for each in paced(snapshot.backends, rest):
+                values = [getattr(each, name) for name in _NAMES]
+                file.write(json.dumps([int(v) if type(v) is bool else v for v in values]) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror}") from None
+    finally:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+
+
+def load(path: Path, rest: Rest = no_rest) -> Snapshot:
+    """Return the table that was kept. Raises StoreError."""
+    rows = []
+    try:
+        with open(path, encoding="utf-8") as file:
+            first = json.loads(file.readline())
+            if first["format"] != FORMAT:
+                raise ValueError("it is of another format")
+            rows = [dict(zip(_NAMES, json.loads(line), strict=True)) for line in paced(file, rest)]
+            if len(rows) != first["backends"]:
+                raise ValueError("it is not whole")
+            return snapshot_of(rows, list(first["routes"].items()), rest)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{path} is no snapshot of a routing database: {error}") from None
