@@ -260,7 +260,7 @@ def test_a_preamble_comes_before_the_handshake(rig: TlsRig, together: bool) -> N
     server.send(b"answer")
     assert client.receive(6) == b"answer"
     assert rig.gate.clients == [("192.0.2.1", 4711)]
-    assert rig.gate.abouts == [TlsInfo(NAME, "", "TLSv1.3", False)]
+    assert rig.gate.abouts == [TlsInfo(NAME, "", "TLSv1.3", False, b"PROXY")]
     client.end()
     server.end()
     assert rig.outcome()[:3] == (CloseReason.FINISHED, 7, 6)

@@ -16,7 +16,7 @@ from tests.system.clients import connect
 from tests.system.namespaces import Host
 from tests.system.pop import Pop
 from tests.system.proxy import SERVE
-from tests.waiting import PAUSE
+from tests.waiting import PAUSE, wait_until
 
 pytestmark = pytest.mark.system
 
@@ -80,8 +80,14 @@ def test_a_client_that_vanishes_gives_its_slot_back_after_the_user_timeout(
     backend.send(b"is anybody there")
 
     assert_ends_within_the_user_timeout(backend)
-    next_client = pop.keep(world.near.run(lambda: connect(address)))
-    exchange(next_client, pop.keep(manual.accept()))
+    clients: list[Peer] = []
+
+    def is_served() -> bool:  # the slot is given back a moment after the connection has ended
+        clients.append(pop.keep(world.near.run(lambda: connect(address))))
+        return manual.has_waiting(0.5)
+
+    wait_until(is_served, "the slot is free")
+    exchange(clients[-1], pop.keep(manual.accept()))
 
 
 def test_a_backend_that_vanishes_lets_its_client_go_after_the_user_timeout(

@@ -179,7 +179,7 @@ class Link:
                     await transaction.commit()
                     return result
             except PostgresError as fault:
-                connection.terminate()
+                _terminate(connection)
                 if ending and not is_read:
                     raise PostgresError(
                         self.url,
@@ -192,7 +192,7 @@ class Link:
             except StoreError:
                 raise
             except BaseException:
-                connection.terminate()
+                _terminate(connection)
                 raise
 
     @asynccontextmanager
@@ -304,6 +304,14 @@ class Link:
     def _tell(self, *, is_change: bool) -> None:
         if self._noticed is not None:
             self._noticed(is_change)
+
+
+def _terminate(connection: PostgresConnection) -> None:
+    """End a connection of the pool; the driver may have taken it back when the server ended it."""
+    import asyncpg
+
+    with suppress(asyncpg.InterfaceError):
+        connection.terminate()
 
 
 async def _opened(pool: Pool[Any]) -> None:
