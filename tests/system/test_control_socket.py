@@ -167,7 +167,7 @@ def test_top_keeps_to_the_screen_and_leaves_it_as_it_was(pop: Pop) -> None:
         [
             "script",
             "-qec",
-            "stty rows 20 cols 120; edgeproxy top --interval 0.1 --count 3",
+            "edgeproxy top --interval 0.1 --count 3",
             "/dev/null",
         ],
         capture_output=True,
@@ -178,6 +178,8 @@ def test_top_keeps_to_the_screen_and_leaves_it_as_it_was(pop: Pop) -> None:
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "EDGEPROXY_CONTROL_SOCKET": str(pop.folder / "control"),
+            "LINES": "20",
+            "COLUMNS": "120",
         },
     ).stdout
     first, *_ = shown.partition("\x1b[?1049h")[2].split("\x1b[H")[1:]

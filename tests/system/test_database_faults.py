@@ -78,6 +78,7 @@ def test_a_deleted_database_that_comes_back_is_followed(
     database_with(pop.database, second)
 
     proxy.wait_for("database_recovered")
+    proxy.wait_for("table_published", 2)
     assert pop.reached() == "second"
 
 

@@ -16,6 +16,7 @@ def from_openssl(
 ) -> bytes:
     """Return the first bytes that a client of Python's ssl module sends."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # some systems begin lower
     context.check_hostname = False
     context.maximum_version = newest
     if alpn:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from edgeproxy.value import BadValueError
 
@@ -19,6 +19,9 @@ MASK = "***"
 LEAST_SECRET_CHARS = 3
 """A shorter password would mask half of every message."""
 
+_URL = re.compile(
+    r"postgres(?:ql)?://(?P<authority>[^/?#]*)(?:/[^?#]*)?(?:\?(?P<query>[^#]*))?(?P<fragment>#.*)?"
+)
 _PASSWORD = re.compile(r"(?<=://)([^:@/?#]*):.*@")  # to the last @: rather too much than too little
 _SECRET_PARAMETER = re.compile(r"([?&][a-z]*password=)[^&#]*", re.IGNORECASE)
 _ALLOWED = (
@@ -49,15 +52,15 @@ class PostgresUrl:
 
     def __init__(self, text: str) -> None:
         """Raises ValueError, which says what is wrong and does not repeat the text."""
-        if not text.isprintable() or not re.match(r"postgres(ql)?://", text):
+        parts = _URL.fullmatch(text)  # urlsplit takes no list of hosts, in some versions
+        if not text.isprintable() or parts is None:
             raise ValueError(_ALLOWED)
-        parts = urlsplit(text)
         self._text = text
-        self.parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
-        authority = parts.netloc.rpartition("@")
+        self.parameters = dict(parse_qsl(parts["query"] or "", keep_blank_values=True))
+        authority = parts["authority"].rpartition("@")
         if "@" in authority[0]:
             raise ValueError(f"there is more than one @ before the database; {_ALLOWED}")
-        if parts.fragment or authority[0].partition(":")[2] == MASK:
+        if parts["fragment"] or authority[0].partition(":")[2] == MASK:
             raise ValueError(f"the password is not the real one or has a #; {_ALLOWED}")
         self.hosts = tuple(map(_host, authority[2].split(","))) if authority[2] else ()
 
@@ -67,8 +70,9 @@ class PostgresUrl:
 
     def without_secrets(self, text: str) -> str:
         """Return a text of somebody else's, less the passwords of this URL."""
-        parts = urlsplit(self._text)
-        password = parts.netloc.rpartition("@")[0].partition(":")[2]
+        parts = _URL.fullmatch(self._text)
+        assert parts is not None
+        password = parts["authority"].rpartition("@")[0].partition(":")[2]
         for secret in (password, self.parameters.get("password", "")):
             for spelled in {secret, unquote(secret)}:
                 if len(spelled) >= LEAST_SECRET_CHARS:

@@ -115,10 +115,11 @@ class Feed:
             self._metrics.reload_errors += 1
             self._report(error)
             return False
-        if self._faults:
+        is_other = snapshot is not None and self._take(snapshot)
+        if self._faults:  # only now: who waits for this finds the table in force
             self._faults.clear()
             _log.info("database_recovered", path=self._store.path)
-        return snapshot is not None and self._take(snapshot)
+        return is_other
 
     def _report(self, error: StoreError) -> None:
         reason = getattr(error, "reason", str(error))
