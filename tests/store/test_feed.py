@@ -165,7 +165,7 @@ def test_a_spoiled_file_keeps_the_table_until_it_is_restored(
     execute(tmp_path / "copy.db", "DELETE FROM backends WHERE id = 'us-node-1'")
     (tmp_path / "copy.db").replace(path)
     assert proxy.feed.poll()
-    assert events.names() == ["database_recovered", "table_published"]
+    assert events.names() == ["table_published", "database_recovered"]
     assert proxy.ids() == ["sa-node-1", "eu-node-1"]
 
 
