@@ -17,11 +17,23 @@ log = EventLog("config")
 
 
 class Reloaded(NamedTuple):
-    """What was read, what is in force with it, and whether that is something else."""
+    """What was read, what is to be in force with it, and what of that is something else.
+
+    `variables` and `backends` are the names of settings and ids of backends that changed.
+    """
 
     loaded: Loaded
     config: Config
-    changed: bool
+    variables: tuple[str, ...]
+    backends: tuple[str, ...]
+
+    def tell(self) -> None:
+        """Say what changed, now that it is in force."""
+        log.info(
+            "config_reloaded",
+            variables=",".join(self.variables),
+            backends=",".join(self.backends),
+        )
 
 
 def reload(before: Loaded, in_force: Config) -> Reloaded:
@@ -44,10 +56,9 @@ def reload(before: Loaded, in_force: Config) -> Reloaded:
         for backend_id in loaded.overlays.keys() | before.overlays.keys()
         if loaded.overlays.get(backend_id) != before.overlays.get(backend_id)
     )
-    if live or backends:
-        log.info(
-            "config_reloaded",
-            variables=",".join(each.setting.variable for each in live),
-            backends=",".join(backends),
-        )
-    return Reloaded(loaded, config.with_values(in_force, live), bool(live or backends))
+    return Reloaded(
+        loaded,
+        config.with_values(in_force, live),
+        tuple(each.setting.variable for each in live),
+        tuple(backends),
+    )

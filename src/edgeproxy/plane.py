@@ -225,12 +225,13 @@ class Plane:
         self._reads_config = False
         before = self._loaded
         try:
-            self._loaded, config, changed = reload(before, self.config)
+            read = reload(before, self.config)
         except ConfigError as error:
             log.warning("config_bad", reason=error)
             return False
-        self.config = config
-        if not changed:
+        self._loaded = read.loaded
+        self.config = config = read.config
+        if not (read.variables or read.backends):
             return False
         self._engine.call(lambda: self._admission.entrance.change(config.entrance, config.rate))
         self._engine.call(lambda: self._admission.change(config.breaker, config.health))
@@ -240,6 +241,7 @@ class Plane:
         if before.overlays != self._loaded.overlays or scopes != self._doors.scopes():
             self._publish(self._rows)
         self._doors.change(config)
+        self._engine.call(read.tell)  # who waits for that finds all of it in force
         return True
 
     def _probe(self) -> None:
