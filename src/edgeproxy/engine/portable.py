@@ -11,11 +11,9 @@ is turned away: accepting pauses and dials wait until something is closed.
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import socket
-import ssl
 import threading
 import time
 from collections import deque
@@ -23,15 +21,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from edgeproxy.engine import dial
 from edgeproxy.engine.acceptor import Acceptor, local_address_of
-from edgeproxy.engine.backend_tls import BackendTls
 from edgeproxy.engine.contract import (
     PLAIN,
-    Answer,
     CloseReason,
-    Connect,
-    DialFailure,
     EngineSettings,
     Gate,
     ListenerSettings,
@@ -41,6 +34,7 @@ from edgeproxy.engine.contract import (
     SocketAddress,
 )
 from edgeproxy.engine.descriptors import ceiling
+from edgeproxy.engine.dialing import Dialing, say_prefix
 from edgeproxy.engine.farewell import Farewells
 from edgeproxy.engine.guard import GuardedGate
 from edgeproxy.engine.look import SHORT_TICK_SECS, Looks
@@ -86,8 +80,14 @@ class PortableEngine:
         self._commands: deque[Callable[[], object]] = deque()
         self._ended: list[socket.socket] = []
         self._acceptor = Acceptor(self._epoll, self._accepted)
-        trusted = settings.backend_ca_pem
-        self._backend_tls = None if trusted is None else BackendTls(trusted)
+        self._dialing = Dialing(
+            self._gate,
+            settings.backend_ca_pem,
+            self._register,
+            self._unregister,
+            self._refuse,
+            self._acceptor.pause,
+        )
         self._reception = Reception(
             self._epoll,
             self._gate,
@@ -100,8 +100,6 @@ class PortableEngine:
         self._looks = Looks(settings, self._break_off, self._finish)
         self._flows: dict[int, Flow] = {}
         self._sessions: set[Session] = set()
-        self._dialing: set[Session] = set()
-        self._short_of_descriptors: deque[tuple[Session, Connect]] = deque()
         self._farewells = Farewells()
         self._over: list[tuple[Session, CloseReason]] = []
         self._now = time.monotonic()
@@ -139,7 +137,7 @@ class PortableEngine:
 
     def start(self) -> None:
         """Start the engine's thread."""
-        self._acceptor.ceiling = self._relay.ceiling = ceiling()
+        self._acceptor.ceiling = self._relay.ceiling = self._dialing.ceiling = ceiling()
         self._thread.start()
 
     def call(self, function: Callable[[], object]) -> None:
@@ -277,7 +275,8 @@ class PortableEngine:
             flow.urged = True
         if session.state == "dialing":
             if flow is session.downward:
-                self._answered(session, mask)
+                if self._dialing.has_answered(session, mask, self._now):
+                    self._opened(session, mask)
             elif mask & _BROKEN:
                 self._finish(session, CloseReason.CLIENT_GONE, reset=True)
             return
@@ -301,12 +300,11 @@ class PortableEngine:
 
     def _tick(self) -> None:
         now = self._now
-        for session in [each for each in self._dialing if each.deadline <= now]:
-            self._failed(session, DialFailure.TIMEOUT)
+        self._dialing.expire(now)
         self._reception.expire(now)
-        self._dial_waiting()
+        self._dialing.dial_waiting(now)
         self._farewells.look(now)
-        if not self._short_of_descriptors:
+        if not self._dialing.is_short:
             self._acceptor.resume(self._now)
         if now >= self._next_look:
             self._next_look = now + self._looks.pause_secs
@@ -315,13 +313,17 @@ class PortableEngine:
         hurry = self._dialing or self._farewells or self._reception or self._acceptor.paused
         self._next_tick = now + (SHORT_TICK_SECS if hurry else self._looks.pause_secs)
 
+    def _hurry(self) -> None:
+        """Look at timers soon."""
+        self._next_tick = min(self._next_tick, self._now + SHORT_TICK_SECS)
+
     # -- one client, from accept to dialed --------------------------------------------
 
     def _accepted(self, client: socket.socket, address: SocketAddress, listener: str) -> None:
         """A client has connected; called by the acceptor."""
         self._reception.receive(Visitor(client, address, listener, self._now), self._now)
         if self._reception:
-            self._next_tick = min(self._next_tick, self._now + SHORT_TICK_SECS)
+            self._hurry()
 
     def _admit(self, visitor: Visitor) -> None:
         """Ask the gate for a backend."""
@@ -340,64 +342,18 @@ class PortableEngine:
             self._acceptor.pause(str(error.strerror))
             self._finish(session, CloseReason.CLIENT_GONE)
             return
-        self._dial(session, answer)
+        self._dialing.dial(session, answer, self._now)
+        self._hurry()
 
     def _register(self, tcp: socket.socket, flow: Flow) -> None:
         self._epoll.register(tcp.fileno(), _INTEREST)
         self._flows[tcp.fileno()] = flow
 
-    def _dial(self, session: Session, answer: Answer) -> None:
-        """Follow the gate's answer until a dial is under way or the client is refused."""
-        while isinstance(answer, Connect):
-            session.ticket = answer.ticket
-            session.prefix = answer.prefix
-            session.server_name = answer.server_name
-            session.dialed_at = self._now if answer.begun < 0 else 0.0
-            session.deadline = self._now + answer.timeout_secs
-            try:
-                self._begin(session, answer)
-                return
-            except dial.DialError as error:
-                answer = self._gate.failed(session.ticket, error.reason, self._now)
-        self._refuse(session)
+    def _unregister(self, tcp: socket.socket) -> None:
+        self._flows.pop(tcp.fileno(), None)
 
-    def _begin(self, session: Session, answer: Connect) -> None:
-        """Begin the dial, or wait for a descriptor to begin it with. Raises DialError."""
-        try:
-            if answer.begun >= 0:
-                backend = socket.socket(fileno=answer.begun)
-            else:
-                backend = dial.begin(answer.address, self._acceptor.ceiling)
-        except dial.DialError as error:
-            if not error.may_wait:
-                raise
-            self._short_of_descriptors.append((session, answer))
-            self._acceptor.pause(os.strerror(errno.EMFILE))
-        else:
-            try:
-                self._register(backend, session.downward)
-            except OSError as error:
-                backend.close()
-                raise dial.DialError(error.errno or 0) from None
-            session.attach(backend)
-            self._dialing.add(session)
-        self._next_tick = min(self._next_tick, self._now + SHORT_TICK_SECS)
-
-    def _answered(self, session: Session, mask: int) -> None:
-        """The backend has answered the dial, or something says that it will not."""
-        assert session.backend is not None
-        if not isinstance(session.backend, TlsSocket):
-            try:
-                dial.check(session.backend)
-            except dial.DialError as error:
-                self._failed(session, error.reason)
-                return
-        if session.server_name:
-            if not self._shakes_hands(session, mask):
-                return
-        elif not mask & _WRITABLE:
-            return
-        self._dialing.discard(session)
+    def _opened(self, session: Session, mask: int) -> None:
+        """The backend has answered: let bytes flow."""
         session.state = "open"
         session.active_at = self._now
         secs = self._now - session.dialed_at if session.dialed_at else 0.0
@@ -405,56 +361,13 @@ class PortableEngine:
             self._finish(session, CloseReason.FAULT, reset=True)
             return
         try:
-            _say_prefix(session)
+            say_prefix(session)
         except OSError:
             self._finish(session, CloseReason.BACKEND_RESET, reset=True)
             return
         self._relay.pump(session.upward)
         if mask & ~_WRITABLE or session.server_name:  # its first words may be here already
             self._relay.pump(session.downward)
-
-    def _shakes_hands(self, session: Session, mask: int) -> bool:
-        """Go on with the handshake with a backend; return whether it is over."""
-        backend = session.backend
-        assert backend is not None
-        try:
-            if not isinstance(backend, TlsSocket):
-                if not mask & _WRITABLE:
-                    return False
-                if self._backend_tls is None:
-                    raise ConnectionAbortedError
-                _say_prefix(session)
-                backend = self._backend_tls.wrap(backend, session.server_name)
-                session.attach(backend)
-            return backend.shake_hands()
-        except OSError as error:
-            if isinstance(error, ssl.SSLError):
-                log.debug("handshake_failed", name=session.server_name, reason=str(error.reason))
-            self._failed(session, DialFailure.HANDSHAKE)
-            return False
-
-    def _failed(self, session: Session, reason: DialFailure) -> None:
-        assert session.backend is not None
-        self._dialing.discard(session)
-        self._flows.pop(session.backend.fileno(), None)
-        session.backend.close()
-        session.backend = None
-        session.downward.urged = False
-        self._dial(session, self._gate.failed(session.ticket, reason, self._now))
-
-    def _dial_waiting(self) -> None:
-        """Dial those for whom there was no descriptor."""
-        waiting = self._short_of_descriptors
-        for _ in range(len(waiting)):
-            session, answer = waiting.popleft()
-            if session.state == "closed":
-                continue
-            try:
-                if session.deadline <= self._now:
-                    raise dial.DialError(errno.EMFILE)
-                self._begin(session, answer)
-            except dial.DialError as error:
-                self._dial(session, self._gate.failed(session.ticket, error.reason, self._now))
 
     # -- the end ----------------------------------------------------------------------
 
@@ -491,7 +404,7 @@ class PortableEngine:
             return
         session.state = "closed"
         self._over.append((session, reason))
-        self._dialing.discard(session)
+        self._dialing.forget(session)
         for flow in (session.upward, session.downward):
             flow.done = True
             flow.waiting = None
@@ -504,7 +417,7 @@ class PortableEngine:
             self._ended.append(session.backend)
         heard_out = reset and reason is CloseReason.BACKEND_RESET
         if heard_out and self._farewells.add(session.client, self._now):
-            self._next_tick = min(self._next_tick, self._now + SHORT_TICK_SECS)
+            self._hurry()
             return
         if reset:
             reset_on_close(session.client)
@@ -535,8 +448,8 @@ class PortableEngine:
             self._gate.closed(session.ticket, outcome, self._now)
             session.let_go()
         self._over.clear()
-        if self._short_of_descriptors:
-            self._dial_waiting()
+        if self._dialing.is_short:
+            self._dialing.dial_waiting(self._now)
         elif self._acceptor.paused:
             self._acceptor.resume(self._now)
 
@@ -553,14 +466,6 @@ class PortableEngine:
         with self._lock:
             os.close(self._wakeup)
             self._wakeup = -1
-
-
-def _say_prefix(session: Session) -> None:
-    """Tell the backend who its client is. A new connection takes it: its buffer is empty."""
-    assert session.backend is not None
-    if session.prefix and session.backend.send(session.prefix) < len(session.prefix):
-        raise BrokenPipeError
-    session.prefix = b""
 
 
 def _has_bytes(source: socket.socket) -> bool:
