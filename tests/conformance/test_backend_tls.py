@@ -229,6 +229,21 @@ def test_tls_on_both_sides(rig: Rig, backend: TlsBackend) -> None:
     assert spoken.receive(4) == b"done"
 
 
+def test_a_backend_that_would_miss_bytes_is_told_no_end(rig: Rig, backend: TlsBackend) -> None:
+    serve(rig, backend.address)
+    accepting = backend.accepting()
+    client = rig.connect()
+    _, server = accepting.result()
+    client.send_until_blocked(Stream(4))
+    rig.engine.close_sessions()
+    rig.wait_for_end()
+    assert isinstance(server.sock, ssl.SSLSocket)
+    server.sock.suppress_ragged_eofs = False
+    with pytest.raises((ssl.SSLEOFError, ConnectionResetError)):
+        while server.sock.recv(1 << 16):
+            pass
+
+
 def test_sessions_with_tls_end_when_the_engine_stops(rig: Rig, backend: TlsBackend) -> None:
     serve(rig, backend.address, rig.backend.address)
     accepting = backend.accepting()
