@@ -26,7 +26,7 @@ LAYERS = (
     {"library"},
     {"config"},
     {"doors", "first_table", "observation", "live_config", "upgrade"},
-    {"listing"},
+    {"listing", "registrar"},
     {"registry"},
     {"api", "plane"},
     {"app"},

@@ -6,16 +6,17 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING
 
+from edgeproxy.control.api.guard import Guard
 from edgeproxy.control.api.routes import api
 from edgeproxy.control.api.server import Server
-from edgeproxy.control.api.settings import token_of
+from edgeproxy.control.api.settings import ApiSettings, token_of
 from edgeproxy.core.admission import Admission
+from edgeproxy.errors import ConfigError
 from edgeproxy.log import EventLog
 from edgeproxy.metrics import Metrics
 from edgeproxy.registry import Registry
-from edgeproxy.store.nodes import Nodes
-from edgeproxy.store.registrations import Registrations
-from edgeproxy.value import ListenAddress
+from edgeproxy.store.choice import nodes_in, registrations_in
+from edgeproxy.value import ListenAddress, Secret
 
 if TYPE_CHECKING:
     from edgeproxy.plane import Plane
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 log = EventLog("api")
 
 WRITE_WAIT_SECS = 2.0
-"""How long somebody else's read or write of the database is waited for; callers wait, too."""
+"""How long somebody else's read or write of a file is waited for; callers wait, too."""
 
 
 class Api:
@@ -34,10 +35,33 @@ class Api:
         server: What serves it.
     """
 
-    def __init__(self, registry: Registry, server: Server) -> None:
+    def __init__(
+        self, registry: Registry, server: Server, guard: Guard, settings: ApiSettings, token: Secret
+    ) -> None:
         self.registry = registry
         self.server = server
+        self._guard = guard
+        self._settings = settings
+        self._token = token
+        self._fault = ""
         self._watching = asyncio.ensure_future(registry.watch())
+
+    def look(self) -> bool:
+        """Read the file of the token again; one that cannot be used changes nothing."""
+        fault = ""
+        try:
+            token = token_of(self._settings)
+        except ConfigError as error:
+            fault = str(error)
+            if fault != self._fault:
+                log.warning("api_token_bad", reason=fault)
+        else:
+            if token.reveal() != self._token.reveal():
+                self._token = token
+                self._guard.demand(token)
+                log.info("api_token_changed")
+        self._fault = fault
+        return False
 
     def stop(self) -> None:
         """The proxy is draining: no lease expires any more, and nothing is written."""
@@ -54,11 +78,12 @@ async def start(
     plane: Plane, admission: Admission, metrics: Metrics, listening: socket.socket
 ) -> Api:
     """Serve the API of this plane on a listening socket."""
-    settings, path = plane.config.api, plane.config.database.path
+    settings = plane.config.api
+    address = ListenAddress(*listening.getsockname()[:2])
     registry = Registry(
         settings,
-        Registrations(path, WRITE_WAIT_SECS),
-        Nodes(path, WRITE_WAIT_SECS),
+        registrations_in(plane.store, settings.home, address, WRITE_WAIT_SECS),
+        nodes_in(plane.store, WRITE_WAIT_SECS),
         admission,
         plane.observation,
         metrics,
@@ -66,10 +91,10 @@ async def start(
         lambda: plane.backends,
     )
     token = token_of(settings)
-    server = Server(api(registry, settings, token), settings.timeout_secs)
+    guard = api(registry, settings, token)
+    server = Server(guard, settings.timeout_secs)
     await registry.load()
-    made = Api(registry, server)
+    made = Api(registry, server, guard, settings, token)
     await server.serve(listening)
-    address = ListenAddress(*listening.getsockname()[:2])
     log.info("api", listen=str(address), ttl_secs=settings.ttl_secs, token=bool(token))
     return made

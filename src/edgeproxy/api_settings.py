@@ -30,6 +30,14 @@ API = (
         "a registered backend that is silent for so long gets no clients and is removed",
     ),
     Setting(
+        "EDGEPROXY_API_HOME",
+        "api.home",
+        "api.home",
+        value.name,
+        "what this POP is called where several register backends in one database; unset: on a "
+        "server this host and EDGEPROXY_API_LISTEN_ADDR",
+    ),
+    Setting(
         "EDGEPROXY_API_ALLOW",
         "api.allow",
         "api.allow",

@@ -182,11 +182,6 @@ def load(environ: Mapping[str, str]) -> Loaded:
     config = with_values(_defaults(), effective)
     faults.extend(_without_command(config, file, path))
     faults.extend(_without_server(config))
-    if config.api.enabled and config.postgres.enabled:
-        faults.append(
-            "EDGEPROXY_API_ENABLED and EDGEPROXY_POSTGRES_ENABLED: for now backends register in a "
-            "file only; edit the server's table instead"
-        )
     if faults:
         raise ConfigError("\n  ".join(["the configuration is not valid:", *faults, *warnings]))
     pinned = {

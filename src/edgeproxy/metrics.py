@@ -26,6 +26,7 @@ class Metrics:
         pool_dropped: Connections that waited for nobody.
         rows_skipped: Rows of the routing database that could not be used, ever read.
         reload_errors: Times the routing database could not be read.
+        database_up: Whether the routing database could be read when it was last looked at.
         leases: Backends that are registered now.
         leases_expired: Leases of registered backends that expired.
         leases_held_back: Times that expiry began to be held back.
@@ -46,6 +47,7 @@ class Metrics:
         self.pool_dropped = 0
         self.rows_skipped = 0
         self.reload_errors = 0
+        self.database_up = False
         self.leases = 0
         self.leases_expired = 0
         self.leases_held_back = 0

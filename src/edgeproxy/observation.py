@@ -105,6 +105,7 @@ class Observation:
             },
             certificates=self.certificates(),
             access_lines_dropped=self.access_lines_dropped(),
+            database_up=metrics.database_up,
             leases=metrics.leases,
             leases_expired=metrics.leases_expired,
             leases_held_back=metrics.leases_held_back,

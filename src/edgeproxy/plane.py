@@ -51,6 +51,7 @@ class Plane:
     Attributes:
         config: The settings in force.
         backends: Those of the table that was published last.
+        store: Where they come from.
         page_socket, console_socket, api_socket: Where pages and the API are served, if they are;
             listening already.
         upgrade: Starts a successor and returns its process id.
@@ -74,7 +75,7 @@ class Plane:
         self.api: Api | None = None
         self.observation = Observation(loaded.config, admission, metrics, engine)
         self.feed = Feed(store, self._publish, metrics, gc.collect, doors.route)
-        self._store = store
+        self.store = store
         self._doors = doors
         self.observation.certificates = doors.certificates_state
         self._loaded = loaded
@@ -158,11 +159,11 @@ class Plane:
 
     async def close(self) -> None:
         """Answer nobody any more."""
+        self.store.interrupt()  # nobody waits for a database that hangs
         for pages in self._pages:
             await pages.close()
         if self.api is not None:
             await self.api.close()
-        self._store.interrupt()
         if self._looking is not None:
             self._looking.shutdown()  # the database is closed after this
 
@@ -309,7 +310,9 @@ class Plane:
         kept away from it: a table frees itself when it is replaced. What it would have freed by
         then is collected before, while there is little to walk: what is frozen is never freed.
         """
-        everything = (self._reload, self.feed.poll, self._geo.reload, self._doors.look)
+        everything = [self._reload, self.feed.poll, self._geo.reload, self._doors.look]
+        if self.api is not None:
+            everything.append(self.api.look)
         for look in looks or everything:
             gc.disable()
             try:

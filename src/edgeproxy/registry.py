@@ -1,12 +1,12 @@
 """The backends that register themselves: stored, routed to and watched; the API's directory.
 
-What is asked for together is written together: one transaction, one new table. An answer is given
-when that table is in force. A heartbeat writes nothing.
+An answer is given when what was asked for is in force. A heartbeat writes nothing.
 
 A backend whose lease expires takes no new clients from that moment; then its row is deleted.
-While the database cannot be written it stays withheld, and deleting it is tried again.
+While the database cannot be written it stays withheld, and deleting it is tried again. Before any
+lease expires the database is asked who has registered elsewhere since: those are not ours to end.
 
-For the control plane's event loop; the database is written in a thread of its own.
+For the control plane's event loop.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from edgeproxy.control.api.bodies import BackendView, Beat, Registration
 from edgeproxy.control.api.fault import FaultError, unknown
 from edgeproxy.control.api.settings import ApiSettings
 from edgeproxy.core.admission import Admission
+from edgeproxy.core.enrolment import CrowdedError, Edit, Leave, Outcome, Put
 from edgeproxy.core.explanation import Decision
 from edgeproxy.core.leases import Leases
 from edgeproxy.core.model import Backend
@@ -31,15 +31,9 @@ from edgeproxy.listing import Listing
 from edgeproxy.log import EventLog
 from edgeproxy.metrics import Metrics
 from edgeproxy.observation import Observation
-from edgeproxy.store.nodes import Node
-from edgeproxy.store.registrations import (
-    CrowdedError,
-    Edit,
-    Leave,
-    Outcome,
-    Put,
-    RefusedError,
-)
+from edgeproxy.registrar import Registrar
+from edgeproxy.store.nodes import Node, NodeEdits, UnknownNodeError
+from edgeproxy.store.registrations import RefusedError, RegisteredRows
 
 log = EventLog("registry")
 
@@ -47,35 +41,11 @@ T = TypeVar("T")
 
 LOOK_SECS = 1.0
 """The longest pause between two looks at the leases."""
-LATE_SECS = 0.5
+ASK_SECS = 1.0
+"""How long the database may take to say whose leases are ours; then they expire all the same."""
+LATE_SECS = ASK_SECS + 0.5
 """A look that comes later than this was held up: nobody could be heard."""
 GATE_SECS = 5.0
-
-
-class RowStore(Protocol):
-    """Where the rows of registered backends are."""
-
-    def known(self) -> set[str]:
-        """Return the ids of all registered backends."""
-
-    def apply(self, edits: list[Edit]) -> list[Outcome]:
-        """Write all of this at once."""
-
-
-class NodeStore(Protocol):
-    """What operators may change."""
-
-    def enable(self, node_id: str) -> Node:
-        """Let a node take clients."""
-
-    def disable(self, node_id: str) -> Node:
-        """Keep clients from a node."""
-
-    def set_weight(self, node_id: str, weight: object) -> Node:
-        """Set a node's share."""
-
-    def set_limits(self, node_id: str, soft_limit: object, hard_limit: object) -> Node:
-        """Set a node's limits."""
 
 
 class Registry(Listing):
@@ -88,8 +58,8 @@ class Registry(Listing):
     def __init__(
         self,
         settings: ApiSettings,
-        rows: RowStore,
-        nodes: NodeStore,
+        rows: RegisteredRows,
+        nodes: NodeEdits,
         admission: Admission,
         observation: Observation,
         metrics: Metrics,
@@ -98,15 +68,12 @@ class Registry(Listing):
     ) -> None:
         super().__init__(Leases(settings.ttl_secs), admission, observation, in_force)
         self._settings = settings
-        self._rows = rows
         self._nodes = nodes
         self._metrics = metrics
         self._follow = follow
         self._overdue: set[str] = set()
         self._is_loaded = False
-        self._writer = ThreadPoolExecutor(1, "registry")
-        self._waiting: list[tuple[Edit, asyncio.Future[Outcome]]] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._registrar = Registrar(rows, self._publish, self._is_void, self._settle)
         self._begun: set[asyncio.Task[None]] = set()
 
     # -- the leases --------------------------------------------------------------------
@@ -135,7 +102,7 @@ class Registry(Listing):
     async def load(self) -> None:
         """Give whoever is registered a new lease, once it can be read who that is."""
         try:
-            known = await self._in_writer(self._rows.known)
+            known = await self._registrar.known()
         except StoreError as error:
             log.debug("leases_unread", reason=error)
             return
@@ -150,6 +117,9 @@ class Registry(Listing):
         if not self._is_loaded:
             await self.load()
         self.backends()
+        due_at = self.leases.next_at()
+        if due_at is not None and due_at <= now:
+            await self._forget_moved()
         was_holding = self.leases.holding
         expired = self.leases.expired(now)
         if self.leases.holding and not was_holding:
@@ -167,15 +137,32 @@ class Registry(Listing):
             self._begin(self._remove(list(self._overdue)))
             self._overdue.clear()
 
+    async def _forget_moved(self) -> None:
+        """End the leases of those that have another home now."""
+        asked = set(self.leases)
+        try:
+            ours = await asyncio.wait_for(self._registrar.known(), ASK_SECS)
+        except (StoreError, TimeoutError):
+            return
+        for backend_id in asked - ours:
+            self.leases.forget(backend_id)
+
     async def _remove(self, overdue: list[str]) -> None:
         """Delete the rows of those whose lease has expired."""
-        outcomes = await asyncio.gather(*(self._write(Leave(each)) for each in overdue))
+        outcomes = await asyncio.gather(
+            *(self._registrar.write(Leave(each, is_expired=True)) for each in overdue)
+        )
+        moved = []
         for backend_id, outcome in zip(overdue, outcomes, strict=True):
             if isinstance(outcome, StoreError):
                 if backend_id not in self.leases:
                     self._overdue.add(backend_id)
             elif outcome:
                 log.info("backend_deregistered", backend=backend_id, reason="expired")
+            else:
+                moved.append(backend_id)
+        if moved:
+            await self._mark(moved, expired=False)
 
     async def _mark(self, backend_ids: Iterable[str], *, expired: bool) -> None:
         def mark() -> None:
@@ -189,32 +176,11 @@ class Registry(Listing):
         self._metrics.leases_expired = self.leases.expired_total
         self._metrics.leases_held_back = self.leases.held_back
 
-    # -- writing -----------------------------------------------------------------------
+    # -- what was written --------------------------------------------------------------
 
-    async def _write(self, edit: Edit) -> Outcome:
-        """Write this, together with whatever else is waiting; return what became of it."""
-        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.append((edit, done))
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.ensure_future(self._write_all())
-        return await done
-
-    async def _write_all(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
-            edits = [edit for edit, _ in batch]
-            try:
-                outcomes = await self._in_writer(partial(self._rows.apply, edits))
-                await self._publish()
-            except StoreError as error:
-                outcomes = [error] * len(batch)
-            except Exception as error:  # noqa: BLE001
-                log.bug("registry_failed")
-                outcomes = [StoreError(repr(error))] * len(batch)
-            self._settle(edits, outcomes)
-            for (_, done), outcome in zip(batch, outcomes, strict=True):
-                if not done.done():
-                    done.set_result(outcome)
+    def _is_void(self, edit: Edit) -> bool:
+        """Return whether this is the end of a lease that was given anew."""
+        return isinstance(edit, Leave) and edit.is_expired and edit.backend_id in self.leases
 
     def _settle(self, edits: list[Edit], outcomes: list[Outcome]) -> None:
         """Give and end leases as was written."""
@@ -224,7 +190,8 @@ class Registry(Listing):
             if isinstance(outcome, StoreError):
                 continue
             if isinstance(edit, Leave):
-                self.leases.forget(edit.backend_id)
+                if outcome or not edit.is_expired:
+                    self.leases.forget(edit.backend_id)
                 continue
             self.leases.register(edit.backend.id, now)
             live = self._admission.load.known(edit.backend.id)
@@ -244,16 +211,13 @@ class Registry(Listing):
         self._begun.add(task)
         task.add_done_callback(self._begun.discard)
 
-    async def _in_writer(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._writer, function)
-
     async def _on_gate(self, function: Callable[[], T]) -> T:
         return await asyncio.wait_for(self._observation.on_gate(function), GATE_SECS)
 
     def close(self) -> None:
         """Write nothing any more."""
         self.stopping = True
-        self._writer.shutdown(wait=True)
+        self._registrar.close()
 
     # -- the directory -----------------------------------------------------------------
 
@@ -266,7 +230,9 @@ class Registry(Listing):
         if before is not None and not before.deleted:
             self._check_owner(before.wg_ip, caller, "id")
         self.leases.beat(backend.id, time.monotonic())
-        outcome = _unless_refused(await self._write(Put(backend, self._settings.max_backends)))
+        outcome = _unless_refused(
+            await self._registrar.write(Put(backend, self._settings.max_backends))
+        )
         if outcome:
             log.info("backend_registered", backend=backend.id, address=backend.address)
         try:
@@ -293,7 +259,7 @@ class Registry(Listing):
         backend = self.backends().get(backend_id)
         if backend is not None:
             self._check_owner(backend.wg_ip, caller, "id")
-        if _unless_refused(await self._write(Leave(backend_id))):
+        if _unless_refused(await self._registrar.write(Leave(backend_id))):
             log.info("backend_deregistered", backend=backend_id, reason="asked")
         elif backend_id in self.backends():
             raise FaultError(409, "it did not register: `edgeproxy node delete` takes it out", "id")
@@ -303,8 +269,6 @@ class Registry(Listing):
     async def change(self, backend_id: str, action: str, **values: int) -> BackendView:
         """Do what `edgeproxy node ACTION` does."""
         self._may_write()
-        if backend_id not in self.backends():
-            raise unknown(backend_id)
         todo: dict[str, Callable[..., Node]] = {
             "enable": self._nodes.enable,
             "disable": self._nodes.disable,
@@ -312,13 +276,17 @@ class Registry(Listing):
             "limits": self._nodes.set_limits,
         }
         try:
-            await self._in_writer(partial(todo[action], backend_id, **values))
+            node = await self._registrar.run(partial(todo[action], backend_id, **values))
             await self._publish()
         except RowError as error:
             raise FaultError(400, error.reason, error.field) from None
+        except UnknownNodeError:
+            raise unknown(backend_id) from None
         except (StoreError, UsageError) as error:
-            raise FaultError(503, _reason(error)) from None
+            raise FaultError(503, _reason(error), headers={"Retry-After": "1"}) from None
         log.info("backend_changed", backend=backend_id, action=action, **values)
+        if node.fault is not None:
+            raise FaultError(409, f"it is changed, but its row is faulty: {node.fault}", "id")
         return self.view(backend_id)
 
     async def drain(self, backend_id: str, draining: bool) -> BackendView:
@@ -391,5 +359,5 @@ def _unless_refused(outcome: Outcome) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Return why the database cannot be written, without its path."""
+    """Return why the database cannot be written, without what it is called."""
     return f"the routing database {getattr(error, 'reason', error)}"

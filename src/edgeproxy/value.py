@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from edgeproxy.core.prefix import Network, network
 from edgeproxy.core.regions import CODE
+from edgeproxy.core.rows import MAX_NAME_CHARS
 
 TRUE = ("true", "1", "yes", "on")
 FALSE = ("false", "0", "no", "off")
@@ -134,6 +135,13 @@ def text(given: str) -> str:
     """Return printable text."""
     if not given.isprintable():
         raise BadValueError("allowed is printable text")
+    return given
+
+
+def name(given: str) -> str:
+    """Return what something is called."""
+    if not given.strip() or not given.isprintable() or len(given) > MAX_NAME_CHARS:
+        raise BadValueError(f"allowed are 1 to {MAX_NAME_CHARS} printable characters")
     return given
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from tests.system.backends import Backend
@@ -53,6 +55,25 @@ class Api:
     def register(self, backend: Backend, **more: object) -> Answer:
         """Register a backend that runs."""
         return self.ask("POST", "/api/v1/register", registration(backend, **more))
+
+    def register_at_once(self, bodies: Iterable[dict[str, object]]) -> list[int]:
+        """Register all of these at the same moment; return the statuses."""
+
+        async def one(registered: dict[str, object]) -> int:
+            body = json.dumps(registered).encode()
+            reader, writer = await asyncio.open_connection(*self.address)
+            writer.write(
+                b"POST /api/v1/register HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            )
+            answer = await reader.read()
+            writer.close()
+            return int(answer.split()[1])
+
+        async def everybody() -> list[int]:
+            return await asyncio.gather(*map(one, bodies))
+
+        return asyncio.run(everybody())
 
     def beat(self, backend_id: str) -> int:
         """Send a heartbeat; return the status."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -217,6 +218,22 @@ def test_a_token_may_stand_in_a_file_and_is_never_shown(pop: Pop) -> None:
     )
     assert ran.returncode == 2
     assert "holds no token" in ran.stderr
+
+
+def test_another_token_in_the_file_is_demanded_without_a_restart(pop: Pop) -> None:
+    file = pop.folder / "token"
+    file.write_text(TOKEN)
+    api = serve(pop, EDGEPROXY_API_TOKEN_FILE=str(file))
+    file.write_text("")
+    pop.proxy.send(signal.SIGHUP)
+    pop.proxy.wait_for("api_token_bad")
+    assert api.ask("GET", "/", Authorization=f"Bearer {TOKEN}").status == 200
+    file.write_text("n3w-t0ken")
+    pop.proxy.send(signal.SIGHUP)
+    pop.proxy.wait_for("api_token_changed")
+    assert api.ask("GET", "/", Authorization=f"Bearer {TOKEN}").status == 401
+    assert api.ask("GET", "/", Authorization="Bearer n3w-t0ken").status == 200
+    assert "n3w-t0ken" not in pop.proxy.told()
 
 
 def test_only_listed_networks_may_call(pop: Pop) -> None:

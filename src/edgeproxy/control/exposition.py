@@ -145,6 +145,7 @@ def _of_process(reading: Reading) -> Iterator[Metric]:
     yield _counter(
         "edgeproxy_reload_errors", "Failed reads of the routing database.", reading.reload_errors
     )
+    yield _gauge("edgeproxy_database_up", "Whether the database can be read.", reading.database_up)
     yield _gauge("edgeproxy_leases", "Backends that are registered.", reading.leases)
     yield _counter("edgeproxy_leases_expired", "Leases that expired.", reading.leases_expired)
     yield _counter(

@@ -60,6 +60,7 @@ class Reading:
     descriptors: int
     uptime_secs: float
     access_lines_dropped: int = 0
+    database_up: bool = True
     leases: int = 0
     leases_expired: int = 0
     leases_held_back: int = 0

@@ -20,7 +20,7 @@ A time in which nothing could be heard, because this process was stopped, is nob
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 QUIET_PART = 2 / 3
 LEAST_QUIET = 3
@@ -49,6 +49,9 @@ class Leases:
 
     def __contains__(self, backend_id: object) -> bool:
         return backend_id in self._heard
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._heard)
 
     def register(self, backend_id: str, now: float) -> None:
         """Give a backend a lease, or renew it."""

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from socket import gethostname
 from typing import TYPE_CHECKING
 
 from edgeproxy.core.pace import Rest, no_rest
 from edgeproxy.errors import ConfigError
+from edgeproxy.store.database import EDIT_WAIT_SECS
 from edgeproxy.store.sqlite import DatabaseSettings, SqliteStore
 
 if TYPE_CHECKING:
     from edgeproxy.store.dsn import PostgresSettings
     from edgeproxy.store.feed import Store
     from edgeproxy.store.nodes import NodeEdits
+    from edgeproxy.store.registrations import RegisteredRows
 
 
 def make_store(
@@ -38,17 +41,39 @@ def make_store(
     return PostgresStore(postgres, rest, wake)
 
 
-def nodes_in(store: Store) -> NodeEdits:
-    """Return what edits the nodes of this store, over the same connections."""
-    from edgeproxy.store.nodes import Nodes
+def nodes_in(store: Store, wait_secs: float = EDIT_WAIT_SECS) -> NodeEdits:
+    """Return what edits the nodes of this store, over the same connections.
 
+    `wait_secs` is how long a file that somebody else writes is waited for.
+    """
     if isinstance(store, SqliteStore):
-        return Nodes(store.path)
+        from edgeproxy.store.nodes import Nodes
+
+        return Nodes(store.path, wait_secs)
     from edgeproxy.store.postgres import PostgresStore
     from edgeproxy.store.postgres_nodes import PostgresNodes
 
     assert isinstance(store, PostgresStore)
     return PostgresNodes(store.link)
+
+
+def registrations_in(
+    store: Store, home: str | None, listen: object, wait_secs: float = EDIT_WAIT_SECS
+) -> RegisteredRows:
+    """Return the registered backends of this store, over the same connections.
+
+    `home` is what this POP is called there. Unset, whoever uses a file is one; on a server it is
+    this host and where it listens.
+    """
+    if isinstance(store, SqliteStore):
+        from edgeproxy.store.registrations import Registrations
+
+        return Registrations(store.path, wait_secs, home or "")
+    from edgeproxy.store.postgres import PostgresStore
+    from edgeproxy.store.postgres_registrations import PostgresRegistrations
+
+    assert isinstance(store, PostgresStore)
+    return PostgresRegistrations(store.link, home or f"{gethostname()} {listen}")
 
 
 def check_driver() -> None:

@@ -99,6 +99,8 @@ class Feed:
             self._faults.add(error.reason)
             _log.warning("database_without_table", path=self._store.path, reason=error.reason)
             snapshot = Snapshot()
+        else:
+            self._metrics.database_up = True
         self._take(snapshot)
 
     def poll(self) -> bool:
@@ -113,8 +115,10 @@ class Feed:
                 snapshot = self._store.read()
         except StoreError as error:
             self._metrics.reload_errors += 1
+            self._metrics.database_up = False
             self._report(error)
             return False
+        self._metrics.database_up = True
         is_other = snapshot is not None and self._take(snapshot)
         if self._faults:  # only now: who waits for this finds the table in force
             self._faults.clear()

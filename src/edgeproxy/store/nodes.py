@@ -50,6 +50,10 @@ _COUNTRY = "UPDATE backends SET country = :country WHERE id = :id"
 _DELETE = "DELETE FROM backends WHERE id = :id"
 
 
+class UnknownNodeError(StoreError):
+    """There is no node of that id."""
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One row of the routing database as it is, usable or not.
@@ -196,13 +200,15 @@ def node_of(row: Mapping[str, object], parsed: Backend | RowError) -> Node:
     return Node({name: row[name] for name in names}, fault)
 
 
-def unknown_node(node_id: str, ids: list[str], where: object) -> StoreError:
+def unknown_node(node_id: str, ids: list[str], where: object) -> UnknownNodeError:
     """Return the error that names a node that is not there, and what was probably meant."""
     from difflib import get_close_matches
 
     close = get_close_matches(node_id, ids)
     guess = f"did you mean {' or '.join(map(shown, close))}? " if close else ""
-    return StoreError(f"no node {shown(node_id)} in {where}: {guess}`edgeproxy db show` lists all")
+    return UnknownNodeError(
+        f"no node {shown(node_id)} in {where}: {guess}`edgeproxy db show` lists all"
+    )
 
 
 def exists_already(node_id: str, *, soft_deleted: bool) -> StoreError:

@@ -332,5 +332,6 @@ def _limits(secs: float) -> str:
     lock_secs = min(secs / 2, LOCK_WAIT_SECS)  # sooner than the query's end, which it explains
     return (
         f"SET LOCAL statement_timeout = {secs * 1000:.0f}; "
+        f"SET LOCAL idle_in_transaction_session_timeout = {secs * 1000:.0f}; "
         f"SET LOCAL lock_timeout = {lock_secs * 1000:.0f}"
     )

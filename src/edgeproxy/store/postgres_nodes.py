@@ -123,7 +123,7 @@ class PostgresNodes:
     async def _find(
         self, connection: PostgresConnection, columns: list[str], name: str
     ) -> Node | None:
-        if "\x00" in name or not _is_text(name):  # so no id can be equal
+        if not is_text(name):  # so no id can be equal
             return None
         query = _select(wanted(columns)) + " WHERE id = $1 FOR UPDATE"
         found = await connection.fetchrow(query, name)
@@ -160,9 +160,10 @@ def _select(names: list[str]) -> str:
     return f"SELECT {', '.join(names)} FROM backends"  # noqa: S608
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
+    """Return whether a server can hold this text."""
     try:
         name.encode()
     except UnicodeEncodeError:
         return False
-    return True
+    return "\x00" not in name

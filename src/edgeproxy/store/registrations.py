@@ -1,11 +1,10 @@
 """Backends that register themselves: their rows, and which rows are theirs.
 
 A registered backend is a row of `backends` like any other, beside its id in the side table
-`edgeproxy_leases`, so that after a restart it is known who has to show life. That table is written
-when one registers or leaves, never by a heartbeat. A trigger takes an id out of it when the row is
-deleted, by whatever tool: a node that an operator adds afterwards has no lease.
+`edgeproxy_leases`, so that after a restart it is known who has to show life, and where. That table
+is written when one registers or leaves, never by a heartbeat. A trigger takes an id out of it when
+the row is deleted, by whatever tool: a node that an operator adds afterwards has no lease.
 
-What operators have said stays: a registration again changes neither `healthy` nor `deleted`.
 The country is kept beside the id, because the documented table has no column for it; where it has,
 it is written there too.
 """
@@ -13,12 +12,12 @@ it is written there too.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from edgeproxy.core.model import Backend
+from edgeproxy.core.enrolment import Edit, Outcome, Row, enrol, id_of
 from edgeproxy.core.rows import COLUMNS, COUNTRY
 from edgeproxy.errors import StoreError
 from edgeproxy.store.database import (
@@ -31,67 +30,62 @@ from edgeproxy.store.database import (
 )
 
 _SIDE_TABLE = (
-    f"CREATE TABLE IF NOT EXISTS {LEASES} (id TEXT PRIMARY KEY, country TEXT)",
+    f"CREATE TABLE IF NOT EXISTS {LEASES} (id TEXT PRIMARY KEY, home TEXT NOT NULL, country TEXT)",
     f"""CREATE TRIGGER IF NOT EXISTS {LEASES}_end AFTER DELETE ON backends
         BEGIN DELETE FROM {LEASES} WHERE id = OLD.id; END""",  # noqa: S608
 )
-_FIND = f"""SELECT {", ".join(f"b.{name}" for name in COLUMNS)}, l.id IS NOT NULL, l.country
+_KNOWN = f"SELECT id FROM {LEASES} WHERE home = ? AND id IN (SELECT id FROM backends)"  # noqa: S608
+_FIND = f"""SELECT {", ".join(f"b.{name}" for name in COLUMNS)}, l.country, l.home
     FROM backends b LEFT JOIN {LEASES} l ON l.id = b.id WHERE b.id = ?"""  # noqa: S608
 _INSERT = f"""INSERT INTO backends ({", ".join(COLUMNS)})
     VALUES ({", ".join(f":{name}" for name in COLUMNS)})"""  # noqa: S608
 _CHANGED = tuple(name for name in COLUMNS if name != "id")
 _UPDATE = f"""UPDATE backends SET {", ".join(f"{name} = :{name}" for name in _CHANGED)}
     WHERE id = :id"""  # noqa: S608
-_LEASE = f"""INSERT INTO {LEASES} (id, country) VALUES (:id, :country)
-    ON CONFLICT (id) DO UPDATE SET country = excluded.country"""  # noqa: S608
+_LEASE = f"""INSERT INTO {LEASES} (id, home, country) VALUES (:id, :home, :country)
+    ON CONFLICT (id) DO UPDATE SET home = excluded.home, country = excluded.country"""  # noqa: S608
 _COUNTRY = "UPDATE backends SET country = :country WHERE id = :id"
-_DELETE = f"DELETE FROM backends WHERE id = ? AND id IN (SELECT id FROM {LEASES})"  # noqa: S608
+_DELETE = "DELETE FROM backends WHERE id = ?"
 _COUNT = f"SELECT count(*) FROM {LEASES}"  # noqa: S608
 
 
 class RefusedError(StoreError):
     """The database itself refuses a row, for instance by a CHECK of its operator."""
 
-
-class CrowdedError(StoreError):
-    """There are as many registered backends as there may be."""
-
-
-@dataclass(frozen=True, slots=True)
-class Put:
-    """Register a backend, if there are not `most` already. Gives whether it is new."""
-
-    backend: Backend
-    most: int
+    def __init__(self, reason: object) -> None:
+        super().__init__(f"the routing database refuses this row: {reason}")
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """Delete the row of a registered backend. Gives whether there was one."""
+class RegisteredRows(Protocol):
+    """The registered backends of a routing database, whichever it is."""
 
-    backend_id: str
+    def known(self) -> set[str]:
+        """Return the ids of those whose home is here. Raises StoreError."""
 
+    def apply(self, edits: Sequence[Edit]) -> list[Outcome]:
+        """Do all of this in one transaction, in this order; return what became of each.
 
-Edit = Put | Leave
-Outcome = bool | StoreError
+        One that is refused leaves the others alone. Raises StoreError if nothing was done.
+        """
 
 
 class Registrations:
-    """The registered backends of one routing database. For one thread at a time."""
+    """The registered backends of one routing database in a file. For one thread at a time.
 
-    def __init__(self, path: Path, wait_secs: float) -> None:
+    `home` is what this POP is called, where several write to one file.
+    """
+
+    def __init__(self, path: Path, wait_secs: float, home: str = "") -> None:
         self._path = path
         self._wait_secs = wait_secs
+        self._home = home
 
     def known(self) -> set[str]:
-        """Return the ids of all registered backends. Raises StoreError."""
+        """Return the ids of those whose home is here. Raises StoreError."""
         with naming_faults(self._path), closing(connect(self._path, READ_WAIT_SECS)) as connection:
             if not _has_side_table(connection):
                 return set()
-            rows = connection.execute(
-                f"SELECT id FROM {LEASES} WHERE id IN (SELECT id FROM backends)"  # noqa: S608
-            )
-            return {str(backend_id) for (backend_id,) in rows}
+            return {str(row[0]) for row in connection.execute(_KNOWN, (self._home,))}
 
     def apply(self, edits: Sequence[Edit]) -> list[Outcome]:
         """Do all of this in one transaction, in this order; return what became of each.
@@ -99,65 +93,56 @@ class Registrations:
         One that is refused leaves the others alone. Raises StoreError if nothing was done.
         """
         with transaction(self._path, self._wait_secs) as connection:
+            has_country = COUNTRY in read_columns(connection, self._path)
             for statement in _SIDE_TABLE if not _has_side_table(connection) else ():
                 connection.execute(statement)
-            has_country = COUNTRY in read_columns(connection, self._path)
             (count,) = connection.execute(_COUNT).fetchone()
-            outcomes: list[Outcome] = []
-            for edit in edits:
+            rows = dict(_found(connection, {id_of(each) for each in edits}))
+            outcomes, changes = enrol(edits, rows, self._home, count)
+            refused: dict[str, StoreError] = {}
+            for backend_id, row in changes.items():
                 connection.execute("SAVEPOINT edit")
                 try:
-                    if isinstance(edit, Leave):
-                        left = connection.execute(_DELETE, (edit.backend_id,)).rowcount > 0
-                        outcomes.append(left)
-                        count -= left
-                    else:
-                        is_new, is_leased = _put(connection, edit, has_country, count)
-                        outcomes.append(is_new)
-                        count += is_leased
-                except StoreError as error:
-                    connection.execute("ROLLBACK TO edit")
-                    outcomes.append(error)
+                    _write(connection, backend_id, row, backend_id in rows, has_country)
                 except sqlite3.IntegrityError as error:
                     connection.execute("ROLLBACK TO edit")
-                    reason = f"the routing database refuses this row: {error}"
-                    outcomes.append(RefusedError(reason))
+                    refused[backend_id] = RefusedError(error)
                 connection.execute("RELEASE edit")
-            return outcomes
+            return [
+                refused.get(id_of(edit), outcome)
+                for edit, outcome in zip(edits, outcomes, strict=True)
+            ]
 
 
-def _put(
-    connection: sqlite3.Connection, edit: Put, has_country: bool, count: int
-) -> tuple[bool, bool]:
-    """Write a registered backend; return whether it is new, and whether its lease is."""
-    backend = edit.backend
-    values: dict[str, object] = {name: getattr(backend, name) for name in COLUMNS}
-    values[COUNTRY] = backend.country
-    found = connection.execute(_FIND, (backend.id,)).fetchone()
-    is_registered = found is not None and bool(found[-2])
-    if not is_registered and count >= edit.most:
-        raise CrowdedError(
-            f"{edit.most} backends are registered, and no more are allowed: deregister some, "
-            "or raise EDGEPROXY_API_MAX_BACKENDS"
-        )
-    if found is None:
-        connection.execute(_INSERT, values)
-        is_new = True
-    else:
-        before = dict(zip(COLUMNS, found, strict=False))
-        values["healthy"] = before["healthy"]
-        if is_registered:
-            values["deleted"] = before["deleted"]
-            if found[-1] == backend.country and all(
-                before[each] == values[each] for each in before
-            ):
-                return False, False  # nothing is written
-        connection.execute(_UPDATE, values)
-        is_new = before["deleted"] == 1 and not is_registered
+def _found(connection: sqlite3.Connection, backend_ids: set[str]) -> list[tuple[str, Row]]:
+    found = []
+    for each in backend_ids:
+        try:
+            row = connection.execute(_FIND, (each,)).fetchone()
+        except UnicodeEncodeError:  # so no id can be equal
+            continue
+        if row is not None:
+            *values, country, home = row
+            columns: Mapping[str, object] = dict(zip(COLUMNS, values, strict=True))
+            found.append((each, Row({**columns, COUNTRY: country or ""}, home)))
+    return found
+
+
+def _write(
+    connection: sqlite3.Connection,
+    backend_id: str,
+    row: Row | None,
+    is_there: bool,
+    has_country: bool,
+) -> None:
+    if row is None:
+        connection.execute(_DELETE, (backend_id,))
+        return
+    values = {**row.values, "home": row.home, COUNTRY: row.values[COUNTRY] or None}
+    connection.execute(_UPDATE if is_there else _INSERT, values)
     connection.execute(_LEASE, values)
     if has_country:
         connection.execute(_COUNTRY, values)
-    return is_new, not is_registered
 
 
 def _has_side_table(connection: sqlite3.Connection) -> bool:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgeproxy.core.rows import COLUMNS
-from edgeproxy.store.choice import nodes_in
+from edgeproxy.store.choice import nodes_in, registrations_in
 from edgeproxy.store.dsn import PostgresSettings, PostgresUrl
 from edgeproxy.store.feed import Store
 from edgeproxy.store.nodes import NodeEdits
 from edgeproxy.store.postgres import PostgresStore
+from edgeproxy.store.registrations import RegisteredRows
 from edgeproxy.store.sqlite import SqliteStore
 from tests.store.editing import execute
 from tests.store.server import Database
@@ -41,6 +42,9 @@ class Kind(Protocol):
 
     def nodes(self) -> NodeEdits:
         """Return what edits it."""
+
+    def registrations(self, home: str = "here") -> RegisteredRows:
+        """Return its registered backends, as one POP asks for them."""
 
     def execute(self, sql: str) -> None:
         """Run SQL as another program does."""
@@ -73,6 +77,9 @@ class _Stores:
 
     def nodes(self) -> NodeEdits:
         return nodes_in(self.store())
+
+    def registrations(self, home: str = "here") -> RegisteredRows:
+        return registrations_in(self.store(), home, "", 0.1)
 
     def insert(self, node_id: str, **columns: object) -> None:
         values = {"id": node_id, **ROW, **columns}

@@ -59,7 +59,7 @@ class Guard:
     def __init__(self, app: App, settings: ApiSettings, token: Secret) -> None:
         self._app = app
         self._timeout_secs = settings.timeout_secs
-        self._token = b"Bearer " + token.reveal().encode() if token else b""
+        self.demand(token)
         networks = settings.allow or tuple(each for each in map(network, HOME) if each)
         self._allowed = Prefixes(dict.fromkeys(networks, True))
         most = settings.rate_limit
@@ -68,6 +68,10 @@ class Guard:
             self._rate = RateLimit(
                 RateLimitSettings(True, most, 1.0, most * BURST_SECS, MOST_CALLERS)
             )
+
+    def demand(self, token: Secret) -> None:
+        """Let callers show this token from now on; from any thread."""
+        self._token = b"Bearer " + token.reveal().encode() if token else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

@@ -14,7 +14,7 @@ from edgeproxy.control.api import home, openapi
 from edgeproxy.control.api.bodies import FaultView
 from edgeproxy.control.api.directory import Directory
 from edgeproxy.control.api.fault import FaultError
-from edgeproxy.control.api.guard import JSON, App, Guard, Receive, Scope, Send
+from edgeproxy.control.api.guard import JSON, Guard, Receive, Scope, Send
 from edgeproxy.control.api.operations import OPERATIONS, V1, answer
 from edgeproxy.control.api.settings import ApiSettings
 from edgeproxy.value import Secret
@@ -22,7 +22,7 @@ from edgeproxy.value import Secret
 HEARTBEAT = f"{V1}/heartbeat/"
 
 
-def api(directory: Directory, settings: ApiSettings, token: Secret) -> App:
+def api(directory: Directory, settings: ApiSettings, token: Secret) -> Guard:
     """Return the API over this directory, behind its guard."""
 
     async def document(_request: Request) -> Response:

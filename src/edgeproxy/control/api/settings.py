@@ -23,6 +23,7 @@ class ApiSettings:
         enabled: Whether there is one.
         listen: Where.
         ttl_secs: How long a registered backend may be silent.
+        home: What this POP is called where several register backends in one database.
         allow: Who may call it; empty: loopback, private and unique local addresses.
         token: What callers have to show; empty: nothing.
         token_file: Where it stands instead.
@@ -35,6 +36,7 @@ class ApiSettings:
     enabled: bool = False
     listen: ListenAddress = DEFAULT_LISTEN
     ttl_secs: float = 60.0
+    home: str | None = None
     allow: tuple[Network, ...] = ()
     token: Secret = NO_TOKEN
     token_file: Path | None = None
