@@ -86,37 +86,6 @@ def test_the_first_table_is_published_at_once(proxy: Proxy) -> None:
     assert proxy.ids() == ["sa-node-1", "us-node-1", "eu-node-1"]
 
 
-def test_a_poll_publishes_only_what_is_different(proxy: Proxy, path: Path, events: Events) -> None:
-    assert not proxy.feed.poll()
-    execute(path, "UPDATE backends SET weight = weight; CREATE TABLE notes (text TEXT)")
-    assert not proxy.feed.poll()
-    assert len(proxy.tables) == 1
-    assert events.take() == []
-    execute(path, "UPDATE backends SET weight = 9 WHERE id = 'sa-node-1'")
-    assert proxy.feed.poll()
-    assert proxy.tables[1][0].weight == 9
-    assert events.take() == [("table_published", {"backends": 3, "skipped": 0})]
-
-
-def test_a_faulty_row_is_reported_once_per_fault(proxy: Proxy, path: Path, events: Events) -> None:
-    execute(path, BAD_ROW.format(70000))
-    assert not proxy.feed.poll()
-    reason = "port 70000 is not allowed: 1 to 65535"
-    assert events.take() == [("row_skipped", {"id": "bad", "reason": reason})]
-    execute(path, "UPDATE backends SET weight = 9 WHERE id = 'sa-node-1'")
-    assert proxy.feed.poll()
-    assert events.take() == [("table_published", {"backends": 3, "skipped": 1})]
-    execute(path, "UPDATE backends SET port = NULL WHERE id = 'bad'")
-    proxy.feed.poll()
-    assert events.names() == ["row_skipped"]
-    execute(path, "UPDATE backends SET port = 80 WHERE id = 'bad'")
-    assert proxy.feed.poll()
-    execute(path, "UPDATE backends SET port = NULL WHERE id = 'bad'")
-    assert proxy.feed.poll()
-    assert events.names() == ["table_published", "row_skipped", "table_published"]
-    assert proxy.metrics.rows_skipped == 3
-
-
 def test_a_deleted_database_keeps_the_table_is_not_made_anew_and_recovers(
     proxy: Proxy, path: Path, events: Events
 ) -> None:
@@ -178,18 +147,6 @@ def test_each_reason_is_reported_once_in_an_episode(
         path.write_bytes(b"garbage" * 1000)
         proxy.feed.poll()
     assert events.names() == ["database_unreadable"] * 2
-
-
-def test_deleting_all_rows_is_what_the_operator_wrote_and_worth_a_warning(
-    proxy: Proxy, path: Path, events: Events
-) -> None:
-    execute(path, "DELETE FROM backends")
-    assert proxy.feed.poll()
-    assert proxy.ids() == []
-    assert events.take() == [
-        ("table_lost_all_backends", {"path": path, "before": 3}),
-        ("table_published", {"backends": 0, "skipped": 0}),
-    ]
 
 
 @pytest.mark.parametrize("script", ["", "CREATE TABLE notes (text TEXT)"])

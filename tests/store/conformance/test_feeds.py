@@ -66,7 +66,10 @@ def test_a_faulty_row_is_reported_once_per_fault(fed: Fed, kind: Kind) -> None:
     assert fed.told() == ["row_skipped"]
     kind.execute("UPDATE backends SET port = 80 WHERE id = 'bad'")
     assert fed.feed.poll()
-    assert fed.metrics.rows_skipped == 2
+    kind.execute("UPDATE backends SET port = 0 WHERE id = 'bad'")
+    assert fed.feed.poll()
+    assert fed.told() == ["table_published", "row_skipped", "table_published"]
+    assert fed.metrics.rows_skipped == 3
 
 
 def test_a_table_that_is_taken_away_keeps_the_backends_and_recovers(fed: Fed, kind: Kind) -> None:
