@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.conformance.gates import Address, ScriptedGate
 from tests.conformance.peers import Backend, Peer, Rest, Stream
 from tests.conformance.rig import Rig
 from tests.conformance.tls_certificates import OURS, authority, certificate
+from tests.conformance.tls_peers import renew_keys
 
 NAME = "backend.internal"
 OTHERS = "another authority"
@@ -137,6 +139,28 @@ def test_the_end_of_a_client_is_the_end_for_the_backend(rig: Rig, backend: TlsBa
     server.send(b"late answer")
     server.end()
     assert client.rest() == Rest(b"late answer", reset=False)
+    assert rig.outcome().reason == CloseReason.FINISHED
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="the place of the library's object")
+def test_a_backend_may_ask_for_new_keys_when_its_client_has_ended(
+    rig: Rig, backend: TlsBackend
+) -> None:
+    serve(rig, backend.address)
+    accepting = backend.accepting()
+    client = rig.connect()
+    _, server = accepting.result()
+    client.end()
+    assert server.rest().data == b""
+    assert isinstance(server.sock, ssl.SSLSocket)
+    stream = Stream(5)
+    for _ in range(20):
+        if not renew_keys(server.sock, wants_answer=True):
+            pytest.skip("this Python brings its own library")
+        server.send_stream(stream, 20_000)
+        client.receive_stream(stream, 20_000)
+    server.end()
+    assert client.rest() == Rest(b"", reset=False)
     assert rig.outcome().reason == CloseReason.FINISHED
 
 

@@ -79,6 +79,7 @@ cdef struct TlsEnd:
     uint8_t is_dry  # the socket had less than was asked for
     uint8_t has_ended  # the socket had no more
     uint8_t said_end
+    uint8_t is_shut  # its socket takes no more, by our own doing
 
 cdef struct Session:
     Flow upward

@@ -74,11 +74,17 @@ cdef int bio_read(BIO* bio, char* buffer, int size) noexcept nogil:
     return <int>got
 
 cdef int bio_write(BIO* bio, const char* data, int size) noexcept nogil:
-    """Take everything; what the socket does not take waits for `tls_flush`."""
+    """Take everything; what the socket does not take waits for `tls_flush`.
+
+    After our end nothing is said any more, though OpenSSL wants to: whoever goes on sending may ask
+    for new keys.
+    """
     cdef TlsEnd* end = <TlsEnd*>BIO_get_data(bio)
     cdef ssize_t sent = 0
     cdef char* more
     BIO_clear_retry_flags(bio)
+    if end.is_shut:
+        return size
     if end.unsent == NULL:
         sent = send(end.socket, data, size, MSG_NOSIGNAL)
         if sent == size:
