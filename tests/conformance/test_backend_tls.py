@@ -46,8 +46,10 @@ class TlsBackend:
 
     def _accept(self, prefix: int) -> tuple[bytes, Peer]:
         plain = self._rig.accept(self.plain)
-        said = plain.receive(prefix)
-        return said, self._rig.keep(Peer(self._context.wrap_socket(plain.sock, server_side=True)))
+        return plain.receive(prefix), self.shake_hands(plain)
+
+    def shake_hands(self, plain: Peer) -> Peer:
+        return self._rig.keep(Peer(self._context.wrap_socket(plain.sock, server_side=True)))
 
 
 @pytest.fixture
@@ -224,6 +226,38 @@ def test_a_client_that_leaves_meanwhile_ends_the_dial(rig: Rig) -> None:
     client.reset()
     ticket = rig.wait_for_end()
     assert ticket.failure == DialFailure.TIMEOUT or ticket.outcome is not None
+
+
+def test_a_session_whose_backend_shakes_hands_is_listed(rig: Rig) -> None:
+    serve(rig, rig.backend.address)
+    client = rig.connect()
+    rig.accept().receive(1)
+    assert rig.session().state == "dialing"
+    assert rig.session().client == client.sock.getsockname()
+
+
+def test_a_session_that_is_closed_in_its_handshake_ends_in_order(rig: Rig) -> None:
+    serve(rig, rig.backend.address)
+    client = rig.connect()
+    rig.accept().receive(1)
+    rig.engine.close_sessions()
+    assert client.rest() == Rest(b"", reset=False)
+    assert rig.outcome().reason == CloseReason.ABORTED
+
+
+def test_a_session_that_is_closed_when_its_handshake_is_just_over_ends(
+    rig: Rig, backend: TlsBackend
+) -> None:
+    serve(rig, backend.address)
+    client = rig.connect()
+    plain = rig.accept(backend.plain)
+    with rig.gate_thread_held():
+        shaking = rig.run(backend.shake_hands, plain)
+        if rig.engine.kind == "native":  # whose gate thread does not do it
+            shaking.result()
+        rig.engine.close_sessions()
+    assert client.rest() == Rest(b"", reset=False)
+    assert rig.outcome().reason == CloseReason.ABORTED
 
 
 def test_a_dial_that_was_begun_before_is_gone_on_with(rig: Rig, backend: TlsBackend) -> None:

@@ -562,8 +562,8 @@ cdef class NativeEngine:
         session.state = DIALING
         session.reason = NO_REASON
         session.meets_backend = False
-        if reason == ABORTED or self._stopping:
-            self._dialer.abandon(session, ABORTED)
+        if session.is_unwanted or self._stopping:
+            self._dialer.end(session, ABORTED)
         elif reason == NO_REASON:
             self._tell_one_dialed(session)
         else:
@@ -690,6 +690,8 @@ cdef class NativeEngine:
             if wanted is not None and not wanted(<object>session.ticket):
                 continue
             if session.worker >= 0:
+                # A handshake may just be over: nobody hears then what is asked.
+                session.is_unwanted = session.meets_backend
                 self._crew.ask_to_end(session)
             elif session.backend >= 0:
                 self._dialer.drop(session, ABORTED)

@@ -19,7 +19,7 @@ cdef enum:
     OPEN
     CLOSED
     HEARD  # its client says something before the gate is asked
-    MEETING  # in its handshake, before the gate is asked
+    MEETING  # in its handshake: of its client, before the gate is asked, or of its backend
     MET  # after that, on its way back to the gate thread
 
 # Why a session ended; `engine.REASONS` has the words in this order.
@@ -111,6 +111,7 @@ cdef struct Session:
     uint8_t looked_at
     uint8_t hushed
     uint8_t meets_backend  # the handshake that it is in is with its backend
+    uint8_t is_unwanted  # it is to end, whatever comes of that handshake
     uint8_t is_silent  # its client will say no more before the gate is asked
     uint8_t watched_by_worker  # both its sockets are in the epoll of its byte thread
     sockaddr_in6 client_address
