@@ -6,6 +6,7 @@ import socket
 import ssl
 import sys
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from edgeproxy.engine.contract import CloseReason, DialFailure, ListenerSettings
 from edgeproxy.engine.tls import TlsError, TlsSettings
 from tests.conformance.gates import Address, ScriptedGate
-from tests.conformance.peers import Backend, Peer, Rest, Stream
+from tests.conformance.peers import DEADLINE_SECS, QUIET_SECS, Backend, Peer, Rest, Stream
 from tests.conformance.rig import Rig
 from tests.conformance.tls_certificates import OURS, authority, certificate
 from tests.conformance.tls_peers import renew_keys
@@ -29,12 +30,12 @@ class TlsBackend:
         self._rig = rig
         self.plain: Backend = rig.add_backend()
         self.asked: list[str | None] = []
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         signed = certificate(name, signed_by=signed_by)
         file = folder / f"{name}-{signed_by}.pem"
         file.write_bytes(signed.pem + signed.key_pem)
-        self._context.load_cert_chain(file)
-        self._context.sni_callback = lambda _tls, asked, _context: self.asked.append(asked)
+        self.context.load_cert_chain(file)
+        self.context.sni_callback = lambda _tls, asked, _context: self.asked.append(asked)
 
     @property
     def address(self) -> Address:
@@ -49,7 +50,7 @@ class TlsBackend:
         return plain.receive(prefix), self.shake_hands(plain)
 
     def shake_hands(self, plain: Peer) -> Peer:
-        return self._rig.keep(Peer(self._context.wrap_socket(plain.sock, server_side=True)))
+        return self._rig.keep(Peer(self.context.wrap_socket(plain.sock, server_side=True)))
 
 
 @pytest.fixture
@@ -183,6 +184,28 @@ def test_a_backend_that_is_not_who_it_has_to_be_fails_and_the_next_one_serves(
     assert rig.gate.tickets[0].failure == DialFailure.HANDSHAKE
 
 
+def test_a_wildcard_stands_for_a_whole_label(rig: Rig, tmp_path: Path) -> None:
+    some = TlsBackend(rig, tmp_path, "back*.internal.test")
+    every = TlsBackend(rig, tmp_path, "*.internal.test")
+    serve(rig, some.address, every.address).server_name = "backend.internal.test"
+    some.accepting()
+    accepting = every.accepting()
+    client = rig.connect()
+    client.send(b"secret")
+    _, server = accepting.result()
+    assert server.receive(6) == b"secret"
+    assert rig.gate.tickets[0].failure == DialFailure.HANDSHAKE
+
+
+def test_a_backend_with_ciphers_of_yesterday_fails(rig: Rig, backend: TlsBackend) -> None:
+    backend.context.maximum_version = ssl.TLSVersion.TLSv1_2
+    backend.context.set_ciphers("ECDHE-ECDSA-AES128-SHA256:ECDHE-ECDSA-AES128-SHA")
+    serve(rig, backend.address)
+    backend.accepting()
+    assert rig.connect().rest().data == b""
+    assert rig.gate.tickets[0].failure == DialFailure.HANDSHAKE
+
+
 def test_a_backend_without_tls_fails(rig: Rig, backend: TlsBackend) -> None:
     serve(rig, rig.backend.address, backend.address)
     accepting = backend.accepting()
@@ -298,6 +321,29 @@ def test_a_backend_that_would_miss_bytes_is_told_no_end(rig: Rig, backend: TlsBa
     setattr(server.sock, "suppress_ragged_eofs", False)  # noqa: B010 — mypy does not know it
     with pytest.raises((ssl.SSLEOFError, ConnectionResetError)):
         list(iter(lambda: server.sock.recv(1 << 16), b""))
+
+
+def test_a_backend_that_hears_an_end_has_everything(rig: Rig, backend: TlsBackend) -> None:
+    """Also where it reads again just before its session is closed."""
+    serve(rig, backend.address)
+    accepting = backend.accepting()
+    client = rig.connect()
+    _, server = accepting.result()
+    client.send_until_blocked(Stream(4))
+    setattr(server.sock, "suppress_ragged_eofs", False)  # noqa: B010 — mypy does not know it
+    received = 0
+    with rig.gate_thread_held():
+        rig.engine.close_sessions()
+        server.sock.settimeout(QUIET_SECS)
+        with suppress(TimeoutError):  # in the middle of a record
+            while True:
+                received += len(server.sock.recv(1 << 16))
+        server.sock.settimeout(DEADLINE_SECS)
+    rig.wait_for_end()
+    with suppress(ssl.SSLEOFError, ConnectionResetError):
+        while part := server.sock.recv(1 << 16):
+            received += len(part)
+        assert received == client.sent
 
 
 def test_sessions_with_tls_end_when_the_engine_stops(rig: Rig, backend: TlsBackend) -> None:

@@ -82,6 +82,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
     void SSL_set_connect_state(SSL* tls)
     long SSL_set_tlsext_host_name(SSL* tls, const char* name)
     int SSL_set1_host(SSL* tls, const char* name)
+    void SSL_set_hostflags(SSL* tls, unsigned int flags)
     int SSL_do_handshake(SSL* tls)
     int SSL_read(SSL* tls, void* buffer, int size)
     int SSL_write(SSL* tls, const void* data, int size)
@@ -97,6 +98,10 @@ cdef extern from "<openssl/ssl.h>" nogil:
         const unsigned char* server, unsigned int server_size,
         const unsigned char* client, unsigned int client_size,
     )
+
+cdef extern from "<openssl/x509v3.h>" nogil:
+    enum:
+        X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS
 
 cdef extern from "<openssl/x509.h>" nogil:
     void X509_free(X509* certificate)
