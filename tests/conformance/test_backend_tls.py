@@ -168,10 +168,12 @@ def test_a_backend_may_ask_for_new_keys_when_its_client_has_ended(
 
 
 @pytest.mark.parametrize(
-    ("name", "signed_by"), [("somebody.else", OURS), (NAME, OTHERS)], ids=["name", "authority"]
+    ("name", "signed_by", "why"),
+    [("somebody.else", OURS, "ostname mismatch"), (NAME, OTHERS, "unable to get local issuer")],
+    ids=["name", "authority"],
 )
 def test_a_backend_that_is_not_who_it_has_to_be_fails_and_the_next_one_serves(
-    rig: Rig, backend: TlsBackend, tmp_path: Path, name: str, signed_by: str
+    rig: Rig, backend: TlsBackend, tmp_path: Path, name: str, signed_by: str, why: str
 ) -> None:
     impostor = TlsBackend(rig, tmp_path, name, signed_by)
     serve(rig, impostor.address, backend.address)
@@ -182,6 +184,7 @@ def test_a_backend_that_is_not_who_it_has_to_be_fails_and_the_next_one_serves(
     _, server = accepting.result()
     assert server.receive(6) == b"secret"
     assert rig.gate.tickets[0].failure == DialFailure.HANDSHAKE
+    assert why in rig.gate.tickets[0].why
 
 
 def test_a_wildcard_stands_for_a_whole_label(rig: Rig, tmp_path: Path) -> None:
@@ -217,6 +220,7 @@ def test_a_backend_without_tls_fails(rig: Rig, backend: TlsBackend) -> None:
     assert server.receive(6) == b"secret"
     assert b"secret" not in plain.first(10_000)
     assert rig.gate.tickets[0].failure == DialFailure.HANDSHAKE
+    assert rig.gate.tickets[0].why
 
 
 @pytest.mark.parametrize("how", ["end", "reset"])

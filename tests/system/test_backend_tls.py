@@ -81,7 +81,8 @@ def test_an_impostor_costs_nobody_anything_but_himself(pop: Pop) -> None:
     register(pop, behind_haproxy(pop, NAME, started(pop, "b")), "honest", "us")
     proxy = serve(pop)
     assert [pop.reached() for _ in range(3)] == ["b"] * 3
-    proxy.wait_for("dial_failed", backend="impostor", reason="handshake")
+    told = proxy.wait_for("dial_failed", backend="impostor", reason="handshake")
+    assert "ostname mismatch" in told["why"]
 
 
 def test_a_plain_backend_is_not_trusted_with_a_byte(pop: Pop) -> None:

@@ -242,8 +242,11 @@ class Gate(Protocol):
         `secs` is 0 for a connection that was begun before (`Connect.begun`).
         """
 
-    def failed(self, ticket: Any, reason: str, now: float) -> Answer:
-        """The dial of this ticket failed (`DialFailure`); this ticket has ended."""
+    def failed(self, ticket: Any, reason: str, now: float, why: str = "") -> Answer:
+        """The dial of this ticket failed (`DialFailure`); this ticket has ended.
+
+        `why` says more about a handshake, in words of OpenSSL: nothing that the backend has said.
+        """
 
     def closed(self, ticket: Any, outcome: Outcome, now: float) -> None:
         """The session of this ticket has ended."""

@@ -511,11 +511,18 @@ cdef class NativeEngine:
         self._follow(session, answer)
 
     cdef object _tell_failed(self, Session* session):
+        cdef const char* why
         if session.state == CLOSED:
             self._tell_closed(session)
             return
         try:
-            answer = self._gate.failed(<object>session.ticket, failure(session.code), self._now)
+            why = session.backend_tls.complaint
+            answer = self._gate.failed(
+                <object>session.ticket,
+                failure(session.code),
+                self._now,
+                (<bytes>why).decode("ascii", "replace") if why != NULL else "",
+            )
             connects = _connects(answer)
         except Exception:
             log.bug("gate_failed", call="failed")

@@ -88,6 +88,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
     int SSL_write(SSL* tls, const void* data, int size)
     int SSL_shutdown(SSL* tls)
     int SSL_has_pending(const SSL* tls)
+    long SSL_get_verify_result(const SSL* tls)
     int SSL_get_error(const SSL* tls, int result)
     const char* SSL_get_servername(const SSL* tls, int kind)
     void SSL_get0_alpn_selected(const SSL* tls, const unsigned char** name, unsigned int* size)
@@ -105,6 +106,9 @@ cdef extern from "<openssl/x509v3.h>" nogil:
 
 cdef extern from "<openssl/x509.h>" nogil:
     void X509_free(X509* certificate)
+    enum:
+        X509_V_OK
+    const char* X509_verify_cert_error_string(long code)
     int X509_STORE_add_cert(X509_STORE* store, X509* certificate)
     void EVP_PKEY_free(EVP_PKEY* key)
 
@@ -138,4 +142,5 @@ cdef extern from "<openssl/err.h>" nogil:
     unsigned long ERR_get_error()
     unsigned long ERR_peek_last_error()
     int ERR_GET_REASON(unsigned long code)
+    const char* ERR_reason_error_string(unsigned long code)
     void ERR_error_string_n(unsigned long code, char* text, size_t size)

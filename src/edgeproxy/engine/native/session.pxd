@@ -71,6 +71,7 @@ cdef struct Flow:
 cdef struct TlsEnd:
     void* tls  # the SSL object, or NULL where it is not spoken
     char* unsent  # records that the socket has not taken, or NULL
+    const char* complaint  # why its handshake failed, in words of OpenSSL; NULL if it says nothing
     uint32_t unsent_at
     uint32_t unsent_size
     int socket
