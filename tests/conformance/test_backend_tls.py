@@ -364,3 +364,18 @@ def test_sessions_with_tls_end_when_the_engine_stops(rig: Rig, backend: TlsBacke
 def test_whom_to_trust_has_to_be_readable(rig: Rig) -> None:
     with pytest.raises(TlsError):
         rig.prepare(backend_ca_pem=b"nonsense")
+
+
+def test_whom_to_trust_can_change(rig: Rig, tmp_path: Path) -> None:
+    backend = TlsBackend(rig, tmp_path, signed_by=OTHERS)
+    serve(rig, backend.address)
+    backend.accepting()
+    assert rig.connect().rest().data == b""
+    assert rig.gate.tickets[0].failure == DialFailure.HANDSHAKE
+    with pytest.raises(TlsError):
+        rig.engine.trust(b"nonsense")
+    rig.engine.trust(authority(OTHERS).pem)
+    accepting = backend.accepting()
+    client = rig.connect()
+    client.send(b"question")
+    assert accepting.result()[1].receive(8) == b"question"

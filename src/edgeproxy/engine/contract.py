@@ -277,6 +277,9 @@ class Engine(Protocol):
     def renew(self, name: str, settings: TlsSettings) -> None:
         """Meet the new clients of this listener so from now on. Raises TlsError."""
 
+    def trust(self, backend_ca_pem: bytes) -> None:
+        """Have backends be trusted by these from now on (`EngineSettings`). Raises TlsError."""
+
     def unlisten(self, name: str) -> None:
         """Accept what has already connected to this listener, then close it. Returns when done."""
 

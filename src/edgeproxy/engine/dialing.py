@@ -63,6 +63,10 @@ class Dialing:
         """Whether somebody waits for a descriptor."""
         return bool(self._short)
 
+    def speak(self, tls: BackendTls) -> None:
+        """Speak TLS so with backends from now on."""
+        self._tls = tls
+
     def dial(self, session: Session, answer: Answer, now: float) -> None:
         """Follow the gate's answer until a dial is under way or the client is refused."""
         while isinstance(answer, Connect):

@@ -22,6 +22,7 @@ from contextlib import suppress
 from typing import Any
 
 from edgeproxy.engine.acceptor import Acceptor, local_address_of
+from edgeproxy.engine.backend_tls import BackendTls
 from edgeproxy.engine.contract import (
     PLAIN,
     CloseReason,
@@ -134,6 +135,11 @@ class PortableEngine:
         """Meet the new clients of this listener so from now on. Raises TlsError."""
         context = TlsContext(settings)
         self._call_and_wait(lambda: self._reception.renew(name, settings, context))
+
+    def trust(self, backend_ca_pem: bytes) -> None:
+        """Have backends be trusted by these from now on. Raises TlsError."""
+        tls = BackendTls(backend_ca_pem)
+        self.call(lambda: self._dialing.speak(tls))
 
     def start(self) -> None:
         """Start the engine's thread."""

@@ -186,6 +186,11 @@ cdef class NativeEngine:
         tls = TlsContext(settings)
         self._ask(lambda: self._acceptor.renew(name, settings, tls))
 
+    def trust(self, backend_ca_pem):
+        """Have backends be trusted by these from now on. Raises TlsError."""
+        context = BackendContext(backend_ca_pem)
+        self.call(lambda: self._trust(context))
+
     def start(self):
         """Start the engine's threads."""
         cdef int highest = ceiling()
@@ -259,6 +264,9 @@ cdef class NativeEngine:
             listening.close()
         else:
             self._acceptor.add(name, listening, settings, tls)
+
+    def _trust(self, context):
+        self._backend_context = context
 
     def _unlisten(self, name):
         self._acceptor.remove(name, self._now)
