@@ -35,7 +35,7 @@ from edgeproxy.control.unix_socket import open_socket
 from edgeproxy.core.admission import Admission
 from edgeproxy.core.entrance import Entrance
 from edgeproxy.core.model import Circuit
-from edgeproxy.doors import Doors, backend_ca, mode_of, needs_tls
+from edgeproxy.doors import Doors, backend_authorities, mode_of, needs_tls
 from edgeproxy.engine.announcement import Announcer
 from edgeproxy.engine.choice import make_engine
 from edgeproxy.engine.doorman import Doorman
@@ -104,10 +104,10 @@ class Proxy:
             Announcer(config.door.proxy_out, os.urandom(4).hex()),
             dict(config.door.backend_tls),
         )
-        settings = replace(config.engine, backend_ca_pem=backend_ca(config))
-        with_tls = needs_tls(config) or settings.backend_ca_pem is not None
-        self.engine = make_engine(settings, gate, self._crashed, with_tls=with_tls)
-        self.doors = Doors(config, self.engine, doorman)
+        authorities, trusted = backend_authorities(config)
+        tls, settings = trusted is not None, replace(config.engine, backend_ca_pem=trusted)
+        self.engine = make_engine(settings, gate, self._crashed, with_tls=tls or needs_tls(config))
+        self.doors = Doors(config, self.engine, doorman, authorities)
         self.plane = Plane(
             loaded, self.admission, self.engine, self._geo, self._store, self.metrics, self.doors
         )

@@ -28,6 +28,7 @@ from edgeproxy.log import EventLog
 from edgeproxy.value import ListenAddress
 
 if TYPE_CHECKING:
+    from edgeproxy.control.authorities import Authorities
     from edgeproxy.control.certificates import Certificates
     from edgeproxy.tls import TlsSettings
 
@@ -61,8 +62,15 @@ class Doors:
         certificates: Those of TLS listeners; None without any.
     """
 
-    def __init__(self, config: Config, engine: Engine, doorman: Doorman) -> None:
-        """Raises EdgeProxyError for certificates that cannot be used."""
+    def __init__(
+        self,
+        config: Config,
+        engine: Engine,
+        doorman: Doorman,
+        authorities: Authorities | None = None,
+    ) -> None:
+        """`authorities` are those of backends. Raises EdgeProxyError for bad certificates."""
+        self._authorities = authorities
         self.certificates: Certificates | None = None
         self._config = self._expected = config
         self._engine = engine
@@ -198,6 +206,9 @@ class Doors:
         self.certificates = certificates
 
     def _renew(self) -> None:
+        trusted = self._authorities.reload() if self._authorities is not None else None
+        if trusted is not None:
+            self._engine.trust(trusted)
         renewed = self.certificates.reload() if self.certificates is not None else None
         if renewed is None:
             return
@@ -304,20 +315,24 @@ def needs_tls(config: Config) -> bool:
     return any(each.kind == door.TLS for each in _wanted(config).values())
 
 
-def backend_ca(config: Config) -> bytes | None:
-    """Return who signs the certificates of backends, in PEM; None if TLS is spoken with none.
+def backend_authorities(config: Config) -> tuple[Authorities | None, bytes | None]:
+    """Return who signs the certificates of backends: the file, and what it holds, in PEM.
 
-    Empty: whom the system trusts. Raises EdgeProxyError.
+    That is empty for whom the system trusts, None if TLS is spoken with no backend. Raises
+    EdgeProxyError.
     """
     path = config.door.backend_ca
     if not config.door.backend_tls:
-        return None
+        return None, None
+    if path is None:
+        return None, b""
+    from edgeproxy.control.authorities import Authorities
+
+    authorities = Authorities(path)
     try:
-        return path.read_bytes() if path is not None else b""
-    except OSError as error:
-        raise EdgeProxyError(
-            f"EDGEPROXY_BACKEND_TLS_CA={str(path)!r} cannot be read: {error.strerror}"
-        ) from None
+        return authorities, authorities.load()
+    except EdgeProxyError as error:
+        raise EdgeProxyError(f"EDGEPROXY_BACKEND_TLS_CA: {error}") from None
 
 
 def _opened(listener: Listener) -> socket.socket:

@@ -44,6 +44,7 @@ class Ticket:
     begun: int = -1
     dialed_at: float | None = None
     failure: str | None = None
+    why: str = ""
     outcome: Outcome | None = None
     ended_at: float | None = None
     calls: list[str] = field(default_factory=list)
@@ -137,11 +138,11 @@ class ScriptedGate:
             ticket.dialed_at = now
             self._perhaps_raise("dialed")
 
-    def failed(self, ticket: Ticket, reason: str, now: float) -> Answer:
+    def failed(self, ticket: Ticket, reason: str, now: float, why: str = "") -> Answer:
         with self._call("failed", now, ticket):
             if ticket.dialed_at is not None or reason not in list(DialFailure):
                 self.violations.append(f"failed with {reason!r}: {ticket}")
-            ticket.failure, ticket.ended_at = reason, now
+            ticket.failure, ticket.why, ticket.ended_at = reason, why, now
             self._perhaps_raise("failed")
             attempt = self._attempts[ticket] + 1
             return self._attempt(attempt, ticket.client, ticket.listener, now)

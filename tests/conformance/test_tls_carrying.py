@@ -193,6 +193,24 @@ def test_new_keys_at_any_time(rig: TlsRig, wants_answer: bool) -> None:
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="the place of the library's object")
+def test_new_keys_when_the_backend_has_ended(rig: TlsRig) -> None:
+    rig.context = client_context(version=V1_3)
+    client, server = rig.pair()
+    assert isinstance(client, TlsPeer)
+    server.end()
+    assert client.rest() == Rest(b"", reset=False)
+    stream = Stream(3)
+    for _ in range(20):
+        if not client.sock.renew_keys(wants_answer=True):
+            pytest.skip("this Python brings its own library")
+        client.send_stream(stream, 20_000)
+        server.receive_stream(stream, 20_000)
+    client.end()
+    assert server.rest() == Rest(b"", reset=False)
+    assert rig.outcome().reason == CloseReason.FINISHED
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="the place of the library's object")
 def test_new_keys_while_nobody_reads(rig: TlsRig) -> None:
     """The answer to the request for new keys waits behind what the client does not take."""
     client, server = rig.small_pair()

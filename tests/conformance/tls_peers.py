@@ -58,6 +58,21 @@ def load(context: ssl.SSLContext, shows: Signed) -> None:
         context.load_cert_chain(file.name)
 
 
+def renew_keys(tls: ssl.SSLObject | ssl.SSLSocket, wants_answer: bool) -> bool:
+    """Announce new keys, and ask for the other side's; see `TlsClientSocket.renew_keys`."""
+    try:
+        library = ctypes.CDLL("libssl.so.3")
+    except OSError:
+        return False
+    inner = tls._sslobj  # type: ignore[union-attr]
+    native = ctypes.c_void_p.from_address(id(inner) + SSL_OFFSET)
+    library.SSL_get_version.restype = ctypes.c_char_p
+    assert library.SSL_get_version(native) == b"TLSv1.3"
+    assert library.SSL_key_update(native, int(wants_answer)) == 1
+    tls.do_handshake()
+    return True
+
+
 class TlsClientSocket(socket.socket):
     """The client's end of a connection that speaks TLS, used like the socket it is made of.
 
@@ -125,17 +140,7 @@ class TlsClientSocket(socket.socket):
             return 0
 
     def _renew_keys(self, wants_answer: bool) -> bool:
-        try:
-            library = ctypes.CDLL("libssl.so.3")
-        except OSError:
-            return False
-        inner = self.tls._sslobj  # type: ignore[attr-defined]
-        native = ctypes.c_void_p.from_address(id(inner) + SSL_OFFSET)
-        library.SSL_get_version.restype = ctypes.c_char_p
-        assert library.SSL_get_version(native) == b"TLSv1.3"
-        assert library.SSL_key_update(native, int(wants_answer)) == 1
-        self.tls.do_handshake()
-        return True
+        return renew_keys(self.tls, wants_answer)
 
     def leftover(self) -> bytes:
         """Return what is still to be said, as an alert is."""

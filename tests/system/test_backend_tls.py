@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.control.self_signed import self_signed
 from tests.authority import authority_pem, issued
 from tests.system.backends import Backend
 from tests.system.clients import greeting
 from tests.system.pop import Pop
 from tests.system.programs import Program, haproxy, nginx
 from tests.system.proxy import RunningProxy
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.system
 
@@ -81,7 +83,8 @@ def test_an_impostor_costs_nobody_anything_but_himself(pop: Pop) -> None:
     register(pop, behind_haproxy(pop, NAME, started(pop, "b")), "honest", "us")
     proxy = serve(pop)
     assert [pop.reached() for _ in range(3)] == ["b"] * 3
-    proxy.wait_for("dial_failed", backend="impostor", reason="handshake")
+    told = proxy.wait_for("dial_failed", backend="impostor", reason="handshake")
+    assert "ostname mismatch" in told["why"]
 
 
 def test_a_plain_backend_is_not_trusted_with_a_byte(pop: Pop) -> None:
@@ -121,3 +124,17 @@ def test_whom_to_trust_has_to_be_there(pop: Pop) -> None:
     )
     assert proxy.wait_for_exit() == 1
     assert "EDGEPROXY_BACKEND_TLS_CA" in "\n".join(proxy.foreign)
+
+
+def test_the_file_of_whom_to_trust_is_followed(pop: Pop) -> None:
+    register(pop, behind_haproxy(pop, NAME, started(pop, "a")), "haproxy")
+    proxy = serve(pop)
+    assert pop.reached() == "a"
+    ca = pop.folder / "ca.pem"
+    ca.write_bytes(b"nonsense")
+    proxy.wait_for("authorities_bad")
+    assert pop.reached() == "a"
+    ca.write_bytes(self_signed(0.0)[0].chain_pem)
+    wait_until(lambda: pop.reached() == "", "the backend to be distrusted")
+    ca.write_bytes(authority_pem() * 2)
+    wait_until(lambda: pop.reached() == "a", "the backend to be trusted again")

@@ -30,7 +30,7 @@ def run_check(_arguments: argparse.Namespace) -> int:
     from edgeproxy.control.api.settings import token_of
     from edgeproxy.control.certificates import Certificates
     from edgeproxy.control.geo import Geo
-    from edgeproxy.doors import needs_tls
+    from edgeproxy.doors import backend_authorities, needs_tls
     from edgeproxy.store.choice import check_driver
 
     loaded = config.load(os.environ)
@@ -39,6 +39,7 @@ def run_check(_arguments: argparse.Namespace) -> int:
         token_of(loaded.config.api)
     if needs_tls(loaded.config):
         Certificates(loaded.config.tls).load()
+    backend_authorities(loaded.config)
     if loaded.config.postgres.enabled:
         check_driver()
     for warning in loaded.warnings:

@@ -93,9 +93,9 @@ def pair(chain_path: Path, chain_pem: bytes, key_path: Path, key_pem: bytes, now
     return Pair(Certificate(_written(chain), written, _names(chain[0], chain_path)), expires)
 
 
-def authorities(path: Path) -> bytes:
+def authorities(path: Path, written: bytes) -> bytes:
     """Return the certificates that a file holds, as PEM. Raises TlsError."""
-    return _written(_certificates(path, read(path)))
+    return _written(_certificates(path, written))
 
 
 def _blocks(path: Path, written: bytes) -> list[tuple[bytes, bytes]]:

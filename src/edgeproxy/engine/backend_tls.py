@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 
-from edgeproxy.engine.tls import TlsError
+from edgeproxy.engine.tls import CIPHERS, TlsError
 from edgeproxy.engine.tls_socket import TlsSocket
 
 
@@ -16,11 +16,18 @@ class BackendTls:
     """
 
     def __init__(self, ca_pem: bytes = b"") -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which verifies certificate and name
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+        context.set_ciphers(CIPHERS)
         try:
-            self._context = ssl.create_default_context(cadata=ca_pem.decode() if ca_pem else None)
+            if ca_pem:
+                context.load_verify_locations(cadata=ca_pem.decode("ascii"))
+            else:
+                context.set_default_verify_paths()
         except (ssl.SSLError, ValueError) as error:
             raise TlsError(f"those to trust cannot be used: {error}") from None
-        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._context = context
 
     def wrap(self, tcp: socket.socket, server_name: str) -> TlsSocket:
         """Return a socket in the place of this one, whose handshake has not begun."""

@@ -242,8 +242,11 @@ class Gate(Protocol):
         `secs` is 0 for a connection that was begun before (`Connect.begun`).
         """
 
-    def failed(self, ticket: Any, reason: str, now: float) -> Answer:
-        """The dial of this ticket failed (`DialFailure`); this ticket has ended."""
+    def failed(self, ticket: Any, reason: str, now: float, why: str = "") -> Answer:
+        """The dial of this ticket failed (`DialFailure`); this ticket has ended.
+
+        `why` says more about a handshake, in words of OpenSSL: nothing that the backend has said.
+        """
 
     def closed(self, ticket: Any, outcome: Outcome, now: float) -> None:
         """The session of this ticket has ended."""
@@ -273,6 +276,9 @@ class Engine(Protocol):
 
     def renew(self, name: str, settings: TlsSettings) -> None:
         """Meet the new clients of this listener so from now on. Raises TlsError."""
+
+    def trust(self, backend_ca_pem: bytes) -> None:
+        """Have backends be trusted by these from now on (`EngineSettings`). Raises TlsError."""
 
     def unlisten(self, name: str) -> None:
         """Accept what has already connected to this listener, then close it. Returns when done."""

@@ -22,9 +22,6 @@ from edgeproxy.engine.descriptors import ceiling
 from edgeproxy.engine.guard import GuardedGate
 from edgeproxy.engine.relay import Flow, Session
 from edgeproxy.engine.tls_socket import TlsSocket
-from edgeproxy.log import EventLog
-
-log = EventLog("engine")
 
 
 class Dialing:
@@ -65,6 +62,10 @@ class Dialing:
     def is_short(self) -> bool:
         """Whether somebody waits for a descriptor."""
         return bool(self._short)
+
+    def speak(self, tls: BackendTls) -> None:
+        """Speak TLS so with backends from now on."""
+        self._tls = tls
 
     def dial(self, session: Session, answer: Answer, now: float) -> None:
         """Follow the gate's answer until a dial is under way or the client is refused."""
@@ -153,19 +154,26 @@ class Dialing:
                 session.attach(backend)
             return backend.shake_hands()
         except OSError as error:
-            if isinstance(error, ssl.SSLError):
-                log.debug("handshake_failed", name=session.server_name, reason=str(error.reason))
-            self._failed(session, DialFailure.HANDSHAKE, now)
+            self._failed(session, DialFailure.HANDSHAKE, now, _complaint_of(error))
             return False
 
-    def _failed(self, session: Session, reason: DialFailure, now: float) -> None:
+    def _failed(self, session: Session, reason: DialFailure, now: float, why: str = "") -> None:
         assert session.backend is not None
         self._dialing.discard(session)
         self._unwatch(session.backend)
         session.backend.close()
         session.backend = None
         session.downward.urged = False
-        self.dial(session, self._gate.failed(session.ticket, reason, now), now)
+        self.dial(session, self._gate.failed(session.ticket, reason, now, why), now)
+
+
+def _complaint_of(error: OSError) -> str:
+    """Return why a handshake failed, in words of OpenSSL; "" if it says nothing."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or "").lower().replace("_", " ")
+    return ""
 
 
 def say_prefix(session: Session) -> None:

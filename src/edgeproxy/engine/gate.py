@@ -134,7 +134,7 @@ class AdmissionGate:
         """The backend answered."""
         self._admission.dialed(ticket, secs, now)
 
-    def failed(self, ticket: Ticket, reason: str, now: float) -> Answer:
+    def failed(self, ticket: Ticket, reason: str, now: float, why: str = "") -> Answer:
         """Give the client its next backend, or turn it away."""
         self._metrics.dial_failures[reason] += 1
         backend = ticket.backend
@@ -149,6 +149,7 @@ class AdmissionGate:
                 backend=backend.id,
                 address=backend.address,
                 reason=reason,
+                **({"why": why} if why else {}),
                 suppressed=suppressed,
             )
         if isinstance(answer, Refusal):

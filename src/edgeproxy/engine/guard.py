@@ -75,10 +75,10 @@ class GuardedGate:
             return False
         return True
 
-    def failed(self, ticket: Any, reason: str, now: float) -> Answer:
+    def failed(self, ticket: Any, reason: str, now: float, why: str = "") -> Answer:
         """Ask what to do after a failed dial; refused if the gate fails."""
         try:
-            return _checked(self._gate.failed(ticket, reason, now))
+            return _checked(self._gate.failed(ticket, reason, now, why))
         except Exception:  # noqa: BLE001
             log.bug("gate_failed", call="failed")
             return Refuse(CloseReason.FAULT)

@@ -22,6 +22,7 @@ from contextlib import suppress
 from typing import Any
 
 from edgeproxy.engine.acceptor import Acceptor, local_address_of
+from edgeproxy.engine.backend_tls import BackendTls
 from edgeproxy.engine.contract import (
     PLAIN,
     CloseReason,
@@ -134,6 +135,11 @@ class PortableEngine:
         """Meet the new clients of this listener so from now on. Raises TlsError."""
         context = TlsContext(settings)
         self._call_and_wait(lambda: self._reception.renew(name, settings, context))
+
+    def trust(self, backend_ca_pem: bytes) -> None:
+        """Have backends be trusted by these from now on. Raises TlsError."""
+        tls = BackendTls(backend_ca_pem)
+        self.call(lambda: self._dialing.speak(tls))
 
     def start(self) -> None:
         """Start the engine's thread."""
@@ -388,14 +394,19 @@ class PortableEngine:
         self._ended.append(client)
 
     def _break_off(self, session: Session, reason: CloseReason) -> None:
-        """End a session that has not come to its end. A side that would miss bytes is reset."""
+        """End a session that has not come to its end. A side that would miss bytes is reset.
+
+        So is one whose own bytes nobody has taken, over TLS: no word of an end goes before that.
+        """
         if session.state == "open":
             for flow in (session.upward, session.downward):
-                if flow.has_bytes() or _has_bytes(flow.source):
-                    reset_on_close(flow.sink)
-                    if isinstance(session.client, TlsSocket):
-                        session.client.say_no_end()
-                        reset_on_close(session.client)
+                if not flow.has_bytes() and not _has_bytes(flow.source):
+                    continue
+                reset_on_close(flow.sink)
+                for end in (flow.sink, flow.source):
+                    if isinstance(end, TlsSocket):
+                        end.say_no_end()
+                        reset_on_close(end)
         self._finish(session, reason)
 
     def _finish(self, session: Session, reason: CloseReason, reset: bool = False) -> None:

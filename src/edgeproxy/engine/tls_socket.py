@@ -103,6 +103,7 @@ class TlsSocket(socket.socket):
         self._failure: OSError | None = None  # the system tells it once, to whoever writes
         self._has_ended = False
         self._has_said_end = False
+        self._is_shut = False
 
     @property
     def has_unsent(self) -> bool:
@@ -195,10 +196,18 @@ class TlsSocket(socket.socket):
         """Say the end, as far as the socket takes it, and then end this side."""
         with suppress(OSError):
             self.say_end()
+        self._is_shut = True
         super().shutdown(how)
 
     def flush(self) -> bool:
-        """Give the socket what it takes; return whether it has taken everything."""
+        """Give the socket what it takes; return whether it has taken everything.
+
+        After our end nothing is said any more, though OpenSSL wants to: whoever goes on sending may
+        ask for new keys.
+        """
+        if self._is_shut:
+            self._unsent = memoryview(b"")
+            self._outgoing.read()
         while self._unsent or self._outgoing.pending:
             if not self._unsent:
                 self._unsent = memoryview(self._outgoing.read())

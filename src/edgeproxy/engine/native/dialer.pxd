@@ -17,12 +17,12 @@ cdef class Dialer:
     cdef void drop(self, Session* session, uint8_t reason) noexcept nogil
     cdef void give_up(self, Session* session, int code) noexcept nogil
     cdef void abandon(self, Session* session, uint8_t reason) noexcept nogil
+    cdef void end(self, Session* session, uint8_t reason) noexcept nogil
     cdef bint _begin(self, Session* session, double now) noexcept nogil
     cdef void _await(self, Session* session, int fd) noexcept nogil
     cdef void _watch(self, Session* session) noexcept nogil
     cdef void _answered(self, Session* session, int broken, double now) noexcept nogil
     cdef void _give_up(self, Session* session, int code) noexcept nogil
     cdef void _unwatch(self, Session* session) noexcept nogil
-    cdef void _end(self, Session* session, uint8_t reason) noexcept nogil
 
 cdef bint set_address(sockaddr_in6* address, bytes host, int port) except -1

@@ -193,7 +193,7 @@ cdef class Dialer:
     cdef void drop(self, Session* session, uint8_t reason) noexcept nogil:
         """End a session that is dialing."""
         self._unwatch(session)
-        self._end(session, reason)
+        self.end(session, reason)
 
     cdef void give_up(self, Session* session, int code) noexcept nogil:
         """The backend has answered, but is of no use: this dial has failed."""
@@ -205,7 +205,14 @@ cdef class Dialer:
         """End a session whose backend has answered, and that is in no line any more."""
         reset_on_close(session.client)
         reset_on_close(session.backend)
-        self._end(session, reason)
+        self.end(session, reason)
+
+    cdef void end(self, Session* session, uint8_t reason) noexcept nogil:
+        """End a session that is in no line any more, and that nobody misses bytes of."""
+        leave_backend(session)
+        session.state = CLOSED
+        session.reason = reason
+        append(&self.gone, session)
 
     cdef void _unwatch(self, Session* session) noexcept nogil:
         """Take a session off the line of those that are dialing."""
@@ -214,12 +221,6 @@ cdef class Dialer:
             epoll_ctl(self._epoll, EPOLL_CTL_DEL, session.backend, NULL)
             epoll_ctl(self._epoll, EPOLL_CTL_DEL, session.client, NULL)
         leave(&self.dialing, session)
-
-    cdef void _end(self, Session* session, uint8_t reason) noexcept nogil:
-        leave_backend(session)
-        session.state = CLOSED
-        session.reason = reason
-        append(&self.gone, session)
 
 
 cdef void leave_backend(Session* session) noexcept nogil:

@@ -186,6 +186,11 @@ cdef class NativeEngine:
         tls = TlsContext(settings)
         self._ask(lambda: self._acceptor.renew(name, settings, tls))
 
+    def trust(self, backend_ca_pem):
+        """Have backends be trusted by these from now on. Raises TlsError."""
+        context = BackendContext(backend_ca_pem)
+        self.call(lambda: self._trust(context))
+
     def start(self):
         """Start the engine's threads."""
         cdef int highest = ceiling()
@@ -259,6 +264,9 @@ cdef class NativeEngine:
             listening.close()
         else:
             self._acceptor.add(name, listening, settings, tls)
+
+    def _trust(self, context):
+        self._backend_context = context
 
     def _unlisten(self, name):
         self._acceptor.remove(name, self._now)
@@ -511,11 +519,18 @@ cdef class NativeEngine:
         self._follow(session, answer)
 
     cdef object _tell_failed(self, Session* session):
+        cdef const char* why
         if session.state == CLOSED:
             self._tell_closed(session)
             return
         try:
-            answer = self._gate.failed(<object>session.ticket, failure(session.code), self._now)
+            why = session.backend_tls.complaint
+            answer = self._gate.failed(
+                <object>session.ticket,
+                failure(session.code),
+                self._now,
+                (<bytes>why).decode("ascii", "replace") if why != NULL else "",
+            )
             connects = _connects(answer)
         except Exception:
             log.bug("gate_failed", call="failed")
@@ -562,8 +577,8 @@ cdef class NativeEngine:
         session.state = DIALING
         session.reason = NO_REASON
         session.meets_backend = False
-        if reason == ABORTED or self._stopping:
-            self._dialer.abandon(session, ABORTED)
+        if session.is_unwanted or self._stopping:
+            self._dialer.end(session, ABORTED)
         elif reason == NO_REASON:
             self._tell_one_dialed(session)
         else:
@@ -690,6 +705,8 @@ cdef class NativeEngine:
             if wanted is not None and not wanted(<object>session.ticket):
                 continue
             if session.worker >= 0:
+                # A handshake may just be over: nobody hears then what is asked.
+                session.is_unwanted = session.meets_backend
                 self._crew.ask_to_end(session)
             elif session.backend >= 0:
                 self._dialer.drop(session, ABORTED)

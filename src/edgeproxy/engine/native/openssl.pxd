@@ -82,11 +82,13 @@ cdef extern from "<openssl/ssl.h>" nogil:
     void SSL_set_connect_state(SSL* tls)
     long SSL_set_tlsext_host_name(SSL* tls, const char* name)
     int SSL_set1_host(SSL* tls, const char* name)
+    void SSL_set_hostflags(SSL* tls, unsigned int flags)
     int SSL_do_handshake(SSL* tls)
     int SSL_read(SSL* tls, void* buffer, int size)
     int SSL_write(SSL* tls, const void* data, int size)
     int SSL_shutdown(SSL* tls)
     int SSL_has_pending(const SSL* tls)
+    long SSL_get_verify_result(const SSL* tls)
     int SSL_get_error(const SSL* tls, int result)
     const char* SSL_get_servername(const SSL* tls, int kind)
     void SSL_get0_alpn_selected(const SSL* tls, const unsigned char** name, unsigned int* size)
@@ -98,8 +100,15 @@ cdef extern from "<openssl/ssl.h>" nogil:
         const unsigned char* client, unsigned int client_size,
     )
 
+cdef extern from "<openssl/x509v3.h>" nogil:
+    enum:
+        X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS
+
 cdef extern from "<openssl/x509.h>" nogil:
     void X509_free(X509* certificate)
+    enum:
+        X509_V_OK
+    const char* X509_verify_cert_error_string(long code)
     int X509_STORE_add_cert(X509_STORE* store, X509* certificate)
     void EVP_PKEY_free(EVP_PKEY* key)
 
@@ -133,4 +142,5 @@ cdef extern from "<openssl/err.h>" nogil:
     unsigned long ERR_get_error()
     unsigned long ERR_peek_last_error()
     int ERR_GET_REASON(unsigned long code)
+    const char* ERR_reason_error_string(unsigned long code)
     void ERR_error_string_n(unsigned long code, char* text, size_t size)

@@ -279,6 +279,8 @@ cdef void source_ended(Worker* worker, Flow* flow) noexcept nogil:
             session.reset_by != NO_REASON,
         )
         return
+    if sink_tls(flow) != NULL:
+        sink_tls(flow).is_shut = True
     shutdown(flow.sink, SHUT_WR)
 
 cdef inline uint8_t side(Session* session, int end) noexcept nogil:

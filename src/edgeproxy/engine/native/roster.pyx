@@ -10,9 +10,7 @@ from libc.stdint cimport uint8_t, uint32_t
 
 from edgeproxy.engine.native.acceptor cimport address_of
 from edgeproxy.engine.native.kernel cimport monotonic
-from edgeproxy.engine.native.session cimport CLOSED, DONE, Session, capacity, session_at
-
-STATES = ("dialing", "open")
+from edgeproxy.engine.native.session cimport CLOSED, DONE, OPEN, Session, capacity, session_at
 
 
 cdef object list_sessions(Pool* pool):
@@ -32,7 +30,7 @@ cdef object list_sessions(Pool* pool):
             SessionInfo(
                 <object>session.ticket,
                 address_of(&session.client_address),
-                "half_closed" if half_closed else STATES[state],
+                "half_closed" if half_closed else "open" if state == OPEN else "dialing",
                 session.upward.carried,
                 session.downward.carried,
                 now - session.started_at,

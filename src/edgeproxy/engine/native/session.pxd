@@ -19,7 +19,7 @@ cdef enum:
     OPEN
     CLOSED
     HEARD  # its client says something before the gate is asked
-    MEETING  # in its handshake, before the gate is asked
+    MEETING  # in its handshake: of its client, before the gate is asked, or of its backend
     MET  # after that, on its way back to the gate thread
 
 # Why a session ended; `engine.REASONS` has the words in this order.
@@ -71,6 +71,7 @@ cdef struct Flow:
 cdef struct TlsEnd:
     void* tls  # the SSL object, or NULL where it is not spoken
     char* unsent  # records that the socket has not taken, or NULL
+    const char* complaint  # why its handshake failed, in words of OpenSSL; NULL if it says nothing
     uint32_t unsent_at
     uint32_t unsent_size
     int socket
@@ -79,6 +80,7 @@ cdef struct TlsEnd:
     uint8_t is_dry  # the socket had less than was asked for
     uint8_t has_ended  # the socket had no more
     uint8_t said_end
+    uint8_t is_shut  # its socket takes no more, by our own doing
 
 cdef struct Session:
     Flow upward
@@ -110,6 +112,7 @@ cdef struct Session:
     uint8_t looked_at
     uint8_t hushed
     uint8_t meets_backend  # the handshake that it is in is with its backend
+    uint8_t is_unwanted  # it is to end, whatever comes of that handshake
     uint8_t is_silent  # its client will say no more before the gate is asked
     uint8_t watched_by_worker  # both its sockets are in the epoll of its byte thread
     sockaddr_in6 client_address

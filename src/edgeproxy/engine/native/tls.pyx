@@ -74,11 +74,17 @@ cdef int bio_read(BIO* bio, char* buffer, int size) noexcept nogil:
     return <int>got
 
 cdef int bio_write(BIO* bio, const char* data, int size) noexcept nogil:
-    """Take everything; what the socket does not take waits for `tls_flush`."""
+    """Take everything; what the socket does not take waits for `tls_flush`.
+
+    After our end nothing is said any more, though OpenSSL wants to: whoever goes on sending may ask
+    for new keys.
+    """
     cdef TlsEnd* end = <TlsEnd*>BIO_get_data(bio)
     cdef ssize_t sent = 0
     cdef char* more
     BIO_clear_retry_flags(bio)
+    if end.is_shut:
+        return size
     if end.unsent == NULL:
         sent = send(end.socket, data, size, MSG_NOSIGNAL)
         if sent == size:
@@ -138,7 +144,17 @@ cdef int shake_hands(TlsEnd* end) noexcept nogil:
     if done == 1:
         return SHAKEN
     why = SSL_get_error(tls, done)
-    return SHAKING if why == SSL_ERROR_WANT_READ or why == SSL_ERROR_WANT_WRITE else UNWELCOME
+    if why == SSL_ERROR_WANT_READ or why == SSL_ERROR_WANT_WRITE:
+        return SHAKING
+    end.complaint = complaint_of(tls)
+    return UNWELCOME
+
+cdef const char* complaint_of(SSL* tls) noexcept nogil:
+    """Return why a handshake has just failed, in a text that is never freed; NULL if unknown."""
+    cdef long verdict = SSL_get_verify_result(tls)
+    if verdict != X509_V_OK:
+        return X509_verify_cert_error_string(verdict)
+    return ERR_reason_error_string(ERR_peek_last_error())
 
 cdef ssize_t tls_read(TlsEnd* end, char* buffer, size_t size) noexcept nogil:
     """Read like `recv`: as many whole records as there are and have room.

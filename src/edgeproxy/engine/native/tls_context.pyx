@@ -91,6 +91,7 @@ cdef class BackendContext:
         cdef SSL* tls = SSL_new(<SSL_CTX*>self._context)
         if tls != NULL:
             SSL_set_connect_state(tls)
+            SSL_set_hostflags(tls, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS)
             if SSL_set_tlsext_host_name(tls, name) != 1 or SSL_set1_host(tls, name) != 1:
                 SSL_free(tls)
                 return False
