@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from edgeproxy.core.load import Live
 from edgeproxy.core.model import Backend, Circuit
 from edgeproxy.core.ranking import Candidate
+from edgeproxy.engine import warm_pool
 from edgeproxy.engine.warm_pool import BEGUN_AT_ONCE, PoolSettings, WarmPool
 from edgeproxy.metrics import Metrics
 from tests.conformance import peers
@@ -250,6 +252,22 @@ def test_clients_come_first_where_descriptors_are_short(world: World) -> None:
         assert world.waiting() == 0
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_what_waits_stays_though_there_are_no_descriptors_for_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.take()
+    lowest_free = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest_free)
+    monkeypatch.setattr(warm_pool, "DESCRIPTOR_SHARE", 1.0)
+    monkeypatch.setattr(warm_pool, "ceiling", lambda: lowest_free + 1)
+    for now in (1.0, 2.0, 3.0):
+        world.tick(now)
+        assert world.waiting() == BEGUN_AT_ONCE + 1
+    for _ in range(BEGUN_AT_ONCE + 1):
+        world.accept()
+    assert not world.listening.has_waiting()
 
 
 def test_a_closed_pool_holds_nothing_and_makes_nothing(world: World) -> None:
