@@ -233,6 +233,16 @@ def test_a_ready_one_goes_before_one_that_is_under_way(world: World) -> None:
     assert taken.getsockname() == ready.sock.getpeername()
 
 
+def test_one_that_should_have_come_about_is_not_given_out(world: World) -> None:
+    world.listening.fall_silent()
+    world.take(0.0)
+    world.tick(0.0)
+    assert world.take(0.9) is not None
+    world.candidate.limit = world.candidate.live.active + world.waiting()
+    assert world.take(1.0) is None
+    assert world.candidate.live.active + world.waiting() <= world.candidate.limit
+
+
 def test_one_that_does_not_come_about_in_time_is_dropped(world: World) -> None:
     world.listening.fall_silent()
     world.take(0.0)

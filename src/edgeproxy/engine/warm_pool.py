@@ -34,6 +34,8 @@ from edgeproxy.metrics import Metrics
 
 BEGUN_AT_ONCE = 2
 """How many connections are begun for one that is taken; the next tick makes the rest."""
+ANSWER_SECS = 1.0
+"""A dial without an answer for so long has lost its SYN, and the kernel's next may be far off."""
 DESCRIPTOR_SHARE = 0.75
 """Descriptors beyond this share of the engine's are left to clients."""
 GIVEN_WAY = 2
@@ -159,12 +161,22 @@ class WarmPool:
         return shelf
 
     def _pick(self, shelf: _Shelf, now: float) -> _Waiting | None:
-        """Take the oldest that is ready off the shelf, else the oldest that may become so."""
+        """Take the oldest that is ready off the shelf, else the oldest that may become so.
+
+        One that should have by now makes way for a new dial.
+        """
         for each in list(shelf.waiting):
             if self._look_at(shelf, each, now) is _State.READY:
                 shelf.waiting.remove(each)
                 return each
-        return shelf.waiting.popleft() if shelf.waiting else None
+        if not shelf.waiting:
+            return None
+        oldest = shelf.waiting.popleft()
+        if now - oldest.begun_at < ANSWER_SECS:
+            return oldest
+        oldest.tcp.close()
+        self._metrics.pool_dropped += 1
+        return None
 
     def _look_at(self, shelf: _Shelf, each: _Waiting, now: float) -> _State:
         """Return what has become of one; drop it if it is of no use any more."""
