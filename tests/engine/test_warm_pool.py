@@ -12,7 +12,7 @@ import pytest
 
 from edgeproxy.core.load import Live
 from edgeproxy.core.model import Backend, Circuit
-from edgeproxy.core.ranking import Candidate
+from edgeproxy.core.ranking import DOWN, Candidate
 from edgeproxy.engine import warm_pool
 from edgeproxy.engine.warm_pool import BEGUN_AT_ONCE, PoolSettings, WarmPool
 from edgeproxy.metrics import Metrics
@@ -196,6 +196,12 @@ def test_none_is_begun_while_a_backend_is_on_trial(world: World) -> None:
     world.candidate.live.circuit = Circuit.HALF_OPEN
     world.take()
     world.tick(1.0)
+    assert world.waiting() == 0
+
+
+def test_none_is_begun_for_a_backend_that_gets_clients_though_it_is_down(world: World) -> None:
+    world.candidate.live.withheld = DOWN
+    world.take()
     assert world.waiting() == 0
 
 

@@ -195,11 +195,12 @@ class WarmPool:
     def _fill(self, shelf: _Shelf, candidate: Candidate, now: float, most: int) -> bool:
         """Begin up to so many connections, as far as there is room for them.
 
-        None while the backend is on trial: only clients tell how it does. Return whether there
+        None while the backend is on trial: only clients tell how it does. Nor while probes call
+        it down, though clients may come when they call all others down too. Return whether there
         were descriptors enough.
         """
         live = candidate.live
-        is_on_trial = live.failures or live.circuit is not Circuit.CLOSED
+        is_on_trial = live.failures or live.withheld or live.circuit is not Circuit.CLOSED
         if self._is_closed or is_on_trial or now < shelf.rests_until:
             return True
         free = candidate.limit - live.active
