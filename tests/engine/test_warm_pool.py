@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ import pytest
 
 from edgeproxy.core.load import Live
 from edgeproxy.core.model import Backend, Circuit
-from edgeproxy.core.ranking import Candidate
+from edgeproxy.core.ranking import DOWN, Candidate
+from edgeproxy.engine import warm_pool
 from edgeproxy.engine.warm_pool import BEGUN_AT_ONCE, PoolSettings, WarmPool
 from edgeproxy.metrics import Metrics
 from tests.conformance import peers
@@ -197,6 +199,12 @@ def test_none_is_begun_while_a_backend_is_on_trial(world: World) -> None:
     assert world.waiting() == 0
 
 
+def test_none_is_begun_for_a_backend_that_gets_clients_though_it_is_down(world: World) -> None:
+    world.candidate.live.withheld = DOWN
+    world.take()
+    assert world.waiting() == 0
+
+
 def test_a_backend_that_is_gone_or_has_moved_leaves_nothing_behind(world: World) -> None:
     world.take()
     old = world.accept()
@@ -231,6 +239,16 @@ def test_a_ready_one_goes_before_one_that_is_under_way(world: World) -> None:
     assert taken.getsockname() == ready.sock.getpeername()
 
 
+def test_one_that_should_have_come_about_is_not_given_out(world: World) -> None:
+    world.listening.fall_silent()
+    world.take(0.0)
+    world.tick(0.0)
+    assert world.take(0.9) is not None
+    world.candidate.limit = world.candidate.live.active + world.waiting()
+    assert world.take(1.0) is None
+    assert world.candidate.live.active + world.waiting() <= world.candidate.limit
+
+
 def test_one_that_does_not_come_about_in_time_is_dropped(world: World) -> None:
     world.listening.fall_silent()
     world.take(0.0)
@@ -250,6 +268,22 @@ def test_clients_come_first_where_descriptors_are_short(world: World) -> None:
         assert world.waiting() == 0
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_what_waits_stays_though_there_are_no_descriptors_for_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.take()
+    lowest_free = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest_free)
+    monkeypatch.setattr(warm_pool, "DESCRIPTOR_SHARE", 1.0)
+    monkeypatch.setattr(warm_pool, "ceiling", lambda: lowest_free + 1)
+    for now in (1.0, 2.0, 3.0):
+        world.tick(now)
+        assert world.waiting() == BEGUN_AT_ONCE + 1
+    for _ in range(BEGUN_AT_ONCE + 1):
+        world.accept()
+    assert not world.listening.has_waiting()
 
 
 def test_a_closed_pool_holds_nothing_and_makes_nothing(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Callable
 from ipaddress import ip_address
 from math import inf, nan
@@ -184,6 +185,91 @@ def test_a_pool_hands_out_nothing_old_or_ended() -> None:
         for writer in made:
             writer.close()
         server.close()
+
+    asyncio.run(run())
+
+
+class Crowd:
+    """A server, what is connected to it, and how many ever were."""
+
+    async def open(self) -> tuple[str, int]:
+        """Listen; return where."""
+        self.clients: list[asyncio.StreamWriter] = []
+        self.total = 0
+        self._server = await asyncio.start_server(self._take, "127.0.0.1", 0)
+        address: tuple[str, int] = self._server.sockets[0].getsockname()
+        return address
+
+    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.clients.append(writer)
+        self.total += 1
+        await reader.read()
+        writer.close()
+        self.clients.remove(writer)
+
+    async def wait_for(self, *, total: int, now: int) -> None:
+        """Wait until so many have connected, and so many of them still are."""
+        async with asyncio.timeout(20):
+            while self.total < total or len(self.clients) != now:
+                await asyncio.sleep(0.01)
+
+    def end(self) -> None:
+        """End all of them; the event loop does not hear of it before its next turn."""
+        for writer in self.clients:
+            with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as tcp:
+                tcp.shutdown(socket.SHUT_RDWR)
+
+    async def close(self) -> None:
+        """Wait until all have left."""
+        await self.wait_for(total=0, now=0)
+        self._server.close()
+
+
+def test_a_pool_knows_of_an_end_before_the_event_loop_does() -> None:
+    async def run() -> None:
+        crowd = Crowd()
+        host, port = await crowd.open()
+        pool = ConnectionPool(2)
+        _, first = await pool.acquire(host, port)
+        await crowd.wait_for(total=3, now=3)
+        ended = [each.get_extra_info("peername") for each in crowd.clients]
+        crowd.end()
+        _, second = await pool.acquire(host, port)
+        assert second.get_extra_info("sockname") not in ended
+        first.close()
+        second.close()
+        await pool.close()
+        await crowd.close()
+
+    asyncio.run(run())
+
+
+def test_a_pool_that_nobody_asks_closes_what_has_waited_too_long() -> None:
+    async def run() -> None:
+        crowd = Crowd()
+        host, port = await crowd.open()
+        pool = ConnectionPool(2, idle_timeout_secs=0.3)
+        _, first = await pool.acquire(host, port)
+        await crowd.wait_for(total=3, now=1)
+        assert pool.waiting(host, port) == 0
+        first.close()
+        await pool.close()
+        await crowd.close()
+
+    asyncio.run(run())
+
+
+def test_a_closed_pool_makes_only_what_is_asked_for() -> None:
+    async def run() -> None:
+        crowd = Crowd()
+        host, port = await crowd.open()
+        pool = ConnectionPool(2)
+        await pool.close()
+        _, first = await pool.acquire(host, port)
+        await crowd.wait_for(total=1, now=1)
+        first.close()
+        await crowd.close()
+        assert (pool.waiting(host, port), crowd.total) == (0, 1)
 
     asyncio.run(run())
 

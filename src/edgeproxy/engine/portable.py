@@ -345,6 +345,8 @@ class PortableEngine:
         try:
             self._register(client, session.upward)
         except OSError as error:
+            if answer.begun >= 0:
+                os.close(answer.begun)
             self._acceptor.pause(str(error.strerror))
             self._finish(session, CloseReason.CLIENT_GONE)
             return

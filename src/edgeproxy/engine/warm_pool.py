@@ -34,8 +34,12 @@ from edgeproxy.metrics import Metrics
 
 BEGUN_AT_ONCE = 2
 """How many connections are begun for one that is taken; the next tick makes the rest."""
+ANSWER_SECS = 1.0
+"""A dial without an answer for so long has lost its SYN, and the kernel's next may be far off."""
 DESCRIPTOR_SHARE = 0.75
 """Descriptors beyond this share of the engine's are left to clients."""
+GIVEN_WAY = 2
+"""How many connections make way for a client where descriptors are short; it takes so many."""
 
 Address = tuple[str, int]
 
@@ -113,7 +117,8 @@ class WarmPool:
         shelf = self._shelf_of(candidate)
         shelf.wanted_at = now
         chosen = self._pick(shelf, now)
-        self._fill(shelf, candidate, now, BEGUN_AT_ONCE)
+        if not self._fill(shelf, candidate, now, BEGUN_AT_ONCE):
+            self._give_way()
         if chosen is None:
             self._metrics.pool_misses += 1
             return -1
@@ -142,7 +147,8 @@ class WarmPool:
     def close(self) -> None:
         """Close everything that waits, and make no more."""
         self._is_closed = True
-        self._let_go()
+        for shelf in self._shelves.values():
+            shelf.close()
 
     def _shelf_of(self, candidate: Candidate) -> _Shelf:
         backend = candidate.backend
@@ -155,12 +161,22 @@ class WarmPool:
         return shelf
 
     def _pick(self, shelf: _Shelf, now: float) -> _Waiting | None:
-        """Take the oldest that is ready off the shelf, else the oldest that may become so."""
+        """Take the oldest that is ready off the shelf, else the oldest that may become so.
+
+        One that should have by now makes way for a new dial.
+        """
         for each in list(shelf.waiting):
             if self._look_at(shelf, each, now) is _State.READY:
                 shelf.waiting.remove(each)
                 return each
-        return shelf.waiting.popleft() if shelf.waiting else None
+        if not shelf.waiting:
+            return None
+        oldest = shelf.waiting.popleft()
+        if now - oldest.begun_at < ANSWER_SECS:
+            return oldest
+        oldest.tcp.close()
+        self._metrics.pool_dropped += 1
+        return None
 
     def _look_at(self, shelf: _Shelf, each: _Waiting, now: float) -> _State:
         """Return what has become of one; drop it if it is of no use any more."""
@@ -176,15 +192,17 @@ class WarmPool:
         self._metrics.pool_dropped += 1
         return _State.ENDED
 
-    def _fill(self, shelf: _Shelf, candidate: Candidate, now: float, most: int) -> None:
+    def _fill(self, shelf: _Shelf, candidate: Candidate, now: float, most: int) -> bool:
         """Begin up to so many connections, as far as there is room for them.
 
-        None while the backend is on trial: only clients tell how it does.
+        None while the backend is on trial: only clients tell how it does. Nor while probes call
+        it down, though clients may come when they call all others down too. Return whether there
+        were descriptors enough.
         """
         live = candidate.live
-        is_on_trial = live.failures or live.circuit is not Circuit.CLOSED
+        is_on_trial = live.failures or live.withheld or live.circuit is not Circuit.CLOSED
         if self._is_closed or is_on_trial or now < shelf.rests_until:
-            return
+            return True
         free = candidate.limit - live.active
         room = min(self._settings.max_per_backend, free) - len(shelf.waiting)
         while room > 0 and most > 0:
@@ -192,15 +210,19 @@ class WarmPool:
             try:
                 tcp = dial.begin(shelf.address, int(ceiling() * DESCRIPTOR_SHARE))
             except dial.DialError as error:
+                if error.may_wait:  # what waits stays, or it would be made again at the next tick
+                    return False
                 shelf.rests_until = now + self._settings.connect_timeout_secs
-                if error.may_wait:
-                    self._let_go()
-                return
+                return True
             shelf.waiting.append(_Waiting(tcp, now))
+        return True
 
-    def _let_go(self) -> None:
-        for shelf in self._shelves.values():
-            shelf.close()
+    def _give_way(self) -> None:
+        """Leave descriptors to a client, at the cost of the backend for which most wait."""
+        for _ in range(GIVEN_WAY):
+            fullest = max(self._shelves.values(), key=lambda shelf: len(shelf.waiting))
+            if fullest.waiting:
+                fullest.waiting.popleft().tcp.close()
 
 
 def _may_wait(shelf: _Shelf, candidate: Candidate, now: float) -> bool:

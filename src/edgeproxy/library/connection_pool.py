@@ -7,6 +7,7 @@ still has to say to whoever had it before.
 from __future__ import annotations
 
 import asyncio
+import select
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -51,6 +52,7 @@ class ConnectionPool:
         self._clock = clock
         self._waiting: dict[tuple[str, int], deque[_Waiting]] = defaultdict(deque)
         self._filling: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._is_closed = False
 
     def waiting(self, host: str, port: int) -> int:
         """Return how many connections wait for use."""
@@ -74,7 +76,8 @@ class ConnectionPool:
         return found or await self._connect(key)
 
     async def close(self) -> None:
-        """Close all that wait."""
+        """Close all that wait, and make no more in advance."""
+        self._is_closed = True
         for task in self._filling.values():
             task.cancel()
         for waiting in self._waiting.values():
@@ -90,19 +93,25 @@ class ConnectionPool:
         return not (too_old or each.reader.at_eof() or each.writer.is_closing() or _ended(each))
 
     def _fill(self, key: tuple[str, int]) -> None:
-        if key not in self._filling and self._most:
+        if key not in self._filling and self._most and not self._is_closed:
             task = asyncio.get_running_loop().create_task(self._keep_full(key))
             self._filling[key] = task
             task.add_done_callback(lambda _: self._filling.pop(key, None))
 
     async def _keep_full(self, key: tuple[str, int]) -> None:
         waiting = self._waiting[key]
-        while len(waiting) < self._most:
+        loop = asyncio.get_running_loop()
+        for _ in range(self._most - len(waiting)):
             try:
                 reader, writer = await self._connect(key)
             except OSError:
                 return
             waiting.append(_Waiting(self._clock(), reader, writer))
+            loop.call_later(self._longest_secs, self._drop_old, waiting)
+
+    def _drop_old(self, waiting: deque[_Waiting]) -> None:
+        while waiting and self._clock() - waiting[0].made_at >= self._longest_secs:
+            waiting.popleft().writer.close()
 
     async def _connect(self, key: tuple[str, int]) -> Connection:
         async with asyncio.timeout(self._connect_timeout_secs):
@@ -110,5 +119,12 @@ class ConnectionPool:
 
 
 def _ended(each: _Waiting) -> bool:
-    """Return whether the other side has ended or reset it, though nobody has read that yet."""
-    return each.reader.exception() is not None or bool(getattr(each.reader, "_eof", False))
+    """Return whether the other side has ended or reset it, though nobody has read that yet.
+
+    The event loop may not have heard of it either.
+    """
+    if each.reader.exception() is not None or getattr(each.reader, "_eof", False):
+        return True
+    poll = select.poll()
+    poll.register(each.writer.get_extra_info("socket"), select.POLLRDHUP)
+    return bool(poll.poll(0))
