@@ -90,6 +90,15 @@ def test_a_tick_fills_it_up_to_the_most_and_no_further(world: World) -> None:
     assert not world.listening.has_waiting(0.1)
 
 
+def test_a_tick_begins_only_so_many(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm_pool, "BEGUN_IN_A_TICK", 1)
+    world.take()
+    world.tick()
+    assert world.waiting() == BEGUN_AT_ONCE + 1
+    world.tick()
+    assert world.waiting() == BEGUN_AT_ONCE + 2
+
+
 def test_each_is_given_to_one_client_and_the_oldest_first(world: World) -> None:
     world.take()
     world.tick()

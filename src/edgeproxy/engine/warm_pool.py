@@ -34,6 +34,8 @@ from edgeproxy.metrics import Metrics
 
 BEGUN_AT_ONCE = 2
 """How many connections are begun for one that is taken; the next tick makes the rest."""
+BEGUN_IN_A_TICK = 500
+"""Of all backends together: to begin one takes 25 µs, in which no client is given a backend."""
 ANSWER_SECS = 1.0
 """A dial without an answer for so long has lost its SYN, and the kernel's next may be far off."""
 DESCRIPTOR_SHARE = 0.75
@@ -127,6 +129,7 @@ class WarmPool:
 
     def tick(self, candidates: Mapping[str, Candidate], now: float) -> None:
         """Drop what is of no use any more, and fill up."""
+        left = BEGUN_IN_A_TICK
         for backend_id, shelf in list(self._shelves.items()):
             candidate = candidates.get(backend_id)
             is_wanted = now - shelf.wanted_at < self._settings.max_lifetime_secs
@@ -138,7 +141,9 @@ class WarmPool:
                 self._look_at(shelf, each, now)
             while len(shelf.waiting) > max(candidate.limit - candidate.live.active, 0):
                 shelf.waiting.pop().tcp.close()
-            self._fill(shelf, candidate, now, self._settings.max_per_backend)
+            before = len(shelf.waiting)
+            self._fill(shelf, candidate, now, left)
+            left -= len(shelf.waiting) - before
 
     def waiting(self) -> dict[str, int]:
         """Return how many connections wait for each backend. Any thread."""
