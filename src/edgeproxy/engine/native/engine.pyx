@@ -18,14 +18,9 @@ from collections import deque
 
 from edgeproxy.engine.contract import (
     PLAIN,
-    PREAMBLE_BYTES,
     CloseReason,
     Connect,
-    Departure,
-    Known,
-    More,
     Outcome,
-    Preamble,
     Refuse,
 )
 from edgeproxy.engine.descriptors import ceiling
@@ -49,7 +44,6 @@ from edgeproxy.engine.native.acceptor cimport (
 from edgeproxy.engine.native.crew cimport Crew
 from edgeproxy.engine.native.dialer cimport Dialer, set_address
 from edgeproxy.engine.native.first cimport carry_first, say_prefix
-from edgeproxy.engine.native.hearing cimport Hearing
 from edgeproxy.engine.native.kernel cimport (
     TIMER,
     WAKEUP,
@@ -61,6 +55,7 @@ from edgeproxy.engine.native.kernel cimport (
     unwake,
     wake,
 )
+from edgeproxy.engine.native.reception cimport Reception
 from edgeproxy.engine.native.relay cimport keep
 from edgeproxy.engine.native.roster cimport list_carried, list_sessions
 from edgeproxy.engine.native.session cimport (
@@ -72,7 +67,6 @@ from edgeproxy.engine.native.session cimport (
     HANDSHAKE_TIMEOUT,
     HEARD,
     Line,
-    MET,
     NO_REASON,
     Pool,
     Session,
@@ -86,7 +80,7 @@ from edgeproxy.engine.native.session cimport (
     take_first,
 )
 from edgeproxy.engine.native.system cimport *
-from edgeproxy.engine.native.tls cimport end_tls, tls_info, tls_say_end
+from edgeproxy.engine.native.tls cimport end_tls, tls_say_end
 from edgeproxy.engine.native.tls_context cimport BackendContext, TlsContext
 from edgeproxy.engine.native.worker cimport (
     BUFFER_BYTES,
@@ -96,8 +90,6 @@ from edgeproxy.engine.native.worker cimport (
 )
 
 log = EventLog("engine")
-
-cdef double FOREVER = float("inf")
 
 REASONS = (
     None,
@@ -110,8 +102,6 @@ REASONS = (
     CloseReason.ABORTED,
     CloseReason.FAULT,
     CloseReason.TLS_ERROR,
-    Departure.HANDSHAKE_FAILED,
-    Departure.HANDSHAKE_TIMEOUT,
 )
 
 cdef class NativeEngine:
@@ -122,14 +112,14 @@ cdef class NativeEngine:
     """
 
     cdef readonly str kind
-    cdef object _gate, _on_crash, _thread, _commands, _abouts
+    cdef object _gate, _on_crash, _thread, _commands
     cdef Acceptor _acceptor
     cdef Dialer _dialer
     cdef Pool _pool
     cdef Crew _crew
-    cdef Hearing _hearing
+    cdef Reception _reception
     cdef BackendContext _backend_context
-    cdef long _live, _meetings
+    cdef long _live
     cdef Line _to_carry, _closed
     cdef double _now, _next_tick, _armed_for, _next_gate_tick
     cdef char* _buffer
@@ -141,7 +131,6 @@ cdef class NativeEngine:
         self._gate = gate
         self._on_crash = on_crash
         self._commands = deque()
-        self._abouts = {}  # of those in their handshake, by the number of the session
         self._epoll = epoll_create1(EPOLL_CLOEXEC)
         self._wakeup = open_wakeup(self._epoll)
         self._timer = open_timer(self._epoll)
@@ -160,8 +149,10 @@ cdef class NativeEngine:
         self._crew.prepare(settings, &self._pool, self._wakeup)
         if settings.backend_ca_pem is not None:
             self._backend_context = BackendContext(settings.backend_ca_pem)
-        self._hearing = Hearing()
-        self._hearing.prepare(self._epoll)
+        self._reception = Reception()
+        self._reception.prepare(
+            gate, self._acceptor, self._crew, &self._pool, self._buffer, self._epoll
+        )
         self._looks_for_idle = settings.idle_timeout_secs > 0
         self._now = monotonic()
         self._armed_for = -1
@@ -215,7 +206,7 @@ cdef class NativeEngine:
 
     def live(self):
         """How many clients are being heard, dialing or being served."""
-        return self._live + self._hearing.count + self._meetings + self._crew.farewells()
+        return self._live + self._reception.count() + self._crew.farewells()
 
     def sessions(self):
         """List the live sessions."""
@@ -309,14 +300,14 @@ cdef class NativeEngine:
         if (
             self._dialer.failed.first == NULL
             and self._dialer.gone.first == NULL
-            and self._hearing.heard.first == NULL
+            and not self._reception.is_to_tell()
             and self._acceptor.opened.first == NULL
         ):
             timeout_ms = -1
             if (
                 self._acceptor.paused
                 or self._dialer.dialing.first != NULL
-                or self._hearing.count
+                or self._reception.hears_anybody()
             ):
                 self._hurry()
             if self._armed_for != self._next_tick:
@@ -339,7 +330,7 @@ cdef class NativeEngine:
                 if flow == NULL:
                     continue
                 if flow.session.state == HEARD:
-                    self._hearing.happened(flow.session, events[index].events)
+                    self._reception.happened(flow.session, events[index].events)
                 else:
                     self._dialer.happened(flow, events[index].events, self._now)
 
@@ -352,8 +343,7 @@ cdef class NativeEngine:
             self._tell_closed(take_first(&self._dialer.gone))
         while self._dialer.failed.first != NULL:
             self._tell_failed(take_first(&self._dialer.failed))
-        while self._hearing.heard.first != NULL:
-            self._tell_heard(take_first(&self._hearing.heard))
+        self._reception.tell_all_heard(self._now)
         self._tell_all_opened()
         self._acceptor.tell_pause()
         if self._woken:
@@ -378,7 +368,7 @@ cdef class NativeEngine:
         while self._closed.first != NULL:
             session = take_first(&self._closed)
             if session.ticket == NULL:
-                self._tell_met(session)
+                self._reception.tell_met(session, self._now, self._stopping)
             elif session.meets_backend:
                 self._tell_backend_met(session)
             else:
@@ -395,7 +385,7 @@ cdef class NativeEngine:
         cdef int hurry
         self._may_resume = False
         self._dialer.expire(self._now)
-        self._hearing.expire(self._now)
+        self._reception.expire(self._now)
         if self._dialer.short.first == NULL or not self._acceptor.paused:
             self._acceptor.resume(self._now)
         if self._now >= self._next_gate_tick:
@@ -406,7 +396,9 @@ cdef class NativeEngine:
                 log.bug("gate_failed", call="tick")
         self._crew.remind()
         hurry = (
-            self._dialer.dialing.first != NULL or self._acceptor.paused or self._hearing.count
+            self._dialer.dialing.first != NULL
+            or self._acceptor.paused
+            or self._reception.hears_anybody()
         )
         self._next_tick = self._now + (SHORT_TICK_MS if hurry else TICK_MS) / 1000.0
 
@@ -423,83 +415,14 @@ cdef class NativeEngine:
     # -- what the gate is told ------------------------------------------------------------
 
     cdef object _tell_all_opened(self):
+        """Take in who was accepted, and ask about all who are known."""
         cdef Session* session
-        while self._acceptor.opened.first != NULL:
-            session = take_first(&self._acceptor.opened)
-            secs = self._acceptor.settings_of(session.listener).preamble_secs
-            if not secs:
-                self._meet(session, None)
-            elif not self._hearing.add(session, secs):
-                self._acceptor.pause(errno)
-                self._turn_away(session)
-
-    cdef object _tell_heard(self, Session* session):
-        """Tell what a client has said, unless the gate wants to hear more."""
-        cdef ssize_t size = recv(session.client, self._buffer, PREAMBLE_BYTES, MSG_PEEK)
-        cdef bint is_all = session.is_silent or size >= PREAMBLE_BYTES
-        size = max(size, 0)
-        if size < session.bytes_wanted and not is_all:
-            self._hearing.go_on(session, session.bytes_wanted)
-            return
-        client, name = address_of(&session.client_address), self._acceptor.name_of(session.listener)
-        try:
-            preamble = Preamble(self._buffer[:size], bool(is_all))
-            answer = self._gate.heard(client, name, preamble, self._now)
-            if isinstance(answer, More) and not is_all:
-                self._hearing.go_on(session, max(answer.bytes_wanted, size + 1))
-                return
-            if not isinstance(answer, (Known, More, Refuse)):
-                raise TypeError(f"a gate answers More, Known or Refuse, not {answer!r}")
-        except Exception:
-            log.bug("gate_failed", call="heard")
-            answer = None
-        self._hearing.drop(session)
-        session.state = DIALING
-        if not isinstance(answer, Known):
-            self._turn_away(session)
-            return
-        if answer.skip:
-            recv(session.client, self._buffer, min(<ssize_t>answer.skip, size), 0)
-        if answer.client is not None:
-            set_address(&session.client_address, answer.client[0].encode(), answer.client[1])
-        self._meet(session, answer.about)
-
-    cdef object _meet(self, Session* session, about):
-        """Shake hands with a client whom the gate may be asked about, if that is to be."""
-        cdef TlsContext tls = self._acceptor.tls_of(session.listener)
-        if tls is None:
-            self._tell_opened(session, about)
-            return
-        if not tls.begin(&session.client_tls, session.client):
-            self._turn_away(session)
-            return
-        self._meetings += 1
-        if about is not None:
-            self._abouts[session.number] = about
-        session.due_at = self._now + self._acceptor.settings_of(session.listener).tls.handshake_secs
-        self._crew.meet(session)
-
-    cdef object _tell_met(self, Session* session):
-        """A handshake is over: ask the gate, or tell it that there is nothing to ask."""
-        self._meetings -= 1
-        about = self._abouts.pop(session.number, None)
-        self._crew.take_back(session)
-        session.worker = -1
-        if session.state == MET:
-            session.state = DIALING
-            if self._stopping:
-                self._turn_away(session)
-            else:
-                self._tell_opened(session, tls_info(&session.client_tls)._replace(about=about))
-            return
-        client, name = address_of(&session.client_address), self._acceptor.name_of(session.listener)
-        try:
-            if not self._stopping:
-                self._gate.left(client, name, REASONS[session.reason], self._now)
-        except Exception:
-            log.bug("gate_failed", call="left")
-        finally:
-            release(&self._pool, session)
+        self._reception.receive_all(self._now)
+        while self._reception.known.first != NULL:
+            session = take_first(&self._reception.known)
+            self._tell_opened(session, self._reception.about_of(session))
+        while self._reception.unwanted.first != NULL:
+            self._turn_away(take_first(&self._reception.unwanted))
 
     cdef object _tell_opened(self, Session* session, about):
         name = self._acceptor.name_of(session.listener)
@@ -716,18 +639,13 @@ cdef class NativeEngine:
                 session.reason = ABORTED
 
     def _clean_up(self):
-        cdef Session* session
         self._run_commands()
         self._acceptor.close()
         with nogil:
             self._crew.stop()
         while self._acceptor.opened.first != NULL:
             self._turn_away(take_first(&self._acceptor.opened))
-        self._hearing.expire(FOREVER)
-        while self._hearing.heard.first != NULL:
-            session = take_first(&self._hearing.heard)
-            self._hearing.drop(session)
-            self._turn_away(session)
+        self._reception.close()
         while self._dialer.dialed.first != NULL:
             self._dialer.abandon(take_first(&self._dialer.dialed), ABORTED)
         while self._to_carry.first != NULL:
