@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from edgeproxy.engine.contract import PREAMBLE_BYTES, Known, More, Preamble
 from edgeproxy.engine.guard import GuardedGate
-from edgeproxy.engine.visitor import Visitor
+from edgeproxy.engine.visitor import Visitor, Visitors
 
 _INTEREST = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 _LAST = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
@@ -29,11 +29,10 @@ class Hearing:
         known: Callable[[Visitor, Known], object],
         turn_away: Callable[[socket.socket], object],
     ) -> None:
-        self._epoll = epoll
         self._gate = gate
         self._known = known
         self._turn_away = turn_away
-        self._visitors: dict[int, Visitor] = {}
+        self._visitors = Visitors(epoll, _INTEREST)
 
     def __len__(self) -> int:
         return len(self._visitors)
@@ -43,8 +42,7 @@ class Hearing:
 
     def add(self, visitor: Visitor) -> None:
         """Hear a client. Raises OSError if the system has no room to watch it."""
-        self._epoll.register(visitor.client.fileno(), _INTEREST)
-        self._visitors[visitor.client.fileno()] = visitor
+        self._visitors.add(visitor)
 
     def happened(self, descriptor: int, mask: int, now: float) -> None:
         """A client has said something, or ended."""
@@ -54,14 +52,14 @@ class Hearing:
 
     def expire(self, now: float) -> None:
         """See who has taken too long."""
-        for visitor in [each for each in self._visitors.values() if each.deadline <= now]:
+        for visitor in self._visitors.late(now):
             visitor.has_ended = True
             self._hear(visitor, now)
 
     def close(self) -> None:
         """Turn everybody away."""
-        for visitor in list(self._visitors.values()):
-            self._drop(visitor)
+        for visitor in self._visitors:
+            self._visitors.drop(visitor)
             self._turn_away(visitor.client)
 
     def _hear(self, visitor: Visitor, now: float) -> None:
@@ -77,14 +75,10 @@ class Hearing:
         if isinstance(answer, More) and not is_all:
             visitor.bytes_wanted = max(answer.bytes_wanted, len(said) + 1)
             return
-        self._drop(visitor)
+        self._visitors.drop(visitor)
         if isinstance(answer, Known):
             if answer.skip:
                 visitor.client.recv(answer.skip)
             self._known(visitor, answer)
         else:
             self._turn_away(visitor.client)
-
-    def _drop(self, visitor: Visitor) -> None:
-        del self._visitors[visitor.client.fileno()]
-        self._epoll.unregister(visitor.client.fileno())

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from edgeproxy.engine.contract import Departure
 from edgeproxy.engine.tls import TlsInfo
 from edgeproxy.engine.tls_socket import TlsSocket
-from edgeproxy.engine.visitor import Visitor
+from edgeproxy.engine.visitor import Visitor, Visitors
 
 _INTEREST = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 
@@ -30,10 +30,9 @@ class Welcome:
         met: Callable[[Visitor, TlsInfo], object],
         left: Callable[[Visitor, Departure], object],
     ) -> None:
-        self._epoll = epoll
         self._met = met
         self._left = left
-        self._visitors: dict[int, Visitor] = {}
+        self._visitors = Visitors(epoll, _INTEREST)
 
     def __len__(self) -> int:
         return len(self._visitors)
@@ -43,8 +42,7 @@ class Welcome:
 
     def add(self, visitor: Visitor) -> None:
         """Shake hands with a client. Raises OSError if the system has no room to watch it."""
-        self._epoll.register(visitor.client.fileno(), _INTEREST)
-        self._visitors[visitor.client.fileno()] = visitor
+        self._visitors.add(visitor)
 
     def happened(self, descriptor: int) -> None:
         """Something happened to a client."""
@@ -54,25 +52,21 @@ class Welcome:
         try:
             is_over = client.shake_hands()
         except OSError:
-            self._drop(visitor)
+            self._visitors.drop(visitor)
             self._left(visitor, Departure.HANDSHAKE_FAILED)
             return
         if is_over:
-            self._drop(visitor)
+            self._visitors.drop(visitor)
             self._met(visitor, client.info())
 
     def expire(self, now: float) -> None:
         """See who has taken too long."""
-        for visitor in [each for each in self._visitors.values() if each.deadline <= now]:
-            self._drop(visitor)
+        for visitor in self._visitors.late(now):
+            self._visitors.drop(visitor)
             self._left(visitor, Departure.HANDSHAKE_TIMEOUT)
 
     def close(self) -> None:
         """Close everybody."""
-        for visitor in list(self._visitors.values()):
-            self._drop(visitor)
+        for visitor in self._visitors:
+            self._visitors.drop(visitor)
             visitor.client.close()
-
-    def _drop(self, visitor: Visitor) -> None:
-        del self._visitors[visitor.client.fileno()]
-        self._epoll.unregister(visitor.client.fileno())
