@@ -41,6 +41,13 @@ def test_a_line_says_everything() -> None:
     }
 
 
+def test_a_line_is_ascii_whatever_names_hold() -> None:
+    name = "ação \u202e\udc80"
+    line = line_of(0.0, RECORD._replace(backend=name))
+    assert line.isascii()
+    assert json.loads(line)["backend"] == name
+
+
 def test_all_that_was_taken_is_there_after_closing(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     access = AccessLog(str(path))

@@ -2,9 +2,8 @@
 
 Taking a record never waits, and wakes nobody: a thread writes every tenth of a second what has
 come together. What it cannot write, because too many wait or the disk is full, is dropped and
-counted. A file that was moved away, as log rotation does it, is
-made anew; where that fails, the old one is kept. A descriptor is closed only when there is another
-in its place.
+counted. A file that was moved away, as log rotation does it, is made anew; where that fails, the
+old one is kept. A descriptor is closed only when there is another in its place.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from edgeproxy.core.record import ConnectionRecord
 from edgeproxy.errors import EdgeProxyError
@@ -82,7 +81,7 @@ class AccessLog:
                 self._write(records)
 
     def _write(self, records: list[tuple[float, ConnectionRecord]]) -> None:
-        lines = [line_of(*each).encode() for each in records]
+        lines = [line_of(*each) for each in records]
         written = 0
         try:
             self._follow_rotation()
@@ -148,14 +147,38 @@ class AccessLog:
         self._fd = opened
 
 
-def line_of(at: float, record: ConnectionRecord) -> str:
-    """Return the line for a connection that was over at this time of the clock."""
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
-    fields: dict[str, Any] = {"time": f"{stamp}.{int(at % 1 * 1000):03d}Z", **record._asdict()}
-    fields["app"] = fields.pop("scope") or None
-    fields["dial_secs"] = round(record.dial_secs, 6)
-    fields["secs"] = round(record.secs, 6)
-    return json.dumps(fields) + "\n"
+def line_of(at: float, record: ConnectionRecord) -> bytes:
+    """Return the line for a connection that was over at this time of the clock, in ASCII."""
+    from msgspec.json import encode  # only where there is an access log
+
+    fields = {
+        "time": f"{_stamp(int(at))}.{int(at % 1 * 1000):03d}Z",
+        "client": record.client,
+        "country": record.country,
+        "region": record.region,
+        "backend": record.backend,
+        "how": record.how,
+        "attempts": record.attempts,
+        "dial_secs": round(record.dial_secs, 6),
+        "secs": round(record.secs, 6),
+        "bytes_in": record.bytes_in,
+        "bytes_out": record.bytes_out,
+        "end": record.end,
+        "id": record.id,
+        "app": record.scope or None,
+    }
+    try:
+        line = encode(fields)
+        if line.isascii():
+            return line + b"\n"
+    except UnicodeEncodeError:
+        pass
+    return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+
+
+@lru_cache(2)
+def _stamp(secs: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(secs))
 
 
 def _opened(target: str) -> int:
