@@ -7,11 +7,15 @@ are; the longest prefix wins. An IPv4-mapped IPv6 network is the IPv4 network in
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Generic, TypeAlias, TypeVar
 
 Network: TypeAlias = IPv4Network | IPv6Network
 T = TypeVar("T")
+
+REMEMBERED = 8192
+"""To read an address takes longer than to find it; so many are remembered."""
 
 _MAPPED_BITS = 96  # ::ffff:0:0/96 holds IPv4
 
@@ -34,16 +38,21 @@ class Prefixes(Generic[T]):
         `ip` is an address in normal form (`core.origin.normalise`). Raises ValueError if it is
         no address and there are prefixes to compare it with.
         """
-        is_v6 = ":" in ip
-        tables = self._v6 if is_v6 else self._v4
+        tables = self._v6 if ":" in ip else self._v4
         if not tables:
             return None
-        number = int(IPv6Address(ip) if is_v6 else IPv4Address(ip))
+        number = _number(ip)
         for mask, table in tables:
             found = table.get(number & mask)
             if found is not None:
                 return found
         return None
+
+
+@lru_cache(REMEMBERED)
+def _number(ip: str) -> int:
+    """Return an address as a number. Raises ValueError."""
+    return int(IPv6Address(ip) if ":" in ip else IPv4Address(ip))
 
 
 def _by_length(of: Mapping[Network, T]) -> tuple[tuple[int, dict[int, T]], ...]:
