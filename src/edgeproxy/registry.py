@@ -3,8 +3,9 @@
 An answer is given when what was asked for is in force. A heartbeat writes nothing.
 
 A backend whose lease expires takes no new clients from that moment; then its row is deleted.
-While the database cannot be written it stays withheld, and deleting it is tried again. Before any
-lease expires the database is asked who has registered elsewhere since: those are not ours to end.
+While the database cannot be written it stays withheld, and deleting it is tried again. Now and
+then, and before any lease expires, the database is asked who has registered elsewhere since: those
+are not ours to end, and get 404 here.
 
 For the control plane's event loop.
 """
@@ -43,6 +44,9 @@ LOOK_SECS = 1.0
 """The longest pause between two looks at the leases."""
 ASK_SECS = 1.0
 """How long the database may take to say whose leases are ours; then they expire all the same."""
+ASKS_IN_TTL = 4
+"""How often it is asked in a TTL: with heartbeats every third of one, whoever registered elsewhere
+and shows life here hears in time that it has to register."""
 LATE_SECS = ASK_SECS + 0.5
 """A look that comes later than this was held up: nobody could be heard."""
 GATE_SECS = 5.0
@@ -73,6 +77,7 @@ class Registry(Listing):
         self._follow = follow
         self._overdue: set[str] = set()
         self._is_loaded = False
+        self._ask_at = 0.0
         self._registrar = Registrar(rows, self._publish, self._is_void, self._settle)
         self._begun: set[asyncio.Task[None]] = set()
 
@@ -118,7 +123,8 @@ class Registry(Listing):
             await self.load()
         self.backends()
         due_at = self.leases.next_at()
-        if due_at is not None and due_at <= now:
+        if due_at is not None and (due_at <= now or self._ask_at <= now):
+            self._ask_at = now + self.leases.ttl_secs / ASKS_IN_TTL
             await self._forget_moved()
         was_holding = self.leases.holding
         expired = self.leases.expired(now)
