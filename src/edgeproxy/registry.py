@@ -22,7 +22,7 @@ from edgeproxy.control.api.bodies import BackendView, Beat, Registration
 from edgeproxy.control.api.fault import FaultError, unknown
 from edgeproxy.control.api.settings import ApiSettings
 from edgeproxy.core.admission import Admission
-from edgeproxy.core.enrolment import CrowdedError, Edit, Leave, Outcome, Put
+from edgeproxy.core.enrolment import CrowdedError, Edit, Leave, NotYoursError, Outcome, Put
 from edgeproxy.core.explanation import Decision
 from edgeproxy.core.leases import Leases
 from edgeproxy.core.model import Backend
@@ -236,9 +236,8 @@ class Registry(Listing):
         if before is not None and not before.deleted:
             self._check_owner(before.wg_ip, caller, "id")
         self.leases.beat(backend.id, time.monotonic())
-        outcome = _unless_refused(
-            await self._registrar.write(Put(backend, self._settings.max_backends))
-        )
+        put = Put(backend, self._settings.max_backends, self._owner(caller))
+        outcome = _unless_refused(await self._registrar.write(put))
         if outcome:
             log.info("backend_registered", backend=backend.id, address=backend.address)
         try:
@@ -262,19 +261,18 @@ class Registry(Listing):
     async def deregister(self, backend_id: str, caller: str) -> None:
         """Take a registered backend out of the table and the store."""
         self._may_write()
-        backend = self.backends().get(backend_id)
-        if backend is not None:
-            self._check_owner(backend.wg_ip, caller, "id")
-        if _unless_refused(await self._registrar.write(Leave(backend_id))):
+        leave = Leave(backend_id, caller=self._owner(caller))
+        if _unless_refused(await self._registrar.write(leave)):
             log.info("backend_deregistered", backend=backend_id, reason="asked")
         elif backend_id in self.backends():
             raise FaultError(409, "it did not register: `edgeproxy node delete` takes it out", "id")
         else:
             raise unknown(backend_id)
 
-    async def change(self, backend_id: str, action: str, **values: int) -> BackendView:
+    async def change(self, backend_id: str, caller: str, action: str, **values: int) -> BackendView:
         """Do what `edgeproxy node ACTION` does."""
         self._may_write()
+        self._check_known_owner(backend_id, caller)
         todo: dict[str, Callable[..., Node]] = {
             "enable": self._nodes.enable,
             "disable": self._nodes.disable,
@@ -295,8 +293,9 @@ class Registry(Listing):
             raise FaultError(409, f"it is changed, but its row is faulty: {node.fault}", "id")
         return self.view(backend_id)
 
-    async def drain(self, backend_id: str, draining: bool) -> BackendView:
+    async def drain(self, backend_id: str, caller: str, draining: bool) -> BackendView:
         """Give a backend no new clients, or clients again."""
+        self._check_known_owner(backend_id, caller)
         if backend_id not in self.backends():
             raise unknown(backend_id)
         await self._on_gate(lambda: self._observation.drain(backend_id, draining))
@@ -317,14 +316,20 @@ class Registry(Listing):
         if self.stopping:
             raise FaultError(503, "the proxy is being stopped")
 
+    def _owner(self, caller: str) -> str | None:
+        """Return for which address alone this caller may speak, None for any."""
+        return caller if self._settings.own_address_only else None
+
+    def _check_known_owner(self, backend_id: str, caller: str) -> None:
+        if self._settings.own_address_only:
+            backend = self.backends().get(backend_id)
+            if backend is None:  # so whose it is cannot be told
+                raise unknown(backend_id)
+            self._check_owner(backend.wg_ip, caller, "id")
+
     def _check_owner(self, address: str, caller: str, field: str) -> None:
         if self._settings.own_address_only and address != caller:
-            raise FaultError(
-                403,
-                "a backend may speak only for the address that it calls from; see "
-                "EDGEPROXY_API_OWN_ADDRESS_ONLY",
-                field,
-            )
+            raise _not_yours(field)
 
 
 def backend_of(wanted: Registration) -> Backend:
@@ -353,8 +358,19 @@ def backend_of(wanted: Registration) -> Backend:
         ) from None
 
 
+def _not_yours(field: str) -> FaultError:
+    return FaultError(
+        403,
+        "a backend may speak only for the address that it calls from; see "
+        "EDGEPROXY_API_OWN_ADDRESS_ONLY",
+        field,
+    )
+
+
 def _unless_refused(outcome: Outcome) -> bool:
     """Return what was done. Raises FaultError if it was not."""
+    if isinstance(outcome, NotYoursError):
+        raise _not_yours("id")
     if isinstance(outcome, RefusedError):
         raise FaultError(409, str(outcome))
     if isinstance(outcome, CrowdedError):

@@ -11,6 +11,7 @@ from contextlib import closing
 
 import pytest
 
+from tests.store.editing import execute
 from tests.system.api import Api, running, serve
 from tests.system.pop import Pop
 from tests.system.proxy import run_edgeproxy
@@ -253,8 +254,33 @@ def test_a_backend_may_speak_only_for_its_own_address(pop: Pop) -> None:
     assert other.register(backend, ip="127.0.0.9").said["field"] == "id"
     assert other.beat("a") == 403
     assert other.ask("DELETE", "/api/v1/backends/a").status == 403
+    one = "/api/v1/backends/a"
+    for action in ("enable", "disable", "drain", "undrain"):
+        assert other.ask("POST", f"{one}/{action}").said["field"] == "id"
+    assert other.ask("PUT", f"{one}/weight", {"weight": 0}).status == 403
+    limits = {"soft_limit": 0, "hard_limit": 1}
+    assert other.ask("PUT", f"{one}/limits", limits).status == 403
+    assert own.ask("PUT", f"{one}/weight", {"weight": 7}).status == 200
     assert own.beat("a") == 200
-    assert api.listed()["a"]["ip"] == "127.0.0.1"
+    assert (api.listed()["a"]["ip"], api.listed()["a"]["weight"]) == ("127.0.0.1", 7)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    ["UPDATE backends SET region = 'no region'", "UPDATE backends SET deleted = 1", "SELECT 1"],
+)
+def test_an_address_is_what_is_stored_and_not_what_is_routed_to(pop: Pop, edit: str) -> None:
+    serve(pop, EDGEPROXY_API_OWN_ADDRESS_ONLY="true")
+    own, other = Api(pop, "127.0.0.1"), Api(pop, "127.0.0.9")
+    own.register(running(pop, "a"))
+    execute(pop.database, edit)
+    own.register(running(pop, "b"))  # so that the edit has been read
+    execute(pop.database, "INSERT INTO backends VALUES ('c','a','sa','127.0.0.1',1,1,1,1,1,0)")
+    for backend_id in "ac":
+        answer = other.register(running(pop, backend_id), ip="127.0.0.9")
+        assert (answer.status, answer.said["field"]) == (403, "id")
+        assert other.ask("DELETE", f"/api/v1/backends/{backend_id}").status == 403
+    assert own.ask("DELETE", "/api/v1/backends/a").status == 200
 
 
 def test_only_so_many_may_register(pop: Pop) -> None:
