@@ -173,7 +173,9 @@ class Registry(Listing):
     async def _mark(self, backend_ids: Iterable[str], *, expired: bool) -> None:
         def mark() -> None:
             for each in backend_ids:
-                self._admission.expire(each, expired)
+                live = self._admission.load.known(each)
+                if live is not None and live.lease_expired is not expired:
+                    self._admission.expire(each, expired)
 
         await self._on_gate(mark)
 
@@ -188,10 +190,10 @@ class Registry(Listing):
         """Return whether this is the end of a lease that was given anew."""
         return isinstance(edit, Leave) and edit.is_expired and edit.backend_id in self.leases
 
-    def _settle(self, edits: list[Edit], outcomes: list[Outcome]) -> None:
-        """Give and end leases as was written."""
+    async def _settle(self, edits: list[Edit], outcomes: list[Outcome]) -> None:
+        """Give and end leases as was written, and wait until decisions go by it."""
         now = time.monotonic()
-        back = []
+        heard = []
         for edit, outcome in zip(edits, outcomes, strict=True):
             if isinstance(outcome, StoreError):
                 continue
@@ -200,12 +202,10 @@ class Registry(Listing):
                     self.leases.forget(edit.backend_id)
                 continue
             self.leases.register(edit.backend.id, now)
-            live = self._admission.load.known(edit.backend.id)
-            if live is not None and live.lease_expired:
-                back.append(edit.backend.id)
+            heard.append(edit.backend.id)
         self._count()
-        if back:
-            self._begin(self._mark(back, expired=False))
+        if heard:  # also of those about to be marked: the gate does it in this order
+            await self._mark(heard, expired=False)
 
     async def _publish(self) -> None:
         """Put into force what is stored, and wait until decisions go by it."""
