@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from edgeproxy.control.api.routes import api
 from edgeproxy.control.api.server import Server
 from edgeproxy.control.api.settings import ApiSettings, token_of
 from edgeproxy.core.admission import Admission
+from edgeproxy.engine.descriptors import ceiling
 from edgeproxy.errors import ConfigError
 from edgeproxy.log import EventLog
 from edgeproxy.metrics import Metrics
@@ -92,9 +94,21 @@ async def start(
     )
     token = token_of(settings)
     guard = api(registry, settings, token)
-    server = Server(guard, settings.timeout_secs)
+    server = Server(guard, settings.timeout_secs, *_room())
     await registry.load()
     made = Api(registry, server, guard, settings, token)
     await server.serve(listening)
     log.info("api", listen=str(address), ttl_secs=settings.ttl_secs, token=bool(token))
     return made
+
+
+def _room() -> tuple[int, int]:
+    """Return how many callers there may be, and the first descriptor that none of them gets.
+
+    They have a quarter of all descriptors, so that they keep nobody's clients out, and half of
+    those that the engine leaves, so that heartbeats are heard when it has all others.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return ceiling(), ceiling()
+    return soft // 4, (ceiling() + soft) // 2

@@ -64,7 +64,7 @@ API = (
         "api.own_address_only",
         "api.own_address_only",
         value.boolean,
-        "a backend may register, renew and remove only the address that it calls from",
+        "a backend may register, renew, change and remove only the address that it calls from",
     ),
     Setting(
         "EDGEPROXY_API_MAX_BACKENDS",

@@ -36,7 +36,7 @@ class Registrar:
         rows: RegisteredRows,
         publish: Callable[[], Awaitable[object]],
         is_void: Callable[[Edit], bool],
-        settle: Callable[[list[Edit], list[Outcome]], object],
+        settle: Callable[[list[Edit], list[Outcome]], Awaitable[object]],
     ) -> None:
         self._rows = rows
         self._publish = publish
@@ -72,7 +72,10 @@ class Registrar:
             batch = [each for each in waiting if not self._is_void(each[0])]
             edits = [edit for edit, _ in batch]
             outcomes = await self._written(edits) if edits else []
-            self._settle(edits, outcomes)
+            try:
+                await self._settle(edits, outcomes)
+            except Exception:  # noqa: BLE001
+                log.bug("registry_failed")
             told = dict(zip((done for _, done in batch), outcomes, strict=True))
             for _, done in waiting:
                 if not done.done():

@@ -3,8 +3,9 @@
 An answer is given when what was asked for is in force. A heartbeat writes nothing.
 
 A backend whose lease expires takes no new clients from that moment; then its row is deleted.
-While the database cannot be written it stays withheld, and deleting it is tried again. Before any
-lease expires the database is asked who has registered elsewhere since: those are not ours to end.
+While the database cannot be written it stays withheld, and deleting it is tried again. Now and
+then, and before any lease expires, the database is asked who has registered elsewhere since: those
+are not ours to end, and get 404 here.
 
 For the control plane's event loop.
 """
@@ -21,7 +22,7 @@ from edgeproxy.control.api.bodies import BackendView, Beat, Registration
 from edgeproxy.control.api.fault import FaultError, unknown
 from edgeproxy.control.api.settings import ApiSettings
 from edgeproxy.core.admission import Admission
-from edgeproxy.core.enrolment import CrowdedError, Edit, Leave, Outcome, Put
+from edgeproxy.core.enrolment import CrowdedError, Edit, Leave, NotYoursError, Outcome, Put
 from edgeproxy.core.explanation import Decision
 from edgeproxy.core.leases import Leases
 from edgeproxy.core.model import Backend
@@ -43,6 +44,9 @@ LOOK_SECS = 1.0
 """The longest pause between two looks at the leases."""
 ASK_SECS = 1.0
 """How long the database may take to say whose leases are ours; then they expire all the same."""
+ASKS_IN_TTL = 4
+"""How often it is asked in a TTL: with heartbeats every third of one, whoever registered elsewhere
+and shows life here hears in time that it has to register."""
 LATE_SECS = ASK_SECS + 0.5
 """A look that comes later than this was held up: nobody could be heard."""
 GATE_SECS = 5.0
@@ -73,6 +77,7 @@ class Registry(Listing):
         self._follow = follow
         self._overdue: set[str] = set()
         self._is_loaded = False
+        self._ask_at = 0.0
         self._registrar = Registrar(rows, self._publish, self._is_void, self._settle)
         self._begun: set[asyncio.Task[None]] = set()
 
@@ -118,7 +123,8 @@ class Registry(Listing):
             await self.load()
         self.backends()
         due_at = self.leases.next_at()
-        if due_at is not None and due_at <= now:
+        if due_at is not None and (due_at <= now or self._ask_at <= now):
+            self._ask_at = now + self.leases.ttl_secs / ASKS_IN_TTL
             await self._forget_moved()
         was_holding = self.leases.holding
         expired = self.leases.expired(now)
@@ -167,7 +173,9 @@ class Registry(Listing):
     async def _mark(self, backend_ids: Iterable[str], *, expired: bool) -> None:
         def mark() -> None:
             for each in backend_ids:
-                self._admission.expire(each, expired)
+                live = self._admission.load.known(each)
+                if live is not None and live.lease_expired is not expired:
+                    self._admission.expire(each, expired)
 
         await self._on_gate(mark)
 
@@ -182,10 +190,10 @@ class Registry(Listing):
         """Return whether this is the end of a lease that was given anew."""
         return isinstance(edit, Leave) and edit.is_expired and edit.backend_id in self.leases
 
-    def _settle(self, edits: list[Edit], outcomes: list[Outcome]) -> None:
-        """Give and end leases as was written."""
+    async def _settle(self, edits: list[Edit], outcomes: list[Outcome]) -> None:
+        """Give and end leases as was written, and wait until decisions go by it."""
         now = time.monotonic()
-        back = []
+        heard = []
         for edit, outcome in zip(edits, outcomes, strict=True):
             if isinstance(outcome, StoreError):
                 continue
@@ -194,12 +202,10 @@ class Registry(Listing):
                     self.leases.forget(edit.backend_id)
                 continue
             self.leases.register(edit.backend.id, now)
-            live = self._admission.load.known(edit.backend.id)
-            if live is not None and live.lease_expired:
-                back.append(edit.backend.id)
+            heard.append(edit.backend.id)
         self._count()
-        if back:
-            self._begin(self._mark(back, expired=False))
+        if heard:  # also of those about to be marked: the gate does it in this order
+            await self._mark(heard, expired=False)
 
     async def _publish(self) -> None:
         """Put into force what is stored, and wait until decisions go by it."""
@@ -230,9 +236,8 @@ class Registry(Listing):
         if before is not None and not before.deleted:
             self._check_owner(before.wg_ip, caller, "id")
         self.leases.beat(backend.id, time.monotonic())
-        outcome = _unless_refused(
-            await self._registrar.write(Put(backend, self._settings.max_backends))
-        )
+        put = Put(backend, self._settings.max_backends, self._owner(caller))
+        outcome = _unless_refused(await self._registrar.write(put))
         if outcome:
             log.info("backend_registered", backend=backend.id, address=backend.address)
         try:
@@ -256,19 +261,18 @@ class Registry(Listing):
     async def deregister(self, backend_id: str, caller: str) -> None:
         """Take a registered backend out of the table and the store."""
         self._may_write()
-        backend = self.backends().get(backend_id)
-        if backend is not None:
-            self._check_owner(backend.wg_ip, caller, "id")
-        if _unless_refused(await self._registrar.write(Leave(backend_id))):
+        leave = Leave(backend_id, caller=self._owner(caller))
+        if _unless_refused(await self._registrar.write(leave)):
             log.info("backend_deregistered", backend=backend_id, reason="asked")
         elif backend_id in self.backends():
             raise FaultError(409, "it did not register: `edgeproxy node delete` takes it out", "id")
         else:
             raise unknown(backend_id)
 
-    async def change(self, backend_id: str, action: str, **values: int) -> BackendView:
+    async def change(self, backend_id: str, caller: str, action: str, **values: int) -> BackendView:
         """Do what `edgeproxy node ACTION` does."""
         self._may_write()
+        self._check_known_owner(backend_id, caller)
         todo: dict[str, Callable[..., Node]] = {
             "enable": self._nodes.enable,
             "disable": self._nodes.disable,
@@ -289,8 +293,9 @@ class Registry(Listing):
             raise FaultError(409, f"it is changed, but its row is faulty: {node.fault}", "id")
         return self.view(backend_id)
 
-    async def drain(self, backend_id: str, draining: bool) -> BackendView:
+    async def drain(self, backend_id: str, caller: str, draining: bool) -> BackendView:
         """Give a backend no new clients, or clients again."""
+        self._check_known_owner(backend_id, caller)
         if backend_id not in self.backends():
             raise unknown(backend_id)
         await self._on_gate(lambda: self._observation.drain(backend_id, draining))
@@ -311,14 +316,20 @@ class Registry(Listing):
         if self.stopping:
             raise FaultError(503, "the proxy is being stopped")
 
+    def _owner(self, caller: str) -> str | None:
+        """Return for which address alone this caller may speak, None for any."""
+        return caller if self._settings.own_address_only else None
+
+    def _check_known_owner(self, backend_id: str, caller: str) -> None:
+        if self._settings.own_address_only:
+            backend = self.backends().get(backend_id)
+            if backend is None:  # so whose it is cannot be told
+                raise unknown(backend_id)
+            self._check_owner(backend.wg_ip, caller, "id")
+
     def _check_owner(self, address: str, caller: str, field: str) -> None:
         if self._settings.own_address_only and address != caller:
-            raise FaultError(
-                403,
-                "a backend may speak only for the address that it calls from; see "
-                "EDGEPROXY_API_OWN_ADDRESS_ONLY",
-                field,
-            )
+            raise _not_yours(field)
 
 
 def backend_of(wanted: Registration) -> Backend:
@@ -347,8 +358,19 @@ def backend_of(wanted: Registration) -> Backend:
         ) from None
 
 
+def _not_yours(field: str) -> FaultError:
+    return FaultError(
+        403,
+        "a backend may speak only for the address that it calls from; see "
+        "EDGEPROXY_API_OWN_ADDRESS_ONLY",
+        field,
+    )
+
+
 def _unless_refused(outcome: Outcome) -> bool:
     """Return what was done. Raises FaultError if it was not."""
+    if isinstance(outcome, NotYoursError):
+        raise _not_yours("id")
     if isinstance(outcome, RefusedError):
         raise FaultError(409, str(outcome))
     if isinstance(outcome, CrowdedError):

@@ -7,9 +7,19 @@ import dataclasses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.core.enrolment import CrowdedError, Edit, Leave, Outcome, Put, Row, enrol
+from edgeproxy.core.enrolment import (
+    CrowdedError,
+    Edit,
+    Leave,
+    NotYoursError,
+    Outcome,
+    Put,
+    Row,
+    enrol,
+)
 from edgeproxy.core.model import Backend
 from edgeproxy.core.rows import COLUMNS, COUNTRY
+from edgeproxy.errors import StoreError
 
 A = Backend("a", "myapp", "eu", "10.0.0.1", 80, weight=2, hard_limit=150)
 HERE, THERE = "here", "there"
@@ -81,6 +91,27 @@ def test_a_home_without_a_name_is_one_too() -> None:
     _, changes = enrol([Put(A, 9)], {}, "", 0)
     assert enrol([Leave("a", is_expired=True)], {"a": row(home="")}, "", 1)[0] == [True]
     assert changes == {"a": row(home="")}
+
+
+def test_whoever_speaks_for_another_address_changes_nothing() -> None:
+    own, other = "10.0.0.1", "10.0.0.2"
+    moved = dataclasses.replace(A, wg_ip=other)
+    assert one(Put(A, 9, own), row()) == (False, "nothing")
+    assert one(Leave("a", caller=own), row()) == (True, None)
+    for edit in (Put(moved, 9, other), Leave("a", caller=other)):
+        for found in (row(), row(home=None), row(dataclasses.replace(A, deleted=True))):
+            outcome, changed = one(edit, found)
+            assert isinstance(outcome, NotYoursError)
+            assert changed == "nothing"
+
+
+def test_a_row_of_nobody_is_anybodys() -> None:
+    removed = row(dataclasses.replace(A, deleted=True), home=None)
+    nowhere = row(dataclasses.replace(A, wg_ip="nowhere"))
+    for found in (None, removed, nowhere):
+        assert not isinstance(one(Put(A, 9, "10.0.0.1"), found)[0], StoreError)
+    mapped = row(dataclasses.replace(A, wg_ip="::ffff:10.0.0.1"))
+    assert one(Leave("a", caller="10.0.0.1"), mapped) == (True, None)
 
 
 PUTS = st.builds(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from tests.system.backends import Backend
 from tests.system.pop import Pop
+from tests.system.proxy import SERVE
 
 TTL_SECS = 2.0
 
@@ -111,11 +112,16 @@ def running(pop: Pop, backend_id: str) -> Backend:
 
 def serve(pop: Pop, **variables: str) -> Api:
     """Start a proxy with an API."""
+    return serve_with(pop, None, **variables)
+
+
+def serve_with(pop: Pop, max_descriptors: int | None, **variables: str) -> Api:
+    """Start a proxy with an API and with few descriptors."""
     settings = {
         "EDGEPROXY_API_ENABLED": "true",
         "EDGEPROXY_API_LISTEN_ADDR": "127.0.0.1:0",
         "EDGEPROXY_DB_RELOAD_SECS": "60",  # what is registered is not waited for
         **variables,
     }
-    pop.serve(**settings)
+    pop.serve_with(SERVE, max_descriptors, **settings)
     return Api(pop)

@@ -149,6 +149,14 @@ def test_a_backend_is_gone_at_its_ttl_and_not_before(pop: Pop) -> None:
     assert pop.reached() == "b"
 
 
+def test_one_that_registers_after_its_lease_has_expired_gets_the_next_client(pop: Pop) -> None:
+    api = serve(pop, EDGEPROXY_HEARTBEAT_TTL_SECS="0.1")
+    backend = running(pop, "a")
+    for number in range(1, 6):
+        assert api.register(backend).said["state"] == "eligible"
+        pop.proxy.wait_for("backend_deregistered", number)
+
+
 def test_a_backend_that_cannot_be_deleted_yet_gets_no_clients(pop: Pop) -> None:
     api = serve(pop, EDGEPROXY_HEARTBEAT_TTL_SECS="1")
     api.register(running(pop, "a"))

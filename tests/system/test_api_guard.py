@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import signal
 import socket
 import time
@@ -11,9 +12,11 @@ from contextlib import closing
 
 import pytest
 
-from tests.system.api import Api, running, serve
+from tests.store.editing import execute
+from tests.system.api import Api, running, serve, serve_with
 from tests.system.pop import Pop
 from tests.system.proxy import run_edgeproxy
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.system
 
@@ -253,8 +256,33 @@ def test_a_backend_may_speak_only_for_its_own_address(pop: Pop) -> None:
     assert other.register(backend, ip="127.0.0.9").said["field"] == "id"
     assert other.beat("a") == 403
     assert other.ask("DELETE", "/api/v1/backends/a").status == 403
+    one = "/api/v1/backends/a"
+    for action in ("enable", "disable", "drain", "undrain"):
+        assert other.ask("POST", f"{one}/{action}").said["field"] == "id"
+    assert other.ask("PUT", f"{one}/weight", {"weight": 0}).status == 403
+    limits = {"soft_limit": 0, "hard_limit": 1}
+    assert other.ask("PUT", f"{one}/limits", limits).status == 403
+    assert own.ask("PUT", f"{one}/weight", {"weight": 7}).status == 200
     assert own.beat("a") == 200
-    assert api.listed()["a"]["ip"] == "127.0.0.1"
+    assert (api.listed()["a"]["ip"], api.listed()["a"]["weight"]) == ("127.0.0.1", 7)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    ["UPDATE backends SET region = 'no region'", "UPDATE backends SET deleted = 1", "SELECT 1"],
+)
+def test_an_address_is_what_is_stored_and_not_what_is_routed_to(pop: Pop, edit: str) -> None:
+    serve(pop, EDGEPROXY_API_OWN_ADDRESS_ONLY="true")
+    own, other = Api(pop, "127.0.0.1"), Api(pop, "127.0.0.9")
+    own.register(running(pop, "a"))
+    execute(pop.database, edit)
+    own.register(running(pop, "b"))  # so that the edit has been read
+    execute(pop.database, "INSERT INTO backends VALUES ('c','a','sa','127.0.0.1',1,1,1,1,1,0)")
+    for backend_id in "ac":
+        answer = other.register(running(pop, backend_id), ip="127.0.0.9")
+        assert (answer.status, answer.said["field"]) == (403, "id")
+        assert other.ask("DELETE", f"/api/v1/backends/{backend_id}").status == 403
+    assert own.ask("DELETE", "/api/v1/backends/a").status == 200
 
 
 def test_only_so_many_may_register(pop: Pop) -> None:
@@ -274,6 +302,54 @@ def test_whoever_asks_too_fast_is_told_when_to_come_back(pop: Pop) -> None:
     assert late
     assert late[0].headers["retry-after"] == "1"
     assert Api(pop, "127.0.0.2").ask("GET", "/health").status == 200
+
+
+def connect(api: Api, count: int, source: str = "127.0.0.1") -> list[socket.socket]:
+    return [
+        socket.create_connection(api.address, timeout=5, source_address=(source, 0))
+        for _ in range(count)
+    ]
+
+
+def status(api: Api) -> int:
+    """Return how an API answers, 0 if it does not."""
+    try:
+        return api.ask("GET", "/health").status
+    except ConnectionError:
+        return 0
+
+
+def close(connections: list[socket.socket]) -> None:
+    for each in connections:
+        each.close()
+
+
+def count_open(connections: list[socket.socket]) -> int:
+    """Return how many of these were not closed by the other side."""
+    closed, _, _ = select.select(connections, [], [], 0)
+    return len(connections) - len(closed)
+
+
+def test_whoever_may_not_call_keeps_nobody_out(pop: Pop) -> None:
+    api = serve(pop, EDGEPROXY_API_ALLOW="127.0.0.1/32", EDGEPROXY_API_TIMEOUT_SECS="60")
+    strangers = connect(api, 300, "127.0.0.9")
+    wait_until(lambda: count_open(strangers) == 64, "further ones are closed")
+    assert api.ask("GET", "/health").status == 200
+    close(strangers)
+    wait_until(lambda: status(Api(pop, "127.0.0.9")) == 403, "an answer")
+
+
+def test_callers_leave_descriptors_to_others(pop: Pop) -> None:
+    api = serve_with(pop, 400, EDGEPROXY_API_TIMEOUT_SECS="60")
+    api.register(running(pop, "a"))
+    callers = connect(api, 300, "127.0.0.2")
+    wait_until(lambda: count_open(callers) == 50, "one caller has half of what callers have")
+    callers += connect(api, 300, "127.0.0.3")
+    wait_until(lambda: count_open(callers) == 100, "all callers have a quarter")
+    assert {pop.reached() for _ in range(20)} == {"a"}
+    close(callers)
+    wait_until(lambda: status(api) == 200, "an answer")
+    assert api.beat("a") == 200
 
 
 def test_hostile_crowds_leave_the_proxy_serving(pop: Pop) -> None:

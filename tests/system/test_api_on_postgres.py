@@ -118,6 +118,27 @@ def test_one_that_moves_to_another_pop_is_nobody_elses_to_take_out(
     assert not here.proxy.seen("backend_deregistered")
 
 
+def test_one_that_moves_and_shows_life_at_its_first_home_again_is_not_missed(
+    new_pop: Callable[[], Pop], postgres: Database
+) -> None:
+    here, there = new_pop(), new_pop()
+    api, other = serve_on(here, postgres, **{TTL: "2"}), serve_on(there, postgres, **{TTL: "2"})
+    backend = running(here, "a")
+    api.register(backend)
+    begun = time.monotonic()
+    assert other.register(backend).status == 200
+    heart = Heart(api, "a")
+
+    def tend() -> bool:
+        if not heart.beat():
+            assert api.register(backend).status == 200
+        return time.monotonic() - begun > 3
+
+    wait_until(tend, "more than a TTL")
+    assert heart.answers.count(404) == 1
+    assert not there.proxy.seen("lease_expired") + there.proxy.seen("backend_deregistered")
+
+
 def test_what_is_registered_survives_a_restart_with_a_new_lease(
     pop: Pop, postgres: Database
 ) -> None:

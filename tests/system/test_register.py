@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import http.server
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from edgeproxy import Registration
-from edgeproxy.library.registration import RegistrationRefusedError
+from edgeproxy.library.registration import TTL_SECS, RegistrationRefusedError
 from tests.system.api import Api, running, serve
 from tests.system.pop import Pop
 from tests.system.proxy import EDGEPROXY, clean_environment
@@ -27,6 +31,7 @@ def end(*_):
     sys.exit(7)
 signal.signal(signal.SIGTERM, end)
 signal.signal(signal.SIGINT, end)
+signal.signal(signal.SIGQUIT, end)
 signal.signal(signal.SIGUSR1, lambda *_: print("heard", flush=True))
 signal.signal(signal.SIGHUP, lambda *_: sys.exit(3))
 while True:
@@ -34,6 +39,49 @@ while True:
     client.sendall(b"wrapped\\n")
     client.close()
 """
+
+STUBBORN = SERVER.replace(
+    "signal.signal(signal.SIGTERM, end)",
+    """
+signal.signal(signal.SIGTERM, lambda *_: print("asked to end", flush=True))
+""",
+)
+
+
+class Impostor:
+    """Answers everything with this, and 200."""
+
+    def __init__(self, content: bytes) -> None:
+        self.asked = 0
+        impostor = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"] or 0))
+                self.do_DELETE()
+
+            def do_DELETE(self) -> None:
+                impostor.asked += 1
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
 
 
 def free_port() -> int:
@@ -133,9 +181,74 @@ def test_what_is_refused_is_an_error_at_once(pop: Pop) -> None:
         wrong.start()
     with pytest.raises(ValueError, match="api is like"):
         Registration("10.0.0.1:8081", id="a", app="a", region="sa", ip="10.0.0.1", port=1)
+    with pytest.raises(ValueError, match="api is like"):
+        Registration("http://10.0.0.1:99999", id="a", app="a", region="sa", ip="::1", port=1)
 
 
-def test_a_command_is_registered_while_it_runs(pop: Pop, tmp_path: Path) -> None:
+def test_a_command_that_is_refused_and_does_not_end_is_still_sent_signals(
+    pop: Pop, tmp_path: Path
+) -> None:
+    api = serve(pop)
+    server = tmp_path / "server.py"
+    server.write_text(STUBBORN)
+    address = ("127.0.0.1", str(free_port()))
+    more = ("--weight", "5000", "--", sys.executable, str(server), *address)
+    process = begin(words(api, "w", address[0], int(address[1]), *more))
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "asked to end\n"
+        code, _, err = end(process, signal.SIGINT)
+    finally:
+        process.kill()
+    assert (code, "weight" in err) == (1, True)
+
+
+@pytest.mark.parametrize("token", ["two\nlines", "with space", "sécret", "\x00"])
+def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(token: str) -> None:
+    with pytest.raises(ValueError, match="token") as refused:
+        Registration(
+            "http://127.0.0.1:1", id="a", app="a", region="sa", ip="::1", port=1, token=token
+        )
+    assert token not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"<html>", b"[" * 100_000, b"\xff", b"[]"),
+        *(b'{"heartbeat_secs": %s}' % each for each in (b"null", b"0", b"-1", b"NaN", b"1e400")),
+    ],
+)
+def test_whatever_answers_ends_neither_the_heartbeats_nor_the_program(content: bytes) -> None:
+    with Impostor(content) as impostor:
+        registration = Registration(impostor.url, id="a", app="a", region="sa", ip="::1", port=1)
+        with registration:
+            assert registration._beat_secs == TTL_SECS / 3
+            assert registration._thread is not None
+            assert registration._thread.is_alive()
+    assert not registration.is_registered
+
+
+def test_an_api_that_hangs_does_not_hold_up_the_end(pop: Pop) -> None:
+    api = serve(pop)
+    backend = running(pop, "a")
+    process = begin(words(api, "a", backend.host, backend.port))
+    try:
+        wait_until(lambda: listed(api, "a"), "it is registered")
+        pop.proxy.send(signal.SIGSTOP)
+        begun = time.monotonic()
+        code, _, err = end(process, signal.SIGTERM)
+        assert time.monotonic() - begun < 8
+    finally:
+        pop.proxy.send(signal.SIGCONT)
+        process.kill()
+    assert (code, "was not told of the end" in err, "has left" in err) == (0, True, False)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_command_is_registered_while_it_runs(
+    pop: Pop, tmp_path: Path, number: signal.Signals
+) -> None:
     api = serve(pop)
     server = tmp_path / "server.py"
     server.write_text(SERVER)
@@ -150,7 +263,7 @@ def test_a_command_is_registered_while_it_runs(pop: Pop, tmp_path: Path) -> None
         process.send_signal(signal.SIGUSR1)
         assert process.stdout is not None
         assert process.stdout.readline() == "heard\n"
-        code, out, err = end(process, signal.SIGTERM)
+        code, out, err = end(process, number)
     finally:
         process.kill()
     assert (code, out) == (7, "ending\n"), err

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TOKEN = "EDGEPROXY_API_TOKEN"  # noqa: S105 — a name
 TOKEN_FILE = "EDGEPROXY_API_TOKEN_FILE"  # noqa: S105
-ENDING = (signal.SIGTERM, signal.SIGINT)
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 PASSED_ON = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 LOOK_SECS = 0.1
 
@@ -30,10 +30,10 @@ def add_parser(commands: Any) -> None:
         help="register a backend with a POP, and keep it registered",
         usage="edgeproxy register --api URL --id ID --app APP --region REGION --ip IP --port PORT "
         "[options] [-- COMMAND ...]",
-        description="Register a backend, show that it lives, and deregister it on SIGTERM or "
-        "SIGINT. With a command: start it, register when it accepts connections, pass signals on, "
-        "deregister before it is ended, and exit with its exit code. The token of the API comes "
-        f"from {TOKEN} or {TOKEN_FILE}.",
+        description="Register a backend, show that it lives, and deregister it on SIGTERM, "
+        "SIGINT or SIGQUIT. With a command: start it, register when it accepts connections, pass "
+        "signals on, deregister before it is ended, and exit with its exit code. The token of the "
+        f"API comes from {TOKEN} or {TOKEN_FILE}.",
     )
     parser.add_argument("--api", required=True, metavar="URL", help="such as http://10.50.0.1:8081")
     for name, text in (
@@ -67,7 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
     _start(registration)
     signal.sigwait(ENDING)
     registration.stop()
-    _say(f"{arguments.id} has left")
+    if not registration.last_fault:
+        _say(f"{arguments.id} has left")
     return 0
 
 
@@ -102,15 +103,19 @@ class _Wrapped:
                 _pause(child)
         except EdgeProxyError:
             child.terminate()
-            child.wait()
+            self._await_end(child)
             raise
         self._registration.stop()
-        while child.poll() is None:
+        code = self._await_end(child)
+        return code if code >= 0 else 128 - code
+
+    def _await_end(self, child: subprocess.Popen[bytes]) -> int:
+        """Wait until the command ends, passing on who asks for it; return its exit code."""
+        while (code := child.poll()) is None:
             while self._asked:
                 child.send_signal(self._asked.pop(0))
             _pause(child)
-        code = child.returncode
-        return code if code >= 0 else 128 - code
+        return code
 
     def _pass_on(self, number: int, _frame: object) -> None:
         if self._child is not None:

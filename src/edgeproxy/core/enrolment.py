@@ -5,6 +5,8 @@ hears its heartbeats. It moves to whichever POP it registers with next. It may l
 for its silence (`is_expired`) only its home may take it out, for nobody else listened.
 
 What operators have said stays: a registration again changes neither `healthy` nor `deleted`.
+A `caller` speaks for its own address alone; a row without one, or that an operator has removed, is
+nobody's.
 Nothing is written here.
 """
 
@@ -14,12 +16,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from edgeproxy.core.model import Backend
-from edgeproxy.core.rows import COLUMNS, COUNTRY
+from edgeproxy.core.rows import COLUMNS, COUNTRY, RowError, check_address
 from edgeproxy.errors import StoreError
 
 
 class CrowdedError(StoreError):
     """There are as many registered backends as there may be."""
+
+
+class NotYoursError(StoreError):
+    """This backend has another address than the caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,7 @@ class Put:
 
     backend: Backend
     most: int
+    caller: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,7 @@ class Leave:
 
     backend_id: str
     is_expired: bool = False
+    caller: str | None = None
 
 
 Edit = Put | Leave
@@ -74,7 +82,9 @@ def enrol(
     for edit in edits:
         found = now.get(id_of(edit))
         is_registered = found is not None and found.home is not None
-        if isinstance(edit, Leave):
+        if edit.caller is not None and _owner(found) not in (None, edit.caller):
+            outcomes.append(NotYoursError("a backend may speak only for its own address"))
+        elif isinstance(edit, Leave):
             is_silent = found is not None and found.home == home and edit.backend_id not in heard
             leaves = is_silent if edit.is_expired else is_registered
             if leaves:
@@ -90,6 +100,16 @@ def enrol(
             outcomes.append(found is None or (was_removed and not is_registered))
             count += not is_registered
     return outcomes, {each: row for each, row in now.items() if row != rows.get(each)}
+
+
+def _owner(found: Row | None) -> str | None:
+    """Return for which address one has to speak to change this row, None for any."""
+    if found is None or (found.home is None and found.values["deleted"] == 1):
+        return None
+    try:
+        return check_address(found.values["wg_ip"])
+    except RowError:
+        return None
 
 
 def _registered(backend: Backend, found: Row | None, home: str) -> Row:

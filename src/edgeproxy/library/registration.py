@@ -5,16 +5,22 @@ from __future__ import annotations
 import http.client
 import json
 import random
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 TIMEOUT_SECS = 10.0
+LEAVING_SECS = 3.0
+"""How long an API that does not answer holds up the end; of whom it is not told is missed soon."""
 FIRST_RETRY_SECS = 0.2
 TTL_SECS = 60.0
 """Until the API says how long leases last."""
+_TOKEN = re.compile(r"[!-~]*")
+_NO_ANSWER = (OSError, http.client.HTTPException, ValueError, RecursionError)
 
 
 class RegistrationRefusedError(ValueError):
@@ -47,10 +53,9 @@ class Registration:
         changed: Callable[[str], object] = lambda _fault: None,
         **more: str | int,
     ) -> None:
-        address = urlsplit(api)
-        if address.scheme not in ("http", "https") or not address.hostname:
-            raise ValueError(f"api is like http://10.50.0.1:8081, not {api!r}")
-        self._address = address
+        self._address = _address(api)
+        if not _TOKEN.fullmatch(token):  # which is not shown
+            raise ValueError("token is one line of printable ASCII characters without spaces")
         self._id = id
         self._body = {"id": id, "app": app, "region": region, "ip": ip, "port": port, **more}
         self._token = token
@@ -71,13 +76,16 @@ class Registration:
         """Leave. Never raises: a backend that cannot say so is missed soon enough."""
         self._leaving.set()
         if self._thread is not None:
-            self._thread.join(TIMEOUT_SECS * 2)
+            self._thread.join(LEAVING_SECS)
         if self.is_registered:
             self.is_registered = False
+            path = f"/api/v1/backends/{quote(self._id, safe='')}"
             try:
-                self._ask("DELETE", f"/api/v1/backends/{quote(self._id, safe='')}")
-            except (OSError, http.client.HTTPException) as error:
-                self._tell(str(error))
+                status, _ = self._ask("DELETE", path, timeout_secs=LEAVING_SECS)
+                fault = "" if status in (200, 404) else f"it answers {status}"
+            except _NO_ANSWER as error:
+                fault = str(error)
+            self._tell(fault and f"the API was not told of the end: {fault}")
 
     def __enter__(self) -> Self:
         self.start()
@@ -109,8 +117,8 @@ class Registration:
                 status, said = self._ask("POST", "/api/v1/register", self._body)
                 fault = str(said.get("error", f"the API answers {status}"))
                 self.is_registered = status in (200, 201)
-                self._beat_secs = float(said.get("heartbeat_secs", self._beat_secs))
-        except (OSError, http.client.HTTPException, ValueError) as error:
+                self._beat_secs = _beat_secs(said) or self._beat_secs
+        except _NO_ANSWER as error:
             status, fault = 0, f"the API does not answer: {error}"
         is_well = status in (200, 201)
         self._tell("" if is_well else fault)
@@ -123,11 +131,13 @@ class Registration:
             self.last_fault = fault
             self._changed(fault)
 
-    def _ask(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
+    def _ask(
+        self, method: str, path: str, body: object = None, timeout_secs: float = TIMEOUT_SECS
+    ) -> tuple[int, dict[str, Any]]:
         """Return the status and the content of the answer to a request."""
         https = self._address.scheme == "https"
         kind = http.client.HTTPSConnection if https else http.client.HTTPConnection
-        connection = kind(str(self._address.hostname), self._address.port, timeout=TIMEOUT_SECS)
+        connection = kind(str(self._address.hostname), self._address.port, timeout=timeout_secs)
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -139,3 +149,19 @@ class Registration:
             return answer.status, said if isinstance(said, dict) else {}
         finally:
             connection.close()
+
+
+def _address(api: str) -> SplitResult:
+    with suppress(ValueError):  # of the port, too
+        address = urlsplit(api)
+        if address.scheme in ("http", "https") and address.hostname and address.port != 0:
+            return address
+    raise ValueError(f"api is like http://10.50.0.1:8081, not {api!r}")
+
+
+def _beat_secs(said: Mapping[str, object]) -> float | None:
+    """Return how often to show life, None if that was not said, or is none."""
+    secs = said.get("heartbeat_secs")
+    if isinstance(secs, int | float) and 0 < secs <= threading.TIMEOUT_MAX:
+        return float(secs)
+    return None

@@ -29,7 +29,8 @@ LOCK_WAIT_SECS = 1.0
 """How long a row that somebody else holds is waited for: all who register wait, too."""
 
 _SIDE_TABLE = f"""
-CREATE TABLE {LEASES} (id TEXT PRIMARY KEY, home TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS {LEASES} (id TEXT PRIMARY KEY, home TEXT NOT NULL);
+DELETE FROM {LEASES};
 CREATE OR REPLACE FUNCTION {LEASES}_end() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
@@ -40,13 +41,16 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$;
+DROP TRIGGER IF EXISTS {LEASES}_end ON backends;
+DROP TRIGGER IF EXISTS {LEASES}_end_all ON backends;
 CREATE TRIGGER {LEASES}_end AFTER DELETE ON backends
     REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION {LEASES}_end();
 CREATE TRIGGER {LEASES}_end_all AFTER TRUNCATE ON backends
     FOR EACH STATEMENT EXECUTE FUNCTION {LEASES}_end();
 """  # noqa: S608
 _ALONE = f"SELECT pg_advisory_xact_lock(hashtextextended('{LEASES}', 0))"
-_IS_THERE = f"SELECT to_regclass('{LEASES}') IS NOT NULL"
+_IS_THERE = f"""SELECT to_regclass('{LEASES}') IS NOT NULL AND (SELECT count(*) FROM pg_trigger
+    WHERE tgrelid = to_regclass('backends') AND tgname LIKE '{LEASES}_end%') = 2"""  # noqa: S608
 _KNOWN = f"SELECT id FROM {LEASES} WHERE home = $1 AND id IN (SELECT id FROM backends)"  # noqa: S608
 _COUNT = f"SELECT count(*) FROM {LEASES}"  # noqa: S608
 _LEASE = f"""INSERT INTO {LEASES} (id, home) VALUES ($1, $2)

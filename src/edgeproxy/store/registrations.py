@@ -3,7 +3,8 @@
 A registered backend is a row of `backends` like any other, beside its id in the side table
 `edgeproxy_leases`, so that after a restart it is known who has to show life, and where. That table
 is written when one registers or leaves, never by a heartbeat. A trigger takes an id out of it when
-the row is deleted, by whatever tool: a node that an operator adds afterwards has no lease.
+the row is deleted, by whatever tool: a node that an operator adds afterwards has no lease. Where
+there is none, because somebody made the tables anew, nobody knows: all rows are operators'.
 
 The country is kept beside the id, because the documented table has no column for it; where it has,
 it is written there too.
@@ -33,6 +34,7 @@ _SIDE_TABLE = (
     f"CREATE TABLE IF NOT EXISTS {LEASES} (id TEXT PRIMARY KEY, home TEXT NOT NULL, country TEXT)",
     f"""CREATE TRIGGER IF NOT EXISTS {LEASES}_end AFTER DELETE ON backends
         BEGIN DELETE FROM {LEASES} WHERE id = OLD.id; END""",  # noqa: S608
+    f"DELETE FROM {LEASES}",  # noqa: S608
 )
 _KNOWN = f"SELECT id FROM {LEASES} WHERE home = ? AND id IN (SELECT id FROM backends)"  # noqa: S608
 _FIND = f"""SELECT {", ".join(f"b.{name}" for name in COLUMNS)}, l.country, l.home
@@ -146,5 +148,6 @@ def _write(
 
 
 def _has_side_table(connection: sqlite3.Connection) -> bool:
-    tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (f"{LEASES}_end",))
-    return tables.fetchone() is not None
+    names = (LEASES, f"{LEASES}_end")
+    found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name IN (?, ?)", names)
+    return bool(found.fetchone() == (2,))

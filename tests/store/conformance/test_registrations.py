@@ -78,6 +78,29 @@ def test_a_node_that_an_operator_deletes_and_adds_is_the_operators(table: Kind) 
     assert apply(table, Leave("a", is_expired=True)) == [False]
 
 
+def test_the_nodes_of_a_table_that_is_made_anew_are_the_operators(table: Kind) -> None:
+    put(table)
+    table.execute(
+        "CREATE TABLE restored AS SELECT * FROM backends; DROP TABLE backends; "
+        "ALTER TABLE restored RENAME TO backends;"
+    )
+    assert known(table) == set()
+    assert apply(table, Leave("a", is_expired=True)) == [False]
+    assert known(table) == set()
+    assert put(table, dataclasses.replace(A, id="b"), most=1) is True
+    table.execute("DELETE FROM backends")
+    assert put(table, most=1) is True
+
+
+def test_without_the_side_table_all_nodes_are_the_operators(table: Kind) -> None:
+    put(table)
+    table.execute("DROP TABLE edgeproxy_leases")
+    assert known(table) == set()
+    assert apply(table, Leave("a")) == [False]
+    assert put(table) is False
+    assert known(table) == {"a"}
+
+
 def test_what_operators_say_stays(table: Kind) -> None:
     put(table)
     table.execute("UPDATE backends SET healthy = 0, deleted = 1")

@@ -45,10 +45,10 @@ class Directory(Protocol):
     async def deregister(self, backend_id: str, caller: str) -> None:
         """Take a registered backend out of the table and the store."""
 
-    async def change(self, backend_id: str, action: str, **values: int) -> BackendView:
+    async def change(self, backend_id: str, caller: str, action: str, **values: int) -> BackendView:
         """Do what `edgeproxy node ACTION` does."""
 
-    async def drain(self, backend_id: str, draining: bool) -> BackendView:
+    async def drain(self, backend_id: str, caller: str, draining: bool) -> BackendView:
         """Give a backend no new clients, or clients again."""
 
     async def explain(self, client: str, scope: str | None) -> Decision:

@@ -69,6 +69,10 @@ class Guard:
                 RateLimitSettings(True, most, 1.0, most * BURST_SECS, MOST_CALLERS)
             )
 
+    def allows(self, caller: str) -> bool:
+        """Return whether this address may call."""
+        return bool(caller and self._allowed.find(caller.partition("%")[0]))
+
     def demand(self, token: Secret) -> None:
         """Let callers show this token from now on; from any thread."""
         self._token = b"Bearer " + token.reveal().encode() if token else b""
@@ -107,7 +111,7 @@ class Guard:
     def _admit(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         caller = normalise(scope["client"][0]) if scope["client"] else ""
         scope["caller"] = caller
-        if not caller or not self._allowed.find(caller.partition("%")[0]):
+        if not self.allows(caller):
             raise FaultError(403, "this address may not call the API; see EDGEPROXY_API_ALLOW")
         if self._rate is not None and not self._rate.take(key_of(caller), time.monotonic()):
             raise FaultError(429, "too many requests", headers={"Retry-After": "1"})

@@ -25,7 +25,7 @@ FAULTS = {
     415: "the body is not JSON",
     429: "too many requests; see Retry-After",
     500: "a bug was met",
-    503: "not now; nothing was changed",
+    503: "not now; try again",
 }
 EVERYWHERE = (400, 401, 403, 405, 408, 413, 415, 429, 500, 503)
 

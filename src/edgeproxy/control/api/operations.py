@@ -67,7 +67,7 @@ async def ready(directory: Directory, _request: Request) -> Response:
 async def register(directory: Directory, request: Request) -> Response:
     """Register a backend."""
     wanted = body_of(await request.body(), bodies.Registration)
-    view, is_new = await directory.register(wanted, request.scope["caller"])
+    view, is_new = await directory.register(wanted, _caller(request))
     ttl_secs = view.lease.ttl_secs if view.lease else 0.0
     registered = bodies.RegisteredView(
         **msgspec.structs.asdict(view),
@@ -80,13 +80,13 @@ async def register(directory: Directory, request: Request) -> Response:
 
 async def heartbeat(directory: Directory, request: Request) -> Response:
     """Renew a lease."""
-    return answer(directory.beat(_id(request), request.scope["caller"]))
+    return answer(directory.beat(_id(request), _caller(request)))
 
 
 async def deregister(directory: Directory, request: Request) -> Response:
     """Take a backend out."""
     backend_id = _id(request)
-    await directory.deregister(backend_id, request.scope["caller"])
+    await directory.deregister(backend_id, _caller(request))
     return answer(bodies.Left(backend_id, "deregistered"))
 
 
@@ -109,7 +109,7 @@ async def backend(directory: Directory, request: Request) -> Response:
 
 def _change(action: str) -> Handler:
     async def change(directory: Directory, request: Request) -> Response:
-        return answer(await directory.change(_id(request), action))
+        return answer(await directory.change(_id(request), _caller(request), action))
 
     return change
 
@@ -117,19 +117,20 @@ def _change(action: str) -> Handler:
 async def weight(directory: Directory, request: Request) -> Response:
     """Set a weight."""
     wanted = body_of(await request.body(), bodies.NewWeight)
-    return answer(await directory.change(_id(request), "weight", weight=wanted.weight))
+    values = msgspec.structs.asdict(wanted)
+    return answer(await directory.change(_id(request), _caller(request), "weight", **values))
 
 
 async def limits(directory: Directory, request: Request) -> Response:
     """Set both limits."""
     wanted = body_of(await request.body(), bodies.NewLimits)
     values = msgspec.structs.asdict(wanted)
-    return answer(await directory.change(_id(request), "limits", **values))
+    return answer(await directory.change(_id(request), _caller(request), "limits", **values))
 
 
 def _drain(draining: bool) -> Handler:
     async def drain(directory: Directory, request: Request) -> Response:
-        return answer(await directory.drain(_id(request), draining))
+        return answer(await directory.drain(_id(request), _caller(request), draining))
 
     return drain
 
@@ -154,6 +155,10 @@ async def table(directory: Directory, _request: Request) -> Response:
 
 def _id(request: Request) -> str:
     return str(request.path_params["id"])
+
+
+def _caller(request: Request) -> str:
+    return str(request.scope["caller"])
 
 
 V1 = "/api/v1"
