@@ -168,6 +168,7 @@ async def measure(
     """Measure and print."""
     api_port, proxy_port = ports
     port = Backend().port
+    await (await called(api_port)).post("/api/v1/heartbeat/nobody")  # until it is served
     times = sorted(await one_by_one(api_port, proxy_port, port))
     print(
         f"from registering to the first byte, {ONE_BY_ONE} one by one: median "
