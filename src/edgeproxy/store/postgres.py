@@ -110,12 +110,12 @@ class PostgresStore:
 
     def changed(self) -> bool:
         """Return whether a `read` may give something else than the last one gave."""
-        if self._failed and self.link.down is not None:
-            raise self.link.down
+        if self._failed and (down := self.link.down) is not None:
+            raise down.with_traceback(None)  # it would grow with every look
         if self._fingerprint is None or self._is_noticed:
             return True
         with self._failing():
-            return self.link.read(fingerprint) != self._fingerprint
+            return self.link.read(self._look) != self._fingerprint
 
     def read(self, wait_secs: float = 0.0) -> Snapshot:  # noqa: ARG002 — the settings say it
         """Return all backends.
@@ -172,9 +172,12 @@ class PostgresStore:
         self._serves_kept = False
         return snapshot
 
+    async def _look(self, connection: PostgresConnection) -> tuple[str, ...]:
+        return await fingerprint(connection, wanted(await columns_of(connection, self.path)))
+
     async def _rows(self, connection: PostgresConnection) -> _Read:
         columns = wanted(await columns_of(connection, self.path))
-        found = await fingerprint(connection)
+        found = await fingerprint(connection, columns)
         routes = await routes_of(connection)
         names = ", ".join(columns)
         cursor = await connection.cursor(f"SELECT {names} FROM backends ORDER BY id")  # noqa: S608
