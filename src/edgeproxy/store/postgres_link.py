@@ -112,7 +112,7 @@ class Link:
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         with self._starting:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
+                self._loop = _new_loop()
                 self._thread = threading.Thread(
                     target=self._loop.run_forever, name="postgres", daemon=True
                 )
@@ -166,7 +166,8 @@ class Link:
             try:
                 async with naming_faults(self.settings), asyncio.timeout(secs):
                     transaction = connection.transaction(
-                        isolation="repeatable_read" if is_read else None, readonly=is_read
+                        isolation="repeatable_read" if is_read else "read_committed",
+                        readonly=is_read,
                     )
                     await transaction.start()
                     await connection.execute(_limits(secs))
@@ -318,6 +319,21 @@ async def _opened(pool: Pool[Any]) -> None:
     # What it tells of connections that it cannot make is told by us, and in our form.
     logging.getLogger("asyncpg").setLevel(logging.CRITICAL)
     await pool
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """Return a loop on which the driver may fail by itself, unseen.
+
+    It closes expired connections in tasks that nobody waits for; the server is away by then.
+    """
+    loop = asyncio.new_event_loop()
+
+    def failed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not isinstance(context.get("exception"), OSError):
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(failed)
+    return loop
 
 
 class _Unbegun(Exception):  # noqa: N818 — a way out, no error
