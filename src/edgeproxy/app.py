@@ -87,8 +87,9 @@ class Proxy:
             circuit_changed=_circuit_changed,
             is_curious=config.proxy.access_log != OFF,
         )
+        makes, wake = not upgrade.has_predecessor(), self._database_changed
         self._store = make_store(
-            config.database, config.postgres, os.sched_yield, self._database_changed
+            config.database, config.postgres, os.sched_yield, wake, makes=makes
         )
         target = config.proxy.access_log
         self._access_log = None if target == OFF else AccessLog(target)

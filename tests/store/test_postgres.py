@@ -466,6 +466,27 @@ def test_a_table_that_is_not_there_does_not_take_away_what_was_kept(
         again.read()
 
 
+def test_a_start_makes_no_table_where_backends_were_kept(
+    postgres: Database, opened: Open, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    store, _ = opened(postgres.url, snapshot=kept)
+    assert store.read().backends == ()
+    store.close()
+    postgres.execute("DROP TABLE backends")
+    store, _ = opened(postgres.url, snapshot=kept)
+    assert store.read().backends == ()  # made anew: none were kept
+    postgres.execute(INSERT.format(3))
+    assert len(store.read().backends) == 3
+    store.close()
+    postgres.execute("ALTER TABLE backends RENAME TO elsewhere")
+    store, _ = opened(postgres.url, snapshot=kept)
+    assert len(store.read().backends) == 3
+    postgres.execute("ALTER TABLE elsewhere RENAME TO backends")
+    postgres.execute("DELETE FROM backends WHERE id = 'n-1'")
+    assert len(store.read().backends) == 2
+
+
 def test_without_a_file_a_start_fails_and_says_both(
     postgres: Database, opened: Open, tmp_path: Path
 ) -> None:

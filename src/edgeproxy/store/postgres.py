@@ -64,11 +64,17 @@ class PostgresStore:
         settings: PostgresSettings,
         rest: Rest = no_rest,
         wake: Callable[[], object] | None = None,
+        *,
+        makes: bool = True,
     ) -> None:
-        """`wake` is called on another thread when a look is worth it; None: nobody waits."""
+        """`wake` is called on another thread when a look is worth it; None: nobody waits.
+
+        With `makes` a first read makes the table where there is none.
+        """
         self.rest = rest
         self._settings = settings
         self._wake = wake
+        self._makes = makes
         self.link = Link(settings, None if wake is None else self._noticed)
         self._fingerprint: tuple[str, ...] | None = None  # of the last good read
         self._kept: tuple[str, ...] | None = None  # the fingerprint of what is in the local file
@@ -92,8 +98,7 @@ class PostgresStore:
         Raises StoreError otherwise.
         """
         missing = self.link.read(missing_parts)
-        if "backends" in missing and self._serves_kept:
-            # We serve what was kept of it. A table made now would be empty, and take it away.
+        if "backends" in missing and not self._may_make():
             raise PostgresError(self.path, NO_TABLE)
         self._is_ensured = True
         if not missing:
@@ -107,6 +112,16 @@ class PostgresStore:
             reason = error.reason if isinstance(error, PostgresError) else error
             _log.warning("schema_incomplete", missing=", ".join(missing), reason=reason)
             return False
+
+    def _may_make(self) -> bool:
+        """Return whether a table made now, an empty one, takes nobody's backends away."""
+        if self._serves_kept or not self._makes:
+            return False
+        path = self._settings.snapshot
+        try:
+            return path is None or not snapshot_file.load(path, self.rest).backends
+        except StoreError:
+            return True
 
     def changed(self) -> bool:
         """Return whether a `read` may give something else than the last one gave."""
