@@ -88,9 +88,8 @@ class Proxy:
             is_curious=config.proxy.access_log != OFF,
         )
         makes, wake = not upgrade.has_predecessor(), self._database_changed
-        self._store = make_store(
-            config.database, config.postgres, os.sched_yield, wake, makes=makes
-        )
+        sources = config.database, config.postgres
+        self._store = make_store(*sources, os.sched_yield, wake, makes=makes)
         target = config.proxy.access_log
         self._access_log = None if target == OFF else AccessLog(target)
         self._warm_pool = WarmPool(config.pool, self.metrics) if config.pool.enabled else None

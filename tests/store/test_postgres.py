@@ -500,7 +500,11 @@ def test_a_file_that_cannot_be_written_does_not_matter(
 ) -> None:
     store, _ = opened(postgres.url, snapshot=tmp_path / "missing" / "kept")
     assert store.read().backends == ()
+    assert not store.changed()
     assert len(events.named("snapshot_not_written")) == 1
+    (tmp_path / "missing").mkdir()
+    assert not store.changed()
+    assert (tmp_path / "missing" / "kept").exists()
 
 
 # -- size -----------------------------------------------------------------------------

@@ -79,6 +79,7 @@ class PostgresStore:
         self._fingerprint: tuple[str, ...] | None = None  # of the last good read
         self._kept: tuple[str, ...] | None = None  # the fingerprint of what is in the local file
         self._serves_kept = False  # what was given last came from there
+        self._unkept: Snapshot | None = None  # what could not be written there
         self._is_noticed = False
         self._wakes_at = 0.0
         self._is_ensured = False
@@ -130,7 +131,10 @@ class PostgresStore:
         if self._fingerprint is None or self._is_noticed:
             return True
         with self._failing():
-            return self.link.read(self._look) != self._fingerprint
+            found = self.link.read(self._look)
+        if found == self._fingerprint and self._unkept is not None:
+            self._keep(self._unkept)
+        return found != self._fingerprint
 
     def read(self, wait_secs: float = 0.0) -> Snapshot:  # noqa: ARG002 — the settings say it
         """Return all backends.
@@ -207,12 +211,17 @@ class PostgresStore:
     def _keep(self, snapshot: Snapshot) -> None:
         path = self._settings.snapshot
         if path is None or self._kept == self._fingerprint:
+            self._unkept = None
             return
         try:
             snapshot_file.save(path, snapshot, self.rest)
         except StoreError as error:
-            _log.warning("snapshot_not_written", reason=error)
+            if self._unkept is None:
+                _log.warning("snapshot_not_written", reason=error)
+            self._unkept = snapshot  # every look tries again
+            return
         self._kept = self._fingerprint
+        self._unkept = None
 
     def _loaded(self, fault: StoreError) -> Snapshot:
         path = self._settings.snapshot
