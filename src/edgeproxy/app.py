@@ -87,9 +87,9 @@ class Proxy:
             circuit_changed=_circuit_changed,
             is_curious=config.proxy.access_log != OFF,
         )
-        self._store = make_store(
-            config.database, config.postgres, os.sched_yield, self._database_changed
-        )
+        makes, wake = not upgrade.has_predecessor(), self._database_changed
+        sources = config.database, config.postgres
+        self._store = make_store(*sources, os.sched_yield, wake, makes=makes)
         target = config.proxy.access_log
         self._access_log = None if target == OFF else AccessLog(target)
         self._warm_pool = WarmPool(config.pool, self.metrics) if config.pool.enabled else None

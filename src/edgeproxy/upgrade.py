@@ -42,6 +42,11 @@ def handed_drains() -> list[str]:
     return [str(each) for each in json.loads(os.environ.pop(DRAINED, "[]"))]
 
 
+def has_predecessor() -> bool:
+    """Return whether this process is to take over from another one that still serves."""
+    return READY in os.environ
+
+
 def tell_predecessor() -> None:
     """Say to whoever started this process as its successor that clients are accepted."""
     fd = os.environ.pop(READY, "")

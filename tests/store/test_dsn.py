@@ -54,6 +54,31 @@ def test_what_is_no_url_is_refused_without_repeating_it(text: str) -> None:
     assert error.value.__cause__ is None
 
 
+def test_parameters_of_libpq_alone_are_not_asked_of_the_server() -> None:
+    text = "postgres://u:secret@h/db?connect_timeout=3&sslmode=require&channel_binding=prefer"
+    url = PostgresUrl(text)
+    assert url.reveal() == "postgres://u:secret@h/db?sslmode=require"
+    assert str(url) == text.replace("secret", "***")
+    for each in ("keepalives=1&keepalives_idle=30", "gssencmode=disable", "client_encoding=auto"):
+        assert PostgresUrl(f"postgres://h/db?{each}").reveal() == "postgres://h/db"
+
+
+@pytest.mark.parametrize(
+    "each",
+    [
+        "channel_binding=require",
+        "gssencmode=require",
+        "hostaddr=10.0.0.1",
+        "require_auth=none",
+        "pass%77ord=secret",
+    ],
+)
+def test_a_parameter_that_would_not_be_kept_is_refused(each: str) -> None:
+    with pytest.raises(BadValueError, match=r"parameter|take it out") as error:
+        postgres_url(f"postgres://h/db?sslmode=require&{each}")
+    assert "secret" not in str(error.value)
+
+
 def test_hosts_are_told_apart() -> None:
     url = PostgresUrl("postgres://u:p@10.0.0.1,db.example:5433,[fd00::1]:5434,%2Frun%2Fpg/db")
     assert url.hosts == (

@@ -466,6 +466,27 @@ def test_a_table_that_is_not_there_does_not_take_away_what_was_kept(
         again.read()
 
 
+def test_a_start_makes_no_table_where_backends_were_kept(
+    postgres: Database, opened: Open, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    store, _ = opened(postgres.url, snapshot=kept)
+    assert store.read().backends == ()
+    store.close()
+    postgres.execute("DROP TABLE backends")
+    store, _ = opened(postgres.url, snapshot=kept)
+    assert store.read().backends == ()  # made anew: none were kept
+    postgres.execute(INSERT.format(3))
+    assert len(store.read().backends) == 3
+    store.close()
+    postgres.execute("ALTER TABLE backends RENAME TO elsewhere")
+    store, _ = opened(postgres.url, snapshot=kept)
+    assert len(store.read().backends) == 3
+    postgres.execute("ALTER TABLE elsewhere RENAME TO backends")
+    postgres.execute("DELETE FROM backends WHERE id = 'n-1'")
+    assert len(store.read().backends) == 2
+
+
 def test_without_a_file_a_start_fails_and_says_both(
     postgres: Database, opened: Open, tmp_path: Path
 ) -> None:
@@ -479,7 +500,11 @@ def test_a_file_that_cannot_be_written_does_not_matter(
 ) -> None:
     store, _ = opened(postgres.url, snapshot=tmp_path / "missing" / "kept")
     assert store.read().backends == ()
+    assert not store.changed()
     assert len(events.named("snapshot_not_written")) == 1
+    (tmp_path / "missing").mkdir()
+    assert not store.changed()
+    assert (tmp_path / "missing" / "kept").exists()
 
 
 # -- size -----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -266,6 +267,23 @@ def test_a_start_without_the_server_serves_from_the_snapshot(pop: Pop, own_serve
         database.execute(insert(other))
         wait_until(lambda: "other" in crowd.reached, "the new backend")
         crowd.leave()
+
+
+def test_an_upgrade_does_not_make_a_table_that_is_missing(pop: Pop, postgres: Database) -> None:
+    run(pop.folder, postgres.url, "db", "init")
+    one = backend(pop, "one")
+    postgres.execute(insert(one))
+    proxy = started(pop, postgres.url)
+    postgres.execute("ALTER TABLE backends RENAME TO elsewhere")
+    with closing(Crowd(pop)) as crowd:
+        proxy.send(signal.SIGUSR2)
+        proxy.wait_for("database_awaited")  # by the successor
+        postgres.execute("ALTER TABLE elsewhere RENAME TO backends")
+        successor = int(proxy.wait_for("upgraded")["successor"])
+        crowd.leave()
+    os.kill(successor, signal.SIGTERM)
+    assert proxy.wait_for_exit(5) == 0
+    assert not proxy.seen("database_created")
 
 
 def test_nodes_are_taken_over_and_back(pop: Pop, postgres: Database) -> None:

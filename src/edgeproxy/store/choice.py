@@ -27,18 +27,21 @@ def make_store(
     postgres: PostgresSettings,
     rest: Rest = no_rest,
     wake: Callable[[], object] | None = None,
+    *,
+    makes: bool = True,
 ) -> Store:
     """Return the store that these settings name; nothing is opened yet.
 
-    `wake` is called on another thread when the database tells of a change, if it can. Raises
-    ConfigError without the driver that is needed.
+    `wake` is called on another thread when the database tells of a change, if it can. Without
+    `makes` reading makes no table on a server. Raises ConfigError without the driver that is
+    needed.
     """
     if not postgres.enabled:
         return SqliteStore(database.path, rest)
     check_driver()
     from edgeproxy.store.postgres import PostgresStore
 
-    return PostgresStore(postgres, rest, wake)
+    return PostgresStore(postgres, rest, wake, makes=makes)
 
 
 def nodes_in(store: Store, wait_secs: float = EDIT_WAIT_SECS) -> NodeEdits:

@@ -24,6 +24,15 @@ _URL = re.compile(
 )
 _PASSWORD = re.compile(r"(?<=://)([^:@/?#]*):.*@")  # to the last @: rather too much than too little
 _SECRET_PARAMETER = re.compile(r"([?&][a-z]*password=)[^&#]*", re.IGNORECASE)
+_OF_LIBPQ = {
+    *("channel_binding", "client_encoding", "connect_timeout", "fallback_application_name"),
+    *("gssdelegation", "gssencmode", "load_balance_hosts", "sslcompression", "sslsni"),
+    *("keepalives", "keepalives_count", "keepalives_idle", "keepalives_interval"),
+    "tcp_user_timeout",
+}
+"""Parameters for libpq alone: they are taken, and mean nothing here."""
+_UNKEPT = {"hostaddr", "replication", "require_auth", "requirepeer", "requiressl", "sslcrldir"}
+"""Parameters of libpq that promise what is not done here."""
 _ALLOWED = (
     "allowed is a URL such as postgres://user:password@host:5432/database, with commas between "
     "several hosts; special characters of a password are written like %40"
@@ -60,13 +69,25 @@ class PostgresUrl:
         authority = parts["authority"].rpartition("@")
         if "@" in authority[0]:
             raise ValueError(f"there is more than one @ before the database; {_ALLOWED}")
+        names = [each.partition("=")[0] for each in (parts["query"] or "").split("&") if each]
+        for name in names:
+            is_kept = name in _OF_LIBPQ and self.parameters.get(name) != "require"
+            if not is_kept and name in _OF_LIBPQ | _UNKEPT:
+                raise ValueError(f"{name} cannot be done as it says: take it out; {_ALLOWED}")
+            if not re.fullmatch(r"[\w.]+", name):  # masks would not know %70assword
+                raise ValueError(f"the name of a parameter is none; {_ALLOWED}")
         if parts["fragment"] or authority[0].partition(":")[2] == MASK:
             raise ValueError(f"the password is not the real one or has a #; {_ALLOWED}")
         self.hosts = tuple(map(_host, authority[2].split(","))) if authority[2] else ()
 
     def reveal(self) -> str:
-        """Return the whole URL, to connect with and for nothing else."""
-        return self._text
+        """Return the URL with its secrets, to connect with and for nothing else.
+
+        The driver would ask the server for parameters that are libpq's own.
+        """
+        rest, _, query = self._text.partition("?")
+        kept = [each for each in query.split("&") if each.partition("=")[0] not in _OF_LIBPQ]
+        return f"{rest}?{'&'.join(kept)}" if query and kept else rest
 
     def without_secrets(self, text: str) -> str:
         """Return a text of somebody else's, less the passwords of this URL."""

@@ -64,15 +64,22 @@ class PostgresStore:
         settings: PostgresSettings,
         rest: Rest = no_rest,
         wake: Callable[[], object] | None = None,
+        *,
+        makes: bool = True,
     ) -> None:
-        """`wake` is called on another thread when a look is worth it; None: nobody waits."""
+        """`wake` is called on another thread when a look is worth it; None: nobody waits.
+
+        With `makes` a first read makes the table where there is none.
+        """
         self.rest = rest
         self._settings = settings
         self._wake = wake
+        self._makes = makes
         self.link = Link(settings, None if wake is None else self._noticed)
         self._fingerprint: tuple[str, ...] | None = None  # of the last good read
         self._kept: tuple[str, ...] | None = None  # the fingerprint of what is in the local file
         self._serves_kept = False  # what was given last came from there
+        self._unkept: Snapshot | None = None  # what could not be written there
         self._is_noticed = False
         self._wakes_at = 0.0
         self._is_ensured = False
@@ -92,8 +99,7 @@ class PostgresStore:
         Raises StoreError otherwise.
         """
         missing = self.link.read(missing_parts)
-        if "backends" in missing and self._serves_kept:
-            # We serve what was kept of it. A table made now would be empty, and take it away.
+        if "backends" in missing and not self._may_make():
             raise PostgresError(self.path, NO_TABLE)
         self._is_ensured = True
         if not missing:
@@ -108,14 +114,27 @@ class PostgresStore:
             _log.warning("schema_incomplete", missing=", ".join(missing), reason=reason)
             return False
 
+    def _may_make(self) -> bool:
+        """Return whether a table made now, an empty one, takes nobody's backends away."""
+        if self._serves_kept or not self._makes:
+            return False
+        path = self._settings.snapshot
+        try:
+            return path is None or not snapshot_file.load(path, self.rest).backends
+        except StoreError:
+            return True
+
     def changed(self) -> bool:
         """Return whether a `read` may give something else than the last one gave."""
-        if self._failed and self.link.down is not None:
-            raise self.link.down
+        if self._failed and (down := self.link.down) is not None:
+            raise down.with_traceback(None)  # it would grow with every look
         if self._fingerprint is None or self._is_noticed:
             return True
         with self._failing():
-            return self.link.read(fingerprint) != self._fingerprint
+            found = self.link.read(self._look)
+        if found == self._fingerprint and self._unkept is not None:
+            self._keep(self._unkept)
+        return found != self._fingerprint
 
     def read(self, wait_secs: float = 0.0) -> Snapshot:  # noqa: ARG002 — the settings say it
         """Return all backends.
@@ -172,9 +191,12 @@ class PostgresStore:
         self._serves_kept = False
         return snapshot
 
+    async def _look(self, connection: PostgresConnection) -> tuple[str, ...]:
+        return await fingerprint(connection, wanted(await columns_of(connection, self.path)))
+
     async def _rows(self, connection: PostgresConnection) -> _Read:
         columns = wanted(await columns_of(connection, self.path))
-        found = await fingerprint(connection)
+        found = await fingerprint(connection, columns)
         routes = await routes_of(connection)
         names = ", ".join(columns)
         cursor = await connection.cursor(f"SELECT {names} FROM backends ORDER BY id")  # noqa: S608
@@ -189,12 +211,17 @@ class PostgresStore:
     def _keep(self, snapshot: Snapshot) -> None:
         path = self._settings.snapshot
         if path is None or self._kept == self._fingerprint:
+            self._unkept = None
             return
         try:
             snapshot_file.save(path, snapshot, self.rest)
         except StoreError as error:
-            _log.warning("snapshot_not_written", reason=error)
+            if self._unkept is None:
+                _log.warning("snapshot_not_written", reason=error)
+            self._unkept = snapshot  # every look tries again
+            return
         self._kept = self._fingerprint
+        self._unkept = None
 
     def _loaded(self, fault: StoreError) -> Snapshot:
         path = self._settings.snapshot

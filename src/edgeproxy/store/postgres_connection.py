@@ -178,6 +178,7 @@ def _reason(error: Exception, url: PostgresUrl) -> tuple[bool, str]:
         asyncpg.AdminShutdownError,
         asyncpg.CrashShutdownError,
         asyncpg.InterfaceError,
+        asyncpg.InternalClientError,  # the driver has lost the thread: on a new one it has it
         asyncpg.TargetServerAttributeNotMatched,
         OSError,
         EOFError,

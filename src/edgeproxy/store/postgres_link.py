@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
+from edgeproxy.store.driver_loop import DriverLoop
 from edgeproxy.store.dsn import PostgresSettings
 from edgeproxy.store.postgres_connection import (
     UNREACHABLE,
@@ -49,6 +50,7 @@ LOOK_SECS = 5.0
 """How often the listening connection is tried, so that a server that vanished is noticed."""
 END_SECS = 1.0
 """How long a server that hangs may hold up the end."""
+LAST_END_SECS = 0.1
 LOCK_WAIT_SECS = 5.0
 """How long an edit waits for somebody else's, as long as with a file."""
 
@@ -112,7 +114,7 @@ class Link:
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         with self._starting:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
+                self._loop = DriverLoop()
                 self._thread = threading.Thread(
                     target=self._loop.run_forever, name="postgres", daemon=True
                 )
@@ -134,6 +136,7 @@ class Link:
             each.cancel()
         if others:
             await asyncio.wait(others, timeout=END_SECS)
+            await asyncio.wait(others, timeout=LAST_END_SECS)  # of who kept the loop so long
         pool, self._pool = self._pool, None
         if pool is not None:
             with suppress(Exception):  # one that never was open
@@ -166,7 +169,8 @@ class Link:
             try:
                 async with naming_faults(self.settings), asyncio.timeout(secs):
                     transaction = connection.transaction(
-                        isolation="repeatable_read" if is_read else None, readonly=is_read
+                        isolation="repeatable_read" if is_read else "read_committed",
+                        readonly=is_read,
                     )
                     await transaction.start()
                     await connection.execute(_limits(secs))

@@ -71,8 +71,8 @@ _PARTS = (
 )
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('edgeproxy schema', 0))"
 FINGERPRINT = (
-    "SELECT count(*)::text || ' ' || coalesce(sum(hashtextextended(t::text, 0)), 0)::text "
-    "FROM {table} t"
+    "SELECT count(*)::text || ' ' "
+    "|| coalesce(sum(hashtextextended(ROW({names})::text, 0)), 0)::text FROM {table}"
 )
 
 
@@ -124,12 +124,16 @@ async def routes_of(connection: PostgresConnection) -> list[tuple[object, object
     return [(row[0], row[1]) for row in rows]
 
 
-async def fingerprint(connection: PostgresConnection) -> tuple[str, ...]:
-    """Return something that is another when the rows are others; the server works it out."""
-    tables = ["backends", ROUTES] if await has_routes(connection) else ["backends"]
-    return tuple(
-        [str(await connection.fetchval(FINGERPRINT.format(table=table))) for table in tables]
-    )
+async def fingerprint(connection: PostgresConnection, columns: list[str]) -> tuple[str, ...]:
+    """Return something that is another when the rows are others; the server works it out.
+
+    Only these columns of `backends` count, those that are read: others need not be visible.
+    """
+    tables = {"backends": columns}
+    if await has_routes(connection):
+        tables[ROUTES] = ["pattern", "app"]
+    queries = [FINGERPRINT.format(names=", ".join(tables[name]), table=name) for name in tables]
+    return tuple([str(await connection.fetchval(query)) for query in queries])
 
 
 def wanted(columns: list[str]) -> list[str]:

@@ -1,0 +1,69 @@
+"""The event loop on which the driver for PostgreSQL works."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from contextlib import suppress
+from typing import Any
+
+_Key = tuple[Any, ...]
+
+
+class DriverLoop(asyncio.SelectorEventLoop):
+    """A loop whose look-ups of names hold up nobody's end, and whose driver may fail unseen.
+
+    Threads of a pool are waited for when the process ends; a name server that does not answer
+    takes them many seconds.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lookups: dict[_Key, asyncio.Future[Any]] = {}  # those under way, each once
+        self.set_exception_handler(_failed)
+
+    async def getaddrinfo(
+        self,
+        host: bytes | str | None,
+        port: bytes | str | int | None,
+        *,
+        family: int = 0,
+        type: int = 0,  # noqa: A002 — its name in asyncio
+        proto: int = 0,
+        flags: int = 0,
+    ) -> Any:
+        """Return the addresses of a name. Raises OSError."""
+        key = (host, port, family, type, proto, flags)
+        if key not in self._lookups:
+            self._lookups[key] = self.create_future()
+            threading.Thread(target=self._look_up, args=(key,), name="names", daemon=True).start()
+        return await asyncio.shield(self._lookups[key])
+
+    def _look_up(self, key: _Key) -> None:
+        found: Any = None
+        fault: OSError | None = None
+        try:
+            found = socket.getaddrinfo(*key)
+        except OSError as error:
+            fault = error
+        except UnicodeError:
+            fault = OSError("the name of a host is none")
+        with suppress(RuntimeError):  # the loop is closed
+            self.call_soon_threadsafe(self._looked_up, key, found, fault)
+
+    def _looked_up(self, key: _Key, found: Any, fault: OSError | None) -> None:
+        future = self._lookups.pop(key)
+        if fault is None:
+            future.set_result(found)
+        else:
+            future.set_exception(fault)
+
+
+def _failed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Tell of what nobody waited for, unless it is the end of a server that is away.
+
+    The driver closes expired connections in tasks of their own.
+    """
+    if not isinstance(context.get("exception"), OSError):
+        loop.default_exception_handler(context)
