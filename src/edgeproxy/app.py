@@ -38,6 +38,7 @@ from edgeproxy.core.model import Circuit
 from edgeproxy.doors import Doors, backend_authorities, mode_of, needs_tls
 from edgeproxy.engine.announcement import Announcer
 from edgeproxy.engine.choice import make_engine
+from edgeproxy.engine.descriptors import raise_limit
 from edgeproxy.engine.doorman import Doorman
 from edgeproxy.engine.gate import AdmissionGate
 from edgeproxy.engine.listener import open_listener
@@ -133,12 +134,15 @@ class Proxy:
         signal.signal(signal.SIGUSR2, self._asked_to_upgrade)
         log.info("geo", **self._geo.description)
         sys.setswitchinterval(SWITCH_INTERVAL_SECS)
-        _raise_descriptor_limit()
+        raise_limit()
         try:
-            waits = self._config.postgres.enabled
             self._wake = self._store.interrupt
             if not publish_first(
-                self.plane.feed, self._store, lambda: self._signals > 0, may_come_back=waits
+                self.plane.feed,
+                self._store,
+                lambda: self._signals > 0,
+                may_come_back=self._config.postgres.enabled,
+                is_successor=upgrade.has_predecessor(),
             ):
                 return self._exit_code
             for backend_id in upgrade.handed_drains():
@@ -375,18 +379,6 @@ def _circuit_changed(backend_id: str, circuit: Circuit) -> None:
     """Say that a breaker has another state."""
     tell = log.warning if circuit is Circuit.OPEN else log.info
     tell("circuit", backend=backend_id, state=circuit)
-
-
-def _raise_descriptor_limit() -> None:
-    """Use as many descriptors as this process may have; each connection takes two."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (OSError, ValueError):
-            log.debug("descriptor_limit", soft=soft, hard=hard)
 
 
 def serve(loaded: Loaded) -> int:

@@ -1,7 +1,8 @@
 """The first routing table of a proxy: nobody listens before there is one.
 
 A file that cannot be read ends the start, since nothing will change by itself. A server may come
-back: it is waited for, with a back-off, and the log says for what.
+back: it is waited for, with a back-off, and the log says for what. Whoever takes over from a proxy
+that still serves makes no empty table: better that one goes on.
 """
 
 from __future__ import annotations
@@ -27,16 +28,21 @@ _NEVER = threading.Event()
 
 
 def publish_first(
-    feed: Feed, store: Store, is_stopped: Callable[[], bool], *, may_come_back: bool
+    feed: Feed,
+    store: Store,
+    is_stopped: Callable[[], bool],
+    *,
+    may_come_back: bool,
+    is_successor: bool,
 ) -> bool:
     """Publish the first table; return whether there is one, False if it was stopped before.
 
     Raises StoreError for a database that will not come back by itself.
     """
     if not may_come_back:
-        if store.ensure():
+        if not is_successor and store.ensure():
             log.info("database_created", path=store.path)
-        feed.first()
+        feed.first(needs_table=is_successor)
         return True
     pause_secs = FIRST_PAUSE_SECS
     told = ""

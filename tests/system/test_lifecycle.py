@@ -19,6 +19,7 @@ from typing import Self
 import pytest
 
 from tests.conformance.peers import Peer
+from tests.store.editing import execute
 from tests.system.clients import connect, greeting
 from tests.system.pop import BRAZIL, Pop
 from tests.system.proxy import SERVE, RunningProxy, run_edgeproxy
@@ -307,6 +308,21 @@ def test_a_successor_that_does_not_start_changes_nothing(pop: Pop) -> None:
     reason = proxy.wait_for("upgrade_failed")["reason"]
     assert "ended before it was ready, with exit code 2" in reason
     assert pop.reached() == "sa-1"
+    proxy.foreign.clear()
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_a_successor_does_not_begin_with_an_empty_table(pop: Pop, is_gone: bool) -> None:
+    pop.backend("sa-1")
+    proxy = pop.serve()
+    if is_gone:
+        pop.database.unlink()
+    else:
+        execute(pop.database, "DROP TABLE backends")
+    proxy.send(signal.SIGUSR2)
+    assert "with exit code 1" in proxy.wait_for("upgrade_failed")["reason"]
+    assert pop.reached() == "sa-1"
+    assert pop.database.exists() is not is_gone
     proxy.foreign.clear()
 
 

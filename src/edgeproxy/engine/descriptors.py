@@ -1,4 +1,4 @@
-"""How many descriptors the engine leaves to the rest of the process.
+"""How many descriptors there may be, and how many the engine leaves to the rest of the process.
 
 The system gives out the lowest free number, so a descriptor's number tells how many are
 left. The engine gives back or stops asking for those from `ceiling()` on; otherwise a rush
@@ -11,7 +11,21 @@ from __future__ import annotations
 import os
 import resource
 
+from edgeproxy.log import EventLog
+
+log = EventLog("app")
+
 RESERVED = 64
+
+
+def raise_limit() -> None:
+    """Use as many descriptors as this process may have; each connection takes two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):
+            log.debug("descriptor_limit", soft=soft, hard=hard)
 
 
 def ceiling() -> int:

@@ -87,15 +87,17 @@ class Feed:
         self._skipped: frozenset[SkippedRow] = frozenset()  # as logged
         self._faults: set[str] = set()  # logged in the present episode; empty: all is well
 
-    def first(self, wait_secs: float = FIRST_WAIT_SECS) -> None:
+    def first(self, wait_secs: float = FIRST_WAIT_SECS, *, needs_table: bool = False) -> None:
         """Read and publish for the first time.
 
         Raises `StoreError` when the database cannot be read. One without a table counts as
-        empty, so that a proxy can be started before its database is filled.
+        empty, unless that is needed, so that a proxy can be started before its database is filled.
         """
         try:
             snapshot = self._store.read(wait_secs)
         except TableMissingError as error:
+            if needs_table:
+                raise
             self._faults.add(error.reason)
             _log.warning("database_without_table", path=self._store.path, reason=error.reason)
             snapshot = Snapshot()

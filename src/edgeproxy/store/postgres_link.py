@@ -230,6 +230,7 @@ class Link:
             self._pool = asyncpg.create_pool(
                 min_size=min(max(self.settings.min_connections - 1, 0), most),
                 max_size=most,
+                max_inactive_connection_lifetime=0,  # those that are kept open stay open
                 connect=self._connect,
             )
             self._opening = asyncio.ensure_future(_opened(self._pool))
