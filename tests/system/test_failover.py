@@ -166,6 +166,5 @@ def test_a_client_that_resets_while_its_backend_is_dialed_gives_the_slot_back(po
     client.reset()
     assert pop.reached(other) == "us-1", "it is bound, and served after the reset was"
 
-    stopped = proxy.stop()
-    assert proxy.seen("draining")[0]["connections"] == "0"
+    stopped = proxy.stop()  # one that is still dialed would have to be cut
     assert (stopped["accepted"], stopped["failovers"], stopped["cut"]) == ("3", "0", "0")
