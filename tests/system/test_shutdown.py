@@ -82,7 +82,6 @@ def test_an_idle_proxy_ends_at_once(pop: Pop) -> None:
 
     assert time.monotonic() - started < 2
     assert (stopped["accepted"], stopped["cut"]) == ("1", "0")
-    assert proxy.seen("draining")[0]["connections"] == "0"
 
 
 def test_a_signal_in_the_first_moment_is_followed(pop: Pop) -> None:
