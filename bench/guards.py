@@ -39,6 +39,8 @@ GUARDS = {
     ACCESS_LOG: {"EDGEPROXY_ACCESS_LOG": "access.log"},
 }
 """By name, as in the tables. Files are in the folder of the sample."""
+POOL = {"EDGEPROXY_POOL_ENABLED": "true"}
+"""No guard, and no gain either with a backend as near as here: only its price."""
 
 
 def guarded_subjects() -> list[Subject]:
@@ -52,6 +54,7 @@ def guarded_subjects() -> list[Subject]:
     settings = {
         f"{PLAIN}+nothing": {},
         **{f"{PLAIN}+{name}": each for name, each in GUARDS.items()},
+        f"{PLAIN}+pool": POOL,
         ALL_BUT_LOG: but_log,
         ALL_GUARDS: every,
     }
