@@ -99,7 +99,7 @@ def test_bytes_sent_before_the_backend_answers_arrive(rig: Rig) -> None:
     client = rig.connect()
     stream = Stream(1)
     client.send_stream(stream, 50_000)
-    wait_until(lambda: rig.engine.live() == 1, "the client is dialing")
+    wait_until(rig.engine.sessions, "the client is dialing")
     assert rig.session().state == "dialing"
     rig.backend.relent()
     server = rig.accept()
@@ -124,7 +124,7 @@ def test_a_client_that_resets_while_dialing_is_gone_at_once(rig: Rig) -> None:
     rig.serve(ScriptedGate(rig.silent_backend().address, timeout_secs=10))
     client = rig.connect()
     client.send(b"hello")
-    wait_until(lambda: rig.engine.live() == 1, "the client is dialing")
+    wait_until(rig.engine.sessions, "the client is dialing")
     left_at = time.monotonic()
     client.reset()
     outcome = rig.outcome()
@@ -136,7 +136,7 @@ def test_a_client_that_resets_while_dialing_is_gone_at_once(rig: Rig) -> None:
 def test_a_client_that_leaves_while_dialing_is_not_dialed_for_again(rig: Rig) -> None:
     rig.serve(ScriptedGate(rig.silent_backend().address, rig.backend.address, timeout_secs=0.5))
     client = rig.connect()
-    wait_until(lambda: rig.engine.live() == 1, "the client is dialing")
+    wait_until(rig.engine.sessions, "the client is dialing")
     client.reset()
     assert rig.outcome().reason == CloseReason.CLIENT_GONE
     assert not rig.backend.has_waiting(1.0)
@@ -148,7 +148,7 @@ def test_a_client_that_ended_and_resets_while_dialing_is_gone(rig: Rig) -> None:
     client = rig.connect()
     client.send(b"hello")
     client.end()
-    wait_until(lambda: rig.engine.live() == 1, "the client is dialing")
+    wait_until(rig.engine.sessions, "the client is dialing")
     PAUSE.wait(0.05)  # let the engine see the end first
     client.reset()
     assert rig.outcome().reason == CloseReason.CLIENT_GONE

@@ -114,7 +114,7 @@ def test_while_a_client_that_has_spoken_waits_for_a_dial(rig: Rig) -> None:
     rig.serve(ScriptedGate(rig.silent_backend().address, timeout_secs=10))
     client = rig.connect()
     client.send(b"x" * 10_000)
-    wait_until(lambda: rig.engine.live() == 1, "the client is dialing")
+    wait_until(rig.engine.sessions, "the client is dialing")
     _assert_quiet()
     client.reset()
 
@@ -124,7 +124,7 @@ def test_while_a_client_that_has_ended_waits_for_a_dial(rig: Rig) -> None:
     client = rig.connect()
     client.send(b"request")
     client.end()
-    wait_until(lambda: rig.engine.live() == 1, "the client is dialing")
+    wait_until(rig.engine.sessions, "the client is dialing")
     _assert_quiet()
     client.reset()
 

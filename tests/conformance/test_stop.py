@@ -59,7 +59,7 @@ def test_accepting_may_be_stopped_twice_and_during_a_dial(rig: Rig) -> None:
     rig.backend.fall_silent()
     rig.serve()
     client = rig.connect()
-    wait_until(lambda: rig.engine.live() == 1, "the client is dialing")
+    wait_until(rig.engine.sessions, "the client is dialing")
     rig.engine.stop_accepting()
     rig.engine.stop_accepting()
     rig.backend.relent()
@@ -132,7 +132,7 @@ def test_a_half_closed_session_is_closed(rig: Rig) -> None:
 def test_a_dialing_session_is_closed(rig: Rig) -> None:
     rig.serve(ScriptedGate(rig.silent_backend().address, rig.backend.address, timeout_secs=10))
     client = rig.connect()
-    wait_until(lambda: rig.engine.live() == 1, "the client is dialing")
+    wait_until(rig.engine.sessions, "the client is dialing")
     rig.engine.close_sessions()
     assert client.rest() == Rest(b"", reset=False)
     assert rig.outcome()[:3] == (CloseReason.ABORTED, 0, 0)
@@ -161,7 +161,7 @@ def test_stop_ends_sessions_in_every_state(rig: Rig) -> None:
     half_closed.end()
     rig.backend.fall_silent()
     rig.connect()
-    wait_until(lambda: rig.engine.live() == 3, "all three live")
+    wait_until(lambda: len(rig.engine.sessions()) == 3, "all three live")
     rig.engine.stop()
     assert rig.gate.unended() == []
     assert {rig.outcome(index).reason for index in range(3)} == {CloseReason.ABORTED}
