@@ -14,8 +14,9 @@ import pytest
 
 from edgeproxy.core.model import Backend
 from edgeproxy.errors import StoreError
-from edgeproxy.store.nodes import Node, Nodes
+from edgeproxy.store.nodes import Node, NodeEdits, Nodes
 from edgeproxy.store.sqlite import SqliteStore
+from tests.store.conformance.test_edits import EDITS
 from tests.store.editing import documented, execute, locked, release
 
 if TYPE_CHECKING:
@@ -48,23 +49,13 @@ def routed(path: Path) -> dict[str, Backend]:
         store.close()
 
 
-EDITS: dict[str, Callable[[Nodes, str], Node]] = {
-    "remove": Nodes.remove,
-    "delete": Nodes.delete,
-    "enable": Nodes.enable,
-    "disable": Nodes.disable,
-    "weight": lambda nodes, name: nodes.set_weight(name, 9),
-    "limits": lambda nodes, name: nodes.set_limits(name, 1, 2),
-}
-
-
 @pytest.fixture(params=EDITS)
-def edit(request: pytest.FixtureRequest) -> Callable[[Nodes, str], Node]:
+def edit(request: pytest.FixtureRequest) -> Callable[[NodeEdits, str], Node]:
     return EDITS[request.param]
 
 
 def test_an_edit_of_a_missing_database_does_not_make_one(
-    tmp_path: Path, edit: Callable[[Nodes, str], Node]
+    tmp_path: Path, edit: Callable[[NodeEdits, str], Node]
 ) -> None:
     path = tmp_path / "missing.db"
     with pytest.raises(StoreError, match="does not exist: run `edgeproxy db init --db "):
@@ -73,7 +64,7 @@ def test_an_edit_of_a_missing_database_does_not_make_one(
 
 
 def test_an_edit_of_a_locked_database_changes_nothing(
-    path: Path, edit: Callable[[Nodes, str], Node]
+    path: Path, edit: Callable[[NodeEdits, str], Node]
 ) -> None:
     before = raw(path)
     with (

@@ -245,18 +245,21 @@ def test_an_api_that_hangs_does_not_hold_up_the_end(pop: Pop) -> None:
     assert (code, "was not told of the end" in err, "has left" in err) == (0, True, False)
 
 
+def begin_wrapped(api: Api, folder: Path) -> subprocess.Popen[str]:
+    """Register a command that serves, as `w`."""
+    server = folder / "server.py"
+    server.write_text(SERVER)
+    port = free_port()
+    serving = (sys.executable, str(server), "127.0.0.1", str(port))
+    return begin(words(api, "w", "127.0.0.1", port, "--", *serving))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
 def test_a_command_is_registered_while_it_runs(
     pop: Pop, tmp_path: Path, number: signal.Signals
 ) -> None:
     api = serve(pop)
-    server = tmp_path / "server.py"
-    server.write_text(SERVER)
-    port = free_port()
-    command = words(
-        api, "w", "127.0.0.1", port, "--", sys.executable, str(server), "127.0.0.1", str(port)
-    )
-    process = begin(command)
+    process = begin_wrapped(api, tmp_path)
     try:
         wait_until(lambda: listed(api, "w"), "it is registered")
         assert pop.reached() == "wrapped"
@@ -274,13 +277,7 @@ def test_a_command_that_ends_by_itself_leaves_and_gives_its_exit_code(
     pop: Pop, tmp_path: Path
 ) -> None:
     api = serve(pop)
-    server = tmp_path / "server.py"
-    server.write_text(SERVER)
-    port = free_port()
-    command = words(
-        api, "w", "127.0.0.1", port, "--", sys.executable, str(server), "127.0.0.1", str(port)
-    )
-    process = begin(command)
+    process = begin_wrapped(api, tmp_path)
     try:
         wait_until(lambda: listed(api, "w"), "it is registered")
         code, _, _ = end(process, signal.SIGHUP)
@@ -289,6 +286,6 @@ def test_a_command_that_ends_by_itself_leaves_and_gives_its_exit_code(
     assert code == 3
     assert not listed(api, "w")
     for words_of_command, expected in ((["sh", "-c", "exit 5"], 5), (["/nowhere"], 1)):
-        process = begin(words(api, "w", "127.0.0.1", port, "--", *words_of_command))
+        process = begin(words(api, "w", "127.0.0.1", free_port(), "--", *words_of_command))
         process.communicate(timeout=20)
         assert process.returncode == expected

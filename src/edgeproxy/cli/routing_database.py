@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from edgeproxy.store.dsn import PostgresSettings
     from edgeproxy.store.nodes import NodeEdits
+    from edgeproxy.store.postgres_link import Link
     from edgeproxy.store.postgres_routes import PostgresRoutes
     from edgeproxy.store.routes import Routes
 
@@ -43,13 +44,9 @@ def open_nodes(args: argparse.Namespace) -> NodeEdits:
 
 def nodes_on(postgres: PostgresSettings) -> NodeEdits:
     """Return the nodes on a server."""
-    from edgeproxy.store.choice import check_driver
-
-    check_driver()
-    from edgeproxy.store.postgres_link import Link
     from edgeproxy.store.postgres_nodes import PostgresNodes
 
-    return PostgresNodes(Link(postgres))
+    return PostgresNodes(_link_to(postgres))
 
 
 def open_routes(args: argparse.Namespace) -> Routes | PostgresRoutes:
@@ -60,13 +57,9 @@ def open_routes(args: argparse.Namespace) -> Routes | PostgresRoutes:
         from edgeproxy.store.routes import Routes
 
         return Routes(database_path(args))
-    from edgeproxy.store.choice import check_driver
-
-    check_driver()
-    from edgeproxy.store.postgres_link import Link
     from edgeproxy.store.postgres_routes import PostgresRoutes
 
-    return PostgresRoutes(Link(postgres))
+    return PostgresRoutes(_link_to(postgres))
 
 
 def make(args: argparse.Namespace, *, force: bool = False) -> tuple[object, bool]:
@@ -83,13 +76,9 @@ def make(args: argparse.Namespace, *, force: bool = False) -> tuple[object, bool
         if force:
             replace(path)
         return path, force or create(path)
-    from edgeproxy.store.choice import check_driver
-
-    check_driver()
-    from edgeproxy.store.postgres_link import Link
     from edgeproxy.store.postgres_schema import make_parts, missing_parts, replace_all
 
-    link = Link(postgres)
+    link = _link_to(postgres)
     try:
         if force:
             link.edit(replace_all)
@@ -98,3 +87,12 @@ def make(args: argparse.Namespace, *, force: bool = False) -> tuple[object, bool
         return link.url, bool(link.read(missing_parts) and link.edit(make_parts))
     finally:
         link.close()
+
+
+def _link_to(postgres: PostgresSettings) -> Link:
+    """Return the way to a server. Raises ConfigError without the driver."""
+    from edgeproxy.store.choice import check_driver
+    from edgeproxy.store.postgres_link import Link
+
+    check_driver()
+    return Link(postgres)
