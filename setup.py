@@ -17,7 +17,7 @@ from setuptools._distutils.sysconfig import customize_compiler
 
 NATIVE = Path("src/edgeproxy/engine/native")
 OPENSSL = ["ssl", "crypto"]
-NEEDS_OPENSSL = ("certificates", "tls", "tls_context")
+NEEDS_OPENSSL = "edgeproxy.engine.native.tls."
 USES_OPENSSL = """
 #include <openssl/ssl.h>
 int main(void) { return SSL_CTX_new(TLS_server_method()) == NULL; }
@@ -45,6 +45,11 @@ def has_openssl() -> bool:
     return True
 
 
+def module_of(file: Path) -> str:
+    """Return the full name of the module that a source file makes."""
+    return ".".join(file.relative_to("src").with_suffix("").parts)
+
+
 def extensions() -> list[Extension]:
     """Return the modules of the native engine; a failing build of one is a warning."""
     if os.environ.get("EDGEPROXY_NO_NATIVE", "") not in ("", "0") or sys.platform != "linux":
@@ -54,19 +59,22 @@ def extensions() -> list[Extension]:
     except ImportError:
         return []
     with_tls = has_openssl()
-    sources = {file.stem: file for file in sorted(NATIVE.glob("*.pyx"))}
-    stand_ins = {name: sources.pop(f"no_{name}") for name in ("tls", "tls_context")}
+    sources = {module_of(file): file for file in sorted(NATIVE.rglob("*.pyx"))}
+    stubs = {name: file for name, file in sources.items() if file.stem.startswith("stub_")}
+    for name, file in stubs.items():
+        del sources[name]
+        if not with_tls:
+            sources[name.replace("stub_", "")] = file
     if not with_tls:
-        sources |= stand_ins
-        del sources["certificates"]
+        del sources[f"{NEEDS_OPENSSL}certificates"]
     modules = [
         Extension(
-            f"edgeproxy.engine.native.{name}",
+            name,
             [str(file)],
             define_macros=[("_GNU_SOURCE", "1")],
             extra_compile_args=["-O2", "-pthread", "-Wno-unused-function"],
             extra_link_args=["-pthread"],
-            libraries=OPENSSL if with_tls and name in NEEDS_OPENSSL else [],
+            libraries=OPENSSL if with_tls and name.startswith(NEEDS_OPENSSL) else [],
             optional=True,
         )
         for name, file in sources.items()

@@ -17,11 +17,11 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from edgeproxy.core.admission import Admission, AdmissionSettings
-from edgeproxy.core.affinity import AffinitySettings
-from edgeproxy.core.ejection import EjectionSettings
-from edgeproxy.core.model import Backend, Origin
-from edgeproxy.core.ticket import Ticket
+from edgeproxy.core.admission.admission import Admission, AdmissionSettings
+from edgeproxy.core.admission.affinity import AffinitySettings
+from edgeproxy.core.admission.ticket import Ticket
+from edgeproxy.core.backends.backend import Backend, Origin
+from edgeproxy.core.backends.ejection import EjectionSettings
 
 REGIONS = {"sa": ("BR", "AR"), "us": ("US", "CA"), "eu": ("DE", "FR"), "ap": ("JP", "AU")}
 CLIENTS = 1000

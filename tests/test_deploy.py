@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.control.exposition import Exposition
-from edgeproxy.control.reading import BackendReading, Reading
-from edgeproxy.core.model import Circuit
-from edgeproxy.core.tally import Tally
+from edgeproxy.control.observe.metrics_page import Exposition
+from edgeproxy.control.observe.reading import BackendReading, Reading
+from edgeproxy.core.backends.backend import Circuit
+from edgeproxy.core.backends.counters import Tally
 
 ROOT = Path(__file__).parent.parent
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from edgeproxy import cli
-from edgeproxy.config import FILE_VARIABLE
-from edgeproxy.settings import SETTINGS
+from edgeproxy.config.load import FILE_VARIABLE
+from edgeproxy.config.table import SETTINGS
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "edgeproxy"

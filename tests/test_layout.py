@@ -13,32 +13,34 @@ SOURCE = Path(__file__).parent.parent / "src" / "edgeproxy"
 TESTS = Path(__file__).parent
 
 LAYERS = (
-    {"errors", "version"},
-    {"core"},
-    {"wire"},
-    {"log", "metrics", "tls", "value"},
-    {"door"},
-    {"engine", "store", "control", "cluster", "mesh"},
-    {"setting"},
-    {"api_settings", "door_settings", "guard_settings", "listener_settings", "postgres_settings"},
-    {"settings"},
-    {"config_file"},
-    {"library"},
+    {"errors", "log", "version"},
+    {"core", "engine"},
+    {"values"},
+    {"wire", "control"},
+    {"store", "gate", "tls", "library"},
+    {"registry", "listeners"},
+    {"api"},
     {"config"},
-    {"doors", "first_table", "observation", "live_config", "upgrade"},
-    {"listing", "registrar"},
-    {"registry"},
-    {"api", "plane"},
-    {"app"},
-    {"cli", "demo", "__init__", "__main__"},
+    {"process"},
+    {"cli", "__init__"},
+    {"__main__"},
 )
-"""From the innermost to the outermost; each may import what is further in."""
+"""From the innermost to the outermost; a room imports only what is further in than itself."""
 
-SHELLS = LAYERS[5]
+WRONG = {
+    ("api", "process"),
+    ("control", "config"),
+    ("listeners", "config"),
+    ("registry", "api"),
+}
+"""Arrows that are still to be turned."""
+
 IMPURE = {"asyncio", "logging", "os", "random", "socket", "sqlite3", "ssl", "time"}
 MOST_LINES = 400
-MAY_BE_LONGER = {"engine/portable.py", "engine/native/engine.pyx"}
+MAY_BE_LONGER = {"engine/portable/engine.py", "engine/native/engine.pyx"}
 """One loop each, that would not become clearer in pieces."""
+
+ROOMS = {name for names in LAYERS for name in names} - {"library"}
 
 MODULES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 CYTHON = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.p[yx][xd]"))
@@ -75,8 +77,7 @@ def layer(name: str) -> int:
 def test_imports_go_inwards(module: str) -> None:
     own = part(module)
     for name in own_parts(module) - {own}:
-        assert layer(name) <= layer(own), f"{module} imports edgeproxy.{name}"
-        assert not ({own, name} <= SHELLS), f"{module} and edgeproxy.{name} meet in app.py"
+        assert layer(name) < layer(own) or (own, name) in WRONG, f"{module} imports {name}"
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if part(name) in {"core", "wire"}])
@@ -108,9 +109,10 @@ def test_every_module_says_what_it_is(module: str) -> None:
 def test_tests_mirror_the_source() -> None:
     orphans = [
         path.relative_to(TESTS).as_posix()
-        for folder in ("core", "engine", "store", "control", "cli")
-        for path in (TESTS / folder).glob("test_*.py")
-        if not (SOURCE / folder / path.name.removeprefix("test_")).exists()
+        for path in TESTS.rglob("test_*.py")
+        if path.relative_to(TESTS).parts[0] in ROOMS
+        and path.parts[-2] != "conformance"
+        and not (SOURCE / path.relative_to(TESTS).with_name(path.name[5:])).exists()
     ]
     assert not orphans
 
@@ -118,9 +120,9 @@ def test_tests_mirror_the_source() -> None:
 def test_what_serves_the_first_client_does_not_import_asyncio() -> None:
     """A bare proxy starts fast: the control plane is imported when clients are served."""
     code = (
-        "import sys, edgeproxy.app, edgeproxy.engine.portable\n"
+        "import sys, edgeproxy.process.app, edgeproxy.engine.portable.engine\n"
         "late = {'asyncio', 'asyncpg', 'h11', 'h2', 'prometheus_client', 'cryptography',\n"
-        "        'edgeproxy.control.certificates', 'msgspec', 'starlette', 'uvicorn'}\n"
+        "        'edgeproxy.tls.certificates', 'msgspec', 'starlette', 'uvicorn'}\n"
         "late &= set(sys.modules)\n"
         "assert not late, late"
     )

@@ -25,17 +25,18 @@ OF_WHEEL = (
     "/licenses/LICENSE",
     "/licenses/NOTICE",
 )
-NATIVE_ENGINE = sorted((ROOT / "src" / "edgeproxy" / "engine" / "native").glob("*.p[yx]*"))
+SOURCE = ROOT / "src"
+NATIVE_ENGINE = sorted((SOURCE / "edgeproxy" / "engine" / "native").rglob("*.p[yx]*"))
 OF_NATIVE_ENGINE = tuple(
-    f"edgeproxy/engine/native/{file.stem}.cpython-"
+    f"{file.relative_to(SOURCE).with_suffix('')}.cpython-"
     for file in NATIVE_ENGINE
-    if file.suffix == ".pyx" and not file.stem.startswith("no_")  # these are stand-ins
+    if file.suffix == ".pyx" and not file.stem.startswith("stub_")
 )
 OF_SOURCES = (
     "/setup.py",
     "/LICENSE",
     "/NOTICE",
-    *(f"/src/edgeproxy/engine/native/{file.name}" for file in NATIVE_ENGINE),
+    *(f"/{file.relative_to(ROOT)}" for file in NATIVE_ENGINE),
 )
 
 

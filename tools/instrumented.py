@@ -22,8 +22,8 @@ TREE = FOLDER / "tree"
 COPIED = ("src", "tests", "setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE")
 MODULES = sorted(
     file.stem
-    for file in (ROOT / "src/edgeproxy/engine/native").glob("*.pyx")
-    if not file.stem.startswith("no_")  # these are stand-ins
+    for file in (ROOT / "src/edgeproxy/engine/native").rglob("*.pyx")
+    if not file.stem.startswith("stub_")
 )
 WARM_PYTEST = """
 import sys, threading, pytest
@@ -87,7 +87,7 @@ class Build:
                 check=False,
             ).returncode
         # A module that does not compile is a warning to setup.py, which goes on without it.
-        built = [path.name.partition(".")[0] for path in self.folder.glob("lib/*/*/*/*.so")]
+        built = [path.name.partition(".")[0] for path in self.folder.glob("lib/**/*.so")]
         if code or sorted(built) != MODULES:
             raise UnusableError(f"{self.name}: the extension could not be built; see {log}")
 

@@ -53,8 +53,8 @@ BY_DESIGN = Path(__file__).with_name("thread.supp")
 MOST_LINES = 120
 """Of one finding, and of what failing tests say; the files have all of it."""
 
-OURS = re.compile(r"/engine/native/[a-z]+\.cpython-[^/ ]*\.so")
-MANGLING = re.compile(r"__pyx_[a-z]+_9edgeproxy_6engine_6native_\d+")
+OURS = re.compile(r"/engine/native/(?:[a-z_]+/)?[a-z_]+\.cpython-[^/ ]*\.so")
+MANGLING = re.compile(r"__pyx_[a-z]+_9edgeproxy_6engine_6native_(?:\d+[a-z_]+_)?\d+")
 OPTIONS = argparse.RawDescriptionHelpFormatter
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from bench.guards import GUARDS, guarded_subjects
 from bench.subjects import Setup
-from edgeproxy import config
+from edgeproxy.config import load as config
 
 
 @pytest.mark.parametrize("name", GUARDS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeproxy.engine.choice import MakeEngine, native_engine
-from edgeproxy.engine.portable import PortableEngine
+from edgeproxy.engine.portable.engine import PortableEngine
 
 __all__ = ["ENGINES", "MakeEngine"]
 

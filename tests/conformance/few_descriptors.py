@@ -16,7 +16,7 @@ import time
 from collections import Counter
 
 from edgeproxy.engine.contract import EngineSettings
-from edgeproxy.engine.listener import open_listener
+from edgeproxy.engine.sockets import open_listener
 from tests.conformance.engines import ENGINES
 from tests.conformance.gates import ScriptedGate
 from tests.conformance.rig import open_descriptors

@@ -20,7 +20,7 @@ from edgeproxy.engine.contract import (
     Outcome,
     SessionInfo,
 )
-from edgeproxy.engine.listener import open_listener
+from edgeproxy.engine.sockets import open_listener
 from tests.conformance.engines import MakeEngine
 from tests.conformance.gates import Address, ScriptedGate, Ticket
 from tests.conformance.peers import DEADLINE_SECS, Backend, Peer, limit_buffers

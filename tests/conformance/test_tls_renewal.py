@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from edgeproxy.engine.contract import Departure, ListenerSettings
-from edgeproxy.engine.listener import open_listener
+from edgeproxy.engine.sockets import open_listener
 from edgeproxy.engine.tls import Certificate, TlsError, TlsSettings
 from tests.conformance.engines import MakeEngine
 from tests.conformance.tls_certificates import OURS, authority, certificate

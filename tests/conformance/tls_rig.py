@@ -34,7 +34,7 @@ def running(engine: tuple[str, MakeEngine]) -> Iterator[TlsRig]:
 
 
 def _native_has_tls() -> bool:
-    return bool(import_module("edgeproxy.engine.native.tls").HAS_TLS)
+    return bool(import_module("edgeproxy.engine.native.tls.tls_end").HAS_TLS)
 
 
 def own() -> Certificate:

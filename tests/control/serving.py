@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgeproxy.control.page import Pages
+from edgeproxy.control.admin.pages import Pages
 
 
 @contextmanager

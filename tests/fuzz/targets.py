@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from edgeproxy.core.origin import normalise
-from edgeproxy.core.server_names import ServerNames, host_name
+from edgeproxy.core.geo.locator import normalise
+from edgeproxy.core.routing.server_names import ServerNames, host_name
 from edgeproxy.wire import client_hello, proxy_protocol, proxy_v1, proxy_v2
 from edgeproxy.wire.client_hello import ClientHello
 from edgeproxy.wire.crc32c import crc32c

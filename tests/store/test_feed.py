@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edgeproxy.core.metrics import Metrics
 from edgeproxy.errors import StoreError
-from edgeproxy.metrics import Metrics
 from edgeproxy.store.feed import Feed
-from edgeproxy.store.sqlite import SqliteStore
+from edgeproxy.store.sqlite.store import SqliteStore
 from tests.store.editing import DOCUMENTED_TABLE, documented, execute, locked, release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from edgeproxy.core.model import Backend
+    from edgeproxy.core.backends.backend import Backend
 
 BAD_ROW = "INSERT INTO backends VALUES ('bad', 'a', 'sa', '10.0.0.1', {}, 1, 1, 1, 1, 0);"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.errors import StoreError
-from edgeproxy.store.dsn import PostgresSettings, PostgresUrl
 from edgeproxy.store.migration import Done, End, PostgresEnd, SqliteEnd, migrate
+from edgeproxy.store.postgres.url import PostgresSettings, PostgresUrl
 from tests.store.conformance.kinds import Kind, PostgresKind, SqliteKind
 from tests.store.server import Database
 

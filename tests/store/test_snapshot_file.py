@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.core.model import Backend
+from edgeproxy.core.backends.backend import Backend
 from edgeproxy.errors import StoreError
 from edgeproxy.store.snapshot import Snapshot
 from edgeproxy.store.snapshot_file import load, save

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.control.self_signed import self_signed
+from edgeproxy.tls.self_signed import self_signed
 from tests.authority import authority_pem, issued
 from tests.system.backends import Backend
 from tests.system.clients import greeting

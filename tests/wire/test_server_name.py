@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.core.server_names import host_name
+from edgeproxy.core.routing.server_names import host_name
 from edgeproxy.errors import WireError
 from edgeproxy.wire.server_name import decode
 

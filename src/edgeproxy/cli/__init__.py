@@ -19,19 +19,19 @@ from edgeproxy.log import STDERR
 
 GROUPS = {
     "serve": "serve",
-    "node": "node",
-    "db": "db",
-    "route": "route",
-    "explain": "explain",
-    "status": "status",
-    "sessions": "status",
-    "top": "top",
-    "drain": "drain",
-    "undrain": "drain",
-    "upgrade": "upgrade",
+    "node": "database.node",
+    "db": "database.db",
+    "route": "database.route",
+    "explain": "running.explain",
+    "status": "running.status",
+    "sessions": "running.status",
+    "top": "running.top",
+    "drain": "running.drain",
+    "undrain": "running.drain",
+    "upgrade": "running.upgrade",
     "register": "register",
     "config": "config",
-    "demo": "demo",
+    "demo": "demo.command",
 }
 """Which file has which command."""
 

@@ -26,12 +26,12 @@ def add_parser(commands: Any) -> None:
 
 def run_check(_arguments: argparse.Namespace) -> int:
     """Say whether a proxy would start with this configuration."""
-    from edgeproxy import config
-    from edgeproxy.control.api.settings import token_of
-    from edgeproxy.control.certificates import Certificates
-    from edgeproxy.control.geo import Geo
-    from edgeproxy.doors import backend_authorities, needs_tls
+    from edgeproxy.api.settings import token_of
+    from edgeproxy.config import load as config
+    from edgeproxy.control.geoip import Geo
+    from edgeproxy.listeners.listeners import backend_authorities, needs_tls
     from edgeproxy.store.choice import check_driver
+    from edgeproxy.tls.certificates import Certificates
 
     loaded = config.load(os.environ)
     Geo(loaded.config.geo)
@@ -51,12 +51,12 @@ def run_check(_arguments: argparse.Namespace) -> int:
 
 def run_show(arguments: argparse.Namespace) -> int:
     """Print every setting with its value and its source."""
-    from edgeproxy import config
     from edgeproxy.cli.table import text_table
+    from edgeproxy.config import load as config
 
     loaded = config.load(os.environ)
     if arguments.toml:
-        from edgeproxy.config_file import written
+        from edgeproxy.config.file import written
 
         print(written(loaded.effective, loaded.overlays))
         return 0

@@ -25,6 +25,7 @@ def run(_arguments: argparse.Namespace) -> int:
     """Serve until a signal."""
     import os
 
-    from edgeproxy import app, config
+    from edgeproxy.config import load as config
+    from edgeproxy.process import app
 
     return app.serve(config.load(os.environ))

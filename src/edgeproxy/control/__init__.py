@@ -1,1 +1,1 @@
-"""Control rate: what changes in seconds, such as geo databases."""
+"""Control rate: what changes in seconds: geo files, probes, metrics, the control socket."""

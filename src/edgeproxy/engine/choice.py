@@ -29,7 +29,7 @@ def native_engine() -> MakeEngine | None:
 
 def native_has_tls() -> bool:
     """Return whether the native engine, which is there, was built with OpenSSL."""
-    from edgeproxy.engine.native import tls
+    from edgeproxy.engine.native.tls import tls_end as tls
 
     return bool(tls.HAS_TLS)
 
@@ -60,7 +60,7 @@ def make_engine(
                 "EDGEPROXY_ENGINE=native: this installation has no native engine, which is "
                 "built where there is a C compiler; use `portable`, or `auto` for the best one"
             )
-        from edgeproxy.engine.portable import PortableEngine
+        from edgeproxy.engine.portable.engine import PortableEngine
 
         make = PortableEngine
     return make(settings, gate, on_crash)

@@ -6,7 +6,7 @@ import errno
 import socket
 
 from edgeproxy.engine.contract import DialFailure
-from edgeproxy.engine.listener import prepare
+from edgeproxy.engine.sockets import prepare
 
 _FAILURES = {
     errno.ECONNREFUSED: DialFailure.REFUSED,

@@ -1,4 +1,4 @@
-"""One circuit breaker; see `edgeproxy.core.breaker`."""
+"""One circuit breaker; see `edgeproxy.core.backends.breaker`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from edgeproxy.core.breaker import Breaker, BreakerSettings, circuit_of
-from edgeproxy.core.load import Live
-from edgeproxy.core.model import Circuit
+from edgeproxy.core.backends.backend import Circuit
+from edgeproxy.core.backends.breaker import Breaker, BreakerSettings, circuit_of
+from edgeproxy.core.backends.live_state import Live
 
 TRIAL_SECS = 60.0
 """A trial of which nobody heard the result counts as over after so long."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from edgeproxy.control.config_watch import changes
+from edgeproxy.control.file_watch import changes
 
 
 class ConfigChange(NamedTuple):

@@ -1,4 +1,4 @@
-"""The health checks of one backend; see `edgeproxy.control.probe` and `edgeproxy.core.health`."""
+"""The health checks of one backend; see `control/health/probe` and `core/backends/health`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 from typing import Self
 
-from edgeproxy import value
-from edgeproxy.control.probe import probe
-from edgeproxy.core.health import KINDS, HealthSettings, ProbeSettings, Verdict
-from edgeproxy.core.model import Backend
+from edgeproxy import values as value
+from edgeproxy.control.health.probe import probe
+from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.backends.health import KINDS, HealthSettings, ProbeSettings, Verdict
 
 MOST_PORTS = 65535
 

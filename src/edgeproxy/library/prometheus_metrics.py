@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 
-from edgeproxy.control.exposition import of_backends
-from edgeproxy.control.reading import BackendReading
-from edgeproxy.core.model import Circuit
-from edgeproxy.core.tally import Tally
+from edgeproxy.control.observe.metrics_page import of_backends
+from edgeproxy.control.observe.reading import BackendReading
+from edgeproxy.core.backends.backend import Circuit
+from edgeproxy.core.backends.counters import Tally
 
 
 class PrometheusMetrics:

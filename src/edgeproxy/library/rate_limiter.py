@@ -1,4 +1,4 @@
-"""A token bucket for each client; see `edgeproxy.core.ratelimit`."""
+"""A token bucket for each client; see `edgeproxy.core.admission.rate_limit`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 
-from edgeproxy.core.entrance import key_of
-from edgeproxy.core.origin import normalise
-from edgeproxy.core.ratelimit import RateLimit, RateLimitSettings
+from edgeproxy.core.admission.access import key_of
+from edgeproxy.core.admission.rate_limit import RateLimit, RateLimitSettings
+from edgeproxy.core.geo.locator import normalise
 
 Address = str | IPv4Address | IPv6Address
 

@@ -10,16 +10,16 @@ from importlib.util import find_spec
 from socket import gethostname
 from typing import TYPE_CHECKING
 
-from edgeproxy.core.pace import Rest, no_rest
+from edgeproxy.core.pacing import Rest, no_rest
 from edgeproxy.errors import ConfigError
-from edgeproxy.store.database import EDIT_WAIT_SECS
-from edgeproxy.store.sqlite import DatabaseSettings, SqliteStore
+from edgeproxy.store.sqlite.database import EDIT_WAIT_SECS
+from edgeproxy.store.sqlite.store import DatabaseSettings, SqliteStore
 
 if TYPE_CHECKING:
-    from edgeproxy.store.dsn import PostgresSettings
     from edgeproxy.store.feed import Store
-    from edgeproxy.store.nodes import NodeEdits
-    from edgeproxy.store.registrations import RegisteredRows
+    from edgeproxy.store.postgres.url import PostgresSettings
+    from edgeproxy.store.sqlite.nodes import NodeEdits
+    from edgeproxy.store.sqlite.registrations import RegisteredRows
 
 
 def make_store(
@@ -39,7 +39,7 @@ def make_store(
     if not postgres.enabled:
         return SqliteStore(database.path, rest)
     check_driver()
-    from edgeproxy.store.postgres import PostgresStore
+    from edgeproxy.store.postgres.store import PostgresStore
 
     return PostgresStore(postgres, rest, wake, makes=makes)
 
@@ -50,11 +50,11 @@ def nodes_in(store: Store, wait_secs: float = EDIT_WAIT_SECS) -> NodeEdits:
     `wait_secs` is how long a file that somebody else writes is waited for.
     """
     if isinstance(store, SqliteStore):
-        from edgeproxy.store.nodes import Nodes
+        from edgeproxy.store.sqlite.nodes import Nodes
 
         return Nodes(store.path, wait_secs)
-    from edgeproxy.store.postgres import PostgresStore
-    from edgeproxy.store.postgres_nodes import PostgresNodes
+    from edgeproxy.store.postgres.nodes import PostgresNodes
+    from edgeproxy.store.postgres.store import PostgresStore
 
     assert isinstance(store, PostgresStore)
     return PostgresNodes(store.link)
@@ -69,11 +69,11 @@ def registrations_in(
     this host and where it listens.
     """
     if isinstance(store, SqliteStore):
-        from edgeproxy.store.registrations import Registrations
+        from edgeproxy.store.sqlite.registrations import Registrations
 
         return Registrations(store.path, wait_secs, home or "")
-    from edgeproxy.store.postgres import PostgresStore
-    from edgeproxy.store.postgres_registrations import PostgresRegistrations
+    from edgeproxy.store.postgres.registrations import PostgresRegistrations
+    from edgeproxy.store.postgres.store import PostgresStore
 
     assert isinstance(store, PostgresStore)
     return PostgresRegistrations(store.link, home or f"{gethostname()} {listen}")

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from edgeproxy.core.pace import Rest, paced
+from edgeproxy.core.pacing import Rest, paced
 from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
-from edgeproxy.store.database import TableMissingError
 from edgeproxy.store.snapshot import SkippedRow, Snapshot
+from edgeproxy.store.sqlite.database import TableMissingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgeproxy.core.model import Backend
-    from edgeproxy.metrics import Metrics
+    from edgeproxy.core.backends.backend import Backend
+    from edgeproxy.core.metrics import Metrics
 
 FIRST_WAIT_SECS = 5.0
 """How long a start waits for somebody else's write; a poll can simply come again."""

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edgeproxy.core.rows import COLUMNS, COUNTRY, parse_row, parse_rows, shown
+from edgeproxy.core.backends.rows import COLUMNS, COUNTRY, parse_row, parse_rows, shown
 from edgeproxy.errors import StoreError
-from edgeproxy.store.database import (
+from edgeproxy.store.snapshot import ROUTES
+from edgeproxy.store.sqlite.database import (
     EDIT_WAIT_SECS,
     connect,
     create,
@@ -24,13 +25,12 @@ from edgeproxy.store.database import (
     read_rows,
     transaction,
 )
-from edgeproxy.store.nodes import Node, node_of
-from edgeproxy.store.snapshot import ROUTES
+from edgeproxy.store.sqlite.nodes import Node, node_of
 
 if TYPE_CHECKING:
-    from edgeproxy.core.model import Backend
-    from edgeproxy.store.dsn import PostgresSettings, PostgresUrl
-    from edgeproxy.store.postgres_connection import PostgresConnection
+    from edgeproxy.core.backends.backend import Backend
+    from edgeproxy.store.postgres.connection import PostgresConnection
+    from edgeproxy.store.postgres.url import PostgresSettings, PostgresUrl
 
 NAMED_AT_MOST = 5
 
@@ -205,7 +205,7 @@ class PostgresEnd:
     """A server."""
 
     def __init__(self, settings: PostgresSettings) -> None:
-        from edgeproxy.store.postgres_link import Link
+        from edgeproxy.store.postgres.link import Link
 
         self._link = Link(settings)
 
@@ -219,7 +219,7 @@ class PostgresEnd:
         return self._link.read(self._read)
 
     async def _read(self, connection: PostgresConnection) -> Cargo:
-        from edgeproxy.store.postgres_schema import columns_of, routes_of, wanted
+        from edgeproxy.store.postgres.schema import columns_of, routes_of, wanted
 
         names = ", ".join(wanted(await columns_of(connection, self.path)))
         rows: list[Any] = await connection.fetch(f"SELECT {names} FROM backends ORDER BY id")  # noqa: S608
@@ -227,8 +227,8 @@ class PostgresEnd:
 
     def write(self, decide: Callable[[Cargo], Change]) -> tuple[Change, bool]:
         """Write what is decided; what the schema lacks is made."""
-        from edgeproxy.store.postgres_nodes import insert, update, values_of
-        from edgeproxy.store.postgres_schema import columns_of, make_parts, missing_parts
+        from edgeproxy.store.postgres.nodes import insert, update, values_of
+        from edgeproxy.store.postgres.schema import columns_of, make_parts, missing_parts
 
         async def work(connection: PostgresConnection) -> tuple[Change, bool]:
             if await missing_parts(connection):

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edgeproxy.core.model import Backend
-from edgeproxy.core.pace import Rest, no_rest, paced
-from edgeproxy.core.rows import MAX_NAME_CHARS, RowError, parse_rows
-from edgeproxy.core.server_names import pattern
+from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.backends.rows import MAX_NAME_CHARS, RowError, parse_rows
+from edgeproxy.core.pacing import Rest, no_rest, paced
+from edgeproxy.core.routing.server_names import pattern
 
 ROUTES = "edgeproxy_routes"
 """The table of server names, which need not be there."""

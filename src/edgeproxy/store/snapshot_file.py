@@ -11,8 +11,8 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from edgeproxy.core.pace import Rest, no_rest, paced
-from edgeproxy.core.rows import COLUMNS, COUNTRY
+from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
+from edgeproxy.core.pacing import Rest, no_rest, paced
 from edgeproxy.errors import StoreError
 from edgeproxy.store.snapshot import Snapshot, snapshot_of
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 
-from edgeproxy.core.server_names import host_name
+from edgeproxy.core.routing.server_names import host_name
 from edgeproxy.errors import WireError
 from edgeproxy.wire import server_name as server_names
 from edgeproxy.wire.crc32c import crc32c

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from edgeproxy.core.server_names import host_name
+from edgeproxy.core.routing.server_names import host_name
 from edgeproxy.errors import WireError
 
 MOST_BYTES = 255

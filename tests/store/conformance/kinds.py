@@ -7,14 +7,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgeproxy.core.rows import COLUMNS
+from edgeproxy.core.backends.rows import COLUMNS
 from edgeproxy.store.choice import nodes_in, registrations_in
-from edgeproxy.store.dsn import PostgresSettings, PostgresUrl
 from edgeproxy.store.feed import Store
-from edgeproxy.store.nodes import NodeEdits
-from edgeproxy.store.postgres import PostgresStore
-from edgeproxy.store.registrations import RegisteredRows
-from edgeproxy.store.sqlite import SqliteStore
+from edgeproxy.store.postgres.store import PostgresStore
+from edgeproxy.store.postgres.url import PostgresSettings, PostgresUrl
+from edgeproxy.store.sqlite.nodes import NodeEdits
+from edgeproxy.store.sqlite.registrations import RegisteredRows
+from edgeproxy.store.sqlite.store import SqliteStore
 from tests.store.editing import execute
 from tests.store.server import Database
 

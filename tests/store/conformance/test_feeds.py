@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from edgeproxy.core.model import Backend
-from edgeproxy.metrics import Metrics
+from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.metrics import Metrics
 from edgeproxy.store.feed import Feed
 from tests.events import Events, events_of
 from tests.store.conformance.kinds import Kind

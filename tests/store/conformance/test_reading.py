@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from edgeproxy.core.model import Backend
+from edgeproxy.core.backends.backend import Backend
 from edgeproxy.errors import StoreError
 from edgeproxy.store.feed import Store
 from edgeproxy.store.snapshot import SkippedRow

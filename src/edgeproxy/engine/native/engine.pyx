@@ -34,17 +34,17 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from posix.unistd cimport close
 
-from edgeproxy.engine.native.acceptor cimport (
+from edgeproxy.engine.native.gate_thread.acceptor cimport (
     Acceptor,
     FIRST_LISTENER,
     MAX_LISTENERS,
     address_of,
     local_address_of,
 )
-from edgeproxy.engine.native.crew cimport Crew
-from edgeproxy.engine.native.dialer cimport Dialer, set_address
-from edgeproxy.engine.native.first cimport carry_first, say_prefix
-from edgeproxy.engine.native.kernel cimport (
+from edgeproxy.engine.native.byte_thread.workers cimport Crew
+from edgeproxy.engine.native.gate_thread.dialer cimport Dialer, set_address
+from edgeproxy.engine.native.gate_thread.first_bytes cimport carry_first, say_prefix
+from edgeproxy.engine.native.syscalls cimport (
     TIMER,
     WAKEUP,
     arm,
@@ -55,9 +55,9 @@ from edgeproxy.engine.native.kernel cimport (
     unwake,
     wake,
 )
-from edgeproxy.engine.native.reception cimport Reception
-from edgeproxy.engine.native.relay cimport keep
-from edgeproxy.engine.native.roster cimport list_carried, list_sessions
+from edgeproxy.engine.native.gate_thread.ingress cimport Reception
+from edgeproxy.engine.native.byte_thread.relay cimport keep
+from edgeproxy.engine.native.gate_thread.session_list cimport list_carried, list_sessions
 from edgeproxy.engine.native.session cimport (
     ABORTED,
     CLOSED,
@@ -80,9 +80,9 @@ from edgeproxy.engine.native.session cimport (
     take_first,
 )
 from edgeproxy.engine.native.system cimport *
-from edgeproxy.engine.native.tls cimport end_tls, tls_say_end
-from edgeproxy.engine.native.tls_context cimport BackendContext, TlsContext
-from edgeproxy.engine.native.worker cimport (
+from edgeproxy.engine.native.tls.tls_end cimport end_tls, tls_say_end
+from edgeproxy.engine.native.tls.context cimport BackendContext, TlsContext
+from edgeproxy.engine.native.byte_thread.worker cimport (
     BUFFER_BYTES,
     MAX_EVENTS,
     SHORT_TICK_MS,

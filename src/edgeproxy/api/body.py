@@ -1,0 +1,29 @@
+"""Turns the body of a request into its type, or says which field is wrong."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+import msgspec
+
+from edgeproxy.api.fault import FaultError
+
+T = TypeVar("T")
+
+_PATH = re.compile(r" - at `\$\.(\w+)")
+_NAMED = re.compile(r"(?:required|unknown) field `([^`]{1,64})")
+
+
+def body_of(body: bytes, wanted: type[T]) -> T:
+    """Return what a body says. Raises FaultError."""
+    try:
+        return msgspec.json.decode(body, type=wanted)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        found = _PATH.search(text) or _NAMED.search(text)
+        raise FaultError(400, text[:400], found[1] if found else None) from None
+    except (msgspec.DecodeError, ValueError) as error:
+        raise FaultError(400, f"the body is not valid JSON: {str(error)[:200]}") from None
+    except RecursionError:
+        raise FaultError(400, "the body is nested too deeply") from None

@@ -1,0 +1,59 @@
+"""The page for people: what can be asked for, and the backends as they are."""
+
+from __future__ import annotations
+
+from html import escape
+
+from edgeproxy.api.bodies import BackendView
+from edgeproxy.api.directory import Directory
+from edgeproxy.api.operations import OPERATIONS
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+MOST_SHOWN = 500
+
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;
+color-scheme:light dark}table{border-collapse:collapse;width:100%}
+th,td{text-align:left;padding:.25rem .75rem .25rem 0;border-bottom:1px solid #8884}
+code{font-size:.95em}"""
+
+
+def page(directory: Directory) -> str:
+    """Return the page. Takes a while; not for the loop."""
+    health, table, views = directory.health(), directory.table(), directory.views()
+    shown = views[:MOST_SHOWN]
+    rest = f"<p>and {len(views) - len(shown)} more</p>" if len(views) > len(shown) else ""
+    operations = "".join(
+        _row(f"{each.method} {each.path}", each.summary, first="code") for each in OPERATIONS
+    )
+    backends = "".join(map(_backend, shown))
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>edgeProxy {escape(health.region)}</title>
+<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>
+<h1>edgeProxy {escape(health.version)}, POP {escape(health.region)}</h1>
+<p>{health.backends} backends, {table.eligible} of them eligible, {table.leases} registered;
+table {table.version}; up for {health.uptime_secs} s.
+<a href="/openapi.json">OpenAPI document</a></p>
+<h2>Backends</h2>
+<table><tr><th>id<th>app<th>region<th>address<th>state<th>connections<th>silent for</tr>
+{backends}</table>{rest}
+<h2>What can be asked for</h2>
+<table>{operations}</table></body></html>
+"""
+
+
+def _backend(each: BackendView) -> str:
+    host = f"[{each.ip}]" if ":" in each.ip else each.ip
+    silent = f"{each.lease.age_secs:.0f} s" if each.lease else "-"
+    load = f"{each.active_connections}/{each.hard_limit or 'no limit'}"
+    return _row(each.id, each.app, each.region, f"{host}:{each.port}", each.state, load, silent)
+
+
+def _row(*cells: str, first: str = "span") -> str:
+    texts = [escape(each) for each in cells]
+    texts[0] = f"<{first}>{texts[0]}</{first}>"
+    return "<tr>" + "".join(f"<td>{each}</td>" for each in texts) + "</tr>\n"

@@ -1,0 +1,107 @@
+"""The OpenAPI document, made of the table of operations."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from edgeproxy.api.bodies import FaultView
+from edgeproxy.api.guard import JSON, OPEN_PATHS
+from edgeproxy.api.operations import OPERATIONS, Operation
+from edgeproxy.version import VERSION
+
+FAULTS = {
+    400: "the request cannot be understood; `field` names what is wrong",
+    401: "a bearer token is needed",
+    403: "this caller may not do that",
+    404: "there is no such backend",
+    405: "the path does not know this method",
+    408: "the request took too long",
+    409: "that is not possible as things are",
+    413: "the body is too long",
+    415: "the body is not JSON",
+    429: "too many requests; see Retry-After",
+    500: "a bug was met",
+    503: "not now; try again",
+}
+EVERYWHERE = (400, 401, 403, 405, 408, 413, 415, 429, 500, 503)
+
+
+@cache
+def document() -> bytes:
+    """Return the document."""
+    types = [each.gives for each in OPERATIONS]
+    types += [each.takes for each in OPERATIONS if each.takes is not None]
+    types = list(dict.fromkeys([*types, FaultView]))
+    schemas, components = msgspec.json.schema_components(
+        types, ref_template="#/components/schemas/{name}"
+    )
+    schema_of = dict(zip(types, schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for each in OPERATIONS:
+        paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, schema_of)
+    return json.dumps(
+        {
+            "openapi": "3.1.0",
+            "info": {
+                "title": "edgeProxy",
+                "version": VERSION,
+                "description": "Backends register here and get clients. See docs/api.md.",
+            },
+            "paths": paths,
+            "components": {
+                "schemas": components,
+                "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            },
+            "security": [{}, {"token": []}],
+        }
+    ).encode()
+
+
+def _operation(each: Operation, schema_of: dict[Any, Any]) -> dict[str, Any]:
+    parameters = [
+        {
+            "name": name,
+            "in": "query",
+            "required": is_needed,
+            "description": text,
+            "schema": {"type": "string"},
+        }
+        for name, is_needed, text in each.query
+    ]
+    if "{id}" in each.path:
+        parameters.append(
+            {
+                "name": "id",
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+            }
+        )
+    responses = {str(status): _content("done", schema_of[each.gives]) for status in each.statuses}
+    for status in sorted({*EVERYWHERE, *each.faults}):
+        responses.setdefault(str(status), _content(FAULTS[status], schema_of[FaultView]))
+    if 503 in each.statuses:
+        either = {"anyOf": [schema_of[each.gives], schema_of[FaultView]]}
+        responses["503"] = _content("not ready, or not now", either)
+    described: dict[str, Any] = {
+        "operationId": each.name,
+        "summary": each.summary,
+        "parameters": parameters,
+        "responses": responses,
+    }
+    if each.takes is not None:
+        described["requestBody"] = {
+            "required": True,
+            "content": {JSON: {"schema": schema_of[each.takes]}},
+        }
+    if each.path in OPEN_PATHS:
+        described["security"] = []
+    return described
+
+
+def _content(text: str, schema: Any) -> dict[str, Any]:
+    return {"description": text, "content": {JSON: {"schema": schema}}}

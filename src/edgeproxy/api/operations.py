@@ -1,0 +1,266 @@
+"""What can be asked of the API: every method and path, what it takes and gives.
+
+Routes and the OpenAPI document are both made of this one table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from edgeproxy.api import bodies
+from edgeproxy.api.body import body_of
+from edgeproxy.api.directory import Directory
+from edgeproxy.api.fault import FaultError
+from edgeproxy.api.guard import JSON
+from edgeproxy.core.admission.explanation import Decision
+
+Handler = Callable[[Directory, Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One thing that can be asked for.
+
+    Attributes:
+        path: With `{id}` where the id of a backend stands.
+        takes: The type of its body, if it takes one.
+        gives: The type of its answer.
+        statuses: Of answers that are not faults.
+        faults: Statuses of faults, beside those that everything may have.
+        query: Its parameters: name, whether it is needed, what it says.
+    """
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    handler: Handler
+    gives: Any
+    takes: Any = None
+    statuses: tuple[int, ...] = (200,)
+    faults: tuple[int, ...] = ()
+    query: tuple[tuple[str, bool, str], ...] = ()
+
+
+def answer(content: object, status: int = 200, **headers: str) -> Response:
+    """Return an answer in JSON."""
+    return Response(msgspec.json.encode(content), status, headers, JSON)
+
+
+async def health(directory: Directory, _request: Request) -> Response:
+    """Answer that this process lives."""
+    return answer(directory.health())
+
+
+async def ready(directory: Directory, _request: Request) -> Response:
+    """Answer whether clients would be served."""
+    readiness = directory.readiness()
+    return answer(readiness, 200 if readiness.ready else 503)
+
+
+async def register(directory: Directory, request: Request) -> Response:
+    """Register a backend."""
+    wanted = body_of(await request.body(), bodies.Registration)
+    view, is_new = await directory.register(wanted, _caller(request))
+    ttl_secs = view.lease.ttl_secs if view.lease else 0.0
+    registered = bodies.RegisteredView(
+        **msgspec.structs.asdict(view),
+        status="registered" if is_new else "updated",
+        ttl_secs=ttl_secs,
+        heartbeat_secs=ttl_secs / 3,
+    )
+    return answer(registered, 201 if is_new else 200)
+
+
+async def heartbeat(directory: Directory, request: Request) -> Response:
+    """Renew a lease."""
+    return answer(directory.beat(_id(request), _caller(request)))
+
+
+async def deregister(directory: Directory, request: Request) -> Response:
+    """Take a backend out."""
+    backend_id = _id(request)
+    await directory.deregister(backend_id, _caller(request))
+    return answer(bodies.Left(backend_id, "deregistered"))
+
+
+async def backends(directory: Directory, _request: Request) -> Response:
+    """Answer with all backends."""
+    import asyncio
+
+    def made() -> bytes:
+        views = directory.views()
+        version = directory.table().version
+        return msgspec.json.encode(bodies.BackendList(views, len(views), version))
+
+    return Response(await asyncio.to_thread(made), media_type=JSON)
+
+
+async def backend(directory: Directory, request: Request) -> Response:
+    """Answer with one backend."""
+    return answer(directory.view(_id(request)))
+
+
+def _change(action: str) -> Handler:
+    async def change(directory: Directory, request: Request) -> Response:
+        return answer(await directory.change(_id(request), _caller(request), action))
+
+    return change
+
+
+async def weight(directory: Directory, request: Request) -> Response:
+    """Set a weight."""
+    wanted = body_of(await request.body(), bodies.NewWeight)
+    values = msgspec.structs.asdict(wanted)
+    return answer(await directory.change(_id(request), _caller(request), "weight", **values))
+
+
+async def limits(directory: Directory, request: Request) -> Response:
+    """Set both limits."""
+    wanted = body_of(await request.body(), bodies.NewLimits)
+    values = msgspec.structs.asdict(wanted)
+    return answer(await directory.change(_id(request), _caller(request), "limits", **values))
+
+
+def _drain(draining: bool) -> Handler:
+    async def drain(directory: Directory, request: Request) -> Response:
+        return answer(await directory.drain(_id(request), _caller(request), draining))
+
+    return drain
+
+
+async def explain(directory: Directory, request: Request) -> Response:
+    """Answer which backend a client would get."""
+    client = request.query_params.get("client", "")
+    if not client:
+        raise FaultError(400, "say ?client=ADDRESS", "client")
+    return answer(await directory.explain(client, request.query_params.get("app")))
+
+
+async def sessions(directory: Directory, _request: Request) -> Response:
+    """Answer with the open connections."""
+    return answer({"sessions": await directory.sessions()})
+
+
+async def table(directory: Directory, _request: Request) -> Response:
+    """Answer what is known of the routing table."""
+    return answer(directory.table())
+
+
+def _id(request: Request) -> str:
+    return str(request.path_params["id"])
+
+
+def _caller(request: Request) -> str:
+    return str(request.scope["caller"])
+
+
+V1 = "/api/v1"
+ONE = f"{V1}/backends/{{id}}"
+View = bodies.BackendView
+
+OPERATIONS = (
+    Operation("GET", "/health", "health", "Whether this process lives.", health, bodies.Health),
+    Operation(
+        "GET",
+        "/ready",
+        "ready",
+        "Whether clients would be served.",
+        ready,
+        bodies.Readiness,
+        statuses=(200, 503),
+    ),
+    Operation(
+        "POST",
+        f"{V1}/register",
+        "register",
+        "Register a backend, or register it anew; it gets clients at once.",
+        register,
+        bodies.RegisteredView,
+        takes=bodies.Registration,
+        statuses=(200, 201),
+        faults=(409,),
+    ),
+    Operation(
+        "POST",
+        f"{V1}/heartbeat/{{id}}",
+        "heartbeat",
+        "Say that a registered backend lives; after a 404, register again.",
+        heartbeat,
+        bodies.Beat,
+        faults=(404,),
+    ),
+    Operation(
+        "GET",
+        f"{V1}/backends",
+        "backends",
+        "All backends.",
+        backends,
+        bodies.BackendList,
+    ),
+    Operation("GET", ONE, "backend", "One backend.", backend, View, faults=(404,)),
+    Operation(
+        "DELETE",
+        ONE,
+        "deregister",
+        "Take a registered backend out.",
+        deregister,
+        bodies.Left,
+        faults=(404, 409),
+    ),
+    *(
+        Operation("POST", f"{ONE}/{name}", name, summary, handler, View, faults=(404,))
+        for name, summary, handler in (
+            (
+                "enable",
+                "Let a backend take clients, as `edgeproxy node enable`.",
+                _change("enable"),
+            ),
+            ("disable", "Keep clients from a backend, for all POPs.", _change("disable")),
+            ("drain", "Give a backend no new clients at this POP.", _drain(True)),
+            ("undrain", "Give a drained backend clients again.", _drain(False)),
+        )
+    ),
+    Operation(
+        "PUT",
+        f"{ONE}/weight",
+        "weight",
+        "Set its share of new clients.",
+        weight,
+        View,
+        takes=bodies.NewWeight,
+        faults=(404,),
+    ),
+    Operation(
+        "PUT",
+        f"{ONE}/limits",
+        "limits",
+        "Set its limits.",
+        limits,
+        View,
+        takes=bodies.NewLimits,
+        faults=(404,),
+    ),
+    Operation(
+        "GET",
+        f"{V1}/explain",
+        "explain",
+        "Which backend a client would get now, and why.",
+        explain,
+        Decision,
+        query=(
+            ("client", True, "the address of a client"),
+            ("app", False, "for this app"),
+        ),
+    ),
+    Operation(
+        "GET", f"{V1}/sessions", "sessions", "The open connections.", sessions, bodies.SessionList
+    ),
+    Operation("GET", f"{V1}/table", "table", "The routing table.", table, bodies.TableView),
+)

@@ -1,0 +1,98 @@
+"""Which routing database a command is about: `--db`, else what the configuration names.
+
+The configuration is loaded only where it may name a PostgreSQL server, so that a command on a
+file starts fast.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+    from edgeproxy.store.postgres.link import Link
+    from edgeproxy.store.postgres.routes import PostgresRoutes
+    from edgeproxy.store.postgres.url import PostgresSettings
+    from edgeproxy.store.sqlite.nodes import NodeEdits
+    from edgeproxy.store.sqlite.routes import Routes
+
+ENABLED = "EDGEPROXY_POSTGRES_ENABLED"
+
+
+def postgres_settings(args: argparse.Namespace) -> PostgresSettings | None:
+    """Return the server that a command is about, or None if it is about a file."""
+    if args.db is not None or not (os.environ.get("EDGEPROXY_CONFIG") or os.environ.get(ENABLED)):
+        return None
+    from edgeproxy.config import load as config
+
+    postgres = config.load(os.environ).config.postgres
+    return postgres if postgres.enabled else None
+
+
+def open_nodes(args: argparse.Namespace) -> NodeEdits:
+    """Return the nodes that a command is about."""
+    postgres = postgres_settings(args)
+    if postgres is None:
+        from edgeproxy.cli.database.db import database_path
+        from edgeproxy.store.sqlite.nodes import Nodes
+
+        return Nodes(database_path(args))
+    return nodes_on(postgres)
+
+
+def nodes_on(postgres: PostgresSettings) -> NodeEdits:
+    """Return the nodes on a server."""
+    from edgeproxy.store.postgres.nodes import PostgresNodes
+
+    return PostgresNodes(_link_to(postgres))
+
+
+def open_routes(args: argparse.Namespace) -> Routes | PostgresRoutes:
+    """Return the server names that a command is about."""
+    postgres = postgres_settings(args)
+    if postgres is None:
+        from edgeproxy.cli.database.db import database_path
+        from edgeproxy.store.sqlite.routes import Routes
+
+        return Routes(database_path(args))
+    from edgeproxy.store.postgres.routes import PostgresRoutes
+
+    return PostgresRoutes(_link_to(postgres))
+
+
+def make(args: argparse.Namespace, *, force: bool = False) -> tuple[object, bool]:
+    """Make the database if it is missing; with `force` take everything out of one that is there.
+
+    Return what it is called, and whether something was made.
+    """
+    postgres = postgres_settings(args)
+    if postgres is None:
+        from edgeproxy.cli.database.db import database_path
+        from edgeproxy.store.sqlite.database import create, replace
+
+        path = database_path(args)
+        if force:
+            replace(path)
+        return path, force or create(path)
+    from edgeproxy.store.postgres.schema import make_parts, missing_parts, replace_all
+
+    link = _link_to(postgres)
+    try:
+        if force:
+            link.edit(replace_all)
+            return link.url, True
+        # Whoever may only edit can add nodes where everything is there.
+        return link.url, bool(link.read(missing_parts) and link.edit(make_parts))
+    finally:
+        link.close()
+
+
+def _link_to(postgres: PostgresSettings) -> Link:
+    """Return the way to a server. Raises ConfigError without the driver."""
+    from edgeproxy.store.choice import check_driver
+    from edgeproxy.store.postgres.link import Link
+
+    check_driver()
+    return Link(postgres)

@@ -1,0 +1,54 @@
+"""The clients of the demo: where they come from and where they belong."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+from edgeproxy.cli.demo.stage import LOOPBACK, POP_REGION
+from edgeproxy.errors import EdgeProxyError
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Somebody who connects.
+
+    Attributes:
+        ip: A loopback address; its second number is the country's telephone code.
+        country: ISO code, or "" for a client that no override maps.
+        name: The country's name.
+        region: Where its backend must be.
+    """
+
+    ip: str
+    country: str
+    name: str
+    region: str
+
+    def __str__(self) -> str:
+        return f"{self.country} {self.name}".strip()
+
+
+BRAZILIAN = Client("127.55.0.1", "BR", "Brazil", "sa")
+ARGENTINE = Client("127.54.0.1", "AR", "Argentina", "sa")
+AMERICAN = Client("127.1.0.1", "US", "United States", "us")
+GERMAN = Client("127.49.0.1", "DE", "Germany", "eu")
+# No backend is in the region of these two, so those of the POP serve them.
+JAPANESE = Client("127.81.0.1", "JP", "Japan", POP_REGION)
+UNKNOWN = Client(LOOPBACK, "", "unknown", POP_REGION)
+
+CLIENTS = (BRAZILIAN, ARGENTINE, AMERICAN, GERMAN, JAPANESE, UNKNOWN)
+
+
+def check_addresses() -> None:
+    """Raise EdgeProxyError if a client cannot have its address on this system."""
+    for client in CLIENTS:
+        with socket.socket() as probe:
+            try:
+                probe.bind((client.ip, 0))
+            except OSError as error:
+                raise EdgeProxyError(
+                    f"the demo's clients have loopback addresses of their own, but {client.ip} "
+                    f"cannot be used here: {error.strerror}; Linux has all of 127.0.0.0/8, on "
+                    f"macOS add each one: sudo ifconfig lo0 alias {client.ip}"
+                ) from None

@@ -1,0 +1,134 @@
+"""`edgeproxy explain`: which backend a client would get, and why."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeproxy.core.admission.explanation import Decision
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the subparsers."""
+    parser = commands.add_parser(
+        "explain",
+        help="say which backend a client would get, and why",
+        description="Decide for a client as the proxy would with this environment, on the "
+        "routing database as it is now, with no connections open and nobody bound.",
+    )
+    parser.add_argument("client_ip", help="IPv4 or IPv6 address of the client")
+    parser.add_argument("--app", help="decide for this app (default: EDGEPROXY_APP)")
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="ask the running proxy, with its load and bindings (EDGEPROXY_CONTROL_SOCKET)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the decision. Exit code 1 if the client would be refused."""
+    if arguments.live:
+        decision = _ask(arguments.client_ip, arguments.app)
+    else:
+        decision = _decide(arguments.client_ip, arguments.app)
+    if arguments.json:
+        import json
+
+        print(json.dumps(asdict(decision), indent=2))
+    else:
+        print(_for_people(decision))
+    return 0 if decision.backend else 1
+
+
+def _ask(client_ip: str, app: str | None) -> Decision:
+    """Return the decision of the running proxy."""
+    from edgeproxy.cli.running.ask import ask
+    from edgeproxy.core.admission.explanation import CandidateRecord, Decision
+    from edgeproxy.core.backends.backend import Origin
+
+    found = ask("/explain", client=client_ip, **({} if app is None else {"app": app}))
+    found["origin"] = Origin(**found["origin"])
+    found["candidates"] = tuple(CandidateRecord(**each) for each in found["candidates"])
+    return Decision(**found)
+
+
+def _decide(client_ip: str, app: str | None) -> Decision:
+    import ipaddress
+
+    from edgeproxy.config import load as config
+    from edgeproxy.control.geoip import Geo
+    from edgeproxy.core.admission.access import Entrance
+    from edgeproxy.core.admission.admission import Admission
+    from edgeproxy.core.admission.explanation import explain
+    from edgeproxy.core.backends.local_overrides import overlaid
+    from edgeproxy.core.geo.locator import normalise
+    from edgeproxy.errors import UsageError
+    from edgeproxy.store.choice import make_store
+
+    try:
+        ipaddress.ip_address(client_ip)
+    except ValueError:
+        raise UsageError(f"{client_ip!r} is not an IPv4 or IPv6 address") from None
+    loaded = config.load(os.environ)
+    settings = loaded.config
+    store = make_store(settings.database, replace(settings.postgres, snapshot=None))
+    try:
+        snapshot = store.read()
+    finally:
+        store.close()
+    geo = Geo(settings.geo)
+    admission = Admission(
+        settings.admission,
+        settings.affinity,
+        settings.ejection,
+        geo.locate,
+        entrance=Entrance(settings.entrance),
+    )
+    scope = settings.admission.app if app is None else app
+    admission.publish(overlaid(snapshot.backends, loaded.overlays), (scope,))
+    return explain(admission, normalise(client_ip), scope, now=0.0)
+
+
+def _for_people(decision: Decision) -> str:
+    from edgeproxy.cli.table import text_table
+
+    origin = decision.origin
+    found = f" ({origin.source} {origin.match})" if origin.match else f" ({origin.source})"
+    lines = [
+        f"client      {decision.client}",
+        f"country     {origin.country or 'unknown'}{found}",
+        f"region      {origin.region or 'unknown'}",
+        f"POP region  {decision.pop_region}",
+        f"app         {decision.scope or '* (all as one pool)'}",
+        f"backend     {decision.backend or 'none: the client is refused'} ({decision.how})",
+    ]
+    if not decision.candidates:
+        return "\n".join(
+            [*lines, "", "no backend of this app is in the table: see `edgeproxy db show`"]
+        )
+    lines += [
+        "",
+        text_table(
+            ("backend", "region", "country", "address", "tier", "load", "weight", "score", "note"),
+            [
+                (
+                    each.id,
+                    each.region,
+                    each.country or "-",
+                    each.address,
+                    each.tier,
+                    f"{each.active}/{each.soft_limit}",
+                    each.weight,
+                    "-" if each.score is None or each.excluded else f"{each.score:.3f}",
+                    "chosen" if each.id == decision.backend else each.excluded or "",
+                )
+                for each in decision.candidates
+            ],
+        ),
+    ]
+    return "\n".join(lines)

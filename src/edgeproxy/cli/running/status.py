@@ -1,0 +1,96 @@
+"""`edgeproxy status` and `edgeproxy sessions`: what the running proxy is doing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def add_parser(commands: Any) -> None:
+    """Add the commands to the subparsers."""
+    for name, text, run in (
+        ("status", "say what the running proxy is doing", run_status),
+        ("sessions", "list its open sessions", run_sessions),
+    ):
+        parser = commands.add_parser(
+            name, help=text, description=f"{text.capitalize()}. Needs EDGEPROXY_CONTROL_SOCKET."
+        )
+        parser.add_argument("--json", action="store_true", help="print JSON")
+        parser.set_defaults(run=run)
+
+
+def run_status(arguments: argparse.Namespace) -> int:
+    """Print what is known of the proxy and its backends."""
+    from edgeproxy.cli.running.ask import ask
+
+    status = ask("/status")
+    print(json.dumps(status, indent=2) if arguments.json else for_people(status))
+    return 0
+
+
+def run_sessions(arguments: argparse.Namespace) -> int:
+    """Print the open sessions, the oldest first."""
+    from edgeproxy.cli.running.ask import ask
+    from edgeproxy.cli.table import text_table
+
+    sessions = sorted(ask("/sessions"), key=lambda each: -each["secs"])
+    if arguments.json:
+        print(json.dumps(sessions, indent=2))
+        return 0
+    names = ("client", "port", "backend", "how", "state", "secs", "bytes_in", "bytes_out")
+    print(text_table(names, [[each[name] for name in names] for each in sessions]))
+    return 0
+
+
+def for_people(status: Mapping[str, Any]) -> str:
+    """Return a status as a few lines and a table."""
+    from edgeproxy.cli.table import text_table
+
+    refused = ", ".join(f"{reason} {n}" for reason, n in sorted(status["refused"].items()))
+    lines = [
+        f"edgeproxy {status['version']} ({status['engine']}) in {status['region']}",
+        f"up        {status['uptime_secs']:.0f} s",
+        f"table     {status['table_version']}, {status['table_age_secs']:.0f} s old",
+        f"clients   {status['active']} now, {status['connections']} so far",
+        f"failovers {status['failovers']}",
+        f"refused   {refused or 'nobody'}",
+        f"bytes     {size(status['bytes_in'])} in, {size(status['bytes_out'])} out",
+        "",
+    ]
+    headers = ("backend", "region", "load", "clients", "errors", "in", "out", "rtt", "state")
+    rows = [
+        (
+            each["id"],
+            each["region"],
+            f"{each['active']}/{each['soft_limit']}/{each['hard_limit'] or '∞'}",
+            each["connections"],
+            each["errors"],
+            size(each["bytes_in"]),
+            size(each["bytes_out"]),
+            f"{each['rtt_secs'] * 1000:.1f} ms",
+            state_of(each),
+        )
+        for each in status["backends"]
+    ]
+    return "\n".join([*lines, text_table(headers, rows)])
+
+
+def state_of(backend: Mapping[str, Any]) -> str:
+    """Return what keeps clients away from a backend, or `ok`."""
+    states = ["draining"] if backend["draining"] else []
+    if backend["up"] is False:
+        states.append("down")
+    if backend["circuit"] != "closed":
+        states.append(f"circuit {backend['circuit']}")
+    return ", ".join(states) or "ok"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,26 @@
+"""`edgeproxy upgrade`: the running proxy starts a successor, which takes over its listeners."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the subparsers."""
+    parser = commands.add_parser(
+        "upgrade",
+        help="let the running proxy start a successor that takes over",
+        description="Start the version that is installed now beside the one that runs. When it "
+        "accepts clients, the old one lets its connections finish and ends. Nobody is refused "
+        "meanwhile. Needs EDGEPROXY_CONTROL_SOCKET; SIGUSR2 does the same.",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(_arguments: argparse.Namespace) -> int:
+    """Tell the proxy, and say who its successor is."""
+    from edgeproxy.cli.running.ask import ask
+
+    print(f"process {ask('/upgrade', 'POST')['pid']} has taken over")
+    return 0

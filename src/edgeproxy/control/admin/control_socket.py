@@ -1,0 +1,118 @@
+"""What can be asked of a running proxy over its control socket, and what it can be told to do.
+
+HTTP over a Unix socket that only its owner may use. All answers are JSON; `curl --unix-socket`
+is a client of it like any other.
+
+    GET  /status            everything that the metrics say, and more
+    GET  /sessions          the open sessions
+    GET  /explain?client=…  which backend a client would get now, by real load and bindings
+    POST /drain?backend=…   give a backend no new clients
+    POST /undrain?backend=… give it clients again
+    POST /upgrade           start a successor, which takes over
+
+What concerns decisions runs on the gate thread, between two of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Any, Protocol, TypeVar
+
+from edgeproxy.control.admin.pages import Asked, Content, Pages
+from edgeproxy.control.observe.reading import Reading
+from edgeproxy.core.admission.explanation import Decision
+from edgeproxy.errors import EdgeProxyError
+
+T = TypeVar("T")
+
+ANSWER_SECS = 5.0
+JSON = "application/json"
+
+
+class Floor(Protocol):
+    """What the console asks: the proxy, seen from here."""
+
+    def read(self) -> Reading:
+        """Return what is known now. May take a while; runs in a thread."""
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """Return the open sessions. May take a while; runs in a thread."""
+
+    def on_gate(self, function: Callable[[], T]) -> asyncio.Future[T]:
+        """Run a function on the gate thread."""
+
+    def explain(self, client: str, scope: str | None) -> Decision:
+        """Return the decision for a client. Gate thread only."""
+
+    def drain(self, backend_id: str, draining: bool) -> bool:
+        """Drain a backend or not; return whether it is known. Gate thread only."""
+
+
+def console(floor: Floor, upgrade: Callable[[], Awaitable[int]]) -> Pages:
+    """Return the pages of the control socket."""
+
+    async def status(_asked: Asked) -> Content:
+        reading = await asyncio.to_thread(floor.read)
+        return _json(_plain(reading))
+
+    async def sessions(_asked: Asked) -> Content:
+        return _json(await asyncio.to_thread(floor.sessions))
+
+    async def explain(asked: Asked) -> Content:
+        client = asked.query.get("client", "")
+        if not client:
+            return _fault(400, "say ?client=ADDRESS")
+        decided = floor.on_gate(lambda: floor.explain(client, asked.query.get("app")))
+        try:
+            return _json(asdict(await asyncio.wait_for(decided, ANSWER_SECS)))
+        except ValueError:
+            return _fault(400, f"{client!r} is not an IPv4 or IPv6 address")
+
+    def draining(wanted: bool) -> Callable[[Asked], Any]:
+        async def act(asked: Asked) -> Content:
+            backend_id = asked.query.get("backend", "")
+            done = floor.on_gate(lambda: floor.drain(backend_id, wanted))
+            if not await asyncio.wait_for(done, ANSWER_SECS):
+                return _fault(404, f"there is no backend {backend_id!r}")
+            return _json({"backend": backend_id, "draining": wanted})
+
+        return act
+
+    async def succeed(_asked: Asked) -> Content:
+        try:
+            return _json({"pid": await upgrade()})
+        except EdgeProxyError as error:
+            return _fault(500, str(error))
+
+    return Pages(
+        {"/status": status, "/sessions": sessions, "/explain": explain},
+        {"/drain": draining(True), "/undrain": draining(False), "/upgrade": succeed},
+    )
+
+
+def _json(content: object, status: int = 200) -> Content:
+    return Content(json.dumps(content).encode() + b"\n", JSON, status)
+
+
+def _fault(status: int, text: str) -> Content:
+    return _json({"error": text}, status)
+
+
+def _plain(reading: Reading) -> dict[str, Any]:
+    """Return a reading as JSON can hold it."""
+    plain = {name: getattr(reading, name) for name in reading.__slots__}
+    plain["backends"] = [
+        {
+            **{name: getattr(each, name) for name in each.__slots__ if name != "tally"},
+            "connections": each.tally.connections,
+            "errors": each.tally.errors,
+            "bytes_in": each.tally.bytes_in + each.bytes_in,
+            "bytes_out": each.tally.bytes_out + each.bytes_out,
+            "rtt_secs": each.tally.rtt_secs / max(sum(each.tally.rtt), 1),
+        }
+        for each in reading.backends
+    ]
+    return plain

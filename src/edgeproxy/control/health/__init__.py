@@ -1,0 +1,1 @@
+"""Health checks: one probe, by TCP, HTTP, gRPC or a command, and the loop that runs them."""

@@ -1,0 +1,129 @@
+"""Probes all backends, each by itself, and says when one is up or down.
+
+Each backend has a task of its own and a moment of its own in the interval, so that neither a
+slow one nor the number of them delays anybody. Verdicts are kept here, for this POP, and told to
+whoever decides; the `healthy` column is the operator's and is never written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+
+from edgeproxy.control.health.probe import probe
+from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.backends.health import HealthSettings, ProbeSettings, Verdict
+from edgeproxy.log import EventLog
+
+log = EventLog("health")
+
+JITTER = 0.1
+"""Part of the interval by which it varies."""
+AT_ONCE = 512
+"""Probes under way; each needs a descriptor."""
+
+Judged = Callable[[str, bool], object]
+"""Called with a backend's id and whether it is up, when that changes."""
+
+
+class Prober:
+    """The probes of all backends. For one event loop.
+
+    Attributes:
+        verdicts: What is known of each backend, by id.
+    """
+
+    def __init__(
+        self,
+        judged: Judged,
+        settings_of: Callable[[Backend, ProbeSettings], ProbeSettings] = lambda _, given: given,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.verdicts: dict[str, Verdict] = {}
+        self._settings = ProbeSettings()
+        self._health = HealthSettings()
+        self._in_use: object = None
+        self._judged = judged
+        self._settings_of = settings_of
+        self._rng = rng or random.Random()  # noqa: S311
+        self._room = asyncio.Semaphore(AT_ONCE)
+        self._tasks: dict[str, tuple[Backend, asyncio.Task[None]]] = {}
+        self._followed: Sequence[Backend] = ()
+
+    def use(self, settings: ProbeSettings, health: HealthSettings, more: object = None) -> None:
+        """Go on with these settings if they are others; what is known of backends is kept.
+
+        `more` is whatever else `settings_of` depends on.
+        """
+        if self._in_use == (settings, health, more):
+            return
+        self._in_use = (settings, health, more)
+        self._settings = settings
+        self._health = health
+        known = [backend for backend, _ in self._tasks.values()]
+        for _, task in self._tasks.values():
+            task.cancel()
+        if settings.enabled:
+            self._tasks.clear()  # but not what is known
+        self.follow(known)
+
+    def follow(self, backends: Sequence[Backend]) -> None:
+        """Probe these backends from now on, and no others.
+
+        They are not to be changed: the same ones again are nothing new.
+        """
+        if backends is self._followed:
+            return
+        self._followed = backends
+        enabled = self._settings.enabled
+        wanted = {each.id: each for each in backends if enabled and not each.deleted}
+        for backend_id, (backend, task) in list(self._tasks.items()):
+            given = wanted.get(backend_id)
+            if given is None or given.address != backend.address:
+                task.cancel()
+                del self._tasks[backend_id]
+                self._forget(backend_id)
+        for backend_id, backend in wanted.items():
+            if backend_id not in self._tasks:
+                self.verdicts.setdefault(backend_id, Verdict())
+                task = asyncio.get_running_loop().create_task(self._watch(backend))
+                self._tasks[backend_id] = (backend, task)
+
+    def stop(self) -> None:
+        """Probe nobody any more."""
+        for _, task in self._tasks.values():
+            task.cancel()
+        self._tasks.clear()
+
+    def _forget(self, backend_id: str) -> None:
+        if not self.verdicts.pop(backend_id).up:
+            self._judged(backend_id, True)
+
+    async def _watch(self, backend: Backend) -> None:
+        """Probe one backend for ever."""
+        settings = self._settings_of(backend, self._settings)
+        await asyncio.sleep(self._rng.random() * settings.interval_secs)
+        while True:
+            began_at = time.monotonic()
+            try:
+                async with self._room:
+                    fault = await probe(backend, settings)
+            except Exception as error:  # noqa: BLE001 — who cannot be probed is not known to be well
+                fault = f"probe failed: {type(error).__name__}: {error}"
+                if fault != self.verdicts[backend.id].last:  # told once, not at each probe
+                    log.bug("probe_failed", backend=backend.id)
+            self._hear(backend, fault)
+            pause_secs = settings.interval_secs * self._rng.uniform(1 - JITTER, 1 + JITTER)
+            await asyncio.sleep(max(pause_secs - (time.monotonic() - began_at), 0.0))
+
+    def _hear(self, backend: Backend, fault: str) -> None:
+        verdict = self.verdicts[backend.id]
+        if not verdict.hear(self._health, fault, time.monotonic()):
+            return
+        if verdict.up:
+            log.info("backend_up", backend=backend.id, address=backend.address)
+        else:
+            log.warning("backend_down", backend=backend.id, address=backend.address, fault=fault)
+        self._judged(backend.id, verdict.up)

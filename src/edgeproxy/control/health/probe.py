@@ -1,0 +1,109 @@
+"""One probe of one backend, by TCP, HTTP, gRPC or a command of the operator's.
+
+    tcp    it accepts a connection
+    http   a GET of `path` is answered with the expected status
+    grpc   `grpc.health.v1.Health/Check` says SERVING
+    exec   the command ends with exit code 0
+
+A probe never raises and never takes longer than its timeout. What it finds is "" for a backend
+that is well, or what is wrong in a few words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.backends.health import ProbeSettings
+
+ANSWER_BYTES = 65536
+"""A probe reads no more than this."""
+
+
+async def probe(backend: Backend, settings: ProbeSettings) -> str:
+    """Return what is wrong with a backend, "" if nothing."""
+    ask = _PROBES[settings.kind]
+    try:
+        async with asyncio.timeout(settings.timeout_secs):
+            return await ask(backend, settings)
+    except TimeoutError:
+        return f"no answer within {settings.timeout_secs:g} s"
+    except OSError as error:
+        return os.strerror(error.errno).lower() if error.errno else str(error)
+
+
+async def _tcp(backend: Backend, _settings: ProbeSettings) -> str:
+    _, writer = await asyncio.open_connection(backend.wg_ip, backend.port)
+    writer.close()
+    return ""
+
+
+async def _http(backend: Backend, settings: ProbeSettings) -> str:
+    import h11
+
+    reader, writer = await asyncio.open_connection(backend.wg_ip, backend.port)
+    try:
+        dialog = h11.Connection(h11.CLIENT, max_incomplete_event_size=ANSWER_BYTES)
+        headers = [("Host", settings.host or backend.address), ("User-Agent", "edgeproxy-probe")]
+        request = h11.Request(
+            method="GET", target=settings.path, headers=[*headers, ("Connection", "close")]
+        )
+        writer.write((dialog.send(request) or b"") + (dialog.send(h11.EndOfMessage()) or b""))
+        while True:
+            event = dialog.next_event()
+            if isinstance(event, h11.Response):
+                wanted = settings.status
+                return "" if event.status_code == wanted else f"HTTP status {event.status_code}"
+            if event is h11.NEED_DATA:
+                data = await reader.read(ANSWER_BYTES)
+                if not data:
+                    return "closed the connection without an answer"
+                dialog.receive_data(data)
+    except h11.RemoteProtocolError as error:
+        return f"no HTTP: {error}"
+    finally:
+        writer.transport.abort()
+
+
+async def _grpc(backend: Backend, settings: ProbeSettings) -> str:
+    from edgeproxy.control.health.grpc import check
+
+    return await check(backend, settings.service)
+
+
+async def _exec(backend: Backend, settings: ProbeSettings) -> str:
+    environ = {
+        **os.environ,
+        "BACKEND_ID": backend.id,
+        "BACKEND_ADDRESS": backend.wg_ip,
+        "BACKEND_PORT": str(backend.port),
+    }
+    process = await asyncio.create_subprocess_exec(
+        *shlex.split(settings.command),
+        env=environ,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        code = await process.wait()
+    finally:
+        if process.returncode is None:  # with all that it has started
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await asyncio.shield(process.wait())
+    return "" if code == 0 else f"the command ended with {code}"
+
+
+_PROBES: dict[str, Callable[[Backend, ProbeSettings], Awaitable[str]]] = {
+    "tcp": _tcp,
+    "http": _http,
+    "grpc": _grpc,
+    "exec": _exec,
+}

@@ -1,0 +1,1 @@
+"""What a running proxy shows: status, metrics, the access log."""

@@ -1,0 +1,216 @@
+"""The access log: one JSON object a line for each connection that is over.
+
+Taking a record never waits, and wakes nobody: a thread writes every tenth of a second what has
+come together. What it cannot write, because too many wait or the disk is full, is dropped and
+counted. A file that was moved away, as log rotation does it, is made anew; where that fails, the
+old one is kept. A descriptor is closed only when there is another in its place.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from edgeproxy.core.admission.record import ConnectionRecord
+from edgeproxy.errors import EdgeProxyError
+from edgeproxy.log import EventLog
+
+log = EventLog("access")
+
+STDOUT = "-"
+OFF = "off"
+BACKLOG = 50_000
+GATHER_SECS = 0.1
+STOP_SECS = 2.0
+READER_SECS = 1.0
+"""So long the reader of a full FIFO is waited for."""
+QUIET_SECS = 60.0
+"""That it cannot be written is said once in so long."""
+
+
+class AccessLog:
+    """An access log that is open. `take` may be called from one thread.
+
+    Attributes:
+        dropped: How many records could not be written.
+    """
+
+    def __init__(self, target: str, clock: Callable[[], float] = time.time) -> None:
+        """Open it: a path, or `-` for standard output. Raises EdgeProxyError."""
+        self.dropped = 0
+        self._target = target
+        self._clock = clock
+        self._told_at = -QUIET_SECS
+        self._waiting: deque[tuple[float, ConnectionRecord]] = deque()
+        self._closing = threading.Event()
+        try:
+            self._fd = _opened(target)
+        except OSError as error:
+            raise EdgeProxyError(
+                f"EDGEPROXY_ACCESS_LOG={target!r} cannot be written: {_reason(target, error)}"
+            ) from None
+        self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
+        self._thread.start()
+
+    def take(self, record: ConnectionRecord) -> None:
+        """Note a connection that is over just now."""
+        if len(self._waiting) >= BACKLOG:
+            self.dropped += 1
+        else:
+            self._waiting.append((self._clock(), record))
+
+    def close(self) -> None:
+        """Write what is waiting, for at most `STOP_SECS`."""
+        self._closing.set()
+        self._thread.join(STOP_SECS)
+
+    def _run(self) -> None:
+        is_over = False
+        while not is_over:
+            is_over = self._closing.wait(GATHER_SECS)
+            records = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            if records:
+                self._write(records)
+
+    def _write(self, records: list[tuple[float, ConnectionRecord]]) -> None:
+        lines = [line_of(*each) for each in records]
+        written = 0
+        try:
+            self._follow_rotation()
+            for block in _blocks(lines):
+                rest = memoryview(block)
+                while rest:
+                    taken = self._put(rest)
+                    written += taken
+                    rest = rest[taken:]
+        except OSError as error:
+            whole, torn = _in_whole(lines, written)
+            self.dropped += len(lines) - whole
+            self._mend(torn)
+            self._tell(error)
+
+    def _put(self, data: memoryview) -> int:
+        """Write what fits; let a reader that is late catch up for a while. Raises OSError."""
+        try:
+            return os.write(self._fd, data)
+        except BlockingIOError:
+            room = select.poll()
+            room.register(self._fd, select.POLLOUT)
+            room.poll(READER_SECS * 1000)
+            return os.write(self._fd, data)
+
+    def _tell(self, error: OSError) -> None:
+        if time.monotonic() - self._told_at >= QUIET_SECS:
+            self._told_at = time.monotonic()
+            log.warning("access_log_failed", path=self._target, error=error.strerror)
+
+    def _mend(self, torn: int) -> None:
+        """Let no line stand that was written in part."""
+        if torn and self._target != STDOUT:
+            try:
+                os.ftruncate(self._fd, os.fstat(self._fd).st_size - torn)
+            except OSError:
+                pass
+
+    def _follow_rotation(self) -> None:
+        """Write to what is there now, if it is something else.
+
+        Until that can be opened the old file goes on: whoever moved it away still has it. Raises
+        OSError if nobody has.
+        """
+        if self._target == STDOUT:
+            return
+        held = os.fstat(self._fd)
+        try:
+            there = Path(self._target).stat()
+        except OSError:
+            there = None
+        if there is not None and (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino):
+            return
+        try:
+            opened = _opened(self._target)
+        except OSError as error:
+            if not held.st_nlink:
+                raise
+            self._tell(error)
+            return
+        # Only now: the number of a closed one is given to the next client.
+        os.close(self._fd)
+        self._fd = opened
+
+
+def line_of(at: float, record: ConnectionRecord) -> bytes:
+    """Return the line for a connection that was over at this time of the clock, in ASCII."""
+    from msgspec.json import encode  # only where there is an access log
+
+    fields = {
+        "time": f"{_stamp(int(at))}.{int(at % 1 * 1000):03d}Z",
+        "client": record.client,
+        "country": record.country,
+        "region": record.region,
+        "backend": record.backend,
+        "how": record.how,
+        "attempts": record.attempts,
+        "dial_secs": round(record.dial_secs, 6),
+        "secs": round(record.secs, 6),
+        "bytes_in": record.bytes_in,
+        "bytes_out": record.bytes_out,
+        "end": record.end,
+        "id": record.id,
+        "app": record.scope or None,
+    }
+    try:
+        line = encode(fields)
+        if line.isascii():
+            return line + b"\n"
+    except UnicodeEncodeError:
+        pass
+    return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+
+
+@lru_cache(2)
+def _stamp(secs: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(secs))
+
+
+def _opened(target: str) -> int:
+    """Return a descriptor to write to. Raises OSError; never waits for a reader."""
+    if target == STDOUT:
+        return 1
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    return os.open(target, flags, 0o640)
+
+
+def _reason(target: str, error: OSError) -> str:
+    """Return why it cannot be opened, and what helps."""
+    if error.errno == errno.ENXIO and Path(target).is_fifo():
+        return "it is a FIFO that nobody reads; start its reader first"
+    return error.strerror or str(error)
+
+
+def _blocks(lines: list[bytes]) -> Iterator[bytes]:
+    """Yield the lines, several at a time: so many as a pipe takes in whole or not at all."""
+    block = b""
+    for line in lines:
+        if block and len(block) + len(line) > select.PIPE_BUF:
+            yield block
+            block = b""
+        block += line
+    yield block
+
+
+def _in_whole(lines: list[bytes], written: int) -> tuple[int, int]:
+    """Return how many lines so many bytes are, and how many bytes of one more."""
+    for number, line in enumerate(lines):
+        if written < len(line):
+            return number, written
+        written -= len(line)
+    return len(lines), 0

@@ -1,0 +1,202 @@
+"""What the running proxy looks like at one moment, and what it can be asked: `console.Floor`.
+
+`read` and `sessions` may run on any thread but the gate's: counters that others keep, the table
+in force, the sessions of the engine. What they find may be a moment apart.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from edgeproxy.config.load import Config
+from edgeproxy.control.observe.reading import BackendReading, Reading
+from edgeproxy.core.admission.admission import Admission
+from edgeproxy.core.admission.explanation import Decision, explain
+from edgeproxy.core.admission.ticket import Ticket
+from edgeproxy.core.backends.breaker import circuit_of
+from edgeproxy.core.backends.health import Verdict
+from edgeproxy.core.geo.locator import normalise
+from edgeproxy.core.metrics import Metrics
+from edgeproxy.engine.contract import Engine
+from edgeproxy.version import VERSION
+
+if TYPE_CHECKING:
+    import asyncio
+
+T = TypeVar("T")
+
+
+class Observation:
+    """The parts to look at.
+
+    Attributes:
+        published_at: When the table in force was published (monotonic seconds).
+        loop_lag_secs: How late the control plane's last timer was.
+        verdicts: What the probes say, by backend; empty without probes.
+        pool_waiting: How many unused connections wait, by backend.
+        certificates: How often new ones could not be used, and when the first of those in force
+            expires (Unix seconds); None without TLS.
+        access_lines_dropped: How many records the access log could not write.
+    """
+
+    def __init__(
+        self, config: Config, admission: Admission, metrics: Metrics, engine: Engine
+    ) -> None:
+        self._config = config
+        self._admission = admission
+        self._metrics = metrics
+        self._engine = engine
+        self._began_at = time.monotonic()
+        self.published_at = self._began_at
+        self.loop_lag_secs = 0.0
+        self.verdicts: Callable[[], dict[str, Verdict]] = dict
+        self.access_lines_dropped: Callable[[], int] = int
+        self.certificates: Callable[[], tuple[int, float] | None] = lambda: None
+        self.pool_waiting: Callable[[], dict[str, int]] = dict
+
+    @property
+    def engine_kind(self) -> str:
+        """Which engine serves."""
+        return self._engine.kind
+
+    def uptime_secs(self) -> float:
+        """Return for how long this process has run."""
+        return time.monotonic() - self._began_at
+
+    def read(self) -> Reading:
+        """Return what is known now."""
+        now = time.monotonic()
+        metrics = self._metrics
+        carried = self._carried()
+        admission = self._admission
+        return Reading(
+            version=VERSION,
+            engine=self._engine.kind,
+            region=self._config.admission.region,
+            connections=metrics.accepted,
+            active=self._engine.live(),
+            bytes_in=metrics.bytes_in + sum(taken for taken, _ in carried.values()),
+            bytes_out=metrics.bytes_out + sum(given for _, given in carried.values()),
+            failovers=metrics.failovers,
+            refused=dict(metrics.refused),
+            closed=dict(metrics.closed),
+            dial_failures=dict(metrics.dial_failures),
+            bindings=len(admission.affinity),
+            rate_limited_clients=len(admission.entrance.rate),
+            table_version=admission.table.version,
+            table_age_secs=now - self.published_at,
+            pool_hits=metrics.pool_hits,
+            pool_misses=metrics.pool_misses,
+            pool_dropped=metrics.pool_dropped,
+            rows_skipped=metrics.rows_skipped,
+            reload_errors=metrics.reload_errors,
+            loop_lag_secs=self.loop_lag_secs,
+            descriptors=len(os.listdir("/proc/self/fd")) - 1,
+            uptime_secs=now - self._began_at,
+            connections_by_app=dict(metrics.accepted_by_app),
+            refused_by_app={
+                app: dict(counts) for app, counts in list(metrics.refused_by_app.items())
+            },
+            certificates=self.certificates(),
+            access_lines_dropped=self.access_lines_dropped(),
+            database_up=metrics.database_up,
+            leases=metrics.leases,
+            leases_expired=metrics.leases_expired,
+            leases_held_back=metrics.leases_held_back,
+            backends=self._backends(carried, now),
+        )
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """Return the open sessions."""
+        return [
+            {
+                "client": each.client[0],
+                "port": each.client[1],
+                "backend": ticket.backend.id,
+                "how": str(ticket.how),
+                "state": each.state,
+                "secs": round(each.secs, 3),
+                "bytes_in": each.bytes_in,
+                "bytes_out": each.bytes_out,
+            }
+            for each in self._engine.sessions()
+            if isinstance(ticket := each.ticket, Ticket)
+        ]
+
+    def on_gate(self, function: Callable[[], T]) -> asyncio.Future[T]:
+        """Run a function on the gate thread; for an event loop."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+
+        def settle(done: Callable[[], object]) -> None:
+            if not answer.done():
+                done()
+
+        def run() -> None:
+            try:
+                result = function()
+            except Exception as error:  # noqa: BLE001 — whoever asked is told
+                loop.call_soon_threadsafe(settle, partial(answer.set_exception, error))
+            else:
+                loop.call_soon_threadsafe(settle, partial(answer.set_result, result))
+
+        self._engine.call(run)
+        return answer
+
+    def explain(self, client: str, scope: str | None) -> Decision:
+        """Return the decision for a client. Gate thread only; raises ValueError."""
+        ip_address(client)
+        wanted = self._config.admission.app if scope is None else scope
+        return explain(self._admission, normalise(client), wanted, time.monotonic())
+
+    def drain(self, backend_id: str, draining: bool) -> bool:
+        """Drain a backend or not; return whether it is known. Gate thread only."""
+        return self._admission.drain(backend_id, draining)
+
+    def _carried(self) -> dict[str, tuple[int, int]]:
+        """Return the bytes that open sessions have carried so far, by backend."""
+        sums: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+        for ticket, bytes_in, bytes_out in self._engine.carried():
+            taken, given = sums[ticket.backend.id]
+            sums[ticket.backend.id] = (taken + bytes_in, given + bytes_out)
+        return sums
+
+    def _backends(
+        self, carried: dict[str, tuple[int, int]], now: float
+    ) -> tuple[BackendReading, ...]:
+        verdicts = self.verdicts()
+        waiting = self.pool_waiting()
+        found = []
+        for candidate in list(self._admission.table.candidates.values()):
+            backend, live = candidate.backend, candidate.live
+            if backend.deleted and not live.active:
+                continue
+            verdict = verdicts.get(backend.id)
+            bytes_in, bytes_out = carried.get(backend.id, (0, 0))
+            found.append(
+                BackendReading(
+                    id=backend.id,
+                    app=backend.app,
+                    region=backend.region,
+                    active=live.active,
+                    soft_limit=backend.soft_limit,
+                    hard_limit=backend.hard_limit,
+                    weight=backend.weight,
+                    circuit=circuit_of(live, now),
+                    up=None if verdict is None else verdict.up,
+                    draining=live.draining,
+                    warm=waiting.get(backend.id, 0),
+                    tally=live.tally,
+                    bytes_in=bytes_in,
+                    bytes_out=bytes_out,
+                )
+            )
+        return tuple(found)

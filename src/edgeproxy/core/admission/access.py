@@ -1,0 +1,120 @@
+"""Who may enter: lists of networks, connections per client, connections per second.
+
+Asked before anything else is decided about a client, in this order: the deny list, the allow
+list, how many connections the client has, how fast it opens them. Whoever is turned away by
+one of them costs the next ones nothing; in particular it takes no token.
+
+A client is an IPv4 address or an IPv6 /64, which is what one household or machine has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv6Address
+
+from edgeproxy.core.admission.rate_limit import RateLimit, RateLimitSettings
+from edgeproxy.core.geo.prefix import Network, Prefixes
+
+_HOST_BITS = 64
+
+
+class Barred(StrEnum):
+    """Why a client may not enter."""
+
+    DENIED = "denied"
+    CLIENT_FULL = "client_full"
+    RATE_LIMITED = "rate_limited"
+
+
+@dataclass(frozen=True, slots=True)
+class EntranceSettings:
+    """Who may enter.
+
+    Attributes:
+        allow: Only clients of these networks; empty: everybody.
+        deny: No clients of these networks, be they allowed or not.
+        max_connections: How many one client may have at a time; 0: as many as it likes.
+    """
+
+    allow: tuple[Network, ...] = ()
+    deny: tuple[Network, ...] = ()
+    max_connections: int = 0
+
+
+class Entrance:
+    """The entrance of this POP. For one thread.
+
+    Attributes:
+        guarded: Whether anybody could be barred at all.
+        rate: The buckets of the clients.
+    """
+
+    def __init__(
+        self,
+        settings: EntranceSettings | None = None,
+        rate: RateLimitSettings | None = None,
+    ) -> None:
+        rate = rate or RateLimitSettings()
+        self._inside: dict[str, int] = {}
+        self.rate = RateLimit(rate)
+        self.change(settings or EntranceSettings(), rate)
+
+    def change(self, settings: EntranceSettings, rate: RateLimitSettings) -> None:
+        """Go on with other settings. Nobody who is inside is thrown out."""
+        self.rate.change(rate)
+        self._limits_rate = rate.enabled
+        self._most = settings.max_connections
+        self._denied = Prefixes(dict.fromkeys(settings.deny, True))
+        self._allowed = Prefixes(dict.fromkeys(settings.allow, True))
+        self._has_lists = bool(settings.deny or settings.allow)
+        self.guarded = bool(self._has_lists or self._most or rate.enabled)
+
+    def bars(self, client: str, now: float, *, takes: bool = False) -> Barred | None:
+        """Return why a client may not enter now, or None.
+
+        `client` is in normal form (`origin.normalise`). `takes` a token if it may enter.
+        """
+        if self._has_lists and not self._is_listed(client):
+            return Barred.DENIED
+        if not self._most and not self._limits_rate:
+            return None
+        key = key_of(client)
+        if self._most and self._inside.get(key, 0) >= self._most:
+            return Barred.CLIENT_FULL
+        if self._limits_rate:
+            rate = self.rate
+            if not (rate.take(key, now) if takes else rate.remaining(key, now)):
+                return Barred.RATE_LIMITED
+        return None
+
+    def _is_listed(self, client: str) -> bool:
+        try:
+            if self._denied.find(client):
+                return False
+            return not len(self._allowed) or self._allowed.find(client) is not None
+        except ValueError:  # no address at all
+            return False
+
+    def enter(self, client: str) -> str | None:
+        """Count a client that has entered. Return what to `leave` with, None if uncounted."""
+        if not self._most:
+            return None
+        key = key_of(client)
+        self._inside[key] = self._inside.get(key, 0) + 1
+        return key
+
+    def leave(self, key: str) -> None:
+        """A connection that was counted has ended."""
+        inside = self._inside[key] - 1
+        if inside:
+            self._inside[key] = inside
+        else:
+            del self._inside[key]
+
+
+def key_of(client: str) -> str:
+    """Return what a client shares with all that is to be counted as one."""
+    if ":" not in client:
+        return client
+    return f"{int(IPv6Address(client)) >> _HOST_BITS:x}/{_HOST_BITS}"

@@ -1,0 +1,389 @@
+"""Decides which backend a client gets, and keeps the books of who holds which slot.
+
+The pipeline of `Admission.admit`: entrance → `decide` → reserve a slot → bind the client;
+that of `decide`: affinity → origin → candidates by tier → score → last resort.
+
+Invariants:
+* A slot is reserved when a `Ticket` is handed out for a backend, and released exactly once
+  by `failed` or `closed`; a backend never has more than `hard_limit` slots reserved.
+* Nobody is refused while anything is eligible: a full or dead tier falls through to the
+  next, and backends that failed lately are tried when nothing else is left.
+* A binding to a backend that is unhealthy, deleted, gone or cannot be dialed is dropped;
+  one whose backend is only full or passed over sends this connection elsewhere and stays.
+
+All methods run on the gate thread, except `publish`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from edgeproxy.core.admission.access import Entrance
+from edgeproxy.core.admission.affinity import Affinity, AffinitySettings
+from edgeproxy.core.admission.ticket import Blame, Choice, How, Notes, Reason, Refusal, Ticket
+from edgeproxy.core.backends.backend import Backend, Circuit, Origin
+from edgeproxy.core.backends.breaker import Breaker, BreakerSettings, Changed
+from edgeproxy.core.backends.ejection import Ejection, EjectionSettings
+from edgeproxy.core.backends.health import LEAST_SHARE, HealthSettings, share
+from edgeproxy.core.backends.live_state import Live, Load, Watch
+from edgeproxy.core.pacing import Rest, no_rest
+from edgeproxy.core.routing import ranking, selection
+from edgeproxy.core.routing.ranking import Candidate
+from edgeproxy.core.routing.table import EVERY_APP, RoutingTable
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionSettings:
+    """How clients are given backends.
+
+    Attributes:
+        region: The region of this POP.
+        app: Serve only the backends of this app; "" serves all apps as one pool.
+        max_attempts: How many backends one client is tried on.
+    """
+
+    region: str = "sa"
+    app: str = EVERY_APP
+    max_attempts: int = 10
+
+
+class Admission:
+    """Gives clients their backends.
+
+    `locate` says where a client comes from; it is asked only when no binding decides. Who
+    `is_curious` finds `Notes` on every ticket.
+    """
+
+    def __init__(
+        self,
+        settings: AdmissionSettings,
+        affinity: AffinitySettings,
+        ejection: EjectionSettings,
+        locate: Callable[[str], Origin],
+        *,
+        dial_timeout_secs: float = 5.0,
+        entrance: Entrance | None = None,
+        breaker: BreakerSettings | None = None,
+        health: HealthSettings | None = None,
+        circuit_changed: Changed = lambda _id, _circuit: None,
+        is_curious: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._is_curious = is_curious
+        self.locate = locate
+        self._dial_timeout_secs = dial_timeout_secs
+        self._ejection = Ejection(ejection)
+        self._breaker: Breaker | None = None
+        self._failing: Breaker | Ejection = self._ejection
+        self._circuit_changed = circuit_changed
+        self.entrance = entrance or Entrance()
+        self._ramping: dict[str, float] = {}
+        self.affinity = Affinity(affinity)
+        self.load = Load()
+        self.table = RoutingTable((), self.load, settings.region)
+        self._latest = self.table
+        self._published: deque[tuple[RoutingTable, Watch]] = deque()
+        self._replaced: deque[RoutingTable] = deque()
+        self.change(breaker or BreakerSettings(), health or HealthSettings())
+
+    # -- the table ---------------------------------------------------------------------
+
+    def publish(
+        self,
+        backends: Collection[Backend],
+        scopes: Collection[str] = (),
+        rest: Rest = no_rest,
+    ) -> RoutingTable:
+        """Build a table of these backends and put it into force at the next decision.
+
+        May run on another thread, but only on one at a time; `rest` is called now and then
+        for the good of the others (`core.pace`). What changes while the table
+        is being built is placed anew when it comes into force.
+        """
+        while self._replaced:
+            self._replaced.popleft().retire()
+        watch = self.load.watch()
+        latest = self._latest
+        table = RoutingTable(
+            backends,
+            self.load,
+            self._settings.region,
+            scopes or (self._settings.app,),
+            latest.version + 1,
+            rest,
+        )
+        self.load.forget(latest.candidates, table.candidates, rest=rest)
+        self._latest = table
+        self._published.append((table, watch))
+        return table
+
+    def adopt(self) -> None:
+        """Put the latest published table into force."""
+        watch = None
+        while self._published:
+            self._replaced.append(self.table)
+            self.table, watch = self._published.popleft()
+        if watch is None:
+            return
+        for candidate in self.table.moved:
+            candidate.live.address = candidate.backend.address
+            self._failing.forget(candidate.live)
+        self.table.moved = []
+        for backend_id in watch.touched:
+            touched = self.table.candidates.get(backend_id)
+            if touched is not None:
+                touched.weigh()
+                touched.place()
+        self.load.settle(watch)
+
+    # -- decisions ---------------------------------------------------------------------
+
+    def decide(
+        self, client: str, scope: str, now: float, tried: Collection[str] = ()
+    ) -> Choice | Refusal:
+        """Return the backend this client gets now. Reserves, binds and changes nothing."""
+        if self._published:
+            self.adopt()
+        bound = self._bound((client, scope), now)
+        if bound is not None and bound.backend.id not in tried:
+            return Choice(bound, How.BOUND)
+        origin = self.locate(client)
+        tiers = self.table.tiers(scope, origin)
+        return (
+            selection.lowest(tiers, origin, now, tried)
+            or selection.last_resort(tiers, origin, tried)
+            or (selection.panic(tiers, origin, now, tried) if self._health.panic else None)
+            or Refusal(Reason.UNREACHABLE if tried else selection.why_nobody(tiers))
+        )
+
+    def _bound(self, key: tuple[str, str], now: float) -> Candidate | None:
+        """Return the backend this client is bound to, if it can be used now."""
+        backend_id = self.affinity.get(key, now)
+        if backend_id is None:
+            return None
+        candidate = self.table.candidates.get(backend_id)
+        if candidate is None or not self.table.serves(candidate, key[1]):
+            return None
+        return candidate if candidate.obstacle(now) is None else None
+
+    # -- one client --------------------------------------------------------------------
+
+    def admit(self, client: str, scope: str, now: float) -> Ticket | Refusal:
+        """Choose a backend for a new client, reserve a slot and bind the client."""
+        if self.entrance.guarded:
+            barred = self.entrance.bars(client, now, takes=True)
+            if barred is not None:
+                return Refusal(barred)
+        choice = self.decide(client, scope, now)
+        if isinstance(choice, Refusal):
+            return choice
+        key = (client, scope)
+        stays = None if choice.how is How.BOUND else self._stays_bound_to(key, now)
+        self.affinity.bind(key, stays or choice.candidate.backend.id, now)
+        ticket = Ticket(client, scope, choice)
+        entered = self.entrance.enter(client)
+        if entered is not None or self._takes_notes:
+            ticket.notes = Notes(entered)
+        self._reserve(ticket, choice, now)
+        return ticket
+
+    def _stays_bound_to(self, key: tuple[str, str], now: float) -> str | None:
+        """Return the backend of a binding that cannot be used now but is worth keeping."""
+        backend_id = self.affinity.get(key, now)
+        candidate = self.table.candidates.get(backend_id) if backend_id else None
+        if candidate is None or not candidate.usable or candidate.live.withheld:
+            return None
+        return backend_id if self.table.serves(candidate, key[1]) else None
+
+    def failed(self, ticket: Ticket, now: float, blame: Blame = Blame.BACKEND) -> Ticket | Refusal:
+        """A dial failed: release the slot and choose another backend, or refuse."""
+        live = self._release(ticket)
+        if blame is Blame.HOST:
+            return self._turned_away(ticket, Refusal(Reason.NO_RESOURCES))
+        key = (ticket.client, ticket.scope)
+        if blame is Blame.BACKEND:
+            live.tally.errors += 1
+            if ticket.backend.address == live.address:  # else it has been corrected since
+                self._failing.failed(live, now)
+            if self.affinity.get(key, now) == ticket.backend.id:
+                self.affinity.drop(key)
+        ticket.tried = (*ticket.tried, ticket.backend.id)
+        if ticket.attempts >= self._settings.max_attempts:
+            return self._turned_away(ticket, Refusal(Reason.UNREACHABLE))
+        choice = self.decide(ticket.client, ticket.scope, now, ticket.tried)
+        if isinstance(choice, Refusal):
+            return self._turned_away(ticket, choice)
+        if self.affinity.get(key, now) is None:
+            self.affinity.bind(key, choice.candidate.backend.id, now)
+        self._reserve(ticket, choice, now)
+        return ticket
+
+    def _turned_away(self, ticket: Ticket, refusal: Refusal) -> Refusal:
+        self._leave(ticket)
+        return refusal
+
+    def _leave(self, ticket: Ticket) -> None:
+        if ticket.notes is not None and ticket.notes.entered is not None:
+            self.entrance.leave(ticket.notes.entered)
+            ticket.notes.entered = None
+
+    def dialed(self, ticket: Ticket, secs: float = 0.0, now: float = 0.0) -> None:
+        """The backend answered, after so many seconds."""
+        candidate = ticket.held
+        assert candidate is not None
+        if ticket.notes is not None:
+            ticket.notes.dialed_at = now
+            ticket.notes.dial_secs = secs
+            if self._breaker is not None:
+                ticket.notes.trial = self._breaker.on_trial(candidate.live, now)
+        candidate.live.tally.answered(secs)
+        if self._failing.answered(candidate.live):
+            self._touch(candidate, anew=True)
+
+    def closed(
+        self,
+        ticket: Ticket,
+        now: float = 0.0,
+        bytes_in: int = 0,
+        bytes_out: int = 0,
+        *,
+        mute: bool = False,
+    ) -> None:
+        """The session ended, or its client left while dialing.
+
+        `mute`: the backend ended it and had not sent a byte.
+        """
+        live = self._release(ticket)
+        live.tally.bytes_in += bytes_in
+        live.tally.bytes_out += bytes_out
+        self._leave(ticket)
+        notes = ticket.notes
+        if self._breaker is not None and notes is not None and notes.dialed_at:
+            if mute and now - notes.dialed_at <= self._breaker.settings.moment_secs:
+                live.tally.errors += 1
+                if ticket.backend.address == live.address:
+                    self._breaker.died(live, now)
+                return
+            live.deaths = 0
+            trial = notes.trial
+            if trial and self._breaker.ended(trial, now, has_spoken=bytes_out > 0):
+                self._reconsider(live.backend_id)
+
+    def tick(self, now: float) -> None:
+        """Do what is due: adopt a table nobody has asked for yet, sweep, ramp."""
+        self.adopt()
+        self.affinity.sweep(now)
+        self.entrance.rate.sweep(now)
+        for backend_id, since in list(self._ramping.items()):
+            part = share(since, self._health.slow_start_secs, now)
+            if part == 1.0:
+                del self._ramping[backend_id]
+            self._reconsider(backend_id, share=part)
+        for live in self._breaker.outlived(now) if self._breaker is not None else ():
+            self._reconsider(live.backend_id)
+
+    # -- what others know of backends --------------------------------------------------
+
+    def change(self, breaker: BreakerSettings, health: HealthSettings) -> None:
+        """Go on with other settings."""
+        self._health = health
+        self._takes_notes = self._is_curious or (breaker.enabled and breaker.moment_secs > 0)
+        lives = self.load.all()
+        moved: list[Live] = []
+        if not breaker.enabled:
+            self._breaker = None
+            moved = [live for live in lives if live.circuit is not Circuit.CLOSED]
+            for live in moved:
+                live.circuit, live.passed_over_until = Circuit.CLOSED, 0.0
+        elif self._breaker is None:
+            self._breaker = Breaker(breaker, self._circuit_changed)
+        else:
+            moved = self._breaker.change(breaker, lives)
+        self._failing = self._breaker or self._ejection
+        for live in moved:
+            self._reconsider(live.backend_id)
+
+    def judge(self, backend_id: str, up: bool, now: float) -> None:
+        """The probes of a backend say that it is up or down."""
+        self._ramping.pop(backend_id, None)
+        ramps = up and self._health.slow_start_secs > 0
+        known = self._reconsider(backend_id, down=not up, share=LEAST_SHARE if ramps else 1.0)
+        if ramps and known:
+            self._ramping[backend_id] = now
+
+    def drain(self, backend_id: str, draining: bool) -> bool:
+        """Give a backend no new clients, or give it clients again. Return whether it is known.
+
+        A drained one stays so when it leaves the table and comes back.
+        """
+        return self._reconsider(backend_id, draining=draining)
+
+    def expire(self, backend_id: str, expired: bool) -> bool:
+        """The lease of a backend has expired, or there is one. Return whether it is known."""
+        return self._reconsider(backend_id, lease_expired=expired)
+
+    def _reconsider(self, backend_id: str, **known: float | bool) -> bool:
+        """Note what is now known of a backend, and rank it anew.
+
+        Also of one that is in no table now: it may come back, and then this holds.
+        """
+        self.adopt()
+        live = self.load.known(backend_id)
+        if live is None:
+            return False
+        for name, each in known.items():
+            setattr(live, name, each)
+        live.withheld = ranking.withheld(live)
+        candidate = self.table.candidates.get(backend_id)
+        if candidate is None:
+            self.load.touch(live)
+        else:
+            candidate.weigh()
+            self._touch(candidate, anew=True)
+        return True
+
+    def _reserve(self, ticket: Ticket, choice: Choice, now: float) -> None:
+        candidate = choice.candidate
+        live = candidate.live
+        assert ticket.held is None
+        assert live.active < candidate.limit
+        ticket.held = candidate
+        ticket.backend = candidate.backend
+        ticket.how = choice.how
+        ticket.origin = choice.origin
+        ticket.attempts += 1
+        live.active += 1
+        if choice.tier is not None and choice.ranking is not None:
+            choice.tier.take_turn(candidate, choice.ranking)
+        if live.failures or live.circuit is not Circuit.CLOSED:
+            self._failing.trying(live, self._dial_timeout_secs, now)
+        self._touch(candidate)
+
+    def _release(self, ticket: Ticket) -> Live:
+        if self._published:
+            self.adopt()
+        candidate = ticket.held
+        assert candidate is not None
+        ticket.held = None
+        live = candidate.live
+        live.active -= 1
+        assert live.active >= 0
+        self._touch(candidate)
+        return live
+
+    def _touch(self, candidate: Candidate, *, anew: bool = False) -> None:
+        """Rank a backend, in the table in force, after its live state changed.
+
+        `anew` also where its load is the same, because it may have been passed over.
+        """
+        live = candidate.live
+        current: Candidate | None = candidate
+        if candidate.table_version != self.table.version:
+            current = self.table.candidates.get(live.backend_id)
+        if current is not None:
+            if anew:
+                current.entry = None
+            current.place()
+        self.load.touch(live)

@@ -1,0 +1,72 @@
+"""What is to be known of a connection when it is over: one line of the access log."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from edgeproxy.core.admission.ticket import How, Ticket
+from edgeproxy.core.backends.backend import Origin
+
+FAILOVER = "failover"
+
+
+class ConnectionRecord(NamedTuple):
+    """One connection that is over.
+
+    Attributes:
+        client: Its address.
+        country, region: Where it came from; None where nobody knows or had to know.
+        scope: The app it connected to; "" for all of them.
+        backend: The id of its backend, or of the last one that was tried; None if there was none.
+        how: How that one was chosen; `failover` if it was not the first one.
+        attempts: How many backends were tried.
+        dial_secs: How long the backend took to answer.
+        secs: How long the client was here.
+        bytes_in: From the client to the backend.
+        bytes_out: Back.
+        end: Why it is over: the reason of the close or of the refusal.
+        id: What backends were told that it is called; None if they were told nothing.
+    """
+
+    client: str
+    country: str | None
+    region: str | None
+    scope: str
+    backend: str | None
+    how: str | None
+    attempts: int
+    dial_secs: float
+    secs: float
+    bytes_in: int
+    bytes_out: int
+    end: str
+    id: str | None = None
+
+
+def of_session(
+    ticket: Ticket, origin: Origin | None, secs: float, bytes_in: int, bytes_out: int, end: str
+) -> ConnectionRecord:
+    """Return the record of a connection that had a ticket."""
+    presented = ticket.notes.presented if ticket.notes is not None else None
+    how: How | str = ticket.how if ticket.attempts < 2 else FAILOVER
+    return ConnectionRecord(
+        ticket.client,
+        origin.country if origin else None,
+        origin.region if origin else None,
+        ticket.scope,
+        ticket.backend.id,
+        str(how),
+        ticket.attempts,
+        ticket.notes.dial_secs if ticket.notes is not None else 0.0,
+        secs,
+        bytes_in,
+        bytes_out,
+        end,
+        presented.unique_id if presented is not None else None,
+    )
+
+
+def of_refused(client: str, origin: Origin | None, scope: str, end: str) -> ConnectionRecord:
+    """Return the record of a connection that was turned away before it had a ticket."""
+    country, region = (origin.country, origin.region) if origin else (None, None)
+    return ConnectionRecord(client, country, region, scope, None, None, 0, 0.0, 0.0, 0, 0, end)

@@ -1,0 +1,136 @@
+"""What passes between a client's arrival and its end: the choice, the ticket, the refusal."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from edgeproxy.core.admission.access import Barred
+from edgeproxy.core.backends.backend import Backend, Origin
+from edgeproxy.core.backends.breaker import Trial
+from edgeproxy.core.routing.ranking import Candidate, Ranking
+from edgeproxy.core.routing.table import Tier
+
+
+class How(StrEnum):
+    """How a backend was chosen."""
+
+    BOUND = "bound"
+    SCORED = "scored"
+    SPILLED = "spilled"
+    """Scored, but not in the nearest tier that the table has for this client."""
+    LAST_RESORT = "last_resort"
+    """It failed lately, but nothing else is eligible."""
+    PANIC = "panic"
+    """Its probes say that it is down, and say so of all others too."""
+
+
+class Reason(StrEnum):
+    """Why a client was refused."""
+
+    NO_BACKEND = "no_backend"
+    """No healthy backend with a weight is in the table for this app."""
+    FULL = "full"
+    """Every backend is at its hard limit."""
+    DOWN = "down"
+    """Every backend is down, cut off by its breaker, or draining."""
+    UNREACHABLE = "unreachable"
+    """Those that were tried could not be dialed, and nobody else is left."""
+    NO_RESOURCES = "no_resources"
+    """This host has no descriptors, ports or memory to dial with."""
+
+
+class Blame(StrEnum):
+    """Who is to blame for a failed dial."""
+
+    BACKEND = "backend"
+    """It did not answer: it is passed over for a while."""
+    PATH = "path"
+    """This host has no port left towards it; another backend may do."""
+    HOST = "host"
+    """This host has no descriptors or memory left; no other backend will do."""
+
+
+class Refusal(NamedTuple):
+    """A client is turned away."""
+
+    reason: Reason | Barred
+
+
+class Choice(NamedTuple):
+    """The backend for a client, before a slot is reserved."""
+
+    candidate: Candidate
+    how: How
+    origin: Origin | None = None
+    tier: Tier | None = None
+    ranking: Ranking | None = None
+
+
+class Notes:
+    """What only some want to know of a ticket; made for those, so that idle clients stay cheap.
+
+    Attributes:
+        entered: What the client leaves the entrance with; None if it is not counted there.
+        dialed_at: When the backend answered, or 0.
+        dial_secs: How long it took to.
+        presented: What backends are told of the client, if they are told anything.
+        trial: What it shows of a half-open backend, if it does.
+    """
+
+    __slots__ = ("dial_secs", "dialed_at", "entered", "presented", "trial")
+
+    def __init__(self, entered: str | None) -> None:
+        self.entered = entered
+        self.presented: Any = None
+        self.dialed_at = 0.0
+        self.dial_secs = 0.0
+        self.trial: Trial | None = None
+
+
+class Ticket:
+    """One client's hold on one backend at a time.
+
+    Attributes:
+        client: The client's address.
+        scope: What it connected to.
+        backend: The backend of the attempt that is running, or of the last one.
+        how: How that one was chosen.
+        origin: Where the client comes from; None if nobody had to know.
+        attempts: How many backends it was given.
+        tried: The ids of those that could not be dialed.
+        held: Where its slot is reserved; None once released.
+        notes: More, if anybody wants to know more.
+    """
+
+    __slots__ = (
+        "attempts",
+        "backend",
+        "client",
+        "held",
+        "how",
+        "notes",
+        "origin",
+        "scope",
+        "tried",
+    )
+
+    def __init__(self, client: str, scope: str, choice: Choice) -> None:
+        self.client = client
+        self.scope = scope
+        self.attempts = 0
+        self.tried: tuple[str, ...] = ()
+        self.held: Candidate | None = None
+        self.notes: Notes | None = None
+        self.origin = choice.origin
+        self.backend: Backend = choice.candidate.backend
+        self.how = choice.how
+
+    def present(self, presented: object) -> None:
+        """Note what backends are told of the client."""
+        if self.notes is None:
+            self.notes = Notes(None)
+        self.notes.presented = presented
+
+    def __repr__(self) -> str:
+        return f"<Ticket {self.client} → {self.backend.id} {self.how} attempt {self.attempts}>"

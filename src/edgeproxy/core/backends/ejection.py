@@ -1,0 +1,61 @@
+"""How long a backend that could not be dialed is passed over.
+
+A dead backend has the lowest load of all; unless it is passed over it draws every new
+client. The time doubles with each further failure, up to a limit. When it is over, one
+client at a time tries it: choosing it passes it over again until that dial has ended.
+
+    failures      passed over for
+    1             first_secs
+    n             first_secs * 2**(n-1), at most longest_secs
+    0 (success)   not at all
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeproxy.core.backends.live_state import Live
+
+
+@dataclass(frozen=True, slots=True)
+class EjectionSettings:
+    """How long a failed backend is passed over by new clients.
+
+    Attributes:
+        first_secs: After one failure; 0 passes nobody over.
+        longest_secs: At most.
+    """
+
+    first_secs: float = 5.0
+    longest_secs: float = 60.0
+
+
+class Ejection:
+    """Applies the settings to the live state of backends."""
+
+    def __init__(self, settings: EjectionSettings) -> None:
+        self._settings = settings
+
+    def failed(self, live: Live, now: float) -> None:
+        """A dial has failed."""
+        live.failures += 1
+        doublings = min(live.failures - 1, 16)
+        secs = min(self._settings.first_secs * 2**doublings, self._settings.longest_secs)
+        live.passed_over_until = now + secs
+
+    def forget(self, live: Live) -> None:
+        """It is somewhere else now: what it did there does not matter any more."""
+        live.failures = 0
+        live.passed_over_until = 0.0
+
+    def trying(self, live: Live, dial_timeout_secs: float, now: float) -> None:
+        """A backend that failed before is being dialed: nobody else is to try meanwhile."""
+        live.passed_over_until = max(live.passed_over_until, now + dial_timeout_secs)
+
+    def answered(self, live: Live) -> bool:
+        """A dial has succeeded. Return whether that changed anything."""
+        if not live.failures:
+            return False
+        live.failures = 0
+        live.passed_over_until = 0.0
+        return True

@@ -1,0 +1,144 @@
+"""What each backend carries right now on this POP.
+
+The gate thread is the only one that changes a `Live`; others read it. It belongs to the
+backend's id and outlives the routing table: a connection that is still open counts, no
+matter how often the table was replaced since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import NamedTuple
+
+from edgeproxy.core.backends.backend import Circuit
+from edgeproxy.core.backends.counters import Tally
+from edgeproxy.core.pacing import Rest, no_rest, paced
+
+
+class Live:
+    """The live state of one backend.
+
+    Attributes:
+        backend_id: Whose.
+        address: Where it is in the table in force, or was in the last one that had it.
+        active: Reserved slots: connections that are dialing or open.
+        turn: Its place among equals; see `core.ranking`.
+        failures: Dials in a row that failed.
+        passed_over_until: New clients pass it over until then (monotonic seconds).
+        circuit, successes, trials, deaths: Of its breaker; see `core.breaker`.
+        down: Its probes say that it is down; see `core.health`.
+        draining: It takes no new clients, not even those bound to it.
+        lease_expired: Nor now: it registered itself and has been silent; see `core.leases`.
+        withheld: Why it takes nobody, if it is one of these; else "".
+        share: The part of its weight that it has; see `core.health`.
+        tally: What it has done.
+    """
+
+    __slots__ = (
+        "active",
+        "address",
+        "backend_id",
+        "circuit",
+        "deaths",
+        "down",
+        "draining",
+        "failures",
+        "lease_expired",
+        "passed_over_until",
+        "share",
+        "successes",
+        "tally",
+        "trials",
+        "turn",
+        "withheld",
+    )
+
+    def __init__(self, backend_id: str, address: str = "") -> None:
+        self.backend_id = backend_id
+        self.address = address
+        self.active = 0
+        self.turn = 0.0
+        self.failures = 0
+        self.passed_over_until = 0.0
+        self.circuit = Circuit.CLOSED
+        self.successes = 0
+        self.trials = 0
+        self.deaths = 0
+        self.down = False
+        self.draining = False
+        self.lease_expired = False
+        self.withheld = ""
+        self.share = 1.0
+        self.tally = Tally()
+
+    def __repr__(self) -> str:
+        return f"<Live {self.backend_id} active={self.active} failures={self.failures}>"
+
+
+class Watch(NamedTuple):
+    """What happened while a table was being built."""
+
+    number: int
+    touched: set[str]
+
+
+class Load:
+    """The live state of all backends, by id.
+
+    While a table is being built on another thread, the gate thread collects whose state
+    changes, so that they can be ranked anew when that table comes into force. Each of the
+    two counters has one writer, and the gate thread looks at them only after it has
+    changed a state; so nothing can be missed.
+
+    Attributes:
+        watches: How many builds have begun; written by the building thread.
+        settled: The last of them whose table came into force; written by the gate thread.
+        touched: Whose state changed since the last build began.
+    """
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Live] = {}
+        self.touched: set[str] = set()
+        self.watches = 0
+        self.settled = 0
+
+    def of(self, backend_id: str, address: str = "") -> Live:
+        """Return the live state of this backend, a fresh one at this address for a new backend."""
+        live = self._by_id.get(backend_id)
+        if live is not None:
+            return live
+        return self._by_id.setdefault(backend_id, Live(backend_id, address))
+
+    def known(self, backend_id: str) -> Live | None:
+        """Return the live state of this backend if it has one."""
+        return self._by_id.get(backend_id)
+
+    def all(self) -> list[Live]:
+        """Return the live states of all backends that have one."""
+        return list(self._by_id.values())
+
+    def watch(self) -> Watch:
+        """A build begins: collect whose state changes from now on."""
+        self.touched = touched = set[str]()
+        self.watches += 1
+        return Watch(self.watches, touched)
+
+    def touch(self, live: Live) -> None:
+        """Note that this state has changed."""
+        if self.watches != self.settled:
+            self.touched.add(live.backend_id)
+
+    def settle(self, watch: Watch) -> None:
+        """The table that was built during this watch has come into force."""
+        self.settled = watch.number
+
+    def active(self) -> dict[str, int]:
+        """Return the reserved slots of every backend that has any."""
+        return {key: live.active for key, live in list(self._by_id.items()) if live.active}
+
+    def forget(self, *known: Container[str], rest: Rest = no_rest) -> None:
+        """Drop what is idle, not being drained and not among the `known` ids."""
+        for backend_id, live in paced(list(self._by_id.items()), rest):
+            in_use = live.active or live.draining
+            if not in_use and not any(backend_id in ids for ids in known):
+                del self._by_id[backend_id]

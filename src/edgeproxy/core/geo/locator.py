@@ -1,0 +1,103 @@
+"""Where a client comes from: its address turned into a country and a region.
+
+Asked in this order: the override for its network, the geo database, the override for its
+country, the table of regions. A private address without an override is of unknown origin,
+whatever the database says. Nothing here touches a file or the network: the database is a
+callable.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from ipaddress import IPv6Address
+from typing import TYPE_CHECKING
+
+from edgeproxy.core.backends.backend import Origin
+from edgeproxy.core.geo import overrides as override_file
+from edgeproxy.core.geo.regions import region_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgeproxy.core.geo.overrides import Override, Overrides
+
+# Addresses that mean something else in every network: RFC 1918, 6598, 1122, 3927, 4193, 4291.
+_PRIVATE = override_file.parse(
+    """
+    10.0.0.0/8,
+    100.64.0.0/10,
+    127.0.0.0/8,
+    169.254.0.0/16,
+    172.16.0.0/12,
+    192.168.0.0/16,
+    ::1,
+    fc00::/7,
+    fe80::/10,
+    """
+)
+
+
+def normalise(ip: str) -> str:
+    """Return an address in the one form in which it is compared and stored.
+
+    IPv4-mapped IPv6 becomes IPv4; other IPv6 loses its scope id and is written in its
+    shortest lower-case form. Text without a colon comes back as it is, unchecked: this runs
+    for every connection. Raises ValueError for text with a colon that is no address.
+    """
+    if ":" not in ip:
+        return ip
+    address = IPv6Address(ip.partition("%")[0])
+    return str(address.ipv4_mapped or address)
+
+
+class Locator:
+    """Finds origins and remembers the last `cache_size` of them.
+
+    Never changes its mind: new overrides or a new database mean a new Locator. For one thread.
+    """
+
+    __slots__ = ("_cache", "_cache_size", "_lookup", "_overrides")
+
+    def __init__(
+        self,
+        lookup: Callable[[str], tuple[str | None, str]],
+        overrides: Overrides,
+        cache_size: int = 65536,
+    ) -> None:
+        """`lookup` takes a normal address and returns its country (or None) and network."""
+        self._lookup = lookup
+        self._overrides = overrides
+        self._cache_size = cache_size
+        # Not a dict: finding its oldest key gets slow once many before it were deleted.
+        self._cache: OrderedDict[str, Origin] = OrderedDict()
+
+    def __call__(self, ip: str) -> Origin:
+        """Return the origin of a client; of unknown origin is also text that is no address."""
+        origin = self._cache.get(ip)
+        if origin is None:
+            origin = self._cache[ip] = self._find(ip)
+            if len(self._cache) > self._cache_size:
+                self._cache.popitem(last=False)
+        return origin
+
+    def _find(self, text: str) -> Origin:
+        try:
+            ip = normalise(text)
+            override = self._overrides.find(ip)
+            if override is not None:
+                return _overridden(ip, override)
+            if _PRIVATE.find(ip) is not None:
+                return Origin(ip)
+        except ValueError:
+            return Origin(text)
+        country, network = self._lookup(ip)
+        if country is None:
+            return Origin(ip)
+        override = self._overrides.for_country(country)
+        if override is not None:
+            return _overridden(ip, override)
+        return Origin(ip, country, region_of(country), "database", network)
+
+
+def _overridden(ip: str, override: Override) -> Origin:
+    return Origin(ip, override.country, override.region, "override", override.match)

@@ -1,0 +1,154 @@
+"""The routing table: which backends there are and in what order a client's choices lie.
+
+A table is built whole from the rows of the routing database and then never changes; the
+next one replaces it by one reference. Its candidates are grouped by scope, region and
+country when it is built, so that a decision looks only at the groups that matter.
+
+A scope is what a listener serves: the name of an app, or `EVERY_APP`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from math import gcd
+
+from edgeproxy.core.backends.backend import Backend, Origin
+from edgeproxy.core.backends.live_state import Load
+from edgeproxy.core.pacing import Rest, no_rest, paced
+from edgeproxy.core.routing import scoring
+from edgeproxy.core.routing.ranking import Candidate, Ranking
+
+EVERY_APP = ""
+
+MAX_CACHED_TIERS = 4096
+
+
+class Tier:
+    """What is equally far from a client.
+
+    Where several places tie they take turns in proportion to the weights they have now, by the
+    same rule as the candidates of one place (`core.ranking`).
+
+    Attributes:
+        distance: What it adds to the score.
+        rankings: Where the candidates are.
+    """
+
+    __slots__ = ("_clock", "_turns", "distance", "rankings")
+
+    def __init__(self, distance: float, rankings: list[Ranking]) -> None:
+        self.distance = distance
+        self.rankings = rankings
+        self._turns = dict.fromkeys(rankings, 0.0)
+        self._clock = 0.0
+
+    def turn(self, ranking: Ranking) -> float:
+        """Return whose turn it is: the lowest goes first."""
+        return self._turns[ranking]
+
+    def take_turn(self, candidate: Candidate, ranking: Ranking) -> None:
+        """Note that this candidate was chosen."""
+        self._clock = max(self._clock, self._turns[ranking])
+        self._turns[ranking] = self._clock + 1.0 / (ranking.available or ranking.weight)
+        candidate.take_turn(ranking)
+
+
+class RoutingTable:
+    """All backends of one version of the routing database.
+
+    Attributes:
+        version: Counts the published tables of this process.
+        candidates: All of them by id, also those that take no clients.
+        moved: Those that were elsewhere before, as far as is known when the table is built.
+        scopes: What can be asked for.
+    """
+
+    def __init__(
+        self,
+        backends: Iterable[Backend],
+        load: Load,
+        pop_region: str,
+        scopes: Iterable[str] = (EVERY_APP,),
+        version: int = 0,
+        rest: Rest = no_rest,
+    ) -> None:
+        self._rest = rest
+        self.version = version
+        self.pop_region = pop_region
+        self.scopes = frozenset(scopes)
+        self.candidates: dict[str, Candidate] = {}
+        self.moved: list[Candidate] = []
+        for sequence, row in enumerate(paced(backends, rest)):
+            address = row.address
+            live = load.of(row.id, address)
+            self.candidates[row.id] = candidate = Candidate(row, live, sequence, version)
+            if live.address != address:
+                self.moved.append(candidate)
+        self._rankings = self._ranked()
+        self._tiers: dict[tuple[str, str | None, str | None], tuple[Tier, ...]] = {}
+
+    def __repr__(self) -> str:
+        return f"<RoutingTable version={self.version} backends={len(self.candidates)}>"
+
+    def _ranked(self) -> dict[str, dict[tuple[str, str | None], Ranking]]:
+        groups: dict[str, dict[tuple[str, str | None], list[Candidate]]] = {
+            scope: defaultdict(list) for scope in self.scopes
+        }
+        places: dict[tuple[str, str | None], list[Candidate]] = defaultdict(list)
+        for candidate in paced(self.candidates.values(), self._rest):
+            backend = candidate.backend
+            if candidate.usable and candidate.capacity:
+                scopes = {backend.app, EVERY_APP} & self.scopes
+                for scope in scopes:
+                    groups[scope][backend.region, backend.country].append(candidate)
+                if scopes:
+                    places[backend.region, backend.country].append(candidate)
+        for members in places.values():
+            divisor = gcd(*(each.backend.weight for each in members))
+            for each in paced(members, self._rest):
+                each.unit = scoring.round_of(each.backend, divisor)
+        return {
+            scope: {place: Ranking(members, self._rest) for place, members in group.items()}
+            for scope, group in groups.items()
+        }
+
+    def retire(self) -> None:
+        """Undo the cycles of a table that is not in force any more.
+
+        A large table is then freed piece by piece instead of by the garbage collector,
+        which would stop every thread for it. Not to be called while a decision uses it.
+        """
+        for candidate in paced(self.candidates.values(), self._rest):
+            candidate.rankings = []
+            candidate.entry = None
+        for group in self._rankings.values():
+            for ranking in group.values():
+                ranking.clear()
+        self.moved = []
+        candidates, self.candidates = self.candidates, {}
+        for _ in paced(range(len(candidates)), self._rest):
+            candidates.popitem()
+
+    def serves(self, candidate: Candidate, scope: str) -> bool:
+        """Return whether this backend belongs to the scope."""
+        return scope in (EVERY_APP, candidate.backend.app)
+
+    def tiers(self, scope: str, origin: Origin) -> tuple[Tier, ...]:
+        """Return where the candidates for a client from `origin` are, nearest first."""
+        key = (scope, origin.region, origin.country)
+        tiers = self._tiers.get(key)
+        if tiers is None:
+            if len(self._tiers) >= MAX_CACHED_TIERS:
+                self._tiers.clear()
+            tiers = self._tiers[key] = self._sorted(scope, origin)
+        return tiers
+
+    def _sorted(self, scope: str, origin: Origin) -> tuple[Tier, ...]:
+        by_score: dict[float, list[Ranking]] = defaultdict(list)
+        for (region, country), ranking in self._rankings.get(scope, {}).items():
+            score = scoring.region_score(region, country, origin, self.pop_region)
+            by_score[score].append(ranking)
+        return tuple(
+            Tier(score * scoring.REGION_UNIT, by_score[score]) for score in sorted(by_score)
+        )

@@ -1,0 +1,53 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Shakes hands on a byte thread: with clients, before the gate is asked, and with backends.
+
+Nobody who takes long holds up others, and no client holds a slot of a backend meanwhile. When a
+handshake is over the session goes back to the gate thread, which dials, or lets bytes flow.
+"""
+
+from edgeproxy.engine.native.session cimport (
+    CLOSED,
+    HANDSHAKE_FAILED,
+    HANDSHAKE_TIMEOUT,
+    MET,
+    NO_REASON,
+    append,
+    leave,
+)
+from edgeproxy.engine.native.tls.tls_end cimport SHAKEN, SHAKING, shake_hands
+from edgeproxy.engine.native.byte_thread.worker cimport SHORT_TICK_MS, tick_by
+
+cdef void greet(Worker* worker, Session* session) noexcept nogil:
+    """Go on with a handshake."""
+    cdef int how = shake_hands(
+        &session.backend_tls if session.meets_backend else &session.client_tls
+    )
+    if how == SHAKEN:
+        leave(&worker.meeting, session)
+        session.reason = NO_REASON
+        session.state = MET
+        append(&worker.finished, session)
+    elif how != SHAKING:
+        dismiss(worker, session, HANDSHAKE_FAILED)
+
+cdef void dismiss(Worker* worker, Session* session, uint8_t reason) noexcept nogil:
+    """End a handshake without success: a client is gone then, a backend the gate thread drops."""
+    leave(&worker.meeting, session)
+    session.state = MET if session.meets_backend else CLOSED
+    session.reason = reason
+    append(&worker.finished, session)
+
+cdef void hurry_guests(Worker* worker) noexcept nogil:
+    """See who has taken too long."""
+    cdef Session* session = worker.meeting.first
+    cdef Session* next
+    cdef double soonest = 0
+    while session != NULL:
+        next = session.next
+        if session.due_at <= worker.now:
+            dismiss(worker, session, HANDSHAKE_TIMEOUT)
+        elif soonest == 0 or session.due_at < soonest:
+            soonest = session.due_at
+        session = next
+    if soonest > 0:
+        tick_by(worker, soonest + SHORT_TICK_MS / 1000.0)

@@ -1,0 +1,296 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False
+"""A byte thread: it waits for events, carries bytes, looks after its sessions in turn.
+
+Sockets are registered once, edge-triggered, and for writing only from the first time that one
+does not take all.
+
+A session that is younger than a look, or has undelivered bytes, waits in line to be looked at;
+all wait equally long, so the line is in order of time by itself. A settled one costs nothing
+until its next byte.
+"""
+
+from libc.errno cimport errno
+from libc.stdint cimport uint32_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport free, malloc
+from posix.unistd cimport close
+
+from edgeproxy.engine.native.syscalls cimport (
+    TIMER,
+    WAKEUP,
+    ask_for_short_slices,
+    monotonic,
+    open_timer,
+    open_wakeup,
+    owing_since,
+    reset_on_close,
+    set_option,
+    undelivered_bytes,
+    unwake,
+    wake,
+)
+from edgeproxy.engine.native.byte_thread.handoff cimport hand_back, read_mail, tell_late
+from edgeproxy.engine.native.byte_thread.relay cimport break_off, finish, pump, source_failed, speaks_tls
+from edgeproxy.engine.native.session cimport (
+    ABORTED,
+    BACKEND_RESET,
+    BLOCKED,
+    BULK,
+    CLIENT_RESET,
+    DONE,
+    ENDING,
+    Flow,
+    HANDSHAKE_TIMEOUT,
+    IDLE,
+    MEETING,
+    OPEN,
+    Session,
+    TIMED_OUT,
+    URGED,
+    join,
+    leave,
+    marked,
+)
+from edgeproxy.engine.native.system cimport *
+from edgeproxy.engine.native.byte_thread.handshake cimport dismiss, greet, hurry_guests
+from edgeproxy.engine.native.byte_thread.worker cimport (
+    BUFFER_BYTES,
+    Ended,
+    MAX_EVENTS,
+    SHORT_TICK_MS,
+    TICK_MS,
+    Worker,
+    again,
+    look_later,
+    say_farewells,
+    take_again,
+    tick_by,
+)
+
+# The same figures as in the portable engine, where they are explained.
+cdef enum:
+    BULK_PER_TURN = 8
+    LOOKS_PER_TURN = 256
+    LOOKS_PER_TIMEOUT = 6
+    BROKEN_GRACE_SECS = 30
+
+cdef uint32_t MORE_THAN_BYTES = EPOLLERR | EPOLLHUP | EPOLLRDHUP | EPOLLPRI
+
+# -- the loop ---------------------------------------------------------------------------
+
+cdef void* work(void* argument) noexcept nogil:
+    cdef Worker* worker = <Worker*>argument
+    cdef epoll_event[MAX_EVENTS] events
+    cdef Flow* flow
+    cdef int count, index
+    cdef size_t turns
+    ask_for_short_slices()
+    while not __atomic_load_n(&worker.stopping, __ATOMIC_ACQUIRE):
+        count = epoll_wait(
+            worker.epoll, events, MAX_EVENTS, -1 if worker.again_first == NULL else 0
+        )
+        worker.now = monotonic()
+        read_mail(worker)
+        for index in range(count):
+            if events[index].data.u64 > TIMER:
+                flow = marked(worker.pool, events[index].data.u64)
+                if flow != NULL:
+                    happened(worker, flow, events[index].events)
+            elif events[index].data.u64 == WAKEUP:
+                unwake(worker.wakeup)
+            else:
+                worker.next_tick = 0
+                tick(worker)
+        turns = min(worker.again_count, <size_t>BULK_PER_TURN)
+        while turns:
+            turns -= 1
+            pump(worker, take_again(worker))
+        if worker.finished.first != NULL:
+            hand_back(worker)
+    clean_up(worker)
+    return NULL
+
+cdef inline void pump_in_turn(Worker* worker, Flow* flow) noexcept nogil:
+    """Carry now what is little, and what is much when that has been done."""
+    if flow.flags & BULK:
+        again(worker, flow)
+    else:
+        pump(worker, flow)
+
+cdef void happened(Worker* worker, Flow* flow, uint32_t mask) noexcept nogil:
+    """Something happened to the source of `flow`, which is the sink of its reverse."""
+    cdef Session* session = flow.session
+    if session.state != OPEN:
+        if session.state == MEETING:
+            greet(worker, session)
+        return
+    if mask & MORE_THAN_BYTES:
+        flow.flags |= URGED
+        if mask & EPOLLRDHUP and not mask & (EPOLLPRI | EPOLLERR):
+            flow.flags |= ENDING
+    session.active_at = worker.now
+    if session.settled:
+        leave(&worker.settled, session)
+        look_later(worker, session)
+    if mask & EPOLLOUT and flow.reverse.flags & BLOCKED:
+        pump_in_turn(worker, flow.reverse)
+    if flow.flags & DONE:
+        if mask & EPOLLERR:  # it had ended before; now it does not listen either
+            source_failed(worker, flow, 0)
+    elif not flow.flags & BLOCKED:
+        if mask & ~<uint32_t>EPOLLOUT or speaks_tls(session):  # which may write in order to read
+            pump_in_turn(worker, flow)
+    elif mask & EPOLLERR:
+        if flow == &session.upward:
+            finish(worker, session, CLIENT_RESET, True)
+        elif session.broken_since == 0:
+            session.broken_since = worker.now
+
+# -- timers -----------------------------------------------------------------------------
+
+cdef void tick(Worker* worker) noexcept nogil:
+    """Do what is due."""
+    cdef double now = worker.now
+    cdef Session* session
+    cdef int looks = LOOKS_PER_TURN
+    if worker.tell_at > 0 and worker.tell_at <= now:
+        tell_late(worker)
+    say_farewells(worker)
+    if worker.meeting.first != NULL:
+        hurry_guests(worker)
+    while worker.looking.first != NULL and worker.looking.first.due_at <= now and looks:
+        looks -= 1
+        session = worker.looking.first
+        leave(&worker.looking, session)
+        look(worker, session)
+    if worker.looking.first != NULL:
+        # Not for each of them on the moment: those that are due within a while go together.
+        tick_by(
+            worker,
+            now if not looks else max(
+                worker.looking.first.due_at, now + worker.pause_secs / LOOKS_PER_TIMEOUT
+            ),
+        )
+    if worker.farewell_count:
+        tick_by(worker, now + SHORT_TICK_MS / 1000.0)
+    if worker.tell_at > 0:
+        tick_by(worker, worker.tell_at)
+
+cdef void look(Worker* worker, Session* session) noexcept nogil:
+    """End a session that is idle, or whose peers have vanished; it is in no line now."""
+    cdef double now = worker.now
+    if not session.looked_at:
+        session.looked_at = True
+        keep_alive(worker, session.backend)
+    look_later(worker, session)
+    if worker.idle_secs > 0 and now - session.active_at >= worker.idle_secs:
+        break_off(worker, session, IDLE)
+    elif session.broken_since > 0 and now - session.broken_since >= BROKEN_GRACE_SECS:
+        finish(worker, session, session.reset_by if session.reset_by else BACKEND_RESET, True)
+    elif now - session.active_at >= worker.pause_secs:
+        if not (worker.user_secs > 0 and owes(worker, session)):
+            if session.state == OPEN and worker.idle_secs == 0 and session.broken_since == 0:
+                leave(&worker.looking, session)
+                session.settled = True
+                join(&worker.settled, session)
+
+cdef int owes(Worker* worker, Session* session) noexcept nogil:
+    """Return whether a peer has bytes left to acknowledge; end the session if for too long."""
+    cdef Flow* flow
+    cdef int index, owing = False
+    for index in range(2):
+        flow = &session.upward if index == 0 else &session.downward
+        if not undelivered_bytes(flow.sink):
+            flow.owing_since = 0
+            continue
+        owing = True
+        flow.owing_since = owing_since(flow.sink, flow.owing_since, worker.now)
+        if flow.owing_since > 0 and worker.now - flow.owing_since >= worker.user_secs:
+            finish(worker, session, TIMED_OUT, True)
+            return True
+    return owing
+
+cdef void keep_alive(Worker* worker, int fd) noexcept nogil:
+    """Have the system probe a silent backend. Short sessions end without ever asking for it."""
+    set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1)
+    set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, worker.keepalive_idle_secs)
+    set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, worker.keepalive_interval_secs)
+    set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, worker.keepalive_probes)
+
+cdef double look_pause(Worker* worker) noexcept nogil:
+    """Return how long a session waits to be looked at."""
+    cdef double pause_secs = TICK_MS / 1000.0
+    if worker.idle_secs > 0:
+        pause_secs = min(pause_secs, worker.idle_secs / LOOKS_PER_TIMEOUT)
+    if worker.user_secs > 0:
+        pause_secs = min(pause_secs, worker.user_secs / LOOKS_PER_TIMEOUT)
+    return max(pause_secs, SHORT_TICK_MS / 1000.0)
+
+# -- its life ---------------------------------------------------------------------------
+
+cdef int start_worker(Worker* worker, Ended* ended) noexcept nogil:
+    """Start a byte thread, whose memory is zero but for its settings.
+
+    Return 0, or the error number if that cannot be done.
+    """
+    cdef char[16] name
+    cdef int code
+    worker.ended = ended
+    worker.epoll = epoll_create1(EPOLL_CLOEXEC)
+    worker.wakeup = open_wakeup(worker.epoll)
+    worker.timer = open_timer(worker.epoll)
+    worker.buffer = <char*>malloc(BUFFER_BYTES)
+    worker.pause_secs = look_pause(worker)
+    code = errno
+    pthread_mutex_init(&worker.lock, NULL)
+    if worker.buffer == NULL or worker.wakeup < 0 or worker.timer < 0:
+        return code
+    code = pthread_create(&worker.thread, NULL, work, worker)
+    if code:
+        return code
+    snprintf(name, sizeof(name), "bytes-%d", worker.number)
+    pthread_setname_np(worker.thread, name)
+    worker.started = True
+    return 0
+
+cdef void stop_worker(Worker* worker) noexcept nogil:
+    """End a byte thread and all its sessions, and free what it held."""
+    __atomic_store_n(&worker.stopping, True, __ATOMIC_RELEASE)
+    if worker.started:
+        wake(worker.wakeup)
+        pthread_join(worker.thread, NULL)
+        worker.started = False
+    worker.asked = False
+    if worker.epoll >= 0:
+        close(worker.epoll)
+    if worker.wakeup >= 0:
+        close(worker.wakeup)
+    if worker.timer >= 0:
+        close(worker.timer)
+    free(worker.buffer)
+    free(worker.requests)
+    free(worker.farewells)
+    pthread_mutex_destroy(&worker.lock)
+
+cdef void clean_up(Worker* worker) noexcept nogil:
+    """The engine stops: end every session of this thread."""
+    read_mail(worker)
+    while worker.meeting.first != NULL:
+        dismiss(worker, worker.meeting.first, HANDSHAKE_TIMEOUT)
+    while worker.looking.first != NULL:
+        break_off(worker, worker.looking.first, ABORTED)
+    while worker.settled.first != NULL:
+        break_off(worker, worker.settled.first, ABORTED)
+    while take_again(worker) != NULL:
+        pass
+    if worker.finished.first != NULL:
+        hand_back(worker)
+    while worker.farewell_count:
+        worker.farewell_count -= 1
+        reset_on_close(worker.farewells[worker.farewell_count].client)
+        close(worker.farewells[worker.farewell_count].client)
+    while worker.pooled:
+        worker.pooled -= 1
+        close(worker.pipes[worker.pooled][0])
+        close(worker.pipes[worker.pooled][1])

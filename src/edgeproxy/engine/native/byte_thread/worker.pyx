@@ -1,0 +1,125 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False
+"""What a byte thread keeps: flows to go on with, pipes, farewells, and one timer for all of it.
+
+The buffer for reading belongs to the thread; a session holds memory for bytes only while
+somebody does not take them. The timer is set rarely: waiting for events sets none.
+"""
+
+from libc.stdint cimport uint32_t
+from libc.stdlib cimport realloc
+from posix.unistd cimport close
+
+from edgeproxy.engine.native.syscalls cimport arm, is_gone, reset_on_close, undelivered_bytes
+from edgeproxy.engine.native.session cimport QUEUED, join
+from edgeproxy.engine.native.system cimport *
+
+cdef enum:
+    PATIENCE_SECS = 10
+
+cdef void again(Worker* worker, Flow* flow) noexcept nogil:
+    """Let the flow be pumped in the next turn."""
+    if flow.flags & QUEUED:
+        return
+    flow.flags |= QUEUED
+    flow.again_next = NULL
+    if worker.again_last == NULL:
+        worker.again_first = flow
+    else:
+        worker.again_last.again_next = flow
+    worker.again_last = flow
+    worker.again_count += 1
+
+cdef Flow* take_again(Worker* worker) noexcept nogil:
+    cdef Flow* flow = worker.again_first
+    if flow != NULL:
+        worker.again_first = flow.again_next
+        if worker.again_first == NULL:
+            worker.again_last = NULL
+        worker.again_count -= 1
+        flow.flags &= ~<uint32_t>QUEUED
+    return flow
+
+cdef void look_later(Worker* worker, Session* session) noexcept nogil:
+    session.settled = False
+    session.due_at = worker.now + worker.pause_secs
+    join(&worker.looking, session)
+    tick_by(worker, session.due_at)
+
+cdef void tick_by(Worker* worker, double at) noexcept nogil:
+    """Have `tick` called at this time, if not sooner."""
+    if worker.next_tick == 0 or at < worker.next_tick:
+        worker.next_tick = at
+        arm(worker.timer, at)
+
+# -- pipes: the twin of engine.pipe -----------------------------------------------------
+
+cdef int borrow_pipe(Worker* worker, Flow* flow) noexcept nogil:
+    cdef int[2] ends
+    if worker.pooled:
+        worker.pooled -= 1
+        flow.pipe_read = worker.pipes[worker.pooled][0]
+        flow.pipe_write = worker.pipes[worker.pooled][1]
+        return True
+    if pipe2(ends, O_NONBLOCK | O_CLOEXEC) < 0:
+        return False
+    if max(ends[0], ends[1]) >= worker.ceiling:
+        close(ends[0])
+        close(ends[1])
+        return False
+    fcntl(ends[1], F_SETPIPE_SZ, PIPE_BYTES)
+    flow.pipe_read = ends[0]
+    flow.pipe_write = ends[1]
+    return True
+
+cdef void return_pipe(Worker* worker, Flow* flow) noexcept nogil:
+    if flow.pipe_read < 0:
+        return
+    if not flow.piped and worker.pooled < MAX_POOLED:
+        worker.pipes[worker.pooled][0] = flow.pipe_read
+        worker.pipes[worker.pooled][1] = flow.pipe_write
+        worker.pooled += 1
+    else:
+        close(flow.pipe_read)
+        close(flow.pipe_write)
+    flow.pipe_read = flow.pipe_write = -1
+    flow.piped = 0
+
+# -- farewells: the twin of engine.farewell ---------------------------------------------
+
+cdef int say_farewell(Worker* worker, Session* session) noexcept nogil:
+    """Keep a client until it has been sent everything; see `engine.farewell`."""
+    cdef Farewell* more
+    if not undelivered_bytes(session.client):
+        return False
+    if worker.farewell_count == worker.farewell_room:
+        worker.farewell_room = worker.farewell_room * 2 + 16
+        more = <Farewell*>realloc(worker.farewells, worker.farewell_room * sizeof(Farewell))
+        if more == NULL:
+            worker.farewell_room = worker.farewell_count
+            return False
+        worker.farewells = more
+    epoll_ctl(worker.epoll, EPOLL_CTL_DEL, session.client, NULL)
+    worker.farewells[worker.farewell_count].client = session.client
+    worker.farewells[worker.farewell_count].deadline = worker.now + PATIENCE_SECS
+    worker.farewell_count += 1
+    tick_by(worker, worker.now + SHORT_TICK_MS / 1000.0)
+    session.client = -1
+    return True
+
+cdef void say_farewells(Worker* worker) noexcept nogil:
+    cdef size_t index = 0
+    cdef int client
+    while index < worker.farewell_count:
+        client = worker.farewells[index].client
+        if (
+            worker.farewells[index].deadline <= worker.now
+            or not undelivered_bytes(client)
+            or is_gone(client)
+        ):
+            reset_on_close(client)
+            close(client)
+            worker.farewell_count -= 1
+            worker.farewells[index] = worker.farewells[worker.farewell_count]
+        else:
+            index += 1

@@ -1,0 +1,136 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""All byte threads of an engine: who gets a session, who is asked to end one, who has.
+
+Used on the gate thread, but for `farewells`, which anybody may ask.
+"""
+
+import os
+
+from edgeproxy.engine.sockets import (
+    KEEPALIVE_IDLE_SECS,
+    KEEPALIVE_INTERVAL_SECS,
+    KEEPALIVE_PROBES,
+)
+from edgeproxy.errors import EdgeProxyError
+
+from libc.stdlib cimport calloc, free
+
+from edgeproxy.engine.native.byte_thread.loop cimport start_worker, stop_worker
+from edgeproxy.engine.native.byte_thread.handoff cimport (
+    ask,
+    forget,
+    hand_over,
+    hand_over_guest,
+    read_mail_soon,
+)
+from edgeproxy.engine.native.session cimport ABORTED
+from edgeproxy.engine.native.system cimport *
+
+cdef enum:
+    MAX_WORKERS = 64
+
+
+cdef class Crew:
+    """The byte threads of one engine."""
+
+    cdef object prepare(self, settings, Pool* pool, int wakeup):
+        """Make them, not started yet. Sessions that end are told of by `wakeup`."""
+        cdef Worker* worker
+        cdef int index
+        pthread_mutex_init(&self._ended.lock, NULL)
+        self._ended.wakeup = wakeup
+        wanted = settings.byte_threads or len(os.sched_getaffinity(0))
+        wanted = max(1, min(wanted, MAX_WORKERS))
+        self._workers = <Worker*>calloc(wanted, sizeof(Worker))
+        if self._workers == NULL:
+            raise MemoryError
+        self._count = wanted
+        for index in range(self._count):
+            worker = &self._workers[index]
+            worker.number = index
+            worker.epoll = worker.wakeup = worker.timer = -1
+            worker.pool = pool
+            worker.keepalive_idle_secs = KEEPALIVE_IDLE_SECS
+            worker.keepalive_interval_secs = KEEPALIVE_INTERVAL_SECS
+            worker.keepalive_probes = KEEPALIVE_PROBES
+            worker.idle_secs = settings.idle_timeout_secs
+            worker.user_secs = settings.user_timeout_secs
+
+    cdef object start(self, int ceiling):
+        """Start them; descriptors are below the ceiling (`engine.descriptors`).
+
+        Raises EdgeProxyError.
+        """
+        cdef int index, code
+        for index in range(self._count):
+            self._workers[index].ceiling = ceiling
+            code = start_worker(&self._workers[index], &self._ended)
+            if code:
+                raise EdgeProxyError(
+                    f"a byte thread cannot be started: {os.strerror(code)}; raise the limit of "
+                    "open files (ulimit -n), or lower EDGEPROXY_BYTE_THREADS"
+                )
+
+    cdef void give(self, Session* session) noexcept nogil:
+        """Give a session whose backend has answered to whoever has the fewest."""
+        hand_over(self._choose(), session)
+
+    cdef void meet(self, Session* session) noexcept nogil:
+        """Have whoever has the fewest shake hands with its client, or its backend."""
+        hand_over_guest(self._choose(), session)
+
+    cdef Worker* _choose(self) noexcept nogil:
+        cdef Worker* worker = &self._workers[0]
+        cdef int index
+        for index in range(1, self._count):
+            if self._workers[index].live < worker.live:
+                worker = &self._workers[index]
+        worker.live += 1
+        return worker
+
+    cdef void take_back(self, Session* session) noexcept nogil:
+        """A session has ended, and whoever had it is to forget it."""
+        cdef Worker* worker = &self._workers[session.worker]
+        worker.live -= 1
+        forget(worker, session)
+
+    cdef Line take_ended(self) noexcept nogil:
+        """Return the sessions that have ended since the last time."""
+        cdef Line ended
+        pthread_mutex_lock(&self._ended.lock)
+        ended = self._ended.line
+        self._ended.line.first = self._ended.line.last = NULL
+        pthread_mutex_unlock(&self._ended.lock)
+        return ended
+
+    cdef void ask_to_end(self, Session* session) noexcept nogil:
+        """Ask whoever has a session to end it; nothing happens where its thread has ended."""
+        if self._workers[session.worker].started:
+            ask(&self._workers[session.worker], session, ABORTED)
+
+    cdef void remind(self) noexcept nogil:
+        """Wake those who have mail and no other reason to read it."""
+        cdef int index
+        for index in range(self._count):
+            read_mail_soon(&self._workers[index])
+
+    cdef long farewells(self) noexcept nogil:
+        """Return how many clients are being sent their last bytes."""
+        cdef int index
+        cdef long count = 0
+        for index in range(self._count):
+            count += self._workers[index].farewell_count
+        return count
+
+    cdef void stop(self) noexcept nogil:
+        """End all threads and their sessions."""
+        cdef int index
+        for index in range(self._count):
+            stop_worker(&self._workers[index])
+
+    cdef void let_go(self) noexcept nogil:
+        """Free the memory of threads that have ended."""
+        self._count = 0
+        free(self._workers)
+        self._workers = NULL
+        pthread_mutex_destroy(&self._ended.lock)

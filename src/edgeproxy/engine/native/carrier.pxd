@@ -1,6 +1,0 @@
-"""See carrier.pyx."""
-
-from edgeproxy.engine.native.worker cimport Ended, Worker
-
-cdef int start_worker(Worker* worker, Ended* ended) noexcept nogil
-cdef void stop_worker(Worker* worker) noexcept nogil

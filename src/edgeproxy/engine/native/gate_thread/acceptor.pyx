@@ -1,0 +1,233 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Accepts clients from listening sockets, and survives every error of `accept`.
+
+The twin of `engine.acceptor`, where it is explained.
+"""
+
+import os
+from dataclasses import replace
+
+from edgeproxy.engine.portable.acceptor import CALM_SECS
+from edgeproxy.engine.descriptors import room_below
+from edgeproxy.log import EventLog
+
+from libc.errno cimport EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+from libc.string cimport memset
+
+from edgeproxy.engine.native.session cimport Session, allocate, append, release
+from edgeproxy.engine.native.system cimport *
+
+log = EventLog("engine")
+
+LOCAL = ("127.0.0.1", 0)
+
+cdef enum:
+    ACCEPTS_PER_TURN = 64
+    SINGLES = 4
+
+
+cdef class Acceptor:
+    """The listening sockets of an engine. Used on the gate thread only.
+
+    Attributes:
+        opened: Who has been accepted and not been told of yet.
+        paused: Accepting waits for descriptors.
+        undialed: How many were accepted whose backends have no descriptor yet.
+        ceiling: See `engine.descriptors`.
+    """
+
+    cdef object prepare(self, Pool* pool, int epoll):
+        """Take sessions from this pool, and watch listeners by this epoll."""
+        self._pool = pool
+        self._epoll = epoll
+        self._listeners = []
+
+    cdef object add(self, name, listening, settings, tls):
+        """Accept from this socket, which is the acceptor's to close from now on.
+
+        `tls` is the `TlsContext` of its clients, or None.
+
+        A slot is used again when its listener is closed; a place in the list never is, because
+        clients that are not opened yet know their listener by it.
+        """
+        cdef int slot = 0
+        while slot < self._count and self._listening[slot] >= 0:
+            slot += 1
+        if slot == MAX_LISTENERS:
+            listening.close()
+            raise OverflowError(f"an engine has at most {MAX_LISTENERS} listeners")
+        self._listening[slot] = listening.fileno()
+        self._places[slot] = len(self._listeners)
+        self._listeners.append([name, listening, settings, tls])
+        self._count = max(self._count, slot + 1)
+        if not self.paused and not self._watch(slot):
+            self.pause(errno)
+
+    cdef object remove(self, name, double now):
+        """Accept who has connected already to this listener, then close it."""
+        cdef int slot
+        for slot in range(self._count):
+            if self._listening[slot] >= 0 and self.name_of(self._places[slot]) == name:
+                with nogil:
+                    self._accept(slot, 1 << 16, now)
+                self._close(slot)
+
+    cdef object renew(self, name, settings, tls):
+        """Meet the new clients of a listener with another `TlsContext`, made of `settings`."""
+        for each in self._listeners:
+            if each[0] == name:
+                each[2], each[3] = replace(each[2], tls=settings), tls
+
+    cdef object name_of(self, int listener):
+        return self._listeners[listener][0]
+
+    cdef object settings_of(self, int listener):
+        return self._listeners[listener][2]
+
+    cdef object tls_of(self, int listener):
+        return self._listeners[listener][3]
+
+    cdef bint _watch(self, int listener) noexcept nogil:
+        """Return whether the system has room for it."""
+        cdef epoll_event event
+        if self._listening[listener] < 0:
+            return True
+        event.events = EPOLLIN
+        event.data.u64 = FIRST_LISTENER + listener
+        return epoll_ctl(self._epoll, EPOLL_CTL_ADD, self._listening[listener], &event) == 0
+
+    cdef void accept(self, int listener, double now) noexcept nogil:
+        """Accept those who wait. Where it was one, it is taken to be one for a few more times:
+        to ask for a second in vain costs, too, and whoever waits is told of again."""
+        if listener >= self._count or self._listening[listener] < 0:  # closed since that event
+            return
+        if self._singles:
+            self._singles -= 1
+            self._accept(listener, 1, now)
+        elif self._accept(listener, ACCEPTS_PER_TURN, now) == 1:
+            self._singles = SINGLES
+
+    cdef int _accept(self, int listener, int limit, double now) noexcept nogil:
+        """Accept so many at most. Return how many there were."""
+        cdef int accepted = 0
+        cdef Session* session
+        cdef socklen_t size
+        cdef int fd
+        while accepted < limit and not self.paused:
+            session = allocate(self._pool)
+            if session == NULL:
+                self.pause(ENOMEM)
+                return accepted
+            size = sizeof(session.client_address)
+            fd = accept4(
+                self._listening[listener], <sockaddr*>&session.client_address, &size,
+                SOCK_NONBLOCK | SOCK_CLOEXEC,
+            )
+            if fd < 0:
+                release(self._pool, session)
+                if errno == EAGAIN:
+                    return accepted
+                if errno == EMFILE or errno == ENFILE or errno == ENOBUFS or errno == ENOMEM:
+                    self.pause(errno)
+                    return accepted
+                accepted += 1  # one that has already gone
+                continue
+            accepted += 1
+            session.client = session.upward.source = session.downward.sink = fd
+            session.listener = self._places[listener]
+            session.started_at = now
+            append(&self.opened, session)
+            self.undialed += 1
+            if fd + self.undialed >= self.ceiling:  # each will need one more
+                self.pause(EMFILE)
+        return accepted
+
+    cdef void pause(self, int code) noexcept nogil:
+        """Stop accepting until somebody gives descriptors back."""
+        cdef int listener
+        if self.paused:
+            return
+        self.paused = True
+        self._code = code
+        for listener in range(self._count):
+            if self._listening[listener] >= 0:
+                epoll_ctl(self._epoll, EPOLL_CTL_DEL, self._listening[listener], NULL)
+
+    cdef object tell_pause(self):
+        """Say it if accepting has paused, once per episode."""
+        if not self._code:
+            return
+        code, self._code = self._code, 0
+        if not self._told:
+            self._told = True
+            log.warning(
+                "accept_paused",
+                reason=os.strerror(code),
+                hint="raise the limit of open files (ulimit -n, LimitNOFILE)",
+            )
+
+    cdef object resume(self, double now):
+        """Accept again, if that was paused and there are descriptors now."""
+        cdef int listener
+        if self.paused:
+            if not room_below(self.ceiling):
+                return
+            self.paused = False
+            self._resumed_at = now
+            for listener in range(self._count):
+                if not self._watch(listener):
+                    self.pause(errno)
+                    return
+        elif self._told and now - self._resumed_at >= CALM_SECS:
+            self._told = False
+            log.info("accept_resumed")
+
+    cdef object accept_rest(self, double now):
+        """Accept who has connected already, then close the listeners."""
+        cdef int slot
+        for slot in range(self._count):
+            if self._listening[slot] >= 0:
+                with nogil:
+                    self._accept(slot, 1 << 16, now)
+        self.close()
+
+    cdef object close(self):
+        """Close the listeners. Idempotent."""
+        cdef int slot
+        for slot in range(self._count):
+            if self._listening[slot] >= 0:
+                self._close(slot)
+
+    cdef object _close(self, int slot):
+        # A child process may hold it open: closing it would not end its events.
+        epoll_ctl(self._epoll, EPOLL_CTL_DEL, self._listening[slot], NULL)
+        self._listening[slot] = -1
+        self._listeners[self._places[slot]][1].close()
+
+
+cdef object address_of(sockaddr_in6* address):
+    """Return an address as `socket` gives it; that of this host for a Unix socket."""
+    cdef sockaddr_in* four = <sockaddr_in*>address
+    cdef char[64] text
+    if address.sin6_family == AF_UNIX:
+        return LOCAL
+    if address.sin6_family == AF_INET:
+        inet_ntop(AF_INET, &four.sin_addr, text, sizeof(text))
+        return (text.decode("ascii"), ntohs(four.sin_port))
+    inet_ntop(AF_INET6, &address.sin6_addr, text, sizeof(text))
+    return (
+        text.decode("ascii"),
+        ntohs(address.sin6_port),
+        ntohl(address.sin6_flowinfo),
+        address.sin6_scope_id,
+    )
+
+
+cdef object local_address_of(int fd):
+    """Return the address of this end of a connection, as `socket` gives it."""
+    cdef sockaddr_in6 address
+    cdef socklen_t size = sizeof(address)
+    memset(&address, 0, sizeof(address))
+    if getsockname(fd, <sockaddr*>&address, &size) < 0:
+        return None
+    return address_of(&address)

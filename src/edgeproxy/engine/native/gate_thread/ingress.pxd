@@ -1,0 +1,35 @@
+"""See reception.pyx."""
+
+from libc.stdint cimport uint32_t
+
+from edgeproxy.engine.native.gate_thread.acceptor cimport Acceptor
+from edgeproxy.engine.native.byte_thread.workers cimport Crew
+from edgeproxy.engine.native.gate_thread.preread cimport Hearing
+from edgeproxy.engine.native.session cimport Line, Pool, Session
+
+cdef class Reception:
+    cdef Line known, unwanted
+    cdef object _gate, _abouts
+    cdef Acceptor _acceptor
+    cdef Crew _crew
+    cdef Hearing _hearing
+    cdef Pool* _pool
+    cdef char* _buffer
+    cdef long _meetings
+
+    cdef object prepare(
+        self, gate, Acceptor acceptor, Crew crew, Pool* pool, char* buffer, int epoll
+    )
+    cdef long count(self) noexcept nogil
+    cdef bint hears_anybody(self) noexcept nogil
+    cdef bint is_to_tell(self) noexcept nogil
+    cdef void happened(self, Session* session, uint32_t mask) noexcept nogil
+    cdef void expire(self, double now) noexcept nogil
+    cdef object receive_all(self, double now)
+    cdef object tell_all_heard(self, double now)
+    cdef object tell_met(self, Session* session, double now, bint is_stopping)
+    cdef object about_of(self, Session* session)
+    cdef object close(self)
+    cdef object _tell_heard(self, Session* session, double now)
+    cdef object _meet(self, Session* session, about, double now)
+    cdef object _tell_left(self, Session* session, double now)

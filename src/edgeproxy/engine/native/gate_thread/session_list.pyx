@@ -1,0 +1,53 @@
+# cython: language_level=3, cdivision=True
+"""Lists the sessions of an engine. On the gate thread: only it lets go of tickets.
+
+What it reads of a session that a byte thread has may be a moment old.
+"""
+
+from edgeproxy.engine.contract import SessionInfo
+
+from libc.stdint cimport uint8_t, uint32_t
+
+from edgeproxy.engine.native.gate_thread.acceptor cimport address_of
+from edgeproxy.engine.native.syscalls cimport monotonic
+from edgeproxy.engine.native.session cimport CLOSED, DONE, OPEN, Session, capacity, session_at
+
+
+cdef object list_sessions(Pool* pool):
+    """Return what `Engine.sessions` returns."""
+    cdef Session* session
+    cdef uint32_t number
+    cdef uint8_t state
+    now = monotonic()
+    infos = []
+    for number in range(capacity(pool)):
+        session = session_at(pool, number)
+        half_closed = (session.upward.flags | session.downward.flags) & DONE
+        state = session.state  # read once: its byte thread may be ending it meanwhile
+        if session.ticket == NULL or state == CLOSED:  # the gate is about to be told
+            continue
+        infos.append(
+            SessionInfo(
+                <object>session.ticket,
+                address_of(&session.client_address),
+                "half_closed" if half_closed else "open" if state == OPEN else "dialing",
+                session.upward.carried,
+                session.downward.carried,
+                now - session.started_at,
+            )
+        )
+    return infos
+
+
+cdef object list_carried(Pool* pool):
+    """Return what `Engine.carried` returns."""
+    cdef Session* session
+    cdef uint32_t number
+    found = []
+    for number in range(capacity(pool)):
+        session = session_at(pool, number)
+        if session.ticket != NULL:
+            found.append(
+                (<object>session.ticket, session.upward.carried, session.downward.carried)
+            )
+    return found

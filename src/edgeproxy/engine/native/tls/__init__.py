@@ -1,0 +1,1 @@
+"""What stands between the native engine and OpenSSL, with stubs for builds without it."""

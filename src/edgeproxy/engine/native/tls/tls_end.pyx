@@ -1,0 +1,261 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""TLS of one end of a session, through OpenSSL: its handshake, and bytes in and out.
+
+What is read and written goes through `errno` as with `recv` and `send`, so that `relay.pyx` need
+not know whose bytes it carries. Records that a socket does not take wait beside it: OpenSSL, which
+would keep them itself, does not bear to be asked for new keys meanwhile. The SSL object belongs to
+whom the session belongs.
+"""
+
+from edgeproxy.engine.tls import TlsInfo
+
+from libc.errno cimport EAGAIN, EPROTO, errno
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy, memset
+
+from edgeproxy.engine.native.tls.openssl cimport *
+from edgeproxy.engine.native.system cimport MSG_NOSIGNAL, recv, send
+
+cdef enum:
+    RECORD_BYTES = 16384
+    MOST_UNSENT_BYTES = 65536  # who asks for more to be said, and does not read, is not read
+    ENDED = -1  # beside error numbers
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    static void set_errno(int code) { errno = code; }
+    """
+    void set_errno(int code) noexcept nogil
+
+HAS_TLS = True
+
+cdef BIO_METHOD* METHOD = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, b"end")
+if METHOD == NULL:
+    raise MemoryError
+BIO_meth_set_read(METHOD, bio_read)
+BIO_meth_set_write(METHOD, bio_write)
+BIO_meth_set_ctrl(METHOD, bio_control)
+
+cdef bint attach(void* tls, TlsEnd* end, int socket) noexcept nogil:
+    """Let an SSL object, or NULL, speak for this end. Return whether there was memory.
+
+    It belongs to the end from now on; without memory it is gone.
+    """
+    cdef BIO* bio = BIO_new(METHOD)
+    if bio == NULL or tls == NULL:
+        if bio != NULL:
+            BIO_free(bio)
+        if tls != NULL:
+            SSL_free(<SSL*>tls)
+        return False
+    BIO_set_data(bio, end)
+    BIO_set_init(bio, 1)
+    SSL_set_bio(<SSL*>tls, bio, bio)
+    end.tls = tls
+    end.socket = socket
+    return True
+
+# -- the socket under it ----------------------------------------------------------------------
+
+cdef int bio_read(BIO* bio, char* buffer, int size) noexcept nogil:
+    cdef TlsEnd* end = <TlsEnd*>BIO_get_data(bio)
+    cdef ssize_t got
+    if end.unsent_size - end.unsent_at > MOST_UNSENT_BYTES:
+        set_errno(end.failure if end.failure else EAGAIN)
+        got = -1
+    else:
+        got = recv(end.socket, buffer, size, 0)
+    BIO_clear_retry_flags(bio)
+    end.is_dry = got < size
+    if got < 0 and errno == EAGAIN:
+        BIO_set_retry_read(bio)
+    end.has_ended = got == 0
+    return <int>got
+
+cdef int bio_write(BIO* bio, const char* data, int size) noexcept nogil:
+    """Take everything; what the socket does not take waits for `tls_flush`.
+
+    After our end nothing is said any more, though OpenSSL wants to: whoever goes on sending may ask
+    for new keys.
+    """
+    cdef TlsEnd* end = <TlsEnd*>BIO_get_data(bio)
+    cdef ssize_t sent = 0
+    cdef char* more
+    BIO_clear_retry_flags(bio)
+    if end.is_shut:
+        return size
+    if end.unsent == NULL:
+        sent = send(end.socket, data, size, MSG_NOSIGNAL)
+        if sent == size:
+            return size
+        if sent < 0:
+            if errno != EAGAIN:
+                end.failure = errno  # the system tells it once
+                return -1
+            sent = 0
+    more = <char*>realloc(end.unsent, end.unsent_size + size - sent)
+    if more == NULL:
+        return -1
+    memcpy(more + end.unsent_size, data + sent, size - sent)
+    end.unsent = more
+    end.unsent_size += size - sent
+    return size
+
+cdef int tls_flush(TlsEnd* end) noexcept nogil:
+    """Give the socket what waits. Return whether it has taken everything, or -1 as `send`."""
+    cdef ssize_t sent
+    if end.unsent == NULL:
+        return True
+    sent = send(
+        end.socket, end.unsent + end.unsent_at,
+        end.unsent_size - end.unsent_at, MSG_NOSIGNAL,
+    )
+    if sent < 0:
+        if errno == EAGAIN:
+            return False
+        end.failure = errno
+        return -1
+    end.unsent_at += sent
+    if end.unsent_at < end.unsent_size:
+        return False
+    free(end.unsent)
+    end.unsent = NULL
+    end.unsent_at = end.unsent_size = 0
+    return True
+
+cdef bint tls_has_unsent(TlsEnd* end) noexcept nogil:
+    """Return whether the socket has not taken everything that was written."""
+    return end.unsent != NULL
+
+cdef long bio_control(BIO* _bio, int command, long _number, void* _data) noexcept nogil:
+    return command == BIO_CTRL_FLUSH
+
+
+# -- a session ----------------------------------------------------------------------------
+
+cdef int shake_hands(TlsEnd* end) noexcept nogil:
+    """Go on with a handshake. Return SHAKEN, SHAKING or UNWELCOME."""
+    cdef SSL* tls = <SSL*>end.tls
+    cdef int done, why
+    tls_flush(end)
+    ERR_clear_error()
+    done = SSL_do_handshake(tls)
+    if done == 1:
+        return SHAKEN
+    why = SSL_get_error(tls, done)
+    if why == SSL_ERROR_WANT_READ or why == SSL_ERROR_WANT_WRITE:
+        return SHAKING
+    end.complaint = complaint_of(tls)
+    return UNWELCOME
+
+cdef const char* complaint_of(SSL* tls) noexcept nogil:
+    """Return why a handshake has just failed, in a text that is never freed; NULL if unknown."""
+    cdef long verdict = SSL_get_verify_result(tls)
+    if verdict != X509_V_OK:
+        return X509_verify_cert_error_string(verdict)
+    return ERR_reason_error_string(ERR_peek_last_error())
+
+cdef ssize_t tls_read(TlsEnd* end, char* buffer, size_t size) noexcept nogil:
+    """Read like `recv`: as many whole records as there are and have room.
+
+    An end or an error that is met behind them is told the next time (`tls_is_drained`).
+    """
+    cdef SSL* tls = <SSL*>end.tls
+    cdef size_t got = 0
+    cdef int part, code
+    if end.code:
+        set_errno(end.code)
+        return 0 if end.code == ENDED else -1
+    tls_flush(end)  # as an answer to a request for new keys
+    while True:
+        ERR_clear_error()
+        set_errno(0)
+        part = SSL_read(tls, buffer + got, <int>(size - got))
+        if part <= 0:
+            break
+        got += part
+        if size - got < RECORD_BYTES or tls_is_drained(end):
+            return got
+    code = failure_of(end, part)
+    if code != EAGAIN:
+        end.code = code
+    if got:
+        return got
+    set_errno(code)
+    return 0 if code == ENDED else -1
+
+cdef int failure_of(TlsEnd* end, int result) noexcept nogil:
+    """Return why nothing could be read: an error number, or ENDED."""
+    cdef int code = errno, why = SSL_get_error(<SSL*>end.tls, result)
+    if why == SSL_ERROR_ZERO_RETURN:
+        return ENDED
+    if end.has_ended:
+        return end.failure if end.failure else ENDED
+    if why == SSL_ERROR_WANT_READ or why == SSL_ERROR_WANT_WRITE:
+        return EAGAIN
+    return code if why == SSL_ERROR_SYSCALL and code else EPROTO
+
+cdef bint tls_is_drained(TlsEnd* end) noexcept nogil:
+    """Return whether nothing more can be read until the socket has something."""
+    return end.is_dry and not end.code and not tls_has_unread(end)
+
+cdef bint tls_has_unread(TlsEnd* end) noexcept nogil:
+    """Return whether bytes of the client wait in here."""
+    return SSL_has_pending(<SSL*>end.tls)
+
+cdef ssize_t tls_write(TlsEnd* end, char* data, size_t size) noexcept nogil:
+    """Write like `send`. The last record of what was taken may have to wait (`tls_has_unsent`)."""
+    cdef SSL* tls = <SSL*>end.tls
+    cdef size_t sent = 0
+    cdef int part, why, flushed
+    while sent < size:
+        set_errno(0)
+        flushed = tls_flush(end)
+        if flushed <= 0:
+            if sent:
+                return sent
+            if not flushed:
+                set_errno(EAGAIN)
+            return -1
+        ERR_clear_error()
+        set_errno(0)
+        part = SSL_write(tls, data + sent, <int>min(size - sent, <size_t>RECORD_BYTES))
+        if part <= 0:
+            why = SSL_get_error(tls, part)
+            if sent:
+                return sent
+            if errno == 0 or why not in (SSL_ERROR_SYSCALL, SSL_ERROR_ZERO_RETURN):
+                set_errno(EPROTO)  # the other is that of a client that has said its end before
+            return -1
+        sent += part
+    return sent
+
+cdef int tls_say_end(TlsEnd* end) noexcept nogil:
+    """Tell the client, once, that no more will come. Return 0 if its socket has no room now."""
+    if not end.said_end:
+        end.said_end = True  # to say it again would be to wait for the client's
+        ERR_clear_error()
+        SSL_shutdown(<SSL*>end.tls)
+    return tls_flush(end) != 0
+
+cdef void end_tls(TlsEnd* end) noexcept nogil:
+    """Let go of everything; the end is as one that never spoke TLS."""
+    if end.tls != NULL:
+        SSL_free(<SSL*>end.tls)
+        free(end.unsent)
+        memset(end, 0, sizeof(TlsEnd))
+
+cdef object tls_info(TlsEnd* end):
+    """Return what was agreed on."""
+    cdef SSL* tls = <SSL*>end.tls
+    cdef const unsigned char* protocol = NULL
+    cdef unsigned int size = 0
+    cdef const char* name = SSL_get_servername(tls, TLSEXT_NAMETYPE_host_name)
+    SSL_get0_alpn_selected(tls, &protocol, &size)
+    return TlsInfo(
+        (<bytes>name).decode("ascii", "replace").lower() if name != NULL else "",
+        (<bytes>protocol[:size]).decode("ascii", "replace"),
+        (<bytes>SSL_get_version(tls)).decode(),
+        bool(SSL_session_reused(tls)),
+    )

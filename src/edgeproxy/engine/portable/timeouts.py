@@ -1,0 +1,77 @@
+"""Looks at the sessions of an engine now and then: who is idle, whose peers have vanished.
+
+A session that has been quiet for a while and owes nothing is settled: it is not looked into
+again until its next byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from edgeproxy.engine.contract import CloseReason, EngineSettings
+from edgeproxy.engine.portable.relay import Session
+from edgeproxy.engine.portable.unacked import owing_since, undelivered_bytes
+
+SHORT_TICK_SECS = 0.05
+"""How often timers are looked at while somebody is dialing or saying farewell."""
+TICK_SECS = 1.0
+LOOKS_PER_TIMEOUT = 6
+"""How often a session is looked at within its idle or user timeout."""
+BROKEN_GRACE_SECS = 30.0
+"""How long a client may take to read what a backend said before it reset."""
+
+
+class Finish(Protocol):
+    """Ends a session; `reset` both sides that have not been given everything."""
+
+    def __call__(self, session: Session, reason: CloseReason, reset: bool = False) -> None:
+        """End it."""
+
+
+class Looks:
+    """Looks at sessions. `break_off` ends one that is idle, `finish` one whose peer is gone.
+
+    Attributes:
+        pause_secs: How long to wait between two looks.
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        break_off: Callable[[Session, CloseReason], object],
+        finish: Finish,
+    ) -> None:
+        self._idle_secs = settings.idle_timeout_secs
+        self._user_secs = settings.user_timeout_secs
+        self._break_off = break_off
+        self._finish = finish
+        timeouts = (self._idle_secs, self._user_secs)
+        shortest = min((each for each in timeouts if each), default=TICK_SECS)
+        self.pause_secs = min(max(shortest / LOOKS_PER_TIMEOUT, SHORT_TICK_SECS), TICK_SECS)
+
+    def look_at(self, sessions: Iterable[Session], now: float) -> None:
+        """End the sessions that are idle, or whose peers have vanished."""
+        for session in sessions:
+            if session.state != "open":
+                continue
+            quiet_secs = now - session.active_at
+            if self._idle_secs and quiet_secs >= self._idle_secs:
+                self._break_off(session, CloseReason.IDLE)
+            elif session.broken_since and now - session.broken_since >= BROKEN_GRACE_SECS:
+                reason = session.reset_by or CloseReason.BACKEND_RESET
+                self._finish(session, reason, reset=True)
+            elif self._user_secs and not session.settled and quiet_secs >= self.pause_secs:
+                self._look_for_peers(session, now)
+
+    def _look_for_peers(self, session: Session, now: float) -> None:
+        session.settled = True
+        for flow in (session.upward, session.downward):
+            if not undelivered_bytes(flow.sink):
+                flow.owing_since = 0.0
+                continue
+            session.settled = False
+            flow.owing_since = since = owing_since(flow.sink, flow.owing_since, now)
+            if since and now - since >= self._user_secs:
+                self._finish(session, CloseReason.TIMED_OUT, reset=True)
+                return

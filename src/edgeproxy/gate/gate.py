@@ -1,0 +1,241 @@
+"""The gate of the real proxy: asks `core.admission`, counts, and reports what is odd.
+
+Runs on the engine's gate thread. It adds no decision of its own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+from edgeproxy.core.admission.access import Barred
+from edgeproxy.core.admission.admission import Admission
+from edgeproxy.core.admission.record import ConnectionRecord, of_refused, of_session
+from edgeproxy.core.admission.ticket import Blame, Reason, Refusal, Ticket
+from edgeproxy.core.geo.locator import normalise
+from edgeproxy.core.metrics import Metrics
+from edgeproxy.core.routing.server_names import host_name
+from edgeproxy.engine.contract import (
+    Answer,
+    CloseReason,
+    Connect,
+    Departure,
+    DialFailure,
+    Known,
+    More,
+    Outcome,
+    Preamble,
+    Refuse,
+    SocketAddress,
+)
+from edgeproxy.engine.tls import TlsInfo
+from edgeproxy.gate.preamble import Doorman, Introduction, Misheard
+from edgeproxy.gate.proxy_header import Announcer, Presented
+from edgeproxy.gate.warm_pool import WarmPool
+from edgeproxy.log import EventLog, Throttle
+from edgeproxy.wire.proxy_header import Endpoint
+
+log = EventLog("gate")
+
+QUIET_SECS = 10.0
+"""A refusal or failed dial of the same kind is reported once in so long."""
+
+BLAME: dict[str, Blame] = {DialFailure.LOCAL: Blame.HOST, DialFailure.NO_PORT: Blame.PATH}
+
+HINTS: dict[str, str] = {
+    Reason.NO_BACKEND: "no healthy backend has a weight; see `edgeproxy db show`",
+    Reason.FULL: "every backend is at its hard_limit; see `edgeproxy node limits`",
+    Reason.DOWN: "probes, breakers, leases or `edgeproxy drain` withhold every backend",
+    Reason.UNREACHABLE: "the backends that were tried did not answer",
+    Reason.NO_RESOURCES: "this host has no descriptors or ports left; raise `ulimit -n`",
+    Misheard.PROXY_UNTRUSTED: "see EDGEPROXY_PROXY_PROTOCOL_IN",
+    Misheard.PROXY_MALFORMED: "who is in front has to send PROXY headers, and only these",
+    Misheard.HELLO_MALFORMED: "this listener is for TLS with server names",
+    Misheard.NAME_UNKNOWN: "see EDGEPROXY_ROUTES and the table edgeproxy_routes",
+    Misheard.PREAMBLE_INCOMPLETE: "see EDGEPROXY_PREAMBLE_TIMEOUT_SECS",
+    Departure.HANDSHAKE_FAILED: "it does not speak TLS 1.2 or 1.3, or trust is missing",
+    Departure.HANDSHAKE_TIMEOUT: "see EDGEPROXY_TLS_HANDSHAKE_TIMEOUT_SECS",
+    Barred.DENIED: "see EDGEPROXY_ALLOW and EDGEPROXY_DENY",
+    Barred.CLIENT_FULL: "see EDGEPROXY_MAX_CONNS_PER_CLIENT",
+    Barred.RATE_LIMITED: "see EDGEPROXY_RATE_LIMIT_MAX_REQUESTS",
+}
+
+
+class AdmissionGate:
+    """Implements `engine.contract.Gate`.
+
+    The `doorman` knows the listeners, the `announcer` what backends are told; `spoken` are the
+    names of those with whom TLS is spoken, by app, "" for all others.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        metrics: Metrics,
+        doorman: Doorman,
+        connect_timeout_secs: float,
+        ended: Callable[[ConnectionRecord], object] | None = None,
+        warm_pool: WarmPool | None = None,
+        announcer: Announcer | None = None,
+        spoken: Mapping[str, str] | None = None,
+    ) -> None:
+        """`ended` is told of every connection that is over; it must not wait."""
+        self._admission = admission
+        self._metrics = metrics
+        self._doorman = doorman
+        self._spoken = spoken or {}
+        self._announcer = announcer or Announcer((), "")
+        self._connect_timeout_secs = connect_timeout_secs
+        self._ended = ended
+        self._warm_pool = warm_pool
+        self._throttles: dict[str, Throttle] = defaultdict(lambda: Throttle(QUIET_SECS))
+
+    def heard(
+        self, client: SocketAddress, listener: str, preamble: Preamble, now: float
+    ) -> More | Known | Refuse:
+        """See whether a client has said enough."""
+        answer = self._doorman.heard(client, listener, preamble)
+        if isinstance(answer, Refuse):
+            self.left(client, listener, answer.reason, now)
+        return answer
+
+    def left(self, client: SocketAddress, listener: str, reason: str, now: float) -> None:
+        """A client has gone, or is turned away, before it was opened."""
+        address = normalise(client[0])
+        self._tell_refused(address, self._doorman.doors[listener].scope, reason)
+        self._refused(reason, address, self._doorman.doors[listener].scope, now)
+
+    def opened(
+        self,
+        client: SocketAddress,
+        listener: str,
+        now: float,
+        about: object = None,
+        local: SocketAddress | None = None,
+    ) -> Answer:
+        """Give a new client its backend, or turn it away."""
+        address = normalise(client[0])
+        scope = self._doorman.doors[listener].scope
+        if about is not None and isinstance(about, Introduction) and about.app is not None:
+            scope = about.app
+        ticket = self._admission.admit(address, scope, now)
+        if isinstance(ticket, Refusal):
+            self._tell_refused(address, scope, ticket.reason)
+            return self._refused(ticket.reason, address, scope, now)
+        self._metrics.accepted += 1
+        self._metrics.accepted_by_app[scope] += 1
+        if self._announcer.is_wanted:
+            # Only clients of Unix sockets have no port.
+            source = Endpoint(address, client[1]) if client[1] else None
+            ticket.present(self._presented(source, about, local))
+        return self._connect(ticket, now)
+
+    def dialed(self, ticket: Ticket, secs: float, now: float) -> None:
+        """The backend answered."""
+        self._admission.dialed(ticket, secs, now)
+
+    def failed(self, ticket: Ticket, reason: str, now: float, why: str = "") -> Answer:
+        """Give the client its next backend, or turn it away."""
+        self._metrics.dial_failures[reason] += 1
+        backend = ticket.backend
+        blame = BLAME.get(reason, Blame.BACKEND)
+        answer = self._admission.failed(ticket, now, blame)
+        suppressed = None
+        if blame is not Blame.HOST:
+            suppressed = self._throttles["dial_failed"].admit(now)
+        if suppressed is not None:
+            log.warning(
+                "dial_failed",
+                backend=backend.id,
+                address=backend.address,
+                reason=reason,
+                **({"why": why} if why else {}),
+                suppressed=suppressed,
+            )
+        if isinstance(answer, Refusal):
+            self._tell_end(ticket, 0.0, 0, 0, str(answer.reason))
+            return self._refused(answer.reason, ticket.client, ticket.scope, now)
+        self._metrics.failovers += 1
+        return self._connect(answer, now)
+
+    def closed(self, ticket: Ticket, outcome: Outcome, now: float) -> None:
+        """The session has ended: release its slot and count it."""
+        self._admission.closed(
+            ticket, now, outcome.bytes_in, outcome.bytes_out, mute=_is_mute(outcome)
+        )
+        metrics = self._metrics
+        metrics.closed[outcome.reason] += 1
+        metrics.bytes_in += outcome.bytes_in
+        metrics.bytes_out += outcome.bytes_out
+        self._tell_end(ticket, outcome.secs, outcome.bytes_in, outcome.bytes_out, outcome.reason)
+
+    def tick(self, now: float) -> None:
+        """Do the housekeeping."""
+        self._admission.tick(now)
+        if self._warm_pool is not None:
+            self._warm_pool.tick(self._admission.table.candidates, now)
+
+    def _connect(self, ticket: Ticket, now: float) -> Connect:
+        backend = ticket.backend
+        begun = -1
+        if self._warm_pool is not None:
+            assert ticket.held is not None
+            begun = self._warm_pool.take(ticket.held, now)
+        prefix = b""
+        if ticket.notes is not None and ticket.notes.presented is not None:
+            prefix = self._announcer.prefix(ticket.notes.presented, backend.app)
+        address = (backend.wg_ip, backend.port)
+        name = self._spoken.get(backend.app, self._spoken.get("", "")) if self._spoken else ""
+        return Connect(ticket, address, self._connect_timeout_secs, begun, prefix, name)
+
+    def _presented(
+        self, source: Endpoint | None, about: object, local: SocketAddress | None
+    ) -> Presented:
+        """Return what backends may be told of a client."""
+        destination, name = None, ""
+        if isinstance(about, Introduction | TlsInfo):
+            name = host_name(about.server_name) or ""
+        if isinstance(about, TlsInfo):
+            about = about.about
+        if isinstance(about, Introduction):
+            destination = about.destination
+        if destination is None and local is not None:
+            destination = Endpoint(normalise(local[0]), local[1])
+        return Presented(source, destination, name, self._announcer.next_id())
+
+    def _tell_refused(self, address: str, scope: str, reason: str) -> None:
+        if self._ended is not None:
+            origin = self._admission.locate(address)
+            self._ended(of_refused(address, origin, scope, str(reason)))
+
+    def _tell_end(
+        self, ticket: Ticket, secs: float, bytes_in: int, bytes_out: int, end: str
+    ) -> None:
+        if self._ended is not None:
+            origin = ticket.origin or self._admission.locate(ticket.client)
+            self._ended(of_session(ticket, origin, secs, bytes_in, bytes_out, str(end)))
+
+    def _refused(self, reason: str, client: str, scope: str, now: float) -> Refuse:
+        self._metrics.refused[reason] += 1
+        self._metrics.refused_by_app[scope][reason] += 1
+        suppressed = self._throttles[reason].admit(now)
+        if suppressed is not None:
+            log.warning(
+                "client_refused",
+                reason=reason,
+                client=client,
+                suppressed=suppressed,
+                hint=HINTS[reason],
+            )
+        return Refuse(reason)
+
+
+def _is_mute(outcome: Outcome) -> bool:
+    """Return whether the backend ended a session without having sent a byte.
+
+    Who closed first is not known; a client that had said something would have waited.
+    """
+    if outcome.bytes_out:
+        return False
+    ended = outcome.reason == CloseReason.FINISHED and outcome.bytes_in > 0
+    return ended or outcome.reason == CloseReason.BACKEND_RESET

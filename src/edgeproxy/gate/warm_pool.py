@@ -1,0 +1,250 @@
+"""Connections to backends that are made before a client needs them.
+
+A client that gets one does not wait for the handshake. One is given to one client, once, and
+never taken back: over TCP nobody can know what the other side still has to say to whoever had it.
+
+A backend is kept warm from its first client on, until `max_lifetime_secs` after its last one.
+Whoever takes a connection begins the next; the kernel finishes the handshake meanwhile, and one
+that is still under way may be given out too. `tick` fills up, and drops what has ended.
+
+Invariants:
+* Slots in use and connections that wait are together never more than a backend's hard limit.
+* Nothing waits for a backend that takes no clients: withheld, cut off, removed, moved elsewhere.
+* One that its backend has ended is not given out. One with first words of the backend is.
+
+Used on the gate thread only, but for `waiting`. It never tells anybody that a backend failed:
+no client has met it.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import NamedTuple
+
+from edgeproxy.core.backends.backend import Circuit
+from edgeproxy.core.metrics import Metrics
+from edgeproxy.core.routing.ranking import FULL, Candidate
+from edgeproxy.engine import dial
+from edgeproxy.engine.descriptors import ceiling
+
+BEGUN_AT_ONCE = 2
+"""How many connections are begun for one that is taken; the next tick makes the rest."""
+BEGUN_IN_A_TICK = 500
+"""Of all backends together: to begin one takes 25 µs, in which no client is given a backend."""
+ANSWER_SECS = 1.0
+"""A dial without an answer for so long has lost its SYN, and the kernel's next may be far off."""
+DESCRIPTOR_SHARE = 0.75
+"""Descriptors beyond this share of the engine's are left to clients."""
+GIVEN_WAY = 2
+"""How many connections make way for a client where descriptors are short; it takes so many."""
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """How many connections are made in advance.
+
+    Attributes:
+        enabled: Whether any are.
+        max_per_backend: How many wait for each backend.
+        idle_timeout_secs: How long one may wait.
+        max_lifetime_secs: How old one may be, and how long after its last client a backend is
+            kept warm.
+        connect_timeout_secs: How long a handshake may take; after one that fails a backend is
+            left alone for so long.
+    """
+
+    enabled: bool = False
+    max_per_backend: int = 10
+    idle_timeout_secs: float = 60.0
+    max_lifetime_secs: float = 300.0
+    connect_timeout_secs: float = 5.0
+
+
+class _State(Enum):
+    CONNECTING = auto()
+    READY = auto()
+    ENDED = auto()
+
+
+class _Waiting(NamedTuple):
+    tcp: socket.socket
+    begun_at: float
+
+
+class _Shelf:
+    """What waits for one backend.
+
+    Attributes:
+        address: Where it is.
+        waiting: The oldest first.
+        wanted_at: When a client last asked for one.
+        rests_until: None is made before that.
+    """
+
+    __slots__ = ("address", "rests_until", "waiting", "wanted_at")
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.waiting: deque[_Waiting] = deque()
+        self.wanted_at = 0.0
+        self.rests_until = 0.0
+
+    def close(self) -> None:
+        while self.waiting:
+            self.waiting.popleft().tcp.close()
+
+
+class WarmPool:
+    """The connections that wait, by backend."""
+
+    def __init__(self, settings: PoolSettings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._longest_secs = min(settings.idle_timeout_secs, settings.max_lifetime_secs)
+        self._shelves: dict[str, _Shelf] = {}
+        self._is_closed = False
+
+    def take(self, candidate: Candidate, now: float) -> int:
+        """Return the descriptor of a connection for a client whose slot is reserved, or -1.
+
+        It is the caller's to close, and may still be connecting.
+        """
+        shelf = self._shelf_of(candidate)
+        shelf.wanted_at = now
+        chosen = self._pick(shelf, now)
+        if not self._fill(shelf, candidate, now, BEGUN_AT_ONCE):
+            self._give_way()
+        if chosen is None:
+            self._metrics.pool_misses += 1
+            return -1
+        self._metrics.pool_hits += 1
+        return chosen.tcp.detach()
+
+    def tick(self, candidates: Mapping[str, Candidate], now: float) -> None:
+        """Drop what is of no use any more, and fill up."""
+        left = BEGUN_IN_A_TICK
+        for backend_id, shelf in list(self._shelves.items()):
+            candidate = candidates.get(backend_id)
+            is_wanted = now - shelf.wanted_at < self._settings.max_lifetime_secs
+            if candidate is None or not is_wanted or not _may_wait(shelf, candidate, now):
+                del self._shelves[backend_id]
+                shelf.close()
+                continue
+            for each in list(shelf.waiting):
+                self._look_at(shelf, each, now)
+            while len(shelf.waiting) > max(candidate.limit - candidate.live.active, 0):
+                shelf.waiting.pop().tcp.close()
+            before = len(shelf.waiting)
+            self._fill(shelf, candidate, now, left)
+            left -= len(shelf.waiting) - before
+
+    def waiting(self) -> dict[str, int]:
+        """Return how many connections wait for each backend. Any thread."""
+        return {key: len(shelf.waiting) for key, shelf in list(self._shelves.items())}
+
+    def close(self) -> None:
+        """Close everything that waits, and make no more."""
+        self._is_closed = True
+        for shelf in self._shelves.values():
+            shelf.close()
+
+    def _shelf_of(self, candidate: Candidate) -> _Shelf:
+        backend = candidate.backend
+        address = (backend.wg_ip, backend.port)
+        shelf = self._shelves.get(backend.id)
+        if shelf is None or shelf.address != address:
+            if shelf is not None:
+                shelf.close()
+            shelf = self._shelves[backend.id] = _Shelf(address)
+        return shelf
+
+    def _pick(self, shelf: _Shelf, now: float) -> _Waiting | None:
+        """Take the oldest that is ready off the shelf, else the oldest that may become so.
+
+        One that should have by now makes way for a new dial.
+        """
+        for each in list(shelf.waiting):
+            if self._look_at(shelf, each, now) is _State.READY:
+                shelf.waiting.remove(each)
+                return each
+        if not shelf.waiting:
+            return None
+        oldest = shelf.waiting.popleft()
+        if now - oldest.begun_at < ANSWER_SECS:
+            return oldest
+        oldest.tcp.close()
+        self._metrics.pool_dropped += 1
+        return None
+
+    def _look_at(self, shelf: _Shelf, each: _Waiting, now: float) -> _State:
+        """Return what has become of one; drop it if it is of no use any more."""
+        state = _state(each)
+        age_secs = now - each.begun_at
+        timeout_secs = self._settings.connect_timeout_secs
+        if state is _State.ENDED or (state is _State.CONNECTING and age_secs >= timeout_secs):
+            shelf.rests_until = now + timeout_secs
+        elif age_secs < self._longest_secs:
+            return state
+        shelf.waiting.remove(each)
+        each.tcp.close()
+        self._metrics.pool_dropped += 1
+        return _State.ENDED
+
+    def _fill(self, shelf: _Shelf, candidate: Candidate, now: float, most: int) -> bool:
+        """Begin up to so many connections, as far as there is room for them.
+
+        None while the backend is on trial: only clients tell how it does. Nor while probes call
+        it down, though clients may come when they call all others down too. Return whether there
+        were descriptors enough.
+        """
+        live = candidate.live
+        is_on_trial = live.failures or live.withheld or live.circuit is not Circuit.CLOSED
+        if self._is_closed or is_on_trial or now < shelf.rests_until:
+            return True
+        free = candidate.limit - live.active
+        room = min(self._settings.max_per_backend, free) - len(shelf.waiting)
+        while room > 0 and most > 0:
+            room, most = room - 1, most - 1
+            try:
+                tcp = dial.begin(shelf.address, int(ceiling() * DESCRIPTOR_SHARE))
+            except dial.DialError as error:
+                if error.may_wait:  # what waits stays, or it would be made again at the next tick
+                    return False
+                shelf.rests_until = now + self._settings.connect_timeout_secs
+                return True
+            shelf.waiting.append(_Waiting(tcp, now))
+        return True
+
+    def _give_way(self) -> None:
+        """Leave descriptors to a client, at the cost of the backend for which most wait."""
+        for _ in range(GIVEN_WAY):
+            fullest = max(self._shelves.values(), key=lambda shelf: len(shelf.waiting))
+            if fullest.waiting:
+                fullest.waiting.popleft().tcp.close()
+
+
+def _may_wait(shelf: _Shelf, candidate: Candidate, now: float) -> bool:
+    """Return whether connections may wait for this backend."""
+    backend = candidate.backend
+    if shelf.address != (backend.wg_ip, backend.port):
+        return False
+    return candidate.obstacle(now) in (None, FULL)
+
+
+def _state(each: _Waiting) -> _State:
+    """Return what has become of a connection."""
+    poll = select.poll()
+    poll.register(each.tcp, select.POLLOUT | select.POLLRDHUP)
+    found = poll.poll(0)
+    if not found:
+        return _State.CONNECTING
+    if found[0][1] & (select.POLLERR | select.POLLHUP | select.POLLRDHUP):
+        return _State.ENDED
+    return _State.READY

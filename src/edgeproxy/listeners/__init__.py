@@ -1,0 +1,1 @@
+"""The listeners of a proxy: as configured (`spec`), opened and followed (`listeners`)."""

@@ -1,0 +1,201 @@
+"""What stands at the door: where clients are accepted, how they are met, and whom they are led to.
+
+    EDGEPROXY_LISTENERS=0.0.0.0:8080=myapp,[::]:443=sni,0.0.0.0:8443=tls:myapp,unix:/run/x.sock=db
+
+Each listener is ADDRESS=MODE. A mode is the name of an app, `*` for all apps as one pool,
+`tls:` before either to speak TLS, or `sni` to pass TLS through to the app of the server name
+that the client asks for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from edgeproxy.core.geo.prefix import Network
+from edgeproxy.core.routing.server_names import host_name, pattern
+from edgeproxy.values import BadValueError, ListenAddress, listen_address
+
+TCP, TLS, SNI = "tcp", "tls", "sni"
+EVERY_APP = "*"
+VERSIONS = ("off", "v1", "v2")
+UNIX = "unix:"
+MOST_PATH_BYTES = 107
+"""Of a Unix socket (unix(7))."""
+
+_APP = re.compile(r"[^\s,:=*]{1,128}")
+
+
+class UnixAddress(NamedTuple):
+    """The path of a Unix socket to listen on."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return UNIX + self.path
+
+
+class Listener(NamedTuple):
+    """One place where clients are accepted.
+
+    Attributes:
+        address: Where.
+        kind: `tcp`, `tls` or `sni`.
+        app: Whose clients they are; "" for all apps as one pool, and for `sni`.
+    """
+
+    address: ListenAddress | UnixAddress
+    kind: str
+    app: str = ""
+
+    def __str__(self) -> str:
+        app = self.app or EVERY_APP
+        mode = {TCP: app, TLS: f"tls:{app}", SNI: SNI}[self.kind]
+        return f"{self.address}={mode}"
+
+
+class Route(NamedTuple):
+    """Which app is meant by a server name; see `core.server_names`."""
+
+    pattern: str
+    app: str
+
+    def __str__(self) -> str:
+        return f"{self.pattern}={self.app}"
+
+
+class Told(NamedTuple):
+    """Which version of the PROXY protocol the backends of an app are told; "" is all others."""
+
+    app: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.app}={self.version}" if self.app else self.version
+
+
+class Spoken(NamedTuple):
+    """The name that the backends of an app have a certificate for; "" is all other apps."""
+
+    app: str
+    server_name: str
+
+    def __str__(self) -> str:
+        return f"{self.app}={self.server_name}" if self.app else self.server_name
+
+
+@dataclass(frozen=True, slots=True)
+class DoorSettings:
+    """The listeners beside the documented single one, and what is said at them.
+
+    Attributes:
+        listeners: Where clients are accepted; empty: at the single one.
+        routes: The apps of server names.
+        proxy_in: Who may and has to begin with a PROXY header; empty: nobody does.
+        proxy_out: What backends are told.
+        backend_tls: With which backends TLS is spoken.
+        backend_ca: A file of those who have signed their certificates; None: the system's.
+        preamble_timeout_secs: How long a client may take to say what it has to say first.
+    """
+
+    listeners: tuple[Listener, ...] = ()
+    routes: tuple[Route, ...] = ()
+    proxy_in: tuple[Network, ...] = ()
+    proxy_out: tuple[Told, ...] = ()
+    backend_tls: tuple[Spoken, ...] = ()
+    backend_ca: Path | None = None
+    preamble_timeout_secs: float = 5.0
+
+
+def listeners(given: str) -> tuple[Listener, ...]:
+    """Return listeners with commas between. Raises BadValueError."""
+    found = tuple(_listener(each) for each in _parts(given))
+    addresses = [each.address for each in found if getattr(each.address, "port", None) != 0]
+    if len(set(addresses)) < len(addresses):
+        raise BadValueError("each address may stand once")
+    return found
+
+
+def routes(given: str) -> tuple[Route, ...]:
+    """Return routes with commas between: `www.example.com=myapp,*=other`. Raises BadValueError."""
+    found: dict[str, str] = {}
+    for each in _parts(given):
+        name, equals, target = each.partition("=")
+        try:
+            key = pattern(name.strip())
+        except ValueError as error:
+            raise BadValueError(f"{each!r}: {error}") from None
+        if not equals or not _APP.fullmatch(target.strip()):
+            raise BadValueError(f"{each!r} is not NAME=APP")
+        if found.setdefault(key, target.strip()) != target.strip():
+            raise BadValueError(f"{key} is given twice, with different apps")
+    return tuple(Route(*each) for each in found.items())
+
+
+def proxy_out(given: str) -> tuple[Told, ...]:
+    """Return versions: `v2` for all, `myapp=v1,db=v2` for some. Raises BadValueError."""
+    found: dict[str, str] = {}
+    for each in _parts(given):
+        name, equals, version = (part.strip() for part in each.rpartition("="))
+        if version not in VERSIONS or (equals and not _APP.fullmatch(name)):
+            raise BadValueError(
+                f"{each!r}: allowed are {', '.join(VERSIONS)}, for one app as APP=VERSION"
+            )
+        if found.setdefault(name, version) != version:
+            raise BadValueError(f"{name or 'the version for all'} is given twice")
+    return tuple(Told(*each) for each in found.items())
+
+
+def backend_tls(given: str) -> tuple[Spoken, ...]:
+    """Return names: `NAME` for all backends, `APP=NAME` for those of one app.
+
+    Raises BadValueError.
+    """
+    found: dict[str, str] = {}
+    for each in _parts(given):
+        app, equals, name = (part.strip() for part in each.rpartition("="))
+        key = host_name(name)
+        if key is None or (equals and not _APP.fullmatch(app)):
+            raise BadValueError(
+                f"{each!r}: allowed is the host name in the certificate of the backends, for "
+                "one app as APP=NAME"
+            )
+        if found.setdefault(app, key) != key:
+            raise BadValueError(f"{app or 'the name for all'} is given twice")
+    return tuple(Spoken(*each) for each in found.items())
+
+
+def _listener(text: str) -> Listener:
+    where, equals, mode = (part.strip() for part in text.rpartition("="))
+    if not equals:
+        raise BadValueError(
+            f"{text!r} is not ADDRESS=MODE, such as 0.0.0.0:8080=myapp or [::]:443=sni"
+        )
+    address = _address(where)
+    if mode == SNI:
+        return Listener(address, SNI)
+    kind, colon, app = mode.rpartition(":")
+    if (colon and kind not in (TCP, TLS)) or not (app == EVERY_APP or _APP.fullmatch(app)):
+        raise BadValueError(
+            f"{text!r}: allowed are the name of an app, * for all of them, either with tls: "
+            "before it, and sni"
+        )
+    return Listener(address, kind or TCP, "" if app == EVERY_APP else app)
+
+
+def _address(text: str) -> ListenAddress | UnixAddress:
+    if not text.startswith(UNIX):
+        return listen_address(text)
+    path = text.removeprefix(UNIX)
+    if not path.startswith("/") or len(path.encode()) > MOST_PATH_BYTES:
+        raise BadValueError(
+            f"{text!r}: allowed is unix:/PATH with up to {MOST_PATH_BYTES} bytes of path"
+        )
+    return UnixAddress(path)
+
+
+def _parts(given: str) -> Iterator[str]:
+    return filter(None, (part.strip() for part in given.split(",")))

@@ -1,0 +1,169 @@
+"""Editing a routing database on a PostgreSQL server: as `store.nodes` does it with a file.
+
+Each edit is one transaction and returns the node as it is afterwards. Values are validated
+before the server is asked; when something is raised, nothing has changed, except where the
+message says that nobody knows. Running proxies are told by the trigger of the schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from edgeproxy.core.backends.rows import COLUMNS, COUNTRY, check_limits, check_weight, parse_rows
+from edgeproxy.store.postgres.schema import columns_of, wanted
+from edgeproxy.store.sqlite.nodes import Node, exists_already, node_of, unknown_node
+
+if TYPE_CHECKING:
+    from edgeproxy.core.backends.backend import Backend
+    from edgeproxy.store.postgres.connection import PostgresConnection
+    from edgeproxy.store.postgres.link import Link
+    from edgeproxy.store.postgres.url import PostgresUrl
+
+MOST_GUESSES = 2000
+"""Among so many ids the one that was meant is looked for."""
+
+_Changes = Callable[[], Mapping[str, object]]
+
+
+class PostgresNodes:
+    """The nodes of one routing database on a server.
+
+    Every method raises `StoreError` when the database or the node is not as it must be, and
+    `RowError`, a `UsageError`, for a value that is not allowed.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    @property
+    def path(self) -> PostgresUrl:
+        """The URL; as text it has no password."""
+        return self._link.url
+
+    def read(self) -> list[Node]:
+        """Return all nodes in the order of their ids, also deleted and faulty ones."""
+
+        async def work(connection: PostgresConnection) -> list[Any]:
+            names = wanted(await columns_of(connection, self.path))
+            return list(await connection.fetch(_select(names) + " ORDER BY id"))
+
+        rows = [dict(row) for row in self._link.read(work)]
+        return [node_of(row, parsed) for row, parsed in zip(rows, parse_rows(rows), strict=True)]
+
+    def add(self, backend: Backend) -> Node:
+        """Insert a node (from `core.rows.parse_node`) whose id is not in the table yet."""
+
+        async def work(connection: PostgresConnection) -> Node:
+            columns = await columns_of(connection, self.path)
+            await connection.execute(  # a table need not have a primary key
+                "SELECT pg_advisory_xact_lock(hashtextextended($1, 1))", backend.id
+            )
+            present = await self._find(connection, columns, backend.id)
+            if present is not None:
+                raise exists_already(backend.id, soft_deleted=present.values["deleted"] == 1)
+            values = values_of(backend, columns)
+            await connection.execute(insert(values), *values.values())
+            return await self._get(connection, columns, backend.id)
+
+        return self._link.edit(work)
+
+    def remove(self, node_id: str) -> Node:
+        """Mark a node as deleted; `enable` brings it back."""
+        return self._change(node_id, deleted=1)
+
+    def enable(self, node_id: str) -> Node:
+        """Let a node take clients: healthy and not deleted."""
+        return self._change(node_id, healthy=1, deleted=0)
+
+    def disable(self, node_id: str) -> Node:
+        """Keep clients from a node: not healthy."""
+        return self._change(node_id, healthy=0)
+
+    def set_weight(self, node_id: str, weight: object) -> Node:
+        """Set how large a share of new clients a node takes."""
+        return self._change(node_id, weight=check_weight(weight))
+
+    def set_limits(self, node_id: str, soft_limit: object, hard_limit: object) -> Node:
+        """Set both connection limits of a node."""
+        soft, hard = check_limits(soft_limit, hard_limit)
+        return self._change(node_id, soft_limit=soft, hard_limit=hard)
+
+    def delete(self, node_id: str) -> Node:
+        """Take a node out of the database for good; return what it was."""
+
+        async def work(connection: PostgresConnection) -> Node:
+            columns = await columns_of(connection, self.path)
+            node = await self._get(connection, columns, node_id)
+            await connection.execute("DELETE FROM backends WHERE id = $1", node_id)
+            return node
+
+        return self._link.edit(work)
+
+    def close(self) -> None:
+        """Let go of the server."""
+        self._link.close()
+
+    def _change(self, node_id: str, **values: int) -> Node:
+        async def work(connection: PostgresConnection) -> Node:
+            columns = await columns_of(connection, self.path)
+            await self._get(connection, columns, node_id)
+            await connection.execute(update(values, columns), node_id, *values.values())
+            return await self._get(connection, columns, node_id)
+
+        return self._link.edit(work)
+
+    async def _get(self, connection: PostgresConnection, columns: list[str], name: str) -> Node:
+        node = await self._find(connection, columns, name)
+        if node is None:
+            some = await connection.fetch(f"SELECT id FROM backends LIMIT {MOST_GUESSES}")  # noqa: S608
+            raise unknown_node(name, [str(row[0]) for row in some], self.path)
+        return node
+
+    async def _find(
+        self, connection: PostgresConnection, columns: list[str], name: str
+    ) -> Node | None:
+        if not is_text(name):  # so no id can be equal
+            return None
+        query = _select(wanted(columns)) + " WHERE id = $1 FOR UPDATE"
+        found = await connection.fetchrow(query, name)
+        if found is None:
+            return None
+        row = dict(found)
+        return node_of(row, next(parse_rows([row])))
+
+
+def values_of(backend: Backend, columns: list[str]) -> dict[str, object]:
+    """Return what is stored of a backend in a table with these columns."""
+    values = {name: getattr(backend, name) for name in COLUMNS}
+    values = {name: int(each) if type(each) is bool else each for name, each in values.items()}
+    if COUNTRY in columns:
+        values[COUNTRY] = backend.country or ""  # NOT NULL, as documented
+    return values
+
+
+def insert(names: Mapping[str, object]) -> str:
+    """Return the statement that inserts these columns."""
+    places = ", ".join(f"${number}" for number in range(1, len(names) + 1))
+    return f"INSERT INTO backends ({', '.join(names)}) VALUES ({places})"  # noqa: S608
+
+
+def update(names: Mapping[str, object], columns: list[str]) -> str:
+    """Return the statement that sets these columns of the row with the id $1."""
+    pairs = [f"{name} = ${number}" for number, name in enumerate(names, start=2)]
+    if "updated_at" in columns:
+        pairs.append("updated_at = CURRENT_TIMESTAMP")
+    return f"UPDATE backends SET {', '.join(pairs)} WHERE id = $1"  # noqa: S608
+
+
+def _select(names: list[str]) -> str:
+    return f"SELECT {', '.join(names)} FROM backends"  # noqa: S608
+
+
+def is_text(name: str) -> bool:
+    """Return whether a server can hold this text."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\x00" not in name

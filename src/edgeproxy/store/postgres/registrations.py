@@ -1,0 +1,187 @@
+"""Backends that register themselves on a PostgreSQL server: as `store.registrations` with a file.
+
+Which rows are theirs, and whose, stands in the side table `edgeproxy_leases`; it is made when the
+first one registers. Whoever writes it, writes alone, so that nobody is counted or moved twice.
+Only what is another is written, and no row is locked before: an operator who holds one holds up
+that one alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from edgeproxy.core.backends.registration import Edit, Outcome, Row, enrol, id_of
+from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
+from edgeproxy.errors import StoreError
+from edgeproxy.store.postgres.connection import LOCKED
+from edgeproxy.store.postgres.nodes import insert, is_text, update
+from edgeproxy.store.postgres.schema import columns_of, wanted
+from edgeproxy.store.sqlite.database import LEASES
+from edgeproxy.store.sqlite.registrations import RefusedError
+
+if TYPE_CHECKING:
+    from edgeproxy.store.postgres.connection import PostgresConnection
+    from edgeproxy.store.postgres.link import Link
+
+LOCK_WAIT_SECS = 1.0
+"""How long a row that somebody else holds is waited for: all who register wait, too."""
+
+_SIDE_TABLE = f"""
+CREATE TABLE IF NOT EXISTS {LEASES} (id TEXT PRIMARY KEY, home TEXT NOT NULL);
+DELETE FROM {LEASES};
+CREATE OR REPLACE FUNCTION {LEASES}_end() RETURNS trigger LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        DELETE FROM {LEASES};
+    ELSE
+        DELETE FROM {LEASES} l USING gone WHERE l.id = gone.id;
+    END IF;
+    RETURN NULL;
+END $$;
+DROP TRIGGER IF EXISTS {LEASES}_end ON backends;
+DROP TRIGGER IF EXISTS {LEASES}_end_all ON backends;
+CREATE TRIGGER {LEASES}_end AFTER DELETE ON backends
+    REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION {LEASES}_end();
+CREATE TRIGGER {LEASES}_end_all AFTER TRUNCATE ON backends
+    FOR EACH STATEMENT EXECUTE FUNCTION {LEASES}_end();
+"""  # noqa: S608
+_ALONE = f"SELECT pg_advisory_xact_lock(hashtextextended('{LEASES}', 0))"
+_IS_THERE = f"""SELECT to_regclass('{LEASES}') IS NOT NULL AND (SELECT count(*) FROM pg_trigger
+    WHERE tgrelid = to_regclass('backends') AND tgname LIKE '{LEASES}_end%') = 2"""  # noqa: S608
+_KNOWN = f"SELECT id FROM {LEASES} WHERE home = $1 AND id IN (SELECT id FROM backends)"  # noqa: S608
+_COUNT = f"SELECT count(*) FROM {LEASES}"  # noqa: S608
+_LEASE = f"""INSERT INTO {LEASES} (id, home) VALUES ($1, $2)
+    ON CONFLICT (id) DO UPDATE SET home = excluded.home"""  # noqa: S608
+_DELETE = f"""DELETE FROM backends b USING {LEASES} l WHERE b.id = l.id AND b.id = $1"""  # noqa: S608
+
+_Change = tuple[str, Row | None]
+_Statement = tuple[str, tuple[object, ...]]
+
+
+class PostgresRegistrations:
+    """The registered backends of one routing database on a server.
+
+    `home` is what this POP is called there.
+    """
+
+    def __init__(self, link: Link, home: str) -> None:
+        self._link = link
+        self._home = home
+
+    def known(self) -> set[str]:
+        """Return the ids of those whose home is here. Raises StoreError."""
+
+        async def work(connection: PostgresConnection) -> set[str]:
+            if not await connection.fetchval(_IS_THERE):
+                return set()
+            return {str(row[0]) for row in await connection.fetch(_KNOWN, self._home)}
+
+        return self._link.read(work)
+
+    def apply(self, edits: Sequence[Edit]) -> list[Outcome]:
+        """Do all of this in one transaction, in this order; return what became of each.
+
+        One that is refused leaves the others alone. Raises StoreError if nothing was done.
+        """
+
+        async def work(connection: PostgresConnection) -> list[Outcome]:
+            await connection.execute(_ALONE)
+            if not await connection.fetchval(_IS_THERE):
+                await connection.execute(_SIDE_TABLE)
+            columns = await columns_of(connection, self._link.url)
+            backend_ids = {id_of(each) for each in edits}
+            rows = await _found(connection, columns, list(filter(is_text, backend_ids)))
+            count = await connection.fetchval(_COUNT)
+            outcomes, changes = enrol(edits, rows, self._home, count)
+            refused = await _write(connection, columns, rows, list(changes.items()))
+            return [
+                refused.get(id_of(edit), outcome)
+                for edit, outcome in zip(edits, outcomes, strict=True)
+            ]
+
+        return self._link.edit(work)
+
+
+async def _found(
+    connection: PostgresConnection, columns: list[str], backend_ids: list[str]
+) -> dict[str, Row]:
+    names = ", ".join(f"b.{name}" for name in wanted(columns))
+    query = f"""SELECT {names}, l.home FROM backends b LEFT JOIN {LEASES} l ON l.id = b.id
+        WHERE b.id = ANY($1)"""  # noqa: S608
+    found: dict[str, Row] = {}
+    for row in await connection.fetch(query, backend_ids):
+        values = dict(row)
+        home = values.pop("home")
+        found[values["id"]] = Row({**values, COUNTRY: values.get(COUNTRY) or ""}, home)
+    return found
+
+
+async def _write(
+    connection: PostgresConnection,
+    columns: list[str],
+    rows: Mapping[str, Row],
+    changes: list[_Change],
+) -> dict[str, StoreError]:
+    """Write all of this together, or, where something is refused, all but that."""
+    await connection.execute(f"SET LOCAL lock_timeout = {LOCK_WAIT_SECS * 1000:.0f}")
+    refused = await _try(connection, columns, rows, changes)
+    if refused is None:
+        return {}
+    if len(changes) == 1:
+        return {changes[0][0]: refused}
+    faults = [(each[0], await _try(connection, columns, rows, [each])) for each in changes]
+    return {backend_id: fault for backend_id, fault in faults if fault is not None}
+
+
+async def _try(
+    connection: PostgresConnection,
+    columns: list[str],
+    rows: Mapping[str, Row],
+    changes: list[_Change],
+) -> StoreError | None:
+    """Write all of this or nothing; return why not."""
+    import asyncpg
+
+    statements = [
+        statement
+        for backend_id, row in changes
+        for statement in _statements(backend_id, row, rows.get(backend_id), columns)
+    ]
+    try:
+        async with connection.transaction():
+            for sql, group in groupby(sorted(statements, key=_sql), _sql):
+                await connection.executemany(sql, [values for _, values in group])
+    except asyncpg.LockNotAvailableError:
+        return StoreError(LOCKED)
+    except (
+        asyncpg.IntegrityConstraintViolationError,
+        asyncpg.DataError,
+        asyncpg.RaiseError,
+    ) as error:
+        return RefusedError(error)
+    return None
+
+
+def _statements(
+    backend_id: str, row: Row | None, found: Row | None, columns: list[str]
+) -> list[_Statement]:
+    """Return what makes a stored row another one."""
+    if row is None:
+        return [(_DELETE, (backend_id,))]
+    names = [name for name in wanted(columns) if name in (*COLUMNS, COUNTRY)]
+    made: list[_Statement] = []
+    if found is None:
+        values = {name: row.values[name] for name in names}
+        made.append((insert(values), tuple(values.values())))
+    elif others := {n: row.values[n] for n in names if row.values[n] != found.values[n]}:
+        made.append((update(others, columns), (backend_id, *others.values())))
+    if found is None or found.home != row.home:
+        made.append((_LEASE, (backend_id, row.home)))
+    return made
+
+
+def _sql(statement: _Statement) -> Any:
+    return statement[0]

@@ -1,0 +1,156 @@
+"""The tables that edgeProxy uses on a PostgreSQL server, and how they are made and asked.
+
+What is there already is left alone, whoever made it: a table with more columns, without the
+indexes, without the trigger. Names are not qualified, so that the search path of the user
+decides about the schema.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
+from edgeproxy.store.postgres.connection import NO_TABLE, PostgresError
+from edgeproxy.store.postgres.link import CHANNEL
+from edgeproxy.store.postgres.url import PostgresUrl
+from edgeproxy.store.snapshot import ROUTES
+
+if TYPE_CHECKING:
+    from edgeproxy.store.postgres.connection import PostgresConnection
+
+TABLE = """CREATE TABLE backends (
+    id TEXT PRIMARY KEY,
+    app TEXT NOT NULL,
+    region TEXT NOT NULL,
+    country TEXT NOT NULL,
+    wg_ip TEXT NOT NULL,
+    port INTEGER NOT NULL,
+    healthy INTEGER NOT NULL DEFAULT 1,
+    weight INTEGER NOT NULL DEFAULT 1,
+    soft_limit INTEGER NOT NULL DEFAULT 100,
+    hard_limit INTEGER NOT NULL DEFAULT 150,
+    deleted INTEGER NOT NULL DEFAULT 0,
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT CURRENT_TIMESTAMP,
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT CURRENT_TIMESTAMP
+)"""
+ROUTES_TABLE = f"CREATE TABLE {ROUTES} (pattern TEXT PRIMARY KEY, app TEXT NOT NULL)"
+FUNCTION = f"""CREATE FUNCTION edgeproxy_notify() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('{CHANNEL}', TG_TABLE_NAME);
+    RETURN NULL;
+END $$"""
+_TRIGGER = """CREATE TRIGGER edgeproxy_notify
+    AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table}
+    FOR EACH STATEMENT EXECUTE FUNCTION edgeproxy_notify()"""
+
+_OURS = "tgname = 'edgeproxy_notify' AND tgrelid"
+
+# Each part: its name, whether it is there, how it is made. In the order in which they are made.
+_PARTS = (
+    ("backends", "to_regclass('backends') IS NOT NULL", TABLE),
+    (
+        "idx_backends_healthy",
+        "to_regclass('idx_backends_healthy') IS NOT NULL",
+        "CREATE INDEX idx_backends_healthy ON backends(healthy) WHERE deleted = 0",
+    ),
+    (
+        "idx_backends_region",
+        "to_regclass('idx_backends_region') IS NOT NULL",
+        "CREATE INDEX idx_backends_region ON backends(region) WHERE deleted = 0",
+    ),
+    (ROUTES, f"to_regclass('{ROUTES}') IS NOT NULL", ROUTES_TABLE),
+    ("edgeproxy_notify()", "to_regproc('edgeproxy_notify') IS NOT NULL", FUNCTION),
+    *(
+        (
+            f"the trigger of {table}",
+            f"EXISTS (SELECT FROM pg_trigger WHERE {_OURS} = to_regclass('{table}'))",
+            _TRIGGER.format(table=table),
+        )
+        for table in ("backends", ROUTES)
+    ),
+)
+_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('edgeproxy schema', 0))"
+FINGERPRINT = (
+    "SELECT count(*)::text || ' ' "
+    "|| coalesce(sum(hashtextextended(ROW({names})::text, 0)), 0)::text FROM {table}"
+)
+
+
+async def missing_parts(connection: PostgresConnection) -> list[str]:
+    """Return the names of the parts that are not there."""
+    found = await connection.fetchrow("SELECT " + ", ".join(test for _, test, _ in _PARTS))
+    assert found is not None
+    return [name for (name, _, _), is_there in zip(_PARTS, found, strict=True) if not is_there]
+
+
+async def make_parts(connection: PostgresConnection) -> list[str]:
+    """Make what is missing, in this transaction; return the names.
+
+    Of many who do it at the same time one does, and the others find it done.
+    """
+    await connection.execute(_LOCK)
+    missing = await missing_parts(connection)
+    for name, _, statement in _PARTS:
+        if name in missing:
+            await connection.execute(statement)
+    return missing
+
+
+async def columns_of(connection: PostgresConnection, url: PostgresUrl) -> list[str]:
+    """Return the columns of `backends`, at least the documented ones. Raises PostgresError."""
+    columns = await _columns(connection, "backends")
+    if not columns:
+        raise PostgresError(url, NO_TABLE)
+    missing = [name for name in COLUMNS if name not in columns]
+    if missing:
+        raise PostgresError(
+            url,
+            f"has no column {', '.join(missing)} in its table `backends`: add what is missing "
+            "with ALTER TABLE backends ADD COLUMN and give it a value in every row",
+        )
+    return columns
+
+
+async def has_routes(connection: PostgresConnection) -> bool:
+    """Return whether there is a table of server names that can be read."""
+    return {"pattern", "app"} <= set(await _columns(connection, ROUTES))
+
+
+async def routes_of(connection: PostgresConnection) -> list[tuple[object, object]]:
+    """Return all pairs of a server name and its app; none where there is no such table."""
+    if not await has_routes(connection):
+        return []
+    rows = await connection.fetch(f"SELECT pattern, app FROM {ROUTES} ORDER BY pattern")  # noqa: S608
+    return [(row[0], row[1]) for row in rows]
+
+
+async def fingerprint(connection: PostgresConnection, columns: list[str]) -> tuple[str, ...]:
+    """Return something that is another when the rows are others; the server works it out.
+
+    Only these columns of `backends` count, those that are read: others need not be visible.
+    """
+    tables = {"backends": columns}
+    if await has_routes(connection):
+        tables[ROUTES] = ["pattern", "app"]
+    queries = [FINGERPRINT.format(names=", ".join(tables[name]), table=name) for name in tables]
+    return tuple([str(await connection.fetchval(query)) for query in queries])
+
+
+def wanted(columns: list[str]) -> list[str]:
+    """Return which of these columns are read, in the documented order."""
+    return [name for name in (*COLUMNS, COUNTRY) if name in columns]
+
+
+async def replace_all(connection: PostgresConnection) -> None:
+    """Take all nodes out of the table, and make what is missing."""
+    await make_parts(connection)
+    await connection.execute("DELETE FROM backends")
+
+
+async def _columns(connection: PostgresConnection, table: str) -> list[str]:
+    rows = await connection.fetch(
+        "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 "
+        "AND NOT attisdropped AND has_column_privilege(attrelid, attnum, 'SELECT') ORDER BY attnum",
+        table,
+    )
+    return [row[0] for row in rows]

@@ -1,0 +1,251 @@
+"""The routing database on a PostgreSQL server as a source of backends.
+
+A change is followed at once where the trigger of the schema tells of it, and otherwise found
+when somebody looks: the server works out a fingerprint of the rows, and they are fetched only
+if it is another one. Rows are fetched a few at a time, so that the interpreter is never kept
+from the gate thread for long.
+
+While the server is down, the way to it (`postgres_link`) tries to get it back; looks fail at
+once meanwhile, so that whatever else is looked at does not wait for it. A start without it is
+served from a local file, if one is kept (`snapshot_file`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from edgeproxy.core.pacing import Rest, no_rest, paced
+from edgeproxy.errors import StoreError
+from edgeproxy.log import EventLog
+from edgeproxy.store import snapshot_file
+from edgeproxy.store.postgres.connection import NO_TABLE, PostgresError
+from edgeproxy.store.postgres.link import Link
+from edgeproxy.store.postgres.schema import (
+    columns_of,
+    fingerprint,
+    make_parts,
+    missing_parts,
+    routes_of,
+    wanted,
+)
+from edgeproxy.store.postgres.url import PostgresSettings, PostgresUrl
+from edgeproxy.store.snapshot import Snapshot, snapshot_of
+
+if TYPE_CHECKING:
+    from edgeproxy.store.postgres.connection import PostgresConnection
+
+_log = EventLog("store")
+
+ROWS_AT_ONCE = 250
+"""To decode so many takes about half a millisecond."""
+SHARE_OF_TIME = 4
+"""After a read that took so long, the next one is not begun before so many times that."""
+RETRY_SECS = 2.0
+"""After a look that failed although the server is there."""
+SOON_SECS = 0.01
+"""Several edits one after the other are read together."""
+
+_Read = tuple[tuple[str, ...], list[Any], list[tuple[object, object]]]
+
+
+class PostgresStore:
+    """Reads one routing database. For one thread at a time, not always the same.
+
+    Attributes:
+        link: The way to the server, also for edits.
+        rest: Called now and then while much is worked on.
+    """
+
+    def __init__(
+        self,
+        settings: PostgresSettings,
+        rest: Rest = no_rest,
+        wake: Callable[[], object] | None = None,
+        *,
+        makes: bool = True,
+    ) -> None:
+        """`wake` is called on another thread when a look is worth it; None: nobody waits.
+
+        With `makes` a first read makes the table where there is none.
+        """
+        self.rest = rest
+        self._settings = settings
+        self._wake = wake
+        self._makes = makes
+        self.link = Link(settings, None if wake is None else self._noticed)
+        self._fingerprint: tuple[str, ...] | None = None  # of the last good read
+        self._kept: tuple[str, ...] | None = None  # the fingerprint of what is in the local file
+        self._serves_kept = False  # what was given last came from there
+        self._unkept: Snapshot | None = None  # what could not be written there
+        self._is_noticed = False
+        self._wakes_at = 0.0
+        self._is_ensured = False
+        self._failed = False
+        self._read_secs = 0.0
+        self._read_at = 0.0
+
+    @property
+    def path(self) -> PostgresUrl:
+        """The URL; as text it has no password."""
+        return self.link.url
+
+    def ensure(self) -> bool:
+        """Make what the schema lacks; return whether something was made.
+
+        Where that is not allowed, a table that is there is enough, and what is missing is told.
+        Raises StoreError otherwise.
+        """
+        missing = self.link.read(missing_parts)
+        if "backends" in missing and not self._may_make():
+            raise PostgresError(self.path, NO_TABLE)
+        self._is_ensured = True
+        if not missing:
+            return False
+        try:
+            return bool(self.link.edit(make_parts))
+        except StoreError as error:
+            if "backends" in missing:
+                self._is_ensured = False
+                raise
+            reason = error.reason if isinstance(error, PostgresError) else error
+            _log.warning("schema_incomplete", missing=", ".join(missing), reason=reason)
+            return False
+
+    def _may_make(self) -> bool:
+        """Return whether a table made now, an empty one, takes nobody's backends away."""
+        if self._serves_kept or not self._makes:
+            return False
+        path = self._settings.snapshot
+        try:
+            return path is None or not snapshot_file.load(path, self.rest).backends
+        except StoreError:
+            return True
+
+    def changed(self) -> bool:
+        """Return whether a `read` may give something else than the last one gave."""
+        if self._failed and (down := self.link.down) is not None:
+            raise down.with_traceback(None)  # it would grow with every look
+        if self._fingerprint is None or self._is_noticed:
+            return True
+        with self._failing():
+            found = self.link.read(self._look)
+        if found == self._fingerprint and self._unkept is not None:
+            self._keep(self._unkept)
+        return found != self._fingerprint
+
+    def read(self, wait_secs: float = 0.0) -> Snapshot:  # noqa: ARG002 — the settings say it
+        """Return all backends.
+
+        Raises `StoreError`, whose message says what to do. Before the first good read a table
+        that was kept in a local file is returned instead, if there is one.
+        """
+        is_first = self._read_at == 0.0 and not self._serves_kept
+        try:
+            with self._failing():
+                snapshot = self._fetched()
+        except StoreError as error:
+            if not is_first or self._settings.snapshot is None:
+                raise
+            return self._loaded(error)
+        self._keep(snapshot)
+        return snapshot
+
+    def interrupt(self) -> None:
+        """Let a read that waits for the server fail at once."""
+        self.link.interrupt()
+
+    def close(self) -> None:
+        """Let go of the server. A later `read` connects again."""
+        self.link.close()
+        self._fingerprint = None
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Look again soon after a fault, unless that comes by itself with the connection."""
+        self._failed = True
+        try:
+            yield
+        except StoreError:
+            if self.link.down is None:
+                self._wake_in(RETRY_SECS)
+            raise
+        self._failed = False
+
+    def _fetched(self) -> Snapshot:
+        begun = time.monotonic()
+        # A proxy makes what is missing; whoever only reads once, as `explain` does, does not.
+        if self._wake is not None and not self._is_ensured and self.ensure():
+            _log.info("database_created", path=self.path)
+        self._is_noticed = False
+        self._fingerprint = None
+        found, rows, routes = self.link.read(self._rows)
+        self._read_at = time.monotonic()
+        self._read_secs = self._read_at - begun
+        snapshot = snapshot_of(rows, routes, self.rest)
+        for _ in paced(range(len(rows)), self.rest):
+            rows.pop()  # not all at once when the list goes
+        self._fingerprint = found
+        self._serves_kept = False
+        return snapshot
+
+    async def _look(self, connection: PostgresConnection) -> tuple[str, ...]:
+        return await fingerprint(connection, wanted(await columns_of(connection, self.path)))
+
+    async def _rows(self, connection: PostgresConnection) -> _Read:
+        columns = wanted(await columns_of(connection, self.path))
+        found = await fingerprint(connection, columns)
+        routes = await routes_of(connection)
+        names = ", ".join(columns)
+        cursor = await connection.cursor(f"SELECT {names} FROM backends ORDER BY id")  # noqa: S608
+        rows: list[Any] = []
+        while some := await cursor.fetch(ROWS_AT_ONCE):
+            rows += some
+            self.rest()
+        return found, rows, routes
+
+    # -- the local file ---------------------------------------------------------------
+
+    def _keep(self, snapshot: Snapshot) -> None:
+        path = self._settings.snapshot
+        if path is None or self._kept == self._fingerprint:
+            self._unkept = None
+            return
+        try:
+            snapshot_file.save(path, snapshot, self.rest)
+        except StoreError as error:
+            if self._unkept is None:
+                _log.warning("snapshot_not_written", reason=error)
+            self._unkept = snapshot  # every look tries again
+            return
+        self._kept = self._fingerprint
+        self._unkept = None
+
+    def _loaded(self, fault: StoreError) -> Snapshot:
+        path = self._settings.snapshot
+        assert path is not None
+        try:
+            snapshot = snapshot_file.load(path, self.rest)
+        except StoreError as error:
+            raise StoreError(f"{fault}; {error}") from None
+        self._serves_kept = True
+        reason = fault.reason if isinstance(fault, PostgresError) else fault
+        _log.warning("snapshot_used", path=path, backends=len(snapshot.backends), reason=reason)
+        return snapshot
+
+    # -- being told -------------------------------------------------------------------
+
+    def _noticed(self, is_change: bool) -> None:
+        """Let somebody look soon. On the link's thread."""
+        self._is_noticed |= is_change
+        rested = time.monotonic() - self._read_at
+        self._wake_in(max(SOON_SECS, self._read_secs * SHARE_OF_TIME - rested))
+
+    def _wake_in(self, secs: float) -> None:
+        """Let somebody look, once for all who ask for it until then."""
+        due = time.monotonic() + secs
+        if self._wake is not None and not time.monotonic() < self._wakes_at <= due:
+            self._wakes_at = due
+            self.link.call_later(secs, self._wake)

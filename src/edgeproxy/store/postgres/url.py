@@ -1,0 +1,160 @@
+"""How a PostgreSQL server is named, and the settings of the store that is on one.
+
+A URL holds a password. As text it never shows it: whoever needs the password has to ask with
+`reveal`. This module imports no driver.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import parse_qsl, unquote
+
+from edgeproxy.values import BadValueError
+
+DEFAULT_PORT = 5432
+MASK = "***"
+LEAST_SECRET_CHARS = 3
+"""A shorter password would mask half of every message."""
+
+_URL = re.compile(
+    r"postgres(?:ql)?://(?P<authority>[^/?#]*)(?:/[^?#]*)?(?:\?(?P<query>[^#]*))?(?P<fragment>#.*)?"
+)
+_PASSWORD = re.compile(r"(?<=://)([^:@/?#]*):.*@")  # to the last @: rather too much than too little
+_SECRET_PARAMETER = re.compile(r"([?&][a-z]*password=)[^&#]*", re.IGNORECASE)
+_OF_LIBPQ = {
+    *("channel_binding", "client_encoding", "connect_timeout", "fallback_application_name"),
+    *("gssdelegation", "gssencmode", "load_balance_hosts", "sslcompression", "sslsni"),
+    *("keepalives", "keepalives_count", "keepalives_idle", "keepalives_interval"),
+    "tcp_user_timeout",
+}
+"""Parameters for libpq alone: they are taken, and mean nothing here."""
+_UNKEPT = {"hostaddr", "replication", "require_auth", "requirepeer", "requiressl", "sslcrldir"}
+"""Parameters of libpq that promise what is not done here."""
+_ALLOWED = (
+    "allowed is a URL such as postgres://user:password@host:5432/database, with commas between "
+    "several hosts; special characters of a password are written like %40"
+)
+
+
+class Host(NamedTuple):
+    """One server of a URL; a name that begins with / is the folder of a Unix socket."""
+
+    name: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
+
+
+class PostgresUrl:
+    """A connection URL. Its text form has `***` in the place of passwords.
+
+    Attributes:
+        hosts: Those before the path, in their order; none if they are said elsewhere.
+        parameters: What stands behind the `?`.
+    """
+
+    __slots__ = ("_text", "hosts", "parameters")
+
+    def __init__(self, text: str) -> None:
+        """Raises ValueError, which says what is wrong and does not repeat the text."""
+        parts = _URL.fullmatch(text)  # urlsplit takes no list of hosts, in some versions
+        if not text.isprintable() or parts is None:
+            raise ValueError(_ALLOWED)
+        self._text = text
+        self.parameters = dict(parse_qsl(parts["query"] or "", keep_blank_values=True))
+        authority = parts["authority"].rpartition("@")
+        if "@" in authority[0]:
+            raise ValueError(f"there is more than one @ before the database; {_ALLOWED}")
+        names = [each.partition("=")[0] for each in (parts["query"] or "").split("&") if each]
+        for name in names:
+            is_kept = name in _OF_LIBPQ and self.parameters.get(name) != "require"
+            if not is_kept and name in _OF_LIBPQ | _UNKEPT:
+                raise ValueError(f"{name} cannot be done as it says: take it out; {_ALLOWED}")
+            if not re.fullmatch(r"[\w.]+", name):  # masks would not know %70assword
+                raise ValueError(f"the name of a parameter is none; {_ALLOWED}")
+        if parts["fragment"] or authority[0].partition(":")[2] == MASK:
+            raise ValueError(f"the password is not the real one or has a #; {_ALLOWED}")
+        self.hosts = tuple(map(_host, authority[2].split(","))) if authority[2] else ()
+
+    def reveal(self) -> str:
+        """Return the URL with its secrets, to connect with and for nothing else.
+
+        The driver would ask the server for parameters that are libpq's own.
+        """
+        rest, _, query = self._text.partition("?")
+        kept = [each for each in query.split("&") if each.partition("=")[0] not in _OF_LIBPQ]
+        return f"{rest}?{'&'.join(kept)}" if query and kept else rest
+
+    def without_secrets(self, text: str) -> str:
+        """Return a text of somebody else's, less the passwords of this URL."""
+        parts = _URL.fullmatch(self._text)
+        assert parts is not None
+        password = parts["authority"].rpartition("@")[0].partition(":")[2]
+        for secret in (password, self.parameters.get("password", "")):
+            for spelled in {secret, unquote(secret)}:
+                if len(spelled) >= LEAST_SECRET_CHARS:
+                    text = text.replace(spelled, MASK)
+        return text
+
+    def __str__(self) -> str:
+        masked = _PASSWORD.sub(rf"\1:{MASK}@", self._text)
+        return _SECRET_PARAMETER.sub(rf"\1{MASK}", masked)
+
+    def __repr__(self) -> str:
+        return f"PostgresUrl({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PostgresUrl) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresSettings:
+    """The PostgreSQL server with the routing database.
+
+    Attributes:
+        enabled: Whether backends come from there instead of from a file.
+        url: Where it is.
+        max_connections: Connections at most; one of them listens for changes.
+        min_connections: So many are kept open.
+        connect_timeout_secs: How long one host may take to answer.
+        query_timeout_secs: How long a read or an edit may take.
+        reload_secs: How often it is looked at for changes that nobody told of.
+        snapshot: A local file that keeps the last good table for starts without the server.
+    """
+
+    enabled: bool = False
+    url: PostgresUrl | None = None
+    max_connections: int = 10
+    min_connections: int = 2
+    connect_timeout_secs: float = 5.0
+    query_timeout_secs: float = 10.0
+    reload_secs: float = 5.0
+    snapshot: Path | None = None
+
+
+def postgres_url(text: str) -> PostgresUrl:
+    """Return a connection URL. Raises BadValueError, which does not repeat it."""
+    try:
+        return PostgresUrl(text)
+    except ValueError as error:
+        message = str(error)
+        raise BadValueError(message if _ALLOWED in message else _ALLOWED) from None
+
+
+def _host(text: str) -> Host:
+    bracketed = re.fullmatch(r"\[([0-9a-fA-F:.%]+)\](?::([0-9]{1,5}))?", text)
+    plain = re.fullmatch(r"([^:\[\]]*)(?::([0-9]{1,5}))?", text)
+    found = bracketed or plain
+    if found is None or not found[1]:
+        raise ValueError(f"one of the hosts is none; {_ALLOWED}")
+    port = int(found[2] or DEFAULT_PORT)
+    if not 0 < port < 65536:
+        raise ValueError(f"a port is from 1 to 65535; {_ALLOWED}")
+    return Host(unquote(found[1]), port)

@@ -1,0 +1,1 @@
+"""The routing database in an SQLite file: reading, edits, registrations, server names."""

@@ -1,0 +1,261 @@
+"""The routing database as a file: making it, opening it, reading its rows, naming its faults.
+
+Every fault of SQLite or of the file becomes a `DatabaseError` here and nowhere else. Opening
+never creates a file. Nothing in this process may open the file except through SQLite: closing
+any other descriptor of it would silently drop the locks that SQLite holds.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from contextlib import closing, contextmanager, suppress
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
+from edgeproxy.core.pacing import Rest, no_rest, paced
+from edgeproxy.errors import StoreError
+from edgeproxy.store.snapshot import ROUTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SCHEMA = """CREATE TABLE backends (
+    id TEXT PRIMARY KEY,        -- unique name: sa-node-1
+    app TEXT,                   -- the application it serves: myapp
+    region TEXT,                -- sa, us, eu, ap or a short code of your own
+    wg_ip TEXT,                 -- IPv4 or IPv6 address, usually on WireGuard
+    port INTEGER,               -- 1 to 65535
+    healthy INTEGER,            -- 0 or 1
+    weight INTEGER,             -- share of new clients; 0 takes none
+    soft_limit INTEGER,         -- connections at which it counts as fully loaded
+    hard_limit INTEGER,         -- connections it never exceeds; 0 is no limit
+    deleted INTEGER DEFAULT 0   -- 1: kept here, never used
+)"""
+
+_ROW_VERDICT = re.compile(
+    r"^(CHECK constraint failed|NULL value|non-unique entry|[A-Z]+ value) in "
+)
+"""What an integrity check says of a single row: the row is at fault, not the file."""
+
+LEASES = "edgeproxy_leases"
+"""The table of registered backends (`store.registrations`), which need not be there."""
+READ_WAIT_SECS = 1.0
+"""How long a read waits for somebody else's write to finish."""
+
+STEPS_BETWEEN_RESTS = 1000
+"""Of SQLite's virtual machine: some tens of microseconds."""
+
+EDIT_WAIT_SECS = 5.0
+"""How long an edit waits for somebody else's read or write to finish."""
+
+
+class DatabaseError(StoreError):
+    """A fault of one database file; nothing has changed.
+
+    Attributes:
+        reason: What is wrong and what to do, without the path.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path} {reason}")
+        self.reason = reason
+
+
+class TableMissingError(DatabaseError):
+    """The file is a database, perhaps an empty one, without a `backends` table."""
+
+
+def connect(path: Path, wait_secs: float) -> sqlite3.Connection:
+    """Open an existing database; raises `sqlite3.Error`.
+
+    A write-protected file is opened for reading only. The connection may move between
+    threads, one at a time. Transactions are begun and ended by hand.
+    """
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        timeout=wait_secs,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    # Text that is not UTF-8 must not fail the whole read: surrogates are not printable, so
+    # that only its own row is refused.
+    connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+    return connection
+
+
+@contextmanager
+def transaction(path: Path, wait_secs: float = EDIT_WAIT_SECS) -> Iterator[sqlite3.Connection]:
+    """One write transaction on a connection of its own: all of it happens, or nothing."""
+    with naming_faults(path), closing(connect(path, wait_secs)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield connection
+        connection.execute("COMMIT")  # closing without it takes everything back
+
+
+def read_rows(
+    connection: sqlite3.Connection, path: Path, rest: Rest = no_rest
+) -> list[dict[str, object]]:
+    """Return all rows in the order of the table, by lower-case column name.
+
+    Raises `DatabaseError` where the table is missing, lacks a documented column or is
+    damaged, even if SQLite could still read something from it.
+    """
+    columns = read_columns(connection, path)
+    if rest is not no_rest:
+
+        def go_on() -> None:
+            rest()
+
+        connection.set_progress_handler(go_on, STEPS_BETWEEN_RESTS)
+    for (verdict,) in connection.execute("PRAGMA integrity_check(backends)"):
+        if verdict != "ok" and not _ROW_VERDICT.search(verdict):
+            raise DatabaseError(path, _damaged(path, verdict.splitlines()[-1]))
+    wanted = [name for name in columns if name in (*COLUMNS, COUNTRY)]
+    rows = connection.execute(f"SELECT {', '.join(wanted)} FROM backends")  # noqa: S608
+    return [dict(zip(wanted, row, strict=True)) for row in paced(rows, rest)]
+
+
+def read_routes(connection: sqlite3.Connection) -> list[tuple[object, object]]:
+    """Return all pairs of a server name and its app; none where there is no such table."""
+    tables = connection.execute(
+        "SELECT 1 FROM sqlite_master WHERE lower(name) = ? AND type IN ('table', 'view')", (ROUTES,)
+    )
+    if tables.fetchone() is None:
+        return []
+    rows = connection.execute(f"SELECT pattern, app FROM {ROUTES} ORDER BY pattern")  # noqa: S608
+    return [(row[0], row[1]) for row in rows]
+
+
+def read_countries(connection: sqlite3.Connection) -> dict[object, object]:
+    """Return the countries that registered backends have named, by id."""
+    tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (LEASES,))
+    if tables.fetchone() is None:
+        return {}
+    rows = connection.execute(
+        f"SELECT id, country FROM {LEASES} WHERE country IS NOT NULL"  # noqa: S608
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def read_columns(connection: sqlite3.Connection, path: Path) -> list[str]:
+    """Return the table's columns in lower case, at least the documented ones, or raise."""
+    tables = connection.execute(
+        "SELECT 1 FROM sqlite_master WHERE lower(name) = 'backends' AND type IN ('table', 'view')"
+    )
+    if tables.fetchone() is None:
+        raise TableMissingError(
+            path,
+            "has no table `backends`: create it as documented or, if nothing in the file is "
+            f"needed, start anew with `edgeproxy db init --force --db {quote(str(path))}`",
+        )
+    description = connection.execute("SELECT * FROM backends LIMIT 0").description
+    columns = [name.lower() for name, *_ in description]
+    missing = [name for name in COLUMNS if name not in columns]
+    if missing:
+        raise DatabaseError(
+            path,
+            f"has no column {', '.join(missing)} in its table `backends`: add what is missing "
+            "with ALTER TABLE backends ADD COLUMN and give it a value in every row",
+        )
+    return columns
+
+
+def create(path: Path) -> bool:
+    """Make a database with an empty `backends` table unless there is a file; return whether.
+
+    It appears whole or not at all; a file that exists, even an empty one, is not touched.
+    Raises `DatabaseError` when it cannot be made.
+    """
+    if os.path.lexists(path):
+        return False
+    with _new_file(path) as new:
+        try:
+            os.link(new, path)  # unlike a rename, it never takes the place of another file
+        except FileExistsError:
+            return False
+    return True
+
+
+def replace(path: Path) -> None:
+    """Put a database with an empty `backends` table in the place of whatever file is there.
+
+    Keeps owner and permissions. Raises `DatabaseError` when it cannot be made.
+    """
+    target = path.resolve()  # SQLite, too, keeps its side files beside the real file
+    with _new_file(target) as new:
+        with suppress(FileNotFoundError):
+            old = target.stat()
+            new.chmod(old.st_mode & 0o777)
+            with suppress(PermissionError):
+                os.chown(new, old.st_uid, old.st_gid)
+        # First the side files: the new database must never be read with an old journal.
+        for suffix in ("-journal", "-wal", "-shm"):
+            target.with_name(target.name + suffix).unlink(missing_ok=True)
+        new.replace(target)
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[Path]:
+    """A finished empty database beside `path`, gone afterwards unless it was moved."""
+    new = path.with_name(f".{path.name}.{os.urandom(4).hex()}.new")
+    try:
+        new.touch(mode=0o644, exist_ok=False)
+        with naming_faults(path), closing(connect(new, EDIT_WAIT_SECS)) as connection:
+            connection.execute(SCHEMA)
+        yield new
+    except OSError as error:
+        folder = path.absolute().parent
+        raise DatabaseError(path, f"cannot be made in {folder}: {error.strerror}") from error
+    finally:
+        new.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming_faults(path: Path) -> Iterator[None]:
+    """Turn errors of SQLite into `DatabaseError`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise DatabaseError(path, _reason(path, error)) from error
+    except (MemoryError, OverflowError) as error:
+        raise DatabaseError(path, "holds a value that is too large to be read") from error
+
+
+def _reason(path: Path, error: sqlite3.Error) -> str:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest refines it
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return "is locked by another program: nothing was changed, try again when it has finished"
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return _why_not_opened(path)
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return _damaged(path, str(error))
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+        return f"cannot be written: allow it on the file and on {path.absolute().parent}"
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        return f"cannot be read or written ({error}): is the disk full or failing?"
+    return f"cannot be used as it is: {error}"
+
+
+def _why_not_opened(path: Path) -> str:
+    folder = path.absolute().parent
+    try:
+        if path.is_dir():
+            return "is a directory: name a database file"
+        path.stat()
+    except FileNotFoundError:
+        return f"does not exist: run `edgeproxy db init --db {quote(str(path))}`"
+    except OSError as error:
+        return f"cannot be opened: {error.strerror}"
+    return f"cannot be opened: check the permissions of the file and of {folder}"
+
+
+def _damaged(path: Path, detail: str) -> str:
+    return (
+        f"is damaged or not an SQLite database ({detail}): restore a copy, or start anew with "
+        f"`edgeproxy db init --force --db {quote(str(path))}`"
+    )

@@ -1,0 +1,153 @@
+"""Backends that register themselves: their rows, and which rows are theirs.
+
+A registered backend is a row of `backends` like any other, beside its id in the side table
+`edgeproxy_leases`, so that after a restart it is known who has to show life, and where. That table
+is written when one registers or leaves, never by a heartbeat. A trigger takes an id out of it when
+the row is deleted, by whatever tool: a node that an operator adds afterwards has no lease. Where
+there is none, because somebody made the tables anew, nobody knows: all rows are operators'.
+
+The country is kept beside the id, because the documented table has no column for it; where it has,
+it is written there too.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Protocol
+
+from edgeproxy.core.backends.registration import Edit, Outcome, Row, enrol, id_of
+from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
+from edgeproxy.errors import StoreError
+from edgeproxy.store.sqlite.database import (
+    LEASES,
+    READ_WAIT_SECS,
+    connect,
+    naming_faults,
+    read_columns,
+    transaction,
+)
+
+_SIDE_TABLE = (
+    f"CREATE TABLE IF NOT EXISTS {LEASES} (id TEXT PRIMARY KEY, home TEXT NOT NULL, country TEXT)",
+    f"""CREATE TRIGGER IF NOT EXISTS {LEASES}_end AFTER DELETE ON backends
+        BEGIN DELETE FROM {LEASES} WHERE id = OLD.id; END""",  # noqa: S608
+    f"DELETE FROM {LEASES}",  # noqa: S608
+)
+_KNOWN = f"SELECT id FROM {LEASES} WHERE home = ? AND id IN (SELECT id FROM backends)"  # noqa: S608
+_FIND = f"""SELECT {", ".join(f"b.{name}" for name in COLUMNS)}, l.country, l.home
+    FROM backends b LEFT JOIN {LEASES} l ON l.id = b.id WHERE b.id = ?"""  # noqa: S608
+_INSERT = f"""INSERT INTO backends ({", ".join(COLUMNS)})
+    VALUES ({", ".join(f":{name}" for name in COLUMNS)})"""  # noqa: S608
+_CHANGED = tuple(name for name in COLUMNS if name != "id")
+_UPDATE = f"""UPDATE backends SET {", ".join(f"{name} = :{name}" for name in _CHANGED)}
+    WHERE id = :id"""  # noqa: S608
+_LEASE = f"""INSERT INTO {LEASES} (id, home, country) VALUES (:id, :home, :country)
+    ON CONFLICT (id) DO UPDATE SET home = excluded.home, country = excluded.country"""  # noqa: S608
+_COUNTRY = "UPDATE backends SET country = :country WHERE id = :id"
+_DELETE = "DELETE FROM backends WHERE id = ?"
+_COUNT = f"SELECT count(*) FROM {LEASES}"  # noqa: S608
+
+
+class RefusedError(StoreError):
+    """The database itself refuses a row, for instance by a CHECK of its operator."""
+
+    def __init__(self, reason: object) -> None:
+        super().__init__(f"the routing database refuses this row: {reason}")
+
+
+class RegisteredRows(Protocol):
+    """The registered backends of a routing database, whichever it is."""
+
+    def known(self) -> set[str]:
+        """Return the ids of those whose home is here. Raises StoreError."""
+
+    def apply(self, edits: Sequence[Edit]) -> list[Outcome]:
+        """Do all of this in one transaction, in this order; return what became of each.
+
+        One that is refused leaves the others alone. Raises StoreError if nothing was done.
+        """
+
+
+class Registrations:
+    """The registered backends of one routing database in a file. For one thread at a time.
+
+    `home` is what this POP is called, where several write to one file.
+    """
+
+    def __init__(self, path: Path, wait_secs: float, home: str = "") -> None:
+        self._path = path
+        self._wait_secs = wait_secs
+        self._home = home
+
+    def known(self) -> set[str]:
+        """Return the ids of those whose home is here. Raises StoreError."""
+        with naming_faults(self._path), closing(connect(self._path, READ_WAIT_SECS)) as connection:
+            if not _has_side_table(connection):
+                return set()
+            return {str(row[0]) for row in connection.execute(_KNOWN, (self._home,))}
+
+    def apply(self, edits: Sequence[Edit]) -> list[Outcome]:
+        """Do all of this in one transaction, in this order; return what became of each.
+
+        One that is refused leaves the others alone. Raises StoreError if nothing was done.
+        """
+        with transaction(self._path, self._wait_secs) as connection:
+            has_country = COUNTRY in read_columns(connection, self._path)
+            for statement in _SIDE_TABLE if not _has_side_table(connection) else ():
+                connection.execute(statement)
+            (count,) = connection.execute(_COUNT).fetchone()
+            rows = dict(_found(connection, {id_of(each) for each in edits}))
+            outcomes, changes = enrol(edits, rows, self._home, count)
+            refused: dict[str, StoreError] = {}
+            for backend_id, row in changes.items():
+                connection.execute("SAVEPOINT edit")
+                try:
+                    _write(connection, backend_id, row, backend_id in rows, has_country)
+                except sqlite3.IntegrityError as error:
+                    connection.execute("ROLLBACK TO edit")
+                    refused[backend_id] = RefusedError(error)
+                connection.execute("RELEASE edit")
+            return [
+                refused.get(id_of(edit), outcome)
+                for edit, outcome in zip(edits, outcomes, strict=True)
+            ]
+
+
+def _found(connection: sqlite3.Connection, backend_ids: set[str]) -> list[tuple[str, Row]]:
+    found = []
+    for each in backend_ids:
+        try:
+            row = connection.execute(_FIND, (each,)).fetchone()
+        except UnicodeEncodeError:  # so no id can be equal
+            continue
+        if row is not None:
+            *values, country, home = row
+            columns: Mapping[str, object] = dict(zip(COLUMNS, values, strict=True))
+            found.append((each, Row({**columns, COUNTRY: country or ""}, home)))
+    return found
+
+
+def _write(
+    connection: sqlite3.Connection,
+    backend_id: str,
+    row: Row | None,
+    is_there: bool,
+    has_country: bool,
+) -> None:
+    if row is None:
+        connection.execute(_DELETE, (backend_id,))
+        return
+    values = {**row.values, "home": row.home, COUNTRY: row.values[COUNTRY] or None}
+    connection.execute(_UPDATE if is_there else _INSERT, values)
+    connection.execute(_LEASE, values)
+    if has_country:
+        connection.execute(_COUNTRY, values)
+
+
+def _has_side_table(connection: sqlite3.Connection) -> bool:
+    names = (LEASES, f"{LEASES}_end")
+    found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name IN (?, ?)", names)
+    return bool(found.fetchone() == (2,))

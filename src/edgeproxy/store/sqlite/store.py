@@ -1,0 +1,139 @@
+"""The routing database as a source of backends: reading it whole, noticing that it changed.
+
+People edit the file with any tool while the proxy runs, replace it, overwrite it or delete
+it; each of these is noticed by one of two cheap signs. The file's identity, size and times
+show what happened to the file. `PRAGMA data_version`, on the connection of the last read,
+shows what other programs committed, also while that is still in a write-ahead log.
+
+Every read opens the file anew, so nothing of an earlier file can linger in a cache. Between
+calls no lock is held, except the shared one by which SQLite marks a WAL database as in use.
+It changes no row, and creates a file only in `ensure`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeproxy.core.backends.rows import COUNTRY
+from edgeproxy.core.pacing import Rest, no_rest, paced
+from edgeproxy.store.snapshot import SkippedRow, Snapshot, snapshot_of
+from edgeproxy.store.sqlite.database import (
+    READ_WAIT_SECS,
+    connect,
+    create,
+    naming_faults,
+    read_countries,
+    read_routes,
+    read_rows,
+)
+
+__all__ = ("DatabaseSettings", "SkippedRow", "Snapshot", "SqliteStore")
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseSettings:
+    """Where the routing database is and how soon an edit of it is followed.
+
+    Attributes:
+        path: The SQLite file.
+        reload_secs: How often it is looked at for changes; more than 0.
+    """
+
+    path: Path = Path("routing.db")
+    reload_secs: float = 5.0
+
+
+class SqliteStore:
+    """Reads one routing database. For one thread at a time, not always the same."""
+
+    def __init__(self, path: Path, rest: Rest = no_rest) -> None:
+        self.path = path
+        self.rest = rest
+        self._connection: sqlite3.Connection | None = None  # of the last good read
+        self._data_version = 0
+        self._stamp: tuple[int, ...] | None = None
+
+    def ensure(self) -> bool:
+        """Create the file with its table if it is missing; return whether it was.
+
+        Raises `StoreError` when it cannot be created. Never touches an existing file.
+        """
+        return create(self.path)
+
+    def changed(self) -> bool:
+        """Return whether a `read` may give something else than the last one gave.
+
+        True as long as the last read failed. Raises `StoreError` when the database is
+        locked for longer than a read waits.
+        """
+        if self._connection is None or self._stamp != self._file_stamp():
+            return True
+        with naming_faults(self.path):
+            return _data_version(self._connection) != self._data_version
+
+    def read(self, wait_secs: float = READ_WAIT_SECS) -> Snapshot:
+        """Return all backends, waiting up to `wait_secs` for somebody else's write.
+
+        Raises `StoreError`, whose message says what to do, when the file is missing,
+        locked, damaged or has no table of the documented columns.
+        """
+        earlier, self._connection = self._connection, None
+        stamp = self._file_stamp()  # before the read: a change during it shows afterwards
+        try:
+            with naming_faults(self.path):
+                connection = connect(self.path, wait_secs)
+                try:
+                    data_version, rows, routes = self._read(connection)
+                except BaseException:
+                    connection.close()
+                    raise
+        finally:
+            # Not sooner: the last one to close a WAL database rewrites the file, and for that
+            # moment everybody else is locked out.
+            if earlier is not None:
+                earlier.close()
+        self._connection, self._data_version, self._stamp = connection, data_version, stamp
+        snapshot = snapshot_of(rows, routes, self.rest)
+        for _ in paced(range(len(rows)), self.rest):
+            rows.pop()  # not all at once when the list goes
+        return snapshot
+
+    def _read(
+        self, connection: sqlite3.Connection
+    ) -> tuple[int, list[dict[str, object]], list[tuple[object, object]]]:
+        connection.execute("PRAGMA query_only = 1")
+        connection.execute("BEGIN")  # the version belongs to these rows
+        data_version = _data_version(connection)
+        rows = read_rows(connection, self.path, self.rest)
+        countries = read_countries(connection)
+        if countries and rows and COUNTRY not in rows[0]:
+            for row in rows:
+                row[COUNTRY] = countries.get(row["id"])
+        routes = read_routes(connection)
+        connection.execute("COMMIT")
+        # A first read may wait longer than the looks that follow on this connection.
+        connection.execute(f"PRAGMA busy_timeout = {READ_WAIT_SECS * 1000:.0f}")
+        return data_version, rows, routes
+
+    def interrupt(self) -> None:
+        """Do nothing: a read of a file does not wait for long."""
+
+    def close(self) -> None:
+        """Let go of the file. A later `read` opens it again."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _file_stamp(self) -> tuple[int, ...] | None:
+        try:
+            stat = self.path.stat()
+        except OSError:
+            return None
+        return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _data_version(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA data_version").fetchone()
+    return int(version)

@@ -1,0 +1,50 @@
+"""Who signs the certificates of backends: read at the start, followed while running.
+
+What turned bad is reported once and changes nothing until it is good again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeproxy.engine.tls import TlsError
+from edgeproxy.log import EventLog
+from edgeproxy.tls import pem
+
+LOG = EventLog("tls")
+
+
+class Authorities:
+    """Turns a file into what engines take.
+
+    `load` comes first; it and `reload` may run in any thread, one call at a time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen = b""
+        self._told = ""
+
+    def load(self) -> bytes:
+        """Return the certificates in the file, in PEM. Raises TlsError."""
+        written = pem.read(self._path)
+        found = pem.authorities(self._path, written)
+        self._seen = written
+        return found
+
+    def reload(self) -> bytes | None:
+        """Look at the file; return what it holds if that is new and good. Never raises."""
+        before = self._seen
+        try:
+            if pem.read(self._path) == before:
+                self._told = ""
+                return None
+            found = self.load()
+        except TlsError as error:
+            if self._told != str(error):
+                self._told = str(error)
+                LOG.warning("authorities_bad", reason=error)
+            return None
+        self._told = ""
+        LOG.info("authorities", count=found.count(b"-----BEGIN "))
+        return found

@@ -1,0 +1,56 @@
+"""A directory of certificates: which of its files belong together, and in which order."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from edgeproxy.engine.tls import TlsError
+from edgeproxy.tls.pem import shown
+
+ENDINGS = (".crt", ".pem", ".key")
+FIRST = "default"
+"""The pair of this name is for clients that ask for no name."""
+
+
+class Source(NamedTuple):
+    """The files of a pair; one file may be both."""
+
+    chain: Path
+    key: Path
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names of certificates and keys. What is hidden is somebody's work in progress."""
+    return [name for name in os.listdir(folder) if name.endswith(ENDINGS) and name[0] != "."]
+
+
+def sources_in(folder: Path) -> list[Source]:
+    """Return the files of each pair in a directory, the first one first. Raises TlsError."""
+    try:
+        names = names_in(folder)
+    except (OSError, ValueError) as error:
+        raise TlsError(
+            f"{shown(folder)}: cannot be read: {getattr(error, 'strerror', error)}; correct "
+            "EDGEPROXY_TLS_CERT_DIR, or let the user that edgeproxy runs as read that directory"
+        ) from error
+    found: dict[str, dict[str, Path]] = {}
+    for name in names:
+        stem, _, ending = name.rpartition(".")
+        found.setdefault(stem, {})[ending] = folder / name
+    sources = []
+    for stem in sorted(found, key=lambda stem: (stem != FIRST, stem)):
+        files = found[stem]
+        chains = [files[ending] for ending in ("crt", "pem") if ending in files]
+        if not chains:
+            raise TlsError(
+                f"{shown(files['key'])}: there is no certificate of that name; put it beside the "
+                "key, with .crt at its end, or remove the key"
+            )
+        if len(chains) > 1:
+            raise TlsError(
+                f"{shown(chains[0])}: there is a .pem of that name too; keep one of them"
+            )
+        sources.append(Source(chains[0], files.get("key", chains[0])))
+    return sources

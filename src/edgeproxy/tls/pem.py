@@ -1,0 +1,234 @@
+"""Reads certificates and keys from PEM files, and says whether they can be used.
+
+What is returned is written anew, so that no two parsers can differ about it. No message holds
+anything of a file but dates.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from edgeproxy.engine.tls import Certificate, TlsError
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+
+MOST_BYTES = 1 << 20
+LEAST_RSA_BITS = 2048
+
+_EDGE = re.compile(rb"-----(BEGIN|END) ([A-Z0-9 ]{1,64})-----")
+_CERTIFICATE = (b"CERTIFICATE", b"X509 CERTIFICATE")
+_KEY = b"PRIVATE KEY"
+_NAME = re.compile(r"(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_-]{1,63}")
+_LONGEST_NAME = 253
+
+
+class Pair(NamedTuple):
+    """A certificate with its key, and when it expires, in Unix seconds."""
+
+    certificate: Certificate
+    expires_at: float
+
+
+def shown(path: Path) -> str:
+    """Return a path as one line of text."""
+    text = str(path)
+    return text if text.isprintable() else ascii(text)
+
+
+def moment(seconds: float) -> str:
+    """Return a moment in Unix seconds as people write it."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def read(path: Path) -> bytes:
+    """Return what a file holds. Raises TlsError."""
+    try:
+        # whoever opens a pipe waits for its writer
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(number, "rb") as file:
+            if not stat.S_ISREG(os.fstat(number).st_mode):
+                raise TlsError(f"{shown(path)}: is not a regular file; a PEM file is needed")
+            written = file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise TlsError(
+            f"{shown(path)}: cannot be read: {getattr(error, 'strerror', error)}; correct the "
+            "path, or let the user that edgeproxy runs as read it"
+        ) from error
+    if len(written) > MOST_BYTES:
+        raise TlsError(f"{shown(path)}: is larger than 1 MiB; a PEM file is needed")
+    return written
+
+
+def pair(chain_path: Path, chain_pem: bytes, key_path: Path, key_pem: bytes, now: float) -> Pair:
+    """Return what two files hold, which may be the same one. Raises TlsError."""
+    chain = _certificates(chain_path, chain_pem)
+    key = _private_key(key_path, key_pem)
+    _compare(chain, chain_path, key, key_path)
+    begins, expires = (
+        each.timestamp() for each in (chain[0].not_valid_before_utc, chain[0].not_valid_after_utc)
+    )
+    if expires <= now:
+        raise TlsError(
+            f"{shown(chain_path)}: the certificate expired at {moment(expires)}; renew it"
+        )
+    if begins > now:
+        raise TlsError(
+            f"{shown(chain_path)}: the certificate is not valid before {moment(begins)}; wait, or "
+            "set the clock of this host right"
+        )
+    from cryptography.hazmat.primitives import serialization
+
+    written = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return Pair(Certificate(_written(chain), written, _names(chain[0], chain_path)), expires)
+
+
+def authorities(path: Path, written: bytes) -> bytes:
+    """Return the certificates that a file holds, as PEM. Raises TlsError."""
+    return _written(_certificates(path, written))
+
+
+def _blocks(path: Path, written: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the label and the text of each block. A block that is cut off is a fault."""
+    found: list[tuple[bytes, bytes]] = []
+    begun: re.Match[bytes] | None = None
+    for edge in _EDGE.finditer(written):
+        is_end = edge[1] == b"END"
+        if is_end != (begun is not None) or (begun is not None and begun[2] != edge[2]):
+            break
+        if begun is not None:
+            found.append((begun[2], written[begun.start() : edge.end()]))
+        begun = None if is_end else edge
+    else:
+        last_line = written.rpartition(b"\n")[2]
+        if begun is None and (last_line[:1] != b"-" or _EDGE.match(last_line)):
+            return found
+    raise TlsError(
+        f"{shown(path)}: a BEGIN or END line has no counterpart, the file is cut off or damaged; "
+        "write it anew"
+    )
+
+
+def _certificates(path: Path, written: bytes) -> list[x509.Certificate]:
+    from cryptography import x509
+
+    blocks = [text for label, text in _blocks(path, written) if label in _CERTIFICATE]
+    if not blocks:
+        raise TlsError(
+            f"{shown(path)}: holds no certificate in PEM form, which begins with "
+            "-----BEGIN CERTIFICATE-----; for DER: openssl x509 -inform der -in FILE"
+        )
+    found = []
+    for number, block in enumerate(blocks, start=1):
+        try:
+            found.append(x509.load_pem_x509_certificate(block))
+        except Exception:  # noqa: BLE001 - a foreign parser over a foreign file
+            raise TlsError(
+                f"{shown(path)}: certificate {number} of {len(blocks)} is damaged; write it anew"
+            ) from None
+    return found
+
+
+def _private_key(path: Path, written: bytes) -> PrivateKeyTypes:
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+
+    blocks = [text for label, text in _blocks(path, written) if label.endswith(_KEY)]
+    if len(blocks) != 1:
+        raise TlsError(
+            f"{shown(path)}: holds {len(blocks) or 'no'} private keys in PEM form; one is needed, "
+            "which begins with -----BEGIN PRIVATE KEY-----"
+        )
+    try:
+        # checking an RSA key takes up to 200 ms, trying it takes 2
+        key = serialization.load_pem_private_key(
+            blocks[0], password=None, unsafe_skip_rsa_key_validation=True
+        )
+        if isinstance(key, rsa.RSAPrivateKey):
+            signature = key.sign(b"", padding.PKCS1v15(), hashes.SHA256())
+            key.public_key().verify(signature, b"", padding.PKCS1v15(), hashes.SHA256())
+    except TypeError:
+        raise TlsError(
+            f"{shown(path)}: the private key is protected by a passphrase; write it without one: "
+            "openssl pkey -in FILE -out NEW"
+        ) from None
+    except Exception:  # noqa: BLE001 - a foreign parser over a foreign file
+        raise TlsError(f"{shown(path)}: the private key is damaged; write it anew") from None
+    if isinstance(key, rsa.RSAPrivateKey) and key.key_size >= LEAST_RSA_BITS:
+        return key
+    if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(
+        key.curve, ec.SECP256R1 | ec.SECP384R1 | ec.SECP521R1
+    ):
+        return key
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return key
+    raise TlsError(
+        f"{shown(path)}: clients do not trust this kind of private key; allowed are ECDSA on "
+        f"P-256, P-384 or P-521, RSA of {LEAST_RSA_BITS} bits or more, and Ed25519"
+    )
+
+
+def _compare(
+    chain: list[x509.Certificate], chain_path: Path, key: PrivateKeyTypes, key_path: Path
+) -> None:
+    """Raise TlsError if the first certificate is of another key."""
+    public = key.public_key()
+    for number, certificate in enumerate(chain, start=1):
+        try:
+            is_of_key = certificate.public_key() == public
+        except Exception:  # noqa: BLE001 - a key that cryptography does not know
+            is_of_key = False
+        if is_of_key and number == 1:
+            return
+        if is_of_key:
+            raise TlsError(
+                f"{shown(chain_path)}: the private key in {shown(key_path)} is that of certificate "
+                f"{number}; it has to come first, then those that vouch for it"
+            )
+    raise TlsError(
+        f"{shown(chain_path)}: the private key in {shown(key_path)} is not that of this "
+        "certificate; give both of one pair"
+    )
+
+
+def _names(certificate: x509.Certificate, path: Path) -> tuple[str, ...]:
+    """Return the names that clients can ask for, each once."""
+    try:
+        given = _given_names(certificate)
+    except Exception:  # noqa: BLE001 - a foreign parser over a foreign file
+        raise TlsError(
+            f"{shown(path)}: the names of the certificate are damaged; write it anew"
+        ) from None
+    names = (name.lower().removesuffix(".") for name in given)
+    return tuple(
+        dict.fromkeys(
+            name for name in names if len(name) <= _LONGEST_NAME and _NAME.fullmatch(name)
+        )
+    )
+
+
+def _given_names(certificate: x509.Certificate) -> list[str]:
+    from cryptography import x509
+
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        common = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        return [str(each.value) for each in common]
+    return extension.value.get_values_for_type(x509.DNSName)
+
+
+def _written(certificates: list[x509.Certificate]) -> bytes:
+    from cryptography.hazmat.primitives import serialization
+
+    return b"".join(each.public_bytes(serialization.Encoding.PEM) for each in certificates)

@@ -1,0 +1,245 @@
+"""Turns the text of a setting into its value, or says what is allowed.
+
+Each parser takes text and raises `BadValueError` with what is wrong and what is allowed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+import shlex
+from collections.abc import Callable
+from typing import NamedTuple
+
+from edgeproxy.core.backends.rows import MAX_NAME_CHARS
+from edgeproxy.core.geo.prefix import Network, network
+from edgeproxy.core.geo.regions import CODE
+
+TRUE = ("true", "1", "yes", "on")
+FALSE = ("false", "0", "no", "off")
+
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
+_NETWORKS = (
+    "allowed are IPv4 and IPv6 prefixes and addresses with commas between, such as "
+    "10.0.0.0/8,2001:db8::/32"
+)
+_PATH = re.compile(r"/[!-~]*")
+_HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
+_TOKEN = re.compile(r"[!-~]{1,4096}")
+_DRAIN = re.compile(r"drain:[0-9]+(\.[0-9]+)?")
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
+_PROTOCOL = re.compile(r"[!-+\--~]{1,255}")  # no comma
+_PROTOCOLS_BYTES = 65535
+
+
+class BadValueError(ValueError):
+    """The text is not allowed; the message says what is."""
+
+
+class Secret:
+    """Text that is never shown: not in messages, logs or what `config show` prints."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text itself."""
+        return self._text
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __str__(self) -> str:
+        return "(hidden)" if self._text else ""
+
+    __repr__ = __str__
+
+
+class ListenAddress(NamedTuple):
+    """An IP address and a port to listen on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def boolean(text: str) -> bool:
+    """Return a boolean: true/false, 1/0, yes/no, on/off, in any case."""
+    word = text.strip().lower()
+    if word not in TRUE + FALSE:
+        raise BadValueError(f"allowed are {'/'.join(TRUE)} and {'/'.join(FALSE)}")
+    return word in TRUE
+
+
+def number(unit: str, least: float) -> Callable[[str], float]:
+    """Return a parser of finite numbers from `least` on."""
+
+    def parse(text: str) -> float:
+        parsed = float(text) if _NUMBER.fullmatch(text.strip()) else math.nan
+        if not math.isfinite(parsed) or parsed < least:
+            raise BadValueError(f"allowed is a number of {unit}, {least:g} or more")
+        return parsed
+
+    return parse
+
+
+seconds = number("seconds", least=0)
+interval = number("seconds", least=0.05)
+
+
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return a parser of whole numbers from `least` to `most`."""
+    bounds = f"from {least} to {most}" if most is not None else f"{least} or more"
+
+    def parse(text: str) -> int:
+        parsed = int(text) if _WHOLE_NUMBER.fullmatch(text.strip()) else least - 1
+        if parsed < least or (most is not None and parsed > most):
+            raise BadValueError(f"allowed is a whole number, {bounds}")
+        return parsed
+
+    return parse
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """Return a parser of these words."""
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise BadValueError(f"allowed are {', '.join(words)}")
+        return text
+
+    return parse
+
+
+def region(text: str) -> str:
+    """Return a region code."""
+    if not CODE.fullmatch(text):
+        raise BadValueError(
+            "allowed is a code of up to 16 lower-case letters, digits and hyphens, such as sa"
+        )
+    return text
+
+
+def text(given: str) -> str:
+    """Return printable text."""
+    if not given.isprintable():
+        raise BadValueError("allowed is printable text")
+    return given
+
+
+def name(given: str) -> str:
+    """Return what something is called."""
+    if not given.strip() or not given.isprintable() or len(given) > MAX_NAME_CHARS:
+        raise BadValueError(f"allowed are 1 to {MAX_NAME_CHARS} printable characters")
+    return given
+
+
+def secret(given: str) -> Secret:
+    """Return a token that can stand in a header."""
+    if not _TOKEN.fullmatch(given):
+        raise BadValueError("allowed are 1 to 4096 printable ASCII characters without spaces")
+    return Secret(given)
+
+
+def listen_address(given: str) -> ListenAddress:
+    """Return an address to listen on, for instance `0.0.0.0:8080` or `[::]:8080`."""
+    host, colon, port = given.rpartition(":")
+    if host == "localhost":
+        host = "127.0.0.1"
+    try:
+        if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+            raise ValueError
+        bracketed = host.startswith("[") and host.endswith("]")
+        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
+        if bracketed != (address.version == 6):
+            raise ValueError
+    except ValueError:
+        raise BadValueError(
+            "allowed is ADDRESS:PORT with an IP address and a port from 0 to 65535, "
+            "such as 0.0.0.0:8080 or [::]:8080"
+        ) from None
+    return ListenAddress(str(address), int(port))
+
+
+def networks(given: str) -> tuple[Network, ...]:
+    """Return networks with commas between, for instance `10.0.0.0/8,2001:db8::/32`.
+
+    Text that names none is refused: a list of nobody must not become one of everybody.
+    """
+    found: list[Network] = []
+    for each in filter(None, (part.strip() for part in given.split(","))):
+        try:
+            read = network(each)
+        except ValueError as error:
+            raise BadValueError(str(error)) from None
+        if read is None:
+            raise BadValueError(f"{each!r} is not; {_NETWORKS}")
+        found.append(read)
+    if given and not found:
+        raise BadValueError(f"there is no network in it; {_NETWORKS}; unset it for no list")
+    return tuple(found)
+
+
+def protocols(given: str) -> tuple[str, ...]:
+    """Return names of protocols for ALPN with commas between, for instance `h2,http/1.1`."""
+    names = tuple(filter(None, (part.strip() for part in given.split(","))))
+    fits = sum(len(name) + 1 for name in names) <= _PROTOCOLS_BYTES
+    if not fits or len(set(names)) < len(names) or not all(map(_PROTOCOL.fullmatch, names)):
+        raise BadValueError(
+            "allowed are names of protocols in ASCII, each once and of up to 255 characters, with "
+            "commas between, such as h2,http/1.1"
+        )
+    return names
+
+
+def http_path(given: str) -> str:
+    """Return the path of an HTTP request."""
+    if not _PATH.fullmatch(given):
+        raise BadValueError("allowed is a path in ASCII without spaces, such as /health")
+    return given
+
+
+def page_path(given: str) -> str:
+    """Return the path of a page that is served; a query never reaches it."""
+    if not _PATH.fullmatch(given) or "?" in given or "#" in given or given.startswith("//"):
+        raise BadValueError(
+            "allowed is a path in ASCII with one / before it and without spaces, ? and #, "
+            "such as /metrics"
+        )
+    return given
+
+
+def host_header(given: str) -> str:
+    """Return the value of a Host header."""
+    if not _HOST.fullmatch(given):
+        raise BadValueError("allowed is a host name, with a port if need be, such as app.example")
+    return given
+
+
+def on_remove(given: str) -> str:
+    """Return what happens to the connections of a removed backend."""
+    if given not in ("keep", "close") and not _DRAIN.fullmatch(given):
+        raise BadValueError("allowed are keep, close and drain:SECONDS, such as drain:30")
+    return given
+
+
+def command(given: str) -> str:
+    """Return a command as a shell would split it."""
+    try:
+        words = shlex.split(given)
+    except ValueError as error:
+        raise BadValueError(f"{error}; allowed is a command as a shell splits it") from None
+    if not words:
+        raise BadValueError("allowed is a command, such as /usr/local/bin/check --fast")
+    return given

@@ -1,0 +1,112 @@
+"""Bindings live exactly as long as they should and never become too many."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from edgeproxy.core.admission.affinity import Affinity, AffinitySettings
+
+KEY = ("192.0.2.1", "")
+
+
+def test_a_binding_ends_exactly_at_its_ttl() -> None:
+    affinity = Affinity(AffinitySettings(ttl_secs=600))
+    affinity.bind(KEY, "a", now=100.0)
+    assert affinity.get(KEY, 699.999) == "a"
+    assert affinity.get(KEY, 700.0) is None
+
+
+def test_looking_does_not_prolong_but_binding_again_does() -> None:
+    affinity = Affinity(AffinitySettings(ttl_secs=10))
+    affinity.bind(KEY, "a", now=0.0)
+    assert affinity.get(KEY, 9.0) == "a"
+    assert affinity.get(KEY, 10.0) is None
+    affinity.bind(KEY, "a", now=20.0)
+    affinity.bind(KEY, "a", now=29.0)
+    assert affinity.get(KEY, 38.9) == "a"
+
+
+def test_apps_do_not_share_bindings() -> None:
+    affinity = Affinity(AffinitySettings())
+    affinity.bind(("192.0.2.1", "web"), "a", now=0.0)
+    assert affinity.get(("192.0.2.1", "db"), 0.0) is None
+
+
+def test_a_ttl_of_zero_binds_nobody() -> None:
+    affinity = Affinity(AffinitySettings(ttl_secs=0))
+    affinity.bind(KEY, "a", now=0.0)
+    assert affinity.get(KEY, 0.0) is None
+    assert len(affinity) == 0
+
+
+def test_the_one_unused_for_longest_makes_room() -> None:
+    affinity = Affinity(AffinitySettings(max_bindings=2))
+    affinity.bind(("a", ""), "x", now=0.0)
+    affinity.bind(("b", ""), "x", now=1.0)
+    affinity.bind(("a", ""), "x", now=2.0)
+    affinity.bind(("c", ""), "x", now=3.0)
+    assert affinity.get(("b", ""), 3.0) is None
+    assert affinity.get(("a", ""), 3.0) == "x"
+
+
+def test_sweeping_removes_only_what_has_expired_and_not_too_often() -> None:
+    affinity = Affinity(AffinitySettings(ttl_secs=10, gc_interval_secs=60))
+    affinity.sweep(0.0)
+    affinity.bind(("a", ""), "x", now=1.0)
+    affinity.bind(("b", ""), "x", now=55.0)
+    assert affinity.sweep(59.9) == 0
+    assert affinity.sweep(60.0) == 1
+    assert len(affinity) == 1
+
+
+class Bindings(RuleBasedStateMachine):
+    """Compares the bindings with a plain dictionary."""
+
+    CLIENTS = st.sampled_from([("a", ""), ("b", ""), ("c", ""), ("a", "app")])
+    TTL = 10.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.affinity = Affinity(AffinitySettings(self.TTL, gc_interval_secs=3, max_bindings=3))
+        self.expected: dict[tuple[str, str], tuple[str, float]] = {}
+        self.now = 0.0
+
+    @rule(secs=st.floats(0, 7))
+    def wait(self, secs: float) -> None:
+        self.now += secs
+
+    @rule(key=CLIENTS, backend=st.sampled_from("xyz"))
+    def bind(self, key: tuple[str, str], backend: str) -> None:
+        self.affinity.bind(key, backend, self.now)
+        self.expected.pop(key, None)
+        self.expected[key] = (backend, self.now + self.TTL)
+        if len(self.expected) > 3:
+            del self.expected[next(iter(self.expected))]
+
+    @rule(key=CLIENTS)
+    def drop(self, key: tuple[str, str]) -> None:
+        self.affinity.drop(key)
+        self.expected.pop(key, None)
+
+    @rule(key=CLIENTS)
+    def look(self, key: tuple[str, str]) -> None:
+        backend, expires = self.expected.get(key, (None, 0.0))
+        if expires <= self.now:
+            self.expected.pop(key, None)
+            backend = None
+        assert self.affinity.get(key, self.now) == backend
+
+    @rule()
+    def sweep(self) -> None:
+        if self.affinity.sweep(self.now):
+            self.expected = {
+                key: value for key, value in self.expected.items() if value[1] > self.now
+            }
+
+    @invariant()
+    def never_too_many(self) -> None:
+        assert len(self.affinity) <= 3
+
+
+TestBindings = Bindings.TestCase

@@ -1,0 +1,44 @@
+"""What only the portable engine can meet; all else is in `tests/conformance`."""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+from contextlib import closing
+from typing import Any
+
+from edgeproxy.engine.contract import CloseReason
+from edgeproxy.engine.portable.engine import PortableEngine
+from tests.conformance.gates import ScriptedGate
+from tests.conformance.peers import Rest
+from tests.conformance.rig import Rig
+
+
+class _Full:
+    """An epoll by which nothing more can be watched."""
+
+    def __init__(self, epoll: select.epoll) -> None:
+        self._epoll = epoll
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._epoll, name)
+
+    def register(self, _descriptor: int, _mask: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_begun_dial_is_closed_with_a_client_that_cannot_be_watched() -> None:
+    with closing(Rig("portable", PortableEngine)) as rig:
+        begun = socket.create_connection(rig.backend.address)
+        server = rig.accept()
+        gate = ScriptedGate(rig.backend.address)
+        gate.begin = lambda _address: begun.detach()
+        rig.prepare(gate)
+        engine: Any = rig.engine
+        engine._epoll = _Full(engine._epoll)
+        rig.listen()
+        rig.start()
+        rig.connect()
+        assert rig.outcome().reason == CloseReason.CLIENT_GONE
+        assert server.rest() == Rest(b"", reset=False)

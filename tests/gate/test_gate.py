@@ -1,0 +1,101 @@
+"""The gate turns admissions into answers, counts, and keeps quiet about repetition."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import pytest
+
+from edgeproxy import log
+from edgeproxy.core.admission.admission import Admission, AdmissionSettings
+from edgeproxy.core.admission.affinity import AffinitySettings
+from edgeproxy.core.backends.backend import Backend, Origin
+from edgeproxy.core.backends.ejection import EjectionSettings
+from edgeproxy.core.metrics import Metrics
+from edgeproxy.engine.contract import CloseReason, Connect, DialFailure, Outcome, Refuse
+from edgeproxy.gate.gate import AdmissionGate
+from edgeproxy.gate.preamble import Door, Doorman
+from edgeproxy.log import LogSettings
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    """Collect what is logged."""
+    stream = io.StringIO()
+    log.start(LogSettings(), stream)
+    yield stream
+    log.stop()
+
+
+def gate(*backends: Backend) -> tuple[AdmissionGate, Metrics, Admission]:
+    """Return a gate with these backends behind it."""
+    admission = Admission(AdmissionSettings(), AffinitySettings(), EjectionSettings(), Origin)
+    admission.publish(backends)
+    metrics = Metrics()
+    doorman = Doorman({"web": Door()})
+    return AdmissionGate(admission, metrics, doorman, 2.5), metrics, admission
+
+
+def backend(backend_id: str, **values: object) -> Backend:
+    """Return a backend."""
+    return Backend(backend_id, "myapp", "sa", "10.0.0.1", 8080, **values)  # type: ignore[arg-type]
+
+
+def connect(answer: Connect | Refuse) -> Connect:
+    """Return the answer, which must be a Connect."""
+    assert isinstance(answer, Connect), answer
+    return answer
+
+
+def test_a_client_is_given_an_address_and_a_timeout() -> None:
+    made, metrics, _ = gate(backend("a"))
+    answer = connect(made.opened(("192.0.2.1", 4711), "web", 0.0))
+    assert (answer.address, answer.timeout_secs) == (("10.0.0.1", 8080), 2.5)
+    assert metrics.accepted == 1
+
+
+def test_one_client_is_the_same_over_ipv4_and_mapped_ipv6() -> None:
+    made, _, admission = gate(backend("a"), backend("b"))
+    made.opened(("192.0.2.1", 1), "web", 0.0)
+    made.opened(("::ffff:192.0.2.1", 2, 0, 0), "web", 0.0)
+    assert len(admission.affinity) == 1
+
+
+def test_what_ended_is_counted() -> None:
+    made, metrics, admission = gate(backend("a"))
+    answer = connect(made.opened(("192.0.2.1", 1), "web", 0.0))
+    made.dialed(answer.ticket, 0.01, 0.0)  # type: ignore[arg-type]
+    made.closed(answer.ticket, Outcome(CloseReason.FINISHED, 10, 20, 1.0), 1.0)  # type: ignore[arg-type]
+    assert (metrics.bytes_in, metrics.bytes_out) == (10, 20)
+    assert metrics.closed == {CloseReason.FINISHED: 1}
+    assert admission.load.active() == {}
+
+
+def test_a_failed_dial_goes_to_the_next_backend() -> None:
+    made, metrics, _ = gate(backend("a"), backend("b"))
+    first = connect(made.opened(("192.0.2.1", 1), "web", 0.0))
+    made.failed(first.ticket, DialFailure.REFUSED, 0.0)  # type: ignore[arg-type]
+    assert metrics.failovers == 1
+    assert metrics.dial_failures == {DialFailure.REFUSED: 1}
+
+
+def test_a_local_fault_refuses_and_blames_no_backend() -> None:
+    made, metrics, admission = gate(backend("a"), backend("b"))
+    first = connect(made.opened(("192.0.2.1", 1), "web", 0.0))
+    answer = made.failed(first.ticket, DialFailure.LOCAL, 0.0)  # type: ignore[arg-type]
+    assert answer == Refuse("no_resources")
+    assert metrics.refused == {"no_resources": 1}
+    assert admission.load.of("a").failures == admission.load.of("b").failures == 0
+
+
+def test_a_hundred_refusals_are_one_line_with_the_reason(lines: io.StringIO) -> None:
+    made, metrics, _ = gate()
+    for port in range(100):
+        assert made.opened(("192.0.2.1", port), "web", 0.0) == Refuse("no_backend")
+    made.opened(("192.0.2.1", 1), "web", 11.0)
+    log.stop()
+    first, second = lines.getvalue().splitlines()
+    assert "client_refused reason=no_backend client=192.0.2.1 suppressed=0" in first
+    assert "suppressed=99" in second
+    assert metrics.refused == {"no_backend": 101}
