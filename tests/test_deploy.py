@@ -11,17 +11,27 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.control.observe.metrics_page import Exposition
-from edgeproxy.control.observe.reading import BackendReading, Reading
+from edgeproxy.control.observe.reading import BackendReading, StatusSnapshot
 from edgeproxy.core.backends.backend import Circuit
-from edgeproxy.core.backends.counters import Tally
+from edgeproxy.core.backends.counters import BackendCounters
 
 ROOT = Path(__file__).parent.parent
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
 DASHBOARD = ROOT / "deploy" / "grafana" / "edgeproxy.json"
 BACKEND = BackendReading(
-    "sa-1", "app", "sa", 0, 10, 20, 1, Circuit.CLOSED, up=True, draining=False, tally=Tally()
+    "sa-1",
+    "app",
+    "sa",
+    0,
+    10,
+    20,
+    1,
+    Circuit.CLOSED,
+    up=True,
+    draining=False,
+    counters=BackendCounters(),
 )
-READING = Reading(
+READING = StatusSnapshot(
     version="0.0",
     engine="native",
     region="sa",

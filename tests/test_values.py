@@ -72,12 +72,12 @@ def test_bad_protocols(text: str) -> None:
 @given(st.text(max_size=30), st.sampled_from(PARSERS))
 def test_any_text_is_a_value_or_a_bad_value(text: str, parse: object) -> None:
     assert callable(parse)
-    complaint = "allowed"
+    verify_error = "allowed"
     try:
         parse(text)
     except BadValueError as error:
-        complaint = str(error)
-    assert "allowed" in complaint
+        verify_error = str(error)
+    assert "allowed" in verify_error
 
 
 @pytest.mark.parametrize("text", [",", " ", " , ", ",,"])

@@ -12,10 +12,10 @@ from edgeproxy.engine.contract import (
     Answer,
     CloseReason,
     Connect,
-    Departure,
     DialFailure,
-    Known,
-    More,
+    HandshakeFailure,
+    Identified,
+    NeedMore,
     Outcome,
     Preamble,
     Refuse,
@@ -41,7 +41,7 @@ class Ticket:
     listener: str
     address: Address
     given_at: float
-    begun: int = -1
+    preconnected_fd: int = -1
     dialed_at: float | None = None
     failure: str | None = None
     why: str = ""
@@ -80,7 +80,9 @@ class ScriptedGate:
         self.violations: list[str] = []
         self.thread_ids: set[int] = set()
         self.begin: Callable[[Address], int] = lambda _address: -1
-        self.hear: Callable[[Preamble], More | Known | Refuse] = lambda _preamble: Known()
+        self.hear: Callable[[Preamble], NeedMore | Identified | Refuse] = lambda _preamble: (
+            Identified()
+        )
         self.prefix = b""
         self.server_name = ""
         self.departures: list[tuple[SocketAddress, str, str]] = []
@@ -95,18 +97,18 @@ class ScriptedGate:
         self._called = threading.Condition()
         self._latest = float("-inf")
 
-    def heard(
+    def preamble_read(
         self, client: SocketAddress, listener: str, preamble: Preamble, now: float
-    ) -> More | Known | Refuse:
+    ) -> NeedMore | Identified | Refuse:
         with self._call("heard", now):
             self.preambles.append(preamble)
             self.speakers.append((client, listener))
             self._perhaps_raise("heard")
             return self.hear(preamble)
 
-    def left(self, client: SocketAddress, listener: str, reason: str, now: float) -> None:
+    def client_lost(self, client: SocketAddress, listener: str, reason: str, now: float) -> None:
         with self._call("left", now):
-            if reason not in list(Departure):
+            if reason not in list(HandshakeFailure):
                 self.violations.append(f"left for {reason!r}")
             self.departures.append((client, listener, reason))
             self._perhaps_raise("left")
@@ -132,7 +134,9 @@ class ScriptedGate:
         with self._call("dialed", now, ticket):
             if ticket.dialed_at is not None:
                 self.violations.append(f"dialed twice: {ticket}")
-            least, most = (0, 0) if ticket.begun >= 0 else (1e-9, now - ticket.given_at + 0.001)
+            least, most = (
+                (0, 0) if ticket.preconnected_fd >= 0 else (1e-9, now - ticket.given_at + 0.001)
+            )
             if not least <= secs <= most:
                 self.violations.append(f"a dial of {secs} s does not fit: {ticket}")
             ticket.dialed_at = now
@@ -191,7 +195,7 @@ class ScriptedGate:
             ticket,
             route[attempt],
             self.timeout_secs,
-            ticket.begun,
+            ticket.preconnected_fd,
             self.prefix,
             self.server_name,
         )

@@ -35,7 +35,7 @@ class Stream:
         return self._twice[start : start + min(length, RING)]
 
 
-class Rest(NamedTuple):
+class Pause(NamedTuple):
     """What came until the end, and whether the end was a reset."""
 
     data: bytes
@@ -65,15 +65,15 @@ class Peer:
             count -= len(part)
         return b"".join(parts)
 
-    def rest(self) -> Rest:
+    def rest(self) -> Pause:
         """Read until the end."""
         parts = []
         try:
             while part := self.sock.recv(CHUNK):
                 parts.append(part)
         except ConnectionResetError:
-            return Rest(b"".join(parts), reset=True)
-        return Rest(b"".join(parts), reset=False)
+            return Pause(b"".join(parts), reset=True)
+        return Pause(b"".join(parts), reset=False)
 
     def send_stream(self, stream: Stream, count: int) -> None:
         """Send the next `count` bytes of the stream."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.engine.contract import CloseReason
-from tests.conformance.peers import Peer, Rest, Stream
+from tests.conformance.peers import Pause, Peer, Stream
 from tests.conformance.rig import SMALL_BUFFER, Rig
 
 DIRECTIONS = pytest.mark.parametrize("upward", [True, False], ids=["to backend", "to client"])
@@ -36,7 +36,7 @@ def test_a_reader_that_stops_stops_the_writer_and_may_resume(rig: Rig, upward: b
     writer.send_stream(stream, 10)
     reader.receive_stream(stream, 10)
     writer.end()
-    assert reader.rest() == Rest(b"", reset=False)
+    assert reader.rest() == Pause(b"", reset=False)
     reader.end()
     outcome = rig.outcome()
     assert outcome.reason == CloseReason.FINISHED
@@ -84,7 +84,7 @@ def test_a_client_that_floods_while_its_backend_is_dialed_is_stopped(rig: Rig) -
     server = rig.accept()
     server.receive_stream(stream, client.sent)
     client.end()
-    assert server.rest() == Rest(b"", reset=False)
+    assert server.rest() == Pause(b"", reset=False)
 
 
 @DIRECTIONS

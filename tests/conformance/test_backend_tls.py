@@ -14,7 +14,7 @@ import pytest
 from edgeproxy.engine.contract import CloseReason, DialFailure, ListenerSettings
 from edgeproxy.engine.tls import TlsError, TlsSettings
 from tests.conformance.gates import Address, ScriptedGate
-from tests.conformance.peers import DEADLINE_SECS, QUIET_SECS, Backend, Peer, Rest, Stream
+from tests.conformance.peers import DEADLINE_SECS, QUIET_SECS, Backend, Pause, Peer, Stream
 from tests.conformance.rig import Rig
 from tests.conformance.tls_certificates import OURS, authority, certificate
 from tests.conformance.tls_peers import renew_keys
@@ -138,10 +138,10 @@ def test_the_end_of_a_client_is_the_end_for_the_backend(rig: Rig, backend: TlsBa
     _, server = accepting.result()
     client.send(b"that is all")
     client.end()
-    assert server.rest() == Rest(b"that is all", reset=False)
+    assert server.rest() == Pause(b"that is all", reset=False)
     server.send(b"late answer")
     server.end()
-    assert client.rest() == Rest(b"late answer", reset=False)
+    assert client.rest() == Pause(b"late answer", reset=False)
     assert rig.outcome().reason == CloseReason.FINISHED
 
 
@@ -163,7 +163,7 @@ def test_a_backend_may_ask_for_new_keys_when_its_client_has_ended(
         server.send_stream(stream, 20_000)
         client.receive_stream(stream, 20_000)
     server.end()
-    assert client.rest() == Rest(b"", reset=False)
+    assert client.rest() == Pause(b"", reset=False)
     assert rig.outcome().reason == CloseReason.FINISHED
 
 
@@ -268,7 +268,7 @@ def test_a_session_that_is_closed_in_its_handshake_ends_in_order(rig: Rig) -> No
     client = rig.connect()
     rig.accept().receive(1)
     rig.engine.close_sessions()
-    assert client.rest() == Rest(b"", reset=False)
+    assert client.rest() == Pause(b"", reset=False)
     assert rig.outcome().reason == CloseReason.ABORTED
 
 
@@ -283,7 +283,7 @@ def test_a_session_that_is_closed_when_its_handshake_is_just_over_ends(
         if rig.engine.kind == "native":  # whose gate thread does not do it
             shaking.result()
         rig.engine.close_sessions()
-    assert client.rest() == Rest(b"", reset=False)
+    assert client.rest() == Pause(b"", reset=False)
     assert rig.outcome().reason == CloseReason.ABORTED
 
 

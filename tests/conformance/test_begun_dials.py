@@ -8,7 +8,7 @@ import pytest
 
 from edgeproxy.engine.contract import CloseReason, DialFailure
 from tests.conformance.gates import Address, ScriptedGate
-from tests.conformance.peers import Peer, Rest, Stream
+from tests.conformance.peers import Pause, Peer, Stream
 from tests.conformance.rig import Rig
 
 
@@ -76,10 +76,10 @@ def test_half_close_and_much_data_are_carried_as_always(rig: Rig) -> None:
     server.receive_stream(stream, 5_000_000)
     sending.result()
     client.end()
-    assert server.rest() == Rest(b"", reset=False)
+    assert server.rest() == Pause(b"", reset=False)
     server.send(b"late")
     server.end()
-    assert client.rest() == Rest(b"late", reset=False)
+    assert client.rest() == Pause(b"late", reset=False)
     assert rig.outcome().reason == CloseReason.FINISHED
 
 
@@ -126,7 +126,7 @@ def test_one_that_its_backend_ends_is_an_ordinary_session(rig: Rig) -> None:
     client = rig.connect()
     assert client.receive(7) == b"no time"
     client.end()
-    assert client.rest() == Rest(b"", reset=False)
+    assert client.rest() == Pause(b"", reset=False)
     assert rig.outcome().bytes_out == 7
 
 

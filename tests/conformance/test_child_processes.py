@@ -10,7 +10,7 @@ from queue import SimpleQueue
 import pytest
 
 from edgeproxy.engine.contract import CloseReason, SocketAddress
-from tests.conformance.peers import Peer, Rest, Stream
+from tests.conformance.peers import Pause, Peer, Stream
 from tests.conformance.rig import Rig
 
 VISITORS = 4
@@ -19,7 +19,7 @@ MOST_BYTES = 50_000
 """So much fits the buffers on the way, so that one thread can be both ends."""
 
 
-class Doorman:
+class PreambleParser:
     """Accepts at the backend and hands each side to the visitor who says its number."""
 
     def __init__(self, rig: Rig) -> None:
@@ -33,7 +33,7 @@ class Doorman:
                 self.arrived[server.receive(1)[0]].put(server)
 
 
-class Visitor:
+class Accepted:
     """Comes and goes, and checks every byte and every end on both sides."""
 
     def __init__(self, rig: Rig, number: int, arrived: SimpleQueue[Peer]) -> None:
@@ -63,17 +63,17 @@ class Visitor:
         reason = CloseReason.FINISHED
         if self._random.random() < 0.5:
             client.end()
-            assert server.rest() == Rest(b"", reset=False)
+            assert server.rest() == Pause(b"", reset=False)
             server.end()
-            assert client.rest() == Rest(b"", reset=False)
+            assert client.rest() == Pause(b"", reset=False)
         elif self._random.random() < 0.5:
             reason = CloseReason.CLIENT_RESET
             client.reset()
-            assert server.rest() == Rest(b"", reset=True)
+            assert server.rest() == Pause(b"", reset=True)
         else:
             reason = CloseReason.BACKEND_RESET
             server.reset()
-            assert client.rest() == Rest(b"", reset=True)
+            assert client.rest() == Pause(b"", reset=True)
         client.close()
         server.close()
         self.ends.append((address, (reason, said + 1, heard)))
@@ -85,10 +85,12 @@ def test_sessions_come_and_go_while_processes_are_started(
 ) -> None:
     monkeypatch.setattr(subprocess, "_USE_VFORK", is_shared)
     rig.serve()
-    doorman, over, closed = Doorman(rig), threading.Event(), threading.Event()
-    visitors = [Visitor(rig, number, doorman.arrived[number]) for number in range(VISITORS)]
-    door = rig.run(doorman.serve, closed)
-    visits = [rig.run(visitor.visit_until, over) for visitor in visitors]
+    preamble_parser, over, closed = PreambleParser(rig), threading.Event(), threading.Event()
+    visitors = [
+        Accepted(rig, number, preamble_parser.arrived[number]) for number in range(VISITORS)
+    ]
+    door = rig.run(preamble_parser.serve, closed)
+    visits = [rig.run(accepted.visit_until, over) for accepted in visitors]
     try:
         for _ in range(CHILDREN):
             subprocess.run(["/bin/true"], check=True)
@@ -100,5 +102,5 @@ def test_sessions_come_and_go_while_processes_are_started(
         door.result()
     rig.gate.wait_for(lambda: not rig.gate.unended(), "all tickets ended")
     told = [(each.client, each.outcome and each.outcome[:3]) for each in rig.gate.tickets]
-    assert sorted(told) == sorted(end for visitor in visitors for end in visitor.ends)
+    assert sorted(told) == sorted(end for accepted in visitors for end in accepted.ends)
     assert len(told) > CHILDREN / 10

@@ -11,7 +11,7 @@ import pytest
 
 from edgeproxy.engine.contract import CloseReason, DialFailure
 from tests.conformance.gates import Address, ScriptedGate
-from tests.conformance.peers import Rest, Stream
+from tests.conformance.peers import Pause, Stream
 from tests.conformance.rig import Rig
 from tests.waiting import PAUSE, wait_until
 
@@ -32,7 +32,7 @@ def test_a_client_for_whom_every_dial_fails_is_closed_without_a_byte(rig: Rig) -
     rig.serve(ScriptedGate(rig.refusing_address(), rig.refusing_address()))
     client = rig.connect()
     client.send(b"hello")
-    assert client.rest() == Rest(b"", reset=False)
+    assert client.rest() == Pause(b"", reset=False)
     assert [ticket.failure for ticket in rig.gate.tickets] == ["refused", "refused"]
 
 
@@ -49,7 +49,7 @@ def test_a_dial_that_hangs_fails_at_its_timeout(rig: Rig, timeout_secs: float) -
     gate = ScriptedGate(rig.silent_backend().address, timeout_secs=timeout_secs)
     rig.serve(gate, connect_timeout_secs=9.0)
     client = rig.connect()
-    assert client.rest() == Rest(b"", reset=False)
+    assert client.rest() == Pause(b"", reset=False)
     ticket = rig.wait_for_end()
     assert ticket.failure == DialFailure.TIMEOUT
     assert ticket.ended_at is not None
@@ -170,7 +170,7 @@ def test_a_backend_may_speak_and_end_before_the_engine_hears_of_it(rig: Rig) -> 
         server = rig.accept()
         server.send(b"421 busy")
         server.close()
-    assert client.rest() == Rest(b"421 busy", reset=False)
+    assert client.rest() == Pause(b"421 busy", reset=False)
     client.close()
     assert rig.outcome()[:3] == (CloseReason.FINISHED, 0, 8)
 
@@ -181,10 +181,10 @@ def test_a_client_may_speak_and_end_before_the_engine_hears_of_its_backend(rig: 
         server = rig.accept()
         client.send(b"request")
         client.end()
-    assert server.rest() == Rest(b"request", reset=False)
+    assert server.rest() == Pause(b"request", reset=False)
     server.send(b"answer")
     server.close()
-    assert client.rest() == Rest(b"answer", reset=False)
+    assert client.rest() == Pause(b"answer", reset=False)
 
 
 def test_a_client_may_reset_before_the_engine_hears_of_its_backend(rig: Rig) -> None:
@@ -193,7 +193,7 @@ def test_a_client_may_reset_before_the_engine_hears_of_its_backend(rig: Rig) -> 
         server = rig.accept()
         client.reset()
     assert rig.outcome().reason in (CloseReason.CLIENT_GONE, CloseReason.CLIENT_RESET)
-    assert server.rest() == Rest(b"", reset=True)
+    assert server.rest() == Pause(b"", reset=True)
 
 
 def test_a_backend_may_reset_before_the_engine_hears_of_it(rig: Rig) -> None:
@@ -298,7 +298,7 @@ def test_an_answer_in_two_writes_does_not_wait_for_an_acknowledgement(rig: Rig) 
 def test_what_is_no_address_fails_like_a_dial(rig: Rig, address: Any) -> None:
     rig.serve()
     rig.gate.route = [address]
-    assert rig.connect().rest() == Rest(b"", reset=False)
+    assert rig.connect().rest() == Pause(b"", reset=False)
     assert [ticket.failure for ticket in rig.gate.tickets] == [DialFailure.ERROR]
     rig.gate.route = [rig.backend.address]
     client, server = rig.connect(), rig.accept()

@@ -9,7 +9,7 @@ import pytest
 
 from edgeproxy.engine.contract import Answer, CloseReason, Connect, SocketAddress
 from tests.conformance.gates import GateBugError, ScriptedGate, Ticket
-from tests.conformance.peers import Peer, Rest
+from tests.conformance.peers import Pause, Peer
 from tests.conformance.rig import Rig
 from tests.waiting import wait_until
 
@@ -29,7 +29,7 @@ def _assert_engine_serves(rig: Rig) -> None:
 def test_raising_in_opened_closes_that_client(rig: Rig) -> None:
     older = rig.pair()
     rig.gate.raising = {"opened"}
-    assert rig.connect().rest() == Rest(b"", reset=False)
+    assert rig.connect().rest() == Pause(b"", reset=False)
     rig.gate.raising = set()
     _assert_carried(*older)
     _assert_engine_serves(rig)
@@ -53,7 +53,7 @@ def test_raising_in_failed_closes_that_client(rig: Rig) -> None:
     rig.serve(ScriptedGate(rig.refusing_address(), rig.backend.address))
     older = rig.pair()
     rig.gate.raising = {"failed"}
-    assert rig.connect().rest() == Rest(b"", reset=False)
+    assert rig.connect().rest() == Pause(b"", reset=False)
     assert rig.wait_for_end(2).calls == ["failed"]
     rig.gate.raising = set()
     _assert_carried(*older)
@@ -63,7 +63,7 @@ def test_raising_in_failed_closes_that_client(rig: Rig) -> None:
 def test_raising_in_failed_after_a_timeout_closes_that_client(rig: Rig) -> None:
     rig.serve(ScriptedGate(rig.silent_backend().address, rig.backend.address, timeout_secs=0.3))
     rig.gate.raising = {"failed"}
-    assert rig.connect().rest() == Rest(b"", reset=False)
+    assert rig.connect().rest() == Pause(b"", reset=False)
     assert rig.wait_for_end().calls == ["failed"]
     rig.gate.raising = set()
     _assert_engine_serves(rig)
@@ -87,7 +87,7 @@ def test_raising_in_closed_does_not_keep_other_sessions_from_being_closed(rig: R
     rig.gate.raising = {"closed"}
     rig.engine.close_sessions()
     for client, server in pairs:
-        assert client.rest() == server.rest() == Rest(b"", reset=False)
+        assert client.rest() == server.rest() == Pause(b"", reset=False)
     rig.gate.raising = set()
     _assert_engine_serves(rig)
 
@@ -97,7 +97,7 @@ def test_raising_in_closed_does_not_keep_the_engine_from_stopping(rig: Rig) -> N
     rig.gate.raising = {"closed"}
     rig.engine.stop()
     for client, server in pairs:
-        assert client.rest() == server.rest() == Rest(b"", reset=False)
+        assert client.rest() == server.rest() == Pause(b"", reset=False)
     assert rig.gate.unended() == []
 
 
@@ -175,7 +175,7 @@ def test_an_answer_that_is_none_closes_that_client(rig: Rig) -> None:
     rig.listen("main")
     rig.listen("nonsense")
     rig.start()
-    assert rig.connect("nonsense").rest() == Rest(b"", reset=False)
+    assert rig.connect("nonsense").rest() == Pause(b"", reset=False)
     _assert_engine_serves(rig)
 
 
@@ -214,5 +214,5 @@ class _TimeoutOfNoUse(ScriptedGate):
 
 def test_a_dial_without_time_fails_or_succeeds_once(rig: Rig) -> None:
     rig.serve(_TimeoutOfNoUse(rig.silent_backend().address))
-    assert rig.connect().rest() == Rest(b"", reset=False)
+    assert rig.connect().rest() == Pause(b"", reset=False)
     assert rig.wait_for_end().failure == "timeout"

@@ -8,7 +8,7 @@ import pytest
 
 from edgeproxy.engine.contract import CloseReason
 from tests.conformance.gates import ScriptedGate
-from tests.conformance.peers import Peer, Rest, Stream
+from tests.conformance.peers import Pause, Peer, Stream
 from tests.conformance.rig import Rig
 from tests.waiting import wait_until
 
@@ -39,7 +39,7 @@ def test_the_other_side_goes_on_sending_after_a_fin(rig: Rig, upward: bool) -> N
     ending.receive_stream(answer, LONG)
     sending.result()
     other.close()
-    assert ending.rest() == Rest(b"", reset=False)
+    assert ending.rest() == Pause(b"", reset=False)
     _assert_finished(rig, ending, other, upward)
 
 
@@ -47,11 +47,11 @@ def test_the_other_side_goes_on_sending_after_a_fin(rig: Rig, upward: bool) -> N
 def test_a_fin_without_data_arrives(rig: Rig, upward: bool) -> None:
     ending, other = _ending_and_other(rig, upward)
     ending.end()
-    assert other.rest() == Rest(b"", reset=False)
+    assert other.rest() == Pause(b"", reset=False)
     other.send(b"still here")
     assert ending.receive(10) == b"still here"
     other.end()
-    assert ending.rest() == Rest(b"", reset=False)
+    assert ending.rest() == Pause(b"", reset=False)
 
 
 @DIRECTIONS
@@ -59,7 +59,7 @@ def test_a_fin_in_the_same_segment_as_data_arrives_after_it(rig: Rig, upward: bo
     ending, other = _ending_and_other(rig, upward)
     ending.send(b"last words", socket.MSG_MORE)
     ending.end()
-    assert other.rest() == Rest(b"last words", reset=False)
+    assert other.rest() == Pause(b"last words", reset=False)
 
 
 @DIRECTIONS
@@ -83,8 +83,8 @@ def test_both_sides_may_end_at_once(rig: Rig) -> None:
     server.send(b"farewell", socket.MSG_MORE)
     client.end()
     server.end()
-    assert server.rest() == Rest(b"bye", reset=False)
-    assert client.rest() == Rest(b"farewell", reset=False)
+    assert server.rest() == Pause(b"bye", reset=False)
+    assert client.rest() == Pause(b"farewell", reset=False)
     assert rig.outcome()[:3] == (CloseReason.FINISHED, 3, 8)
 
 
@@ -95,7 +95,7 @@ def test_a_fin_passes_while_the_other_direction_is_blocked(rig: Rig, upward: boo
     other.send_until_blocked(flood)
     ending.send(b"enough")
     ending.end()
-    assert other.rest() == Rest(b"enough", reset=False)
+    assert other.rest() == Pause(b"enough", reset=False)
     ending.sent = 6
     other.end()
     assert ending.rest_of_stream(flood) is False
@@ -117,7 +117,7 @@ def test_a_fin_behind_a_blocked_direction_arrives_after_its_bytes(rig: Rig, upwa
     assert ending.receive(9) == b"and after"
     other.sent = 18
     other.end()
-    assert ending.rest() == Rest(b"", reset=False)
+    assert ending.rest() == Pause(b"", reset=False)
     _assert_finished(rig, ending, other, upward)
 
 
@@ -140,10 +140,10 @@ def test_a_client_may_ask_and_end_at_once(rig: Rig) -> None:
     client.send(b"request", socket.MSG_MORE)
     client.end()
     server = rig.accept()
-    assert server.rest() == Rest(b"request", reset=False)
+    assert server.rest() == Pause(b"request", reset=False)
     server.send(b"answer")
     server.close()
-    assert client.rest() == Rest(b"answer", reset=False)
+    assert client.rest() == Pause(b"answer", reset=False)
     assert rig.outcome()[:3] == (CloseReason.FINISHED, 7, 6)
 
 
@@ -155,10 +155,10 @@ def test_a_fin_that_came_before_the_backend_answered_is_carried(rig: Rig) -> Non
     client.end()
     server = rig.accept()
     assert rig.gate.tickets[0].failure == "timeout"
-    assert server.rest() == Rest(b"request", reset=False)
+    assert server.rest() == Pause(b"request", reset=False)
     server.send(b"answer")
     server.close()
-    assert client.rest() == Rest(b"answer", reset=False)
+    assert client.rest() == Pause(b"answer", reset=False)
     assert rig.outcome(1)[:3] == (CloseReason.FINISHED, 7, 6)
 
 
@@ -168,15 +168,15 @@ def test_a_fin_without_data_that_came_before_the_backend_answered_is_carried(rig
     client = rig.connect()
     client.end()
     server = rig.accept()
-    assert server.rest() == Rest(b"", reset=False)
+    assert server.rest() == Pause(b"", reset=False)
     server.send(b"hello")
     server.close()
-    assert client.rest() == Rest(b"hello", reset=False)
+    assert client.rest() == Pause(b"hello", reset=False)
 
 
 def test_a_half_closed_session_is_listed_as_such(rig: Rig) -> None:
     client, server = rig.pair()
     wait_until(lambda: rig.session().state == "open", "the session is open")
     client.end()
-    assert server.rest() == Rest(b"", reset=False)
+    assert server.rest() == Pause(b"", reset=False)
     wait_until(lambda: rig.session().state == "half_closed", "the session is half closed")

@@ -7,26 +7,26 @@ import pytest
 from edgeproxy.engine.contract import (
     PREAMBLE_BYTES,
     CloseReason,
-    Known,
+    Identified,
     ListenerSettings,
-    More,
+    NeedMore,
     Preamble,
     Refuse,
 )
 from tests.conformance.gates import ScriptedGate
-from tests.conformance.peers import Rest, Stream
+from tests.conformance.peers import Pause, Stream
 from tests.conformance.rig import Rig
 from tests.waiting import wait_until
 
 LONG_SECS = 20.0
 
 
-def until_newline(preamble: Preamble) -> More | Known | Refuse:
+def until_newline(preamble: Preamble) -> NeedMore | Identified | Refuse:
     """Want a line, which is not for the backend; it is what the gate is told."""
     line, newline, _ = preamble.said.partition(b"\n")
     if newline:
-        return Known(len(line) + 1, None, line)
-    return Refuse("no line") if preamble.is_all else More(len(preamble.said) + 1)
+        return Identified(len(line) + 1, None, line)
+    return Refuse("no line") if preamble.is_all else NeedMore(len(preamble.said) + 1)
 
 
 def serve(rig: Rig, secs: float = LONG_SECS, gate: ScriptedGate | None = None) -> None:
@@ -50,7 +50,7 @@ def test_the_backend_gets_what_comes_after_the_preamble(rig: Rig) -> None:
 
 def test_what_is_skipped_can_be_nothing(rig: Rig) -> None:
     serve(rig)
-    rig.gate.hear = lambda preamble: Known() if len(preamble.said) >= 5 else More(5)
+    rig.gate.hear = lambda preamble: Identified() if len(preamble.said) >= 5 else NeedMore(5)
     client = rig.connect()
     client.send(b"hello")
     assert rig.accept().receive(5) == b"hello"
@@ -69,7 +69,7 @@ def test_a_preamble_may_come_byte_by_byte(rig: Rig) -> None:
 
 def test_the_gate_is_asked_again_only_when_there_is_as_much_as_it_wanted(rig: Rig) -> None:
     serve(rig)
-    rig.gate.hear = lambda preamble: Known() if len(preamble.said) >= 8 else More(8)
+    rig.gate.hear = lambda preamble: Identified() if len(preamble.said) >= 8 else NeedMore(8)
     client = rig.connect()
     client.send(b"1")
     rig.gate.wait_for(lambda: rig.gate.preambles, "the first byte is heard")
@@ -82,7 +82,7 @@ def test_the_gate_is_asked_again_only_when_there_is_as_much_as_it_wanted(rig: Ri
 
 def test_a_client_is_taken_to_come_from_where_the_gate_says(rig: Rig) -> None:
     serve(rig)
-    rig.gate.hear = lambda _preamble: Known(0, ("192.0.2.1", 4711))
+    rig.gate.hear = lambda _preamble: Identified(0, ("192.0.2.1", 4711))
     client = rig.connect()
     client.send(b"x")
     rig.accept()
@@ -92,7 +92,7 @@ def test_a_client_is_taken_to_come_from_where_the_gate_says(rig: Rig) -> None:
 
 def test_an_address_of_the_other_family_is_taken_too(rig: Rig) -> None:
     serve(rig)
-    rig.gate.hear = lambda _preamble: Known(0, ("2001:db8::1", 4711))
+    rig.gate.hear = lambda _preamble: Identified(0, ("2001:db8::1", 4711))
     client = rig.connect()
     client.send(b"x")
     rig.accept()
@@ -102,7 +102,7 @@ def test_an_address_of_the_other_family_is_taken_too(rig: Rig) -> None:
 def test_a_client_that_says_nothing_is_turned_away_in_time(rig: Rig) -> None:
     serve(rig, secs=0.3)
     client = rig.connect()
-    assert client.rest() == Rest(b"", reset=False)
+    assert client.rest() == Pause(b"", reset=False)
     assert rig.gate.preambles == [Preamble(b"", is_all=True)]
     assert rig.gate.tickets == []
 
@@ -142,10 +142,10 @@ def test_a_client_that_has_ended_after_its_preamble_is_served(rig: Rig) -> None:
     client.send(b"hello\nthat is all")
     client.end()
     server = rig.accept()
-    assert server.rest() == Rest(b"that is all", reset=False)
+    assert server.rest() == Pause(b"that is all", reset=False)
     server.send(b"answer")
     server.end()
-    assert client.rest() == Rest(b"answer", reset=False)
+    assert client.rest() == Pause(b"answer", reset=False)
     assert rig.outcome().reason == CloseReason.FINISHED
 
 
@@ -153,7 +153,9 @@ def test_the_most_that_is_heard_has_to_be_enough(rig: Rig) -> None:
     serve(rig)
     client = rig.connect()
     sending = rig.run(client.send_stream, Stream(1), 4 * PREAMBLE_BYTES)
-    rig.gate.hear = lambda preamble: Refuse("") if preamble.is_all else More(len(preamble.said) + 1)
+    rig.gate.hear = lambda preamble: (
+        Refuse("") if preamble.is_all else NeedMore(len(preamble.said) + 1)
+    )
     wait_until(lambda: any(each.is_all for each in rig.gate.preambles), "it is too much")
     assert len(rig.gate.preambles[-1].said) == PREAMBLE_BYTES
     try:

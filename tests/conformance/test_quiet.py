@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conformance.gates import ScriptedGate
-from tests.conformance.peers import Rest, Stream
+from tests.conformance.peers import Pause, Stream
 from tests.conformance.rig import Rig
 from tests.waiting import PAUSE, wait_until
 
@@ -67,7 +67,7 @@ def test_with_a_half_closed_session(rig: Rig, upward: bool) -> None:
     client, server = rig.pair()
     ending, other = (client, server) if upward else (server, client)
     ending.end()
-    assert other.rest() == Rest(b"", reset=False)
+    assert other.rest() == Pause(b"", reset=False)
     _assert_quiet()
 
 
@@ -96,7 +96,7 @@ def test_with_a_side_that_has_hung_up_behind_a_blocked_direction(rig: Rig, upwar
     writer, reader = (client, server) if upward else (server, client)
     writer.send_until_blocked(Stream(7))
     reader.end()
-    assert writer.rest() == Rest(b"", reset=False)
+    assert writer.rest() == Pause(b"", reset=False)
     writer.end()
     _assert_quiet()
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from tests.conformance.gates import ScriptedGate
-from tests.conformance.peers import Rest, Stream
+from tests.conformance.peers import Pause, Stream
 from tests.conformance.rig import Rig
 from tests.waiting import wait_until
 
 
 def test_a_refused_client_sees_an_end(rig: Rig) -> None:
     rig.serve(ScriptedGate())
-    assert rig.connect().rest() == Rest(b"", reset=False)
+    assert rig.connect().rest() == Pause(b"", reset=False)
     assert rig.engine.live() == 0
     assert rig.gate.tickets == []
 
@@ -24,7 +24,7 @@ def test_a_refused_client_that_has_spoken_sees_an_end(rig: Rig) -> None:
         client.send(b"GET / HTTP/1.1\r\n\r\n")
     rig.start()
     for client in clients:
-        assert client.rest() == Rest(b"", reset=False)
+        assert client.rest() == Pause(b"", reset=False)
 
 
 def test_a_refused_client_that_has_said_much_sees_an_end(rig: Rig) -> None:
@@ -33,14 +33,14 @@ def test_a_refused_client_that_has_said_much_sees_an_end(rig: Rig) -> None:
     client = rig.connect()
     client.send_until_blocked(Stream(1), limit=1 << 20)
     rig.start()
-    assert client.rest() == Rest(b"", reset=False)
+    assert client.rest() == Pause(b"", reset=False)
 
 
 def test_a_refused_client_that_never_closes_holds_nothing(rig: Rig) -> None:
     rig.serve(ScriptedGate())
     clients = [rig.connect() for _ in range(50)]
     for client in clients:
-        assert client.rest() == Rest(b"", reset=False)
+        assert client.rest() == Pause(b"", reset=False)
     assert rig.engine.live() == 0
     assert rig.engine.sessions() == []
 
@@ -53,7 +53,7 @@ def test_refusals_go_on_while_others_are_served(rig: Rig) -> None:
     rig.start()
     client, server = rig.connect(), rig.accept()
     for _ in range(20):
-        assert rig.connect("closed").rest() == Rest(b"", reset=False)
+        assert rig.connect("closed").rest() == Pause(b"", reset=False)
         client.send(b"?")
         assert server.receive(1) == b"?"
     wait_until(lambda: rig.engine.live() == 1, "only the served one lives")

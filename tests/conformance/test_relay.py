@@ -7,7 +7,7 @@ import time
 import pytest
 
 from edgeproxy.engine.contract import CloseReason
-from tests.conformance.peers import Rest, Stream
+from tests.conformance.peers import Pause, Stream
 from tests.conformance.rig import Rig
 
 BULK = 100 << 20
@@ -67,7 +67,7 @@ def test_small_writes_do_not_wait_for_acknowledgements(rig: Rig) -> None:
 def test_a_connection_without_a_byte_is_carried(rig: Rig) -> None:
     client, server = rig.pair()
     client.close()
-    assert server.rest() == Rest(b"", reset=False)
+    assert server.rest() == Pause(b"", reset=False)
     server.close()
     outcome = rig.outcome()
     assert outcome[:3] == (CloseReason.FINISHED, 0, 0)
@@ -86,7 +86,7 @@ def test_a_hundred_megabytes_each_way_at_once(rig: Rig) -> None:
         each.result(60)
     client.end()
     server.end()
-    assert client.rest() == server.rest() == Rest(b"", reset=False)
+    assert client.rest() == server.rest() == Pause(b"", reset=False)
     assert rig.outcome()[:3] == (CloseReason.FINISHED, BULK, BULK)
 
 
@@ -136,7 +136,7 @@ def test_many_sessions_at_once_are_kept_apart(rig: Rig) -> None:
         server.end()
     assert len(seen) == MANY
     for index, client in clients.items():
-        assert client.rest() == Rest(index.to_bytes(4, "big") * 2, reset=False)
+        assert client.rest() == Pause(index.to_bytes(4, "big") * 2, reset=False)
         client.close()
     for index in range(MANY):
         assert rig.outcome(index)[:3] == (CloseReason.FINISHED, 4, 8)
@@ -153,5 +153,5 @@ def test_a_thousand_short_sessions_leave_nothing_behind(rig: Rig) -> None:
         else:
             first, second = (client, server) if index % 3 == 1 else (server, client)
             first.close()
-            assert second.rest() == Rest(b"", reset=False)
+            assert second.rest() == Pause(b"", reset=False)
             second.close()

@@ -8,7 +8,7 @@ import pytest
 
 from edgeproxy.engine.contract import CloseReason
 from tests.conformance.gates import ScriptedGate
-from tests.conformance.peers import Peer, Rest, Stream
+from tests.conformance.peers import Pause, Peer, Stream
 from tests.conformance.rig import SMALL_BUFFER, Rig
 from tests.waiting import PAUSE, wait_until
 
@@ -30,7 +30,7 @@ def test_a_reset_arrives_as_a_reset(rig: Rig, upward: bool, reason: str) -> None
     leaving.send(b"x")
     assert staying.receive(1) == b"x"
     leaving.reset()
-    assert staying.rest() == Rest(b"", reset=True)
+    assert staying.rest() == Pause(b"", reset=True)
     assert rig.outcome().reason == reason
 
 
@@ -42,7 +42,7 @@ def test_what_was_sent_before_a_reset_reaches_a_live_reader(
         leaving, staying = _leaving_and_staying(rig, upward)
         leaving.send(b"last words" * 100)
         leaving.reset()
-        assert staying.rest() == Rest(b"last words" * 100, reset=True)
+        assert staying.rest() == Pause(b"last words" * 100, reset=True)
         assert rig.outcome(index).reason == reason
 
 
@@ -96,7 +96,7 @@ def test_a_reader_that_has_stopped_may_reset(rig: Rig, upward: bool, reason: str
     leaving, staying = _leaving_and_staying(rig, upward, small=True)
     staying.send_until_blocked(Stream(5))
     leaving.reset()
-    assert staying.rest() == Rest(b"", reset=True)
+    assert staying.rest() == Pause(b"", reset=True)
     assert rig.outcome().reason == reason
 
 
@@ -105,7 +105,7 @@ def test_a_side_that_has_ended_may_reset_afterwards(rig: Rig, upward: bool, reas
     leaving, staying = _leaving_and_staying(rig, upward)
     leaving.send(b"bye")
     leaving.end()
-    assert staying.rest() == Rest(b"bye", reset=False)
+    assert staying.rest() == Pause(b"bye", reset=False)
     leaving.reset()
     assert rig.outcome().reason == reason
     wait_until(lambda: _write_fails(staying), "the other side hears of it")
@@ -116,11 +116,11 @@ def test_the_side_that_has_not_ended_may_reset(rig: Rig, upward: bool, reason: s
     leaving, staying = _leaving_and_staying(rig, upward)
     staying.send(b"bye")
     staying.end()
-    assert leaving.rest() == Rest(b"bye", reset=False)
+    assert leaving.rest() == Pause(b"bye", reset=False)
     leaving.send(b"no")
     assert staying.receive(2) == b"no"
     leaving.reset()
-    assert staying.rest() == Rest(b"", reset=True)
+    assert staying.rest() == Pause(b"", reset=True)
     assert rig.outcome().reason == reason
 
 
@@ -166,7 +166,7 @@ def test_an_early_answer_arrives_at_a_client_that_is_blocked(rig: Rig) -> None:
     client.send_until_blocked(Stream(7))
     server.send(b"413 too large")
     server.close()
-    assert client.rest() == Rest(b"413 too large", reset=True)
+    assert client.rest() == Pause(b"413 too large", reset=True)
 
 
 def test_an_early_answer_arrives_at_a_client_that_is_still_sending(rig: Rig) -> None:

@@ -7,7 +7,7 @@ import time
 from functools import partial
 
 from edgeproxy.engine.contract import SessionInfo
-from tests.conformance.peers import Rest
+from tests.conformance.peers import Pause
 from tests.conformance.rig import Rig
 from tests.waiting import wait_until
 
@@ -53,7 +53,7 @@ def test_the_bytes_of_live_sessions_are_counted(rig: Rig) -> None:
 def test_a_session_that_ended_is_listed_no_more(rig: Rig) -> None:
     client, server = rig.pair()
     client.close()
-    assert server.rest() == Rest(b"", reset=False)
+    assert server.rest() == Pause(b"", reset=False)
     server.close()
     rig.outcome()
     wait_until(lambda: rig.engine.sessions() == [], "no session is listed")

@@ -16,7 +16,7 @@ import pytest
 
 from edgeproxy.engine.contract import CloseReason
 from tests.conformance.gates import ScriptedGate
-from tests.conformance.peers import Rest, Stream
+from tests.conformance.peers import Pause, Stream
 from tests.conformance.rig import SMALL_BUFFER, Rig
 from tests.waiting import wait_until
 
@@ -75,7 +75,7 @@ def test_wanted_sessions_are_closed_and_others_go_on(rig: Rig) -> None:
     pairs = [rig.pair() for _ in range(3)]
     second = rig.gate.tickets[1]
     rig.engine.close_sessions(lambda ticket: ticket is second)
-    assert pairs[1][0].rest() == pairs[1][1].rest() == Rest(b"", reset=False)
+    assert pairs[1][0].rest() == pairs[1][1].rest() == Pause(b"", reset=False)
     assert rig.outcome(1).reason == CloseReason.ABORTED
     for client, server in (pairs[0], pairs[2]):
         client.send(b"x")
@@ -87,7 +87,7 @@ def test_all_sessions_are_closed_by_default_and_new_clients_served(rig: Rig) -> 
     pairs = [rig.pair() for _ in range(20)]
     rig.engine.close_sessions()
     for client, server in pairs:
-        assert client.rest() == server.rest() == Rest(b"", reset=False)
+        assert client.rest() == server.rest() == Pause(b"", reset=False)
     for index in range(20):
         assert rig.outcome(index).reason == CloseReason.ABORTED
     client, server = rig.pair()
@@ -103,8 +103,8 @@ def test_delivered_bytes_and_then_an_ordinary_end(rig: Rig) -> None:
     wait_until(lambda: rig.session().bytes_out == 6000, "the answer is handed over")
     rig.engine.close_sessions()
     assert rig.outcome()[:3] == (CloseReason.ABORTED, 7, 6000)
-    assert client.rest() == Rest(b"answer" * 1000, reset=False)
-    assert server.rest() == Rest(b"", reset=False)
+    assert client.rest() == Pause(b"answer" * 1000, reset=False)
+    assert server.rest() == Pause(b"", reset=False)
 
 
 @pytest.mark.parametrize("upward", [True, False], ids=["backend misses", "client misses"])
@@ -117,15 +117,15 @@ def test_a_side_that_would_miss_bytes_sees_a_reset(rig: Rig, upward: bool) -> No
     assert rig.outcome().reason == CloseReason.ABORTED
     assert reader.rest_of_stream(stream) is True
     assert reader.received < writer.sent
-    assert writer.rest() == Rest(b"", reset=True)
+    assert writer.rest() == Pause(b"", reset=True)
 
 
 def test_a_half_closed_session_is_closed(rig: Rig) -> None:
     client, server = rig.pair()
     client.end()
-    assert server.rest() == Rest(b"", reset=False)
+    assert server.rest() == Pause(b"", reset=False)
     rig.engine.close_sessions()
-    assert client.rest() == Rest(b"", reset=False)
+    assert client.rest() == Pause(b"", reset=False)
     assert rig.outcome().reason == CloseReason.ABORTED
 
 
@@ -134,7 +134,7 @@ def test_a_dialing_session_is_closed(rig: Rig) -> None:
     client = rig.connect()
     wait_until(rig.engine.sessions, "the client is dialing")
     rig.engine.close_sessions()
-    assert client.rest() == Rest(b"", reset=False)
+    assert client.rest() == Pause(b"", reset=False)
     assert rig.outcome()[:3] == (CloseReason.ABORTED, 0, 0)
     assert rig.gate.tickets[0].calls == ["closed"]
 
@@ -148,7 +148,7 @@ def test_stop_ends_every_session_and_tells_the_gate(rig: Rig) -> None:
     assert [ticket.calls for ticket in rig.gate.tickets] == [["dialed", "closed"]] * 200
     assert {rig.outcome(index).reason for index in range(200)} == {CloseReason.ABORTED}
     for client, server in pairs:
-        assert client.rest() == server.rest() == Rest(b"", reset=False)
+        assert client.rest() == server.rest() == Pause(b"", reset=False)
     with pytest.raises(ConnectionRefusedError):
         rig.connect()
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from edgeproxy.engine.contract import CloseReason
-from tests.conformance.peers import Peer, Rest, Stream
+from tests.conformance.peers import Pause, Peer, Stream
 from tests.conformance.rig import Rig
 from tests.waiting import PAUSE
 
@@ -22,16 +22,16 @@ def test_an_idle_session_is_closed_in_time(rig: Rig) -> None:
     client.send(b"hello")
     assert server.receive(5) == b"hello"
     quiet_since = time.monotonic()
-    assert client.rest() == Rest(b"", reset=False)
+    assert client.rest() == Pause(b"", reset=False)
     assert IDLE_SECS - 0.05 <= time.monotonic() - quiet_since <= IDLE_SECS + LATE_SECS
-    assert server.rest() == Rest(b"", reset=False)
+    assert server.rest() == Pause(b"", reset=False)
     assert rig.outcome()[:3] == (CloseReason.IDLE, 5, 0)
 
 
 def test_a_session_without_any_byte_is_idle(rig: Rig) -> None:
     rig.serve(idle_timeout_secs=IDLE_SECS)
     client, _server = rig.connect(), rig.accept()
-    assert client.rest() == Rest(b"", reset=False)
+    assert client.rest() == Pause(b"", reset=False)
     assert rig.outcome().reason == CloseReason.IDLE
 
 
@@ -39,8 +39,8 @@ def test_a_half_closed_session_may_be_idle(rig: Rig) -> None:
     rig.serve(idle_timeout_secs=IDLE_SECS)
     client, server = rig.connect(), rig.accept()
     client.end()
-    assert server.rest() == Rest(b"", reset=False)
-    assert client.rest() == Rest(b"", reset=False)
+    assert server.rest() == Pause(b"", reset=False)
+    assert client.rest() == Pause(b"", reset=False)
     assert rig.outcome().reason == CloseReason.IDLE
 
 
@@ -55,7 +55,7 @@ def test_traffic_in_one_direction_keeps_a_session_alive(rig: Rig) -> None:
         PAUSE.wait(IDLE_SECS / 4)
     assert rig.engine.live() == 2
     for index, (source, _) in enumerate((up, down)):
-        assert source.rest() == Rest(b"", reset=False)
+        assert source.rest() == Pause(b"", reset=False)
         assert rig.outcome(index).reason == CloseReason.IDLE
 
 
@@ -95,7 +95,7 @@ def test_a_peer_that_vanishes_with_unacknowledged_data_is_given_up(rig: Rig, upw
     reader.vanish()
     sent_at = time.monotonic()
     writer.send(b"anybody there?")
-    assert writer.rest() == Rest(b"", reset=True)
+    assert writer.rest() == Pause(b"", reset=True)
     assert 0.5 <= time.monotonic() - sent_at <= 1 + 2 * LATE_SECS
     assert rig.outcome().reason == CloseReason.TIMED_OUT
 
@@ -107,7 +107,7 @@ def test_a_peer_that_vanishes_while_it_is_not_reading_is_given_up(rig: Rig, upwa
     writer.send_until_blocked(Stream(2))
     reader.vanish()
     assert rig.outcome().reason == CloseReason.TIMED_OUT
-    assert writer.rest() == Rest(b"", reset=True)
+    assert writer.rest() == Pause(b"", reset=True)
 
 
 def test_a_peer_that_only_pauses_for_long_is_not_given_up(rig: Rig) -> None:

@@ -9,11 +9,11 @@ from contextlib import suppress
 
 import pytest
 
-from edgeproxy.engine.contract import CloseReason, Known, ListenerSettings, More, Refuse
+from edgeproxy.engine.contract import CloseReason, Identified, ListenerSettings, NeedMore, Refuse
 from edgeproxy.engine.tls import TlsInfo, TlsSettings
 from tests.conformance.engines import MakeEngine
 from tests.conformance.gates import ScriptedGate
-from tests.conformance.peers import Rest, Stream
+from tests.conformance.peers import Pause, Stream
 from tests.conformance.rig import SMALL_BUFFER
 from tests.conformance.test_preambles import until_newline
 from tests.conformance.tls_peers import TlsPeer, client_context
@@ -80,10 +80,10 @@ def test_a_request_and_the_end_may_come_with_the_last_flight(
         if ends_tcp:
             client.sock.end_tcp()
         server = rig.accept()
-        assert server.rest() == Rest(bytes(size), reset=False)
+        assert server.rest() == Pause(bytes(size), reset=False)
         server.send(b"answer")
         server.end()
-        assert client.rest() == Rest(b"answer", reset=False)
+        assert client.rest() == Pause(b"answer", reset=False)
         assert rig.outcome(index)[:3] == (CloseReason.FINISHED, size, 6)
 
 
@@ -100,10 +100,10 @@ def test_a_request_and_the_end_in_one_segment(
         client.sock.send_raw(client.sock.encrypted(bytes(size)) + client.sock.farewell())
         if ends_tcp:
             client.sock.end_tcp()
-        assert server.rest() == Rest(bytes(size), reset=False)
+        assert server.rest() == Pause(bytes(size), reset=False)
         server.send(b"answer")
         server.end()
-        assert client.rest() == Rest(b"answer", reset=False)
+        assert client.rest() == Pause(b"answer", reset=False)
 
 
 @VERSIONS
@@ -186,7 +186,7 @@ def test_new_keys_at_any_time(rig: TlsRig, wants_answer: bool) -> None:
         client.receive_stream(down, size)
         sending.result()
     server.end()
-    assert client.rest() == Rest(b"", reset=False)
+    assert client.rest() == Pause(b"", reset=False)
     client.sock.renew_keys(wants_answer=False)
     client.send(b"still there")
     assert server.receive(11) == b"still there"
@@ -198,7 +198,7 @@ def test_new_keys_when_the_backend_has_ended(rig: TlsRig) -> None:
     client, server = rig.pair()
     assert isinstance(client, TlsPeer)
     server.end()
-    assert client.rest() == Rest(b"", reset=False)
+    assert client.rest() == Pause(b"", reset=False)
     stream = Stream(3)
     for _ in range(20):
         if not client.sock.renew_keys(wants_answer=True):
@@ -206,7 +206,7 @@ def test_new_keys_when_the_backend_has_ended(rig: TlsRig) -> None:
         client.send_stream(stream, 20_000)
         server.receive_stream(stream, 20_000)
     client.end()
-    assert server.rest() == Rest(b"", reset=False)
+    assert server.rest() == Pause(b"", reset=False)
     assert rig.outcome().reason == CloseReason.FINISHED
 
 
@@ -247,7 +247,7 @@ def test_much_both_ways_at_once(rig: TlsRig, version: ssl.TLSVersion, small: boo
         each.result(60)
     client.end()
     server.end()
-    assert client.rest() == server.rest() == Rest(b"", reset=False)
+    assert client.rest() == server.rest() == Pause(b"", reset=False)
     assert rig.outcome()[:3] == (CloseReason.FINISHED, size, size)
 
 
@@ -260,9 +260,11 @@ def test_a_preamble_comes_before_the_handshake(rig: TlsRig, together: bool) -> N
     rig.listen(settings=ListenerSettings(preamble_secs=20, tls=TlsSettings((own(),))))
     rig.start()
 
-    def hear(preamble: object) -> More | Known | Refuse:
+    def hear(preamble: object) -> NeedMore | Identified | Refuse:
         known = until_newline(preamble)  # type: ignore[arg-type]
-        return known._replace(client=("192.0.2.1", 4711)) if isinstance(known, Known) else known
+        return (
+            known._replace(client=("192.0.2.1", 4711)) if isinstance(known, Identified) else known
+        )
 
     rig.gate.hear = hear
     rig.gate.prefix = b"prefix "
@@ -304,10 +306,10 @@ def test_a_request_behind_the_handshake_survives_failing_backends(rig: TlsRig) -
     last = _but_for_finished(client) + client.sock.encrypted(b"request")
     client.sock.send_raw(last + client.sock.farewell())
     server = rig.accept()
-    assert server.rest() == Rest(b"prefix request", reset=False)
+    assert server.rest() == Pause(b"prefix request", reset=False)
     server.send(b"answer")
     server.close()
-    assert client.rest() == Rest(b"answer", reset=False)
+    assert client.rest() == Pause(b"answer", reset=False)
     assert [each.failure for each in gate.tickets] == ["refused", "timeout", None]
 
 
@@ -319,7 +321,7 @@ def test_a_client_whose_backends_all_fail_hears_an_end(rig: TlsRig, said: bytes)
         with suppress(OSError):
             client.send(said)
     rest = client.rest()
-    assert rest == Rest(b"", reset=False) or (said and rest.data == b"")
+    assert rest == Pause(b"", reset=False) or (said and rest.data == b"")
 
 
 def test_a_flood_before_the_backend_answers_is_stopped(rig: TlsRig) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.engine.contract import CloseReason, Departure
+from edgeproxy.engine.contract import CloseReason, HandshakeFailure
 from edgeproxy.engine.tls import TlsSettings
 from tests.conformance.engines import MakeEngine
-from tests.conformance.peers import Peer, Rest, Stream
+from tests.conformance.peers import Pause, Peer, Stream
 from tests.conformance.tls_peers import TlsPeer, client_context
 from tests.conformance.tls_rig import TlsRig, own, running
 from tests.waiting import PAUSE, wait_until
@@ -39,7 +39,7 @@ def _serves(rig: TlsRig) -> None:
     assert server.receive(4) == b"ping"
     client.end()
     server.end()
-    assert client.rest() == Rest(b"", reset=False)
+    assert client.rest() == Pause(b"", reset=False)
 
 
 # -- before the handshake is over ---------------------------------------------------------
@@ -69,7 +69,7 @@ def test_what_is_no_tls_costs_only_its_client(rig: TlsRig, said: bytes) -> None:
     except OSError:
         pass
     rig.gate.wait_for(lambda: rig.gate.departures, "it is gone")
-    assert _reasons(rig) == [Departure.HANDSHAKE_FAILED]
+    assert _reasons(rig) == [HandshakeFailure.HANDSHAKE_FAILED]
     assert rig.gate.tickets == []
     _serves(rig)
 
@@ -85,7 +85,7 @@ def test_a_client_may_leave_in_its_handshake(
     tcp.send(hello[: said if said >= 0 else len(hello)])
     how(tcp)
     rig.gate.wait_for(lambda: rig.gate.departures, "it is gone")
-    assert _reasons(rig) == [Departure.HANDSHAKE_FAILED]
+    assert _reasons(rig) == [HandshakeFailure.HANDSHAKE_FAILED]
     assert rig.gate.departures[0][1] == "main"
     _serves(rig)
 
@@ -103,7 +103,7 @@ def test_a_handshake_that_stops_ends_in_time(rig: TlsRig, said: int) -> None:
     client.sock.send_raw(hello[: said if said >= 0 else len(hello)])
     rig.gate.wait_for(lambda: rig.gate.departures, "it is gone")
     assert 0.45 < time.monotonic() - began_at < 1.5
-    assert _reasons(rig) == [Departure.HANDSHAKE_TIMEOUT]
+    assert _reasons(rig) == [HandshakeFailure.HANDSHAKE_TIMEOUT]
     wait_until(lambda: rig.engine.live() == 0, "nobody is left")
 
 
@@ -121,7 +121,7 @@ def test_a_handshake_that_drips_ends_in_time_too(rig: TlsRig) -> None:
         pass
     rig.gate.wait_for(lambda: rig.gate.departures, "it is gone")
     assert time.monotonic() - began_at < 1.5
-    assert _reasons(rig) == [Departure.HANDSHAKE_TIMEOUT]
+    assert _reasons(rig) == [HandshakeFailure.HANDSHAKE_TIMEOUT]
 
 
 def test_many_who_never_end_their_handshakes_disturb_nobody(rig: TlsRig) -> None:
@@ -135,7 +135,7 @@ def test_many_who_never_end_their_handshakes_disturb_nobody(rig: TlsRig) -> None
         _serves(rig)
     assert time.monotonic() - began_at < 2.5
     rig.gate.wait_for(lambda: len(rig.gate.departures) == MANY + 1, "all of them are gone")
-    assert set(_reasons(rig)) == {Departure.HANDSHAKE_TIMEOUT}
+    assert set(_reasons(rig)) == {HandshakeFailure.HANDSHAKE_TIMEOUT}
     assert time.monotonic() - began_at < 6
     wait_until(lambda: rig.engine.live() == 0, "nobody is left")
 
@@ -151,7 +151,7 @@ def test_handshakes_go_on_when_sessions_are_closed(rig: TlsRig) -> None:
     client.sock.send_raw(client.sock.next_flight())
     wait_until(lambda: rig.engine.live() == 2, "it is there")
     rig.engine.close_sessions()
-    assert served.rest() == server.rest() == Rest(b"", reset=False)
+    assert served.rest() == server.rest() == Pause(b"", reset=False)
     client.sock.take_in()
     client.sock.shake_hands()
     other = rig.accept()
@@ -208,10 +208,10 @@ def test_an_end_of_the_connection_alone_is_an_end(rig: TlsRig, version: ssl.TLSV
     assert isinstance(client, TlsPeer)
     client.send(b"request")
     client.sock.end_tcp()
-    assert server.rest() == Rest(b"request", reset=False)
+    assert server.rest() == Pause(b"request", reset=False)
     server.send(b"answer")
     server.end()
-    assert client.rest() == Rest(b"answer", reset=False)
+    assert client.rest() == Pause(b"answer", reset=False)
     assert rig.outcome()[:3] == (CloseReason.FINISHED, 7, 6)
 
 
@@ -225,7 +225,7 @@ def test_whoever_breaks_the_rules_ends_only_itself(
     assert isinstance(client, TlsPeer)
     records = client.sock.encrypted(before) if before else b""
     client.sock.send_raw(records + b"\x17\x03\x03\x00\x20" + bytes(32))
-    assert server.rest() == Rest(before, reset=True)
+    assert server.rest() == Pause(before, reset=True)
     with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
         client.receive(1)
     assert rig.outcome()[:3] == (CloseReason.TLS_ERROR, len(before), 0)
@@ -239,7 +239,7 @@ def test_a_client_that_says_its_end_and_resets_has_reset(
     client, server = rig.small_pair()
     server.send_until_blocked(Stream(3))
     client.end()
-    assert server.rest() == Rest(b"", reset=False)
+    assert server.rest() == Pause(b"", reset=False)
     client.reset()
     assert rig.outcome().reason == CloseReason.CLIENT_RESET
 
@@ -260,7 +260,7 @@ def test_thousands_of_handshakes_leave_nothing_behind(rig: TlsRig) -> None:
             client.sock.shake_hands()
             server = rig.accept()
             client.close()
-            assert server.rest() == Rest(b"", reset=False)
+            assert server.rest() == Pause(b"", reset=False)
             server.close()
         rig._opened[:] = [rig.backend]  # what the rig keeps is not the engine's
         if index in (HANDSHAKES // 2, HANDSHAKES - 1):

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from edgeproxy.engine.contract import Departure, Known, ListenerSettings
+from edgeproxy.engine.contract import HandshakeFailure, Identified, ListenerSettings
 from edgeproxy.engine.tls import TlsInfo, TlsSettings
 from tests.conformance.engines import MakeEngine
 from tests.conformance.tls_certificates import OURS, authority, certificate
@@ -52,7 +52,7 @@ def _is_served(rig: TlsRig, client: TlsPeer) -> bool:
     return client.receive(4) == b"pong"
 
 
-def _assert_left(rig: TlsRig, reason: Departure = Departure.HANDSHAKE_FAILED) -> None:
+def _assert_left(rig: TlsRig, reason: HandshakeFailure = HandshakeFailure.HANDSHAKE_FAILED) -> None:
     rig.gate.wait_for(lambda: rig.gate.departures, "somebody has left")
     assert [each[2] for each in rig.gate.departures] == [reason]
     assert rig.gate.tickets == []
@@ -280,7 +280,7 @@ def test_a_client_that_does_not_trust_us_leaves(rig: TlsRig, version: ssl.TLSVer
 
 def test_what_was_said_before_the_handshake_is_told_with_it(rig: TlsRig) -> None:
     rig.prepare()
-    rig.gate.hear = lambda _preamble: Known(0, None, "said before")
+    rig.gate.hear = lambda _preamble: Identified(0, None, "said before")
     settings = ListenerSettings(preamble_secs=5.0, tls=TlsSettings((own(),)))
     rig.listen(settings=settings)
     rig.start()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from edgeproxy.engine.contract import Departure, ListenerSettings
+from edgeproxy.engine.contract import HandshakeFailure, ListenerSettings
 from edgeproxy.engine.sockets import open_listener
 from edgeproxy.engine.tls import Certificate, TlsError, TlsSettings
 from tests.conformance.engines import MakeEngine
@@ -91,7 +91,7 @@ def test_new_settings_may_ask_for_more(rig: TlsRig) -> None:
     rig.engine.renew("main", TlsSettings((OLD,), handshake_secs=0.3))
     rig.unshaken()
     rig.gate.wait_for(lambda: rig.gate.departures, "it is gone")
-    assert rig.gate.departures[0][2] == Departure.HANDSHAKE_TIMEOUT
+    assert rig.gate.departures[0][2] == HandshakeFailure.HANDSHAKE_TIMEOUT
 
 
 def test_a_listener_that_is_not_there_is_not_renewed(rig: TlsRig) -> None:

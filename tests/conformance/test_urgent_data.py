@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from tests.conformance.peers import Peer, Rest, Stream
+from tests.conformance.peers import Pause, Peer, Stream
 from tests.conformance.rig import Rig
 
 DIRECTIONS = pytest.mark.parametrize("upward", [True, False], ids=["from client", "from backend"])
@@ -57,4 +57,4 @@ def test_an_urgent_byte_at_the_end_of_a_bulk_transfer_arrives(rig: Rig, upward: 
     assert sink.receive(1) == b"!"
     source.send(b"?", socket.MSG_OOB)
     source.end()
-    assert sink.rest() == Rest(b"?", reset=False)
+    assert sink.rest() == Pause(b"?", reset=False)

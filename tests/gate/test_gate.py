@@ -15,7 +15,7 @@ from edgeproxy.core.backends.ejection import EjectionSettings
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.engine.contract import CloseReason, Connect, DialFailure, Outcome, Refuse
 from edgeproxy.gate.gate import AdmissionGate
-from edgeproxy.gate.preamble import Door, Doorman
+from edgeproxy.gate.preamble import ListenerPolicy, PreambleParser
 from edgeproxy.log import LogSettings
 
 
@@ -33,8 +33,8 @@ def gate(*backends: Backend) -> tuple[AdmissionGate, Metrics, Admission]:
     admission = Admission(AdmissionSettings(), AffinitySettings(), EjectionSettings(), Origin)
     admission.publish(backends)
     metrics = Metrics()
-    doorman = Doorman({"web": Door()})
-    return AdmissionGate(admission, metrics, doorman, 2.5), metrics, admission
+    preamble_parser = PreambleParser({"web": ListenerPolicy()})
+    return AdmissionGate(admission, metrics, preamble_parser, 2.5), metrics, admission
 
 
 def backend(backend_id: str, **values: object) -> Backend:

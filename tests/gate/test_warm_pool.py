@@ -11,7 +11,7 @@ from contextlib import closing
 import pytest
 
 from edgeproxy.core.backends.backend import Backend, Circuit
-from edgeproxy.core.backends.live_state import Live
+from edgeproxy.core.backends.live_state import LiveState
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.core.routing.ranking import DOWN, Candidate
 from edgeproxy.gate import warm_pool
@@ -31,7 +31,7 @@ class World:
         self.taken: list[socket.socket] = []
         host, port = self.listening.address
         backend = Backend("sa-1", "myapp", "sa", host, port, hard_limit=hard_limit)
-        self.candidate = Candidate(backend, Live("sa-1"))
+        self.candidate = Candidate(backend, LiveState("sa-1"))
         self.metrics = Metrics()
         self.pool = WarmPool(settings, self.metrics)
 

@@ -21,7 +21,7 @@ from edgeproxy.store.choice import nodes_in, registrations_in
 from edgeproxy.values import ListenAddress, Secret
 
 if TYPE_CHECKING:
-    from edgeproxy.process.control_plane import Plane
+    from edgeproxy.process.control_plane import ControlPlane
 
 log = EventLog("api")
 
@@ -77,7 +77,7 @@ class Api:
 
 
 async def start(
-    plane: Plane, admission: Admission, metrics: Metrics, listening: socket.socket
+    plane: ControlPlane, admission: Admission, metrics: Metrics, listening: socket.socket
 ) -> Api:
     """Serve the API of this plane on a listening socket."""
     settings = plane.config.api
@@ -87,7 +87,7 @@ async def start(
         registrations_in(plane.store, settings.home, address, WRITE_WAIT_SECS),
         nodes_in(plane.store, WRITE_WAIT_SECS),
         admission,
-        plane.observation,
+        plane.status,
         metrics,
         plane.follow_database,
         lambda: plane.backends,

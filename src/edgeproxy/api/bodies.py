@@ -101,7 +101,7 @@ class BackendList(Struct):
     table_version: int
 
 
-class Beat(Struct):
+class HeartbeatAccepted(Struct):
     """A heartbeat was heard."""
 
     id: str
@@ -109,7 +109,7 @@ class Beat(Struct):
     ttl_secs: float
 
 
-class Left(Struct):
+class Deregistered(Struct):
     """A backend has left."""
 
     id: str

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 from edgeproxy.api.bodies import (
     BackendView,
-    Beat,
     Health,
+    HeartbeatAccepted,
     Readiness,
     Registration,
     TableView,
@@ -39,7 +39,7 @@ class Directory(Protocol):
     async def register(self, wanted: Registration, caller: str) -> tuple[BackendView, bool]:
         """Store a backend and route to it; return it, and whether it is new."""
 
-    def beat(self, backend_id: str, caller: str) -> Beat:
+    def beat(self, backend_id: str, caller: str) -> HeartbeatAccepted:
         """Renew the lease of a backend."""
 
     async def deregister(self, backend_id: str, caller: str) -> None:

@@ -87,7 +87,7 @@ async def deregister(directory: Directory, request: Request) -> Response:
     """Take a backend out."""
     backend_id = _id(request)
     await directory.deregister(backend_id, _caller(request))
-    return answer(bodies.Left(backend_id, "deregistered"))
+    return answer(bodies.Deregistered(backend_id, "deregistered"))
 
 
 async def backends(directory: Directory, _request: Request) -> Response:
@@ -193,7 +193,7 @@ OPERATIONS = (
         "heartbeat",
         "Say that a registered backend lives; after a 404, register again.",
         heartbeat,
-        bodies.Beat,
+        bodies.HeartbeatAccepted,
         faults=(404,),
     ),
     Operation(
@@ -211,7 +211,7 @@ OPERATIONS = (
         "deregister",
         "Take a registered backend out.",
         deregister,
-        bodies.Left,
+        bodies.Deregistered,
         faults=(404, 409),
     ),
     *(

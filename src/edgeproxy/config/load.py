@@ -19,7 +19,7 @@ from edgeproxy.config.file import FILE_VARIABLE, ConfigFile, nearest, shown
 from edgeproxy.config.setting import Setting
 from edgeproxy.config.table import SETTINGS
 from edgeproxy.control.geoip import GeoSettings
-from edgeproxy.core.admission.access import EntranceSettings
+from edgeproxy.core.admission.access import AccessSettings
 from edgeproxy.core.admission.admission import AdmissionSettings
 from edgeproxy.core.admission.affinity import AffinitySettings
 from edgeproxy.core.admission.rate_limit import RateLimitSettings
@@ -112,7 +112,7 @@ class Config:
     admission: AdmissionSettings = field(default_factory=AdmissionSettings)
     affinity: AffinitySettings = field(default_factory=AffinitySettings)
     ejection: EjectionSettings = field(default_factory=EjectionSettings)
-    entrance: EntranceSettings = field(default_factory=EntranceSettings)
+    entrance: AccessSettings = field(default_factory=AccessSettings)
     rate: RateLimitSettings = field(default_factory=RateLimitSettings)
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
     probe: ProbeSettings = field(default_factory=ProbeSettings)

@@ -12,17 +12,17 @@ from typing import TypeVar
 
 ITEMS_BETWEEN_RESTS = 4
 
-Rest = Callable[[], object]
+Pause = Callable[[], object]
 _T = TypeVar("_T")
 
 
-def no_rest() -> None:
+def no_pause() -> None:
     """Do not rest: for who has nothing else to do."""
 
 
-def paced(items: Iterable[_T], rest: Rest) -> Iterator[_T]:
+def paced(items: Iterable[_T], rest: Pause) -> Iterator[_T]:
     """Yield the items, with a rest after every few."""
-    if rest is no_rest:
+    if rest is no_pause:
         yield from items
         return
     for number, item in enumerate(items):

@@ -48,7 +48,7 @@ class EngineSettings:
         idle_timeout_secs: A session without a byte in either direction for so long is
             closed; 0 is never.
         user_timeout_secs: How long sent data may stay unacknowledged before the peer
-            counts as gone; 0 leaves it to the system. See `engine.debt`.
+            counts as gone; 0 leaves it to the system. See `engine/portable/unacked`.
         backend_ca_pem: Who signs the certificates of backends; empty: whom the system trusts;
             None: TLS is spoken with none.
         byte_threads: How many threads of the native engine carry bytes; 0 is one for each
@@ -99,8 +99,8 @@ class CloseReason(StrEnum):
     """A bug met while serving it; the log has a traceback."""
 
 
-class Departure(StrEnum):
-    """Why a client has gone before the gate was asked, as given to `Gate.left`."""
+class HandshakeFailure(StrEnum):
+    """Why a client has gone before the gate was asked, as given to `Gate.client_lost`."""
 
     HANDSHAKE_FAILED = "handshake_failed"
     """It does not speak TLS, or nothing can be agreed on, or it trusts us not, or we it."""
@@ -110,8 +110,8 @@ class Departure(StrEnum):
 class Connect(NamedTuple):
     """Dial `address` for this client and give up after `timeout_secs`.
 
-    `begun` is the descriptor of a socket that is connecting or connected to it, to be used
-    instead of a new one, or -1. The engine owns it, and reports its dial as one of 0 seconds.
+    `preconnected_fd` is the descriptor of a socket that is connecting or connected to it, or -1.
+    The engine owns it, uses it instead of a new one, and reports its dial as one of 0 seconds.
     `prefix` is said to the backend before anything that the client says; it is not counted.
     `server_name` is that of TLS, which is then spoken with the backend, after the prefix; its
     certificate has to be for that name. A handshake that fails is a failed dial.
@@ -120,7 +120,7 @@ class Connect(NamedTuple):
     ticket: object
     address: tuple[str, int]
     timeout_secs: float
-    begun: int = -1
+    preconnected_fd: int = -1
     prefix: bytes = b""
     server_name: str = ""
 
@@ -134,13 +134,13 @@ class Refuse(NamedTuple):
 Answer = Connect | Refuse
 
 
-class More(NamedTuple):
+class NeedMore(NamedTuple):
     """Wait until a client has said so many bytes in all, or is not going to."""
 
     bytes_wanted: int
 
 
-class Known(NamedTuple):
+class Identified(NamedTuple):
     """A client has said enough: the gate may be asked for a backend.
 
     Of what it has said, `skip` bytes are not for the backend. It is taken to come from
@@ -214,9 +214,9 @@ class SessionInfo(NamedTuple):
 class Gate(Protocol):
     """Decides. Called on the gate thread only; must neither block nor raise."""
 
-    def heard(
+    def preamble_read(
         self, client: SocketAddress, listener: str, preamble: Preamble, now: float
-    ) -> More | Known | Refuse:
+    ) -> NeedMore | Identified | Refuse:
         """A client of a listener that wants a preamble has said so much."""
 
     def opened(
@@ -229,17 +229,17 @@ class Gate(Protocol):
     ) -> Answer:
         """A client has connected to the listener of that name.
 
-        `about` is of its `Known`, or a `TlsInfo` where TLS is spoken. `local` is its end of the
-        connection on this host, if the listener `tells_local`.
+        `about` is that of its `Identified`, or a `TlsInfo` where TLS is spoken. `local` is this
+        host's end of the connection, if the listener `tells_local`.
         """
 
-    def left(self, client: SocketAddress, listener: str, reason: str, now: float) -> None:
-        """A client has gone before the gate was asked for a backend (`Departure`)."""
+    def client_lost(self, client: SocketAddress, listener: str, reason: str, now: float) -> None:
+        """A client has gone before the gate was asked for a backend (`HandshakeFailure`)."""
 
     def dialed(self, ticket: Any, secs: float, now: float) -> None:
         """The backend answered after `secs`; bytes are about to flow.
 
-        `secs` is 0 for a connection that was begun before (`Connect.begun`).
+        `secs` is 0 for a connection that was begun before (`Connect.preconnected_fd`).
         """
 
     def failed(self, ticket: Any, reason: str, now: float, why: str = "") -> Answer:

@@ -13,8 +13,8 @@ from edgeproxy.engine.contract import (
     CloseReason,
     Connect,
     Gate,
-    Known,
-    More,
+    Identified,
+    NeedMore,
     Outcome,
     Preamble,
     Refuse,
@@ -31,23 +31,23 @@ class GuardedGate:
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
 
-    def heard(
+    def preamble_read(
         self, client: SocketAddress, listener: str, preamble: Preamble, now: float
-    ) -> More | Known | Refuse:
+    ) -> NeedMore | Identified | Refuse:
         """Ask whether a client has said enough; refused if the gate fails."""
         try:
-            answer = self._gate.heard(client, listener, preamble, now)
-            if not isinstance(answer, More | Known | Refuse):
+            answer = self._gate.preamble_read(client, listener, preamble, now)
+            if not isinstance(answer, NeedMore | Identified | Refuse):
                 raise TypeError(f"a gate answers More, Known or Refuse, not {answer!r}")
         except Exception:  # noqa: BLE001
             log.bug("gate_failed", call="heard")
             return Refuse(CloseReason.FAULT)
         return answer
 
-    def left(self, client: SocketAddress, listener: str, reason: str, now: float) -> None:
+    def client_lost(self, client: SocketAddress, listener: str, reason: str, now: float) -> None:
         """Tell that a client has gone before it was opened."""
         try:
-            self._gate.left(client, listener, reason, now)
+            self._gate.client_lost(client, listener, reason, now)
         except Exception:  # noqa: BLE001
             log.bug("gate_failed", call="left")
 

@@ -81,7 +81,7 @@ def prepare(tcp: socket.socket) -> None:
 
     Keepalive finds an idle peer that has vanished. Urgent data stays in line, so that no
     byte is lost. `TCP_USER_TIMEOUT` is deliberately not set: Linux also applies it to a
-    live peer that only stopped reading (see `engine.debt`).
+    live peer that only stopped reading (see `engine/portable/unacked`).
     """
     tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     tcp.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)

@@ -64,7 +64,7 @@ class TlsSettings:
 class TlsInfo(NamedTuple):
     """What was agreed on with a client. The name is hostile text.
 
-    `about` is that of its `contract.Known`, if it said something before the handshake.
+    `about` is that of its `contract.Identified`, if it said something before the handshake.
     """
 
     server_name: str

@@ -1,4 +1,4 @@
-"""The gate of the real proxy: asks `core.admission`, counts, and reports what is odd.
+"""The gate of the real proxy: asks `core/admission/admission`, counts, and reports what is odd.
 
 Runs on the engine's gate thread. It adds no decision of its own.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 
-from edgeproxy.core.admission.access import Barred
+from edgeproxy.core.admission.access import Denied
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.admission.record import ConnectionRecord, of_refused, of_session
 from edgeproxy.core.admission.ticket import Blame, Reason, Refusal, Ticket
@@ -19,18 +19,18 @@ from edgeproxy.engine.contract import (
     Answer,
     CloseReason,
     Connect,
-    Departure,
     DialFailure,
-    Known,
-    More,
+    HandshakeFailure,
+    Identified,
+    NeedMore,
     Outcome,
     Preamble,
     Refuse,
     SocketAddress,
 )
 from edgeproxy.engine.tls import TlsInfo
-from edgeproxy.gate.preamble import Doorman, Introduction, Misheard
-from edgeproxy.gate.proxy_header import Announcer, Presented
+from edgeproxy.gate.preamble import PreambleFault, PreambleInfo, PreambleParser
+from edgeproxy.gate.proxy_header import ClientIdentity, ProxyHeaderWriter
 from edgeproxy.gate.warm_pool import WarmPool
 from edgeproxy.log import EventLog, Throttle
 from edgeproxy.wire.proxy_header import Endpoint
@@ -48,62 +48,62 @@ HINTS: dict[str, str] = {
     Reason.DOWN: "probes, breakers, leases or `edgeproxy drain` withhold every backend",
     Reason.UNREACHABLE: "the backends that were tried did not answer",
     Reason.NO_RESOURCES: "this host has no descriptors or ports left; raise `ulimit -n`",
-    Misheard.PROXY_UNTRUSTED: "see EDGEPROXY_PROXY_PROTOCOL_IN",
-    Misheard.PROXY_MALFORMED: "who is in front has to send PROXY headers, and only these",
-    Misheard.HELLO_MALFORMED: "this listener is for TLS with server names",
-    Misheard.NAME_UNKNOWN: "see EDGEPROXY_ROUTES and the table edgeproxy_routes",
-    Misheard.PREAMBLE_INCOMPLETE: "see EDGEPROXY_PREAMBLE_TIMEOUT_SECS",
-    Departure.HANDSHAKE_FAILED: "it does not speak TLS 1.2 or 1.3, or trust is missing",
-    Departure.HANDSHAKE_TIMEOUT: "see EDGEPROXY_TLS_HANDSHAKE_TIMEOUT_SECS",
-    Barred.DENIED: "see EDGEPROXY_ALLOW and EDGEPROXY_DENY",
-    Barred.CLIENT_FULL: "see EDGEPROXY_MAX_CONNS_PER_CLIENT",
-    Barred.RATE_LIMITED: "see EDGEPROXY_RATE_LIMIT_MAX_REQUESTS",
+    PreambleFault.PROXY_UNTRUSTED: "see EDGEPROXY_PROXY_PROTOCOL_IN",
+    PreambleFault.PROXY_MALFORMED: "who is in front has to send PROXY headers, and only these",
+    PreambleFault.HELLO_MALFORMED: "this listener is for TLS with server names",
+    PreambleFault.NAME_UNKNOWN: "see EDGEPROXY_ROUTES and the table edgeproxy_routes",
+    PreambleFault.PREAMBLE_INCOMPLETE: "see EDGEPROXY_PREAMBLE_TIMEOUT_SECS",
+    HandshakeFailure.HANDSHAKE_FAILED: "it does not speak TLS 1.2 or 1.3, or trust is missing",
+    HandshakeFailure.HANDSHAKE_TIMEOUT: "see EDGEPROXY_TLS_HANDSHAKE_TIMEOUT_SECS",
+    Denied.DENIED: "see EDGEPROXY_ALLOW and EDGEPROXY_DENY",
+    Denied.CLIENT_FULL: "see EDGEPROXY_MAX_CONNS_PER_CLIENT",
+    Denied.RATE_LIMITED: "see EDGEPROXY_RATE_LIMIT_MAX_REQUESTS",
 }
 
 
 class AdmissionGate:
     """Implements `engine.contract.Gate`.
 
-    The `doorman` knows the listeners, the `announcer` what backends are told; `spoken` are the
-    names of those with whom TLS is spoken, by app, "" for all others.
+    `preamble_parser` knows the policies of listeners, `announcer` writes PROXY headers. `spoken`
+    has the TLS names of backends by app; "" stands for all other apps.
     """
 
     def __init__(
         self,
         admission: Admission,
         metrics: Metrics,
-        doorman: Doorman,
+        preamble_parser: PreambleParser,
         connect_timeout_secs: float,
         ended: Callable[[ConnectionRecord], object] | None = None,
         warm_pool: WarmPool | None = None,
-        announcer: Announcer | None = None,
+        announcer: ProxyHeaderWriter | None = None,
         spoken: Mapping[str, str] | None = None,
     ) -> None:
         """`ended` is told of every connection that is over; it must not wait."""
         self._admission = admission
         self._metrics = metrics
-        self._doorman = doorman
+        self._preamble_parser = preamble_parser
         self._spoken = spoken or {}
-        self._announcer = announcer or Announcer((), "")
+        self._announcer = announcer or ProxyHeaderWriter((), "")
         self._connect_timeout_secs = connect_timeout_secs
         self._ended = ended
         self._warm_pool = warm_pool
         self._throttles: dict[str, Throttle] = defaultdict(lambda: Throttle(QUIET_SECS))
 
-    def heard(
+    def preamble_read(
         self, client: SocketAddress, listener: str, preamble: Preamble, now: float
-    ) -> More | Known | Refuse:
+    ) -> NeedMore | Identified | Refuse:
         """See whether a client has said enough."""
-        answer = self._doorman.heard(client, listener, preamble)
+        answer = self._preamble_parser.preamble_read(client, listener, preamble)
         if isinstance(answer, Refuse):
-            self.left(client, listener, answer.reason, now)
+            self.client_lost(client, listener, answer.reason, now)
         return answer
 
-    def left(self, client: SocketAddress, listener: str, reason: str, now: float) -> None:
+    def client_lost(self, client: SocketAddress, listener: str, reason: str, now: float) -> None:
         """A client has gone, or is turned away, before it was opened."""
         address = normalise(client[0])
-        self._tell_refused(address, self._doorman.doors[listener].scope, reason)
-        self._refused(reason, address, self._doorman.doors[listener].scope, now)
+        self._tell_refused(address, self._preamble_parser.doors[listener].scope, reason)
+        self._refused(reason, address, self._preamble_parser.doors[listener].scope, now)
 
     def opened(
         self,
@@ -115,8 +115,8 @@ class AdmissionGate:
     ) -> Answer:
         """Give a new client its backend, or turn it away."""
         address = normalise(client[0])
-        scope = self._doorman.doors[listener].scope
-        if about is not None and isinstance(about, Introduction) and about.app is not None:
+        scope = self._preamble_parser.doors[listener].scope
+        if about is not None and isinstance(about, PreambleInfo) and about.app is not None:
             scope = about.app
         ticket = self._admission.admit(address, scope, now)
         if isinstance(ticket, Refusal):
@@ -177,31 +177,31 @@ class AdmissionGate:
 
     def _connect(self, ticket: Ticket, now: float) -> Connect:
         backend = ticket.backend
-        begun = -1
+        preconnected_fd = -1
         if self._warm_pool is not None:
             assert ticket.held is not None
-            begun = self._warm_pool.take(ticket.held, now)
+            preconnected_fd = self._warm_pool.take(ticket.held, now)
         prefix = b""
-        if ticket.notes is not None and ticket.notes.presented is not None:
-            prefix = self._announcer.prefix(ticket.notes.presented, backend.app)
+        if ticket.details is not None and ticket.details.presented is not None:
+            prefix = self._announcer.prefix(ticket.details.presented, backend.app)
         address = (backend.wg_ip, backend.port)
         name = self._spoken.get(backend.app, self._spoken.get("", "")) if self._spoken else ""
-        return Connect(ticket, address, self._connect_timeout_secs, begun, prefix, name)
+        return Connect(ticket, address, self._connect_timeout_secs, preconnected_fd, prefix, name)
 
     def _presented(
         self, source: Endpoint | None, about: object, local: SocketAddress | None
-    ) -> Presented:
+    ) -> ClientIdentity:
         """Return what backends may be told of a client."""
         destination, name = None, ""
-        if isinstance(about, Introduction | TlsInfo):
+        if isinstance(about, PreambleInfo | TlsInfo):
             name = host_name(about.server_name) or ""
         if isinstance(about, TlsInfo):
             about = about.about
-        if isinstance(about, Introduction):
+        if isinstance(about, PreambleInfo):
             destination = about.destination
         if destination is None and local is not None:
             destination = Endpoint(normalise(local[0]), local[1])
-        return Presented(source, destination, name, self._announcer.next_id())
+        return ClientIdentity(source, destination, name, self._announcer.next_id())
 
     def _tell_refused(self, address: str, scope: str, reason: str) -> None:
         if self._ended is not None:

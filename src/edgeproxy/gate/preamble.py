@@ -14,13 +14,13 @@ from typing import NamedTuple
 from edgeproxy.core.geo.locator import normalise
 from edgeproxy.core.geo.prefix import Network, Prefixes
 from edgeproxy.core.routing.server_names import ServerNames
-from edgeproxy.engine.contract import Known, More, Preamble, Refuse, SocketAddress
+from edgeproxy.engine.contract import Identified, NeedMore, Preamble, Refuse, SocketAddress
 from edgeproxy.errors import WireError
 from edgeproxy.wire import client_hello, proxy_protocol
 from edgeproxy.wire.proxy_header import Endpoint
 
 
-class Misheard(StrEnum):
+class PreambleFault(StrEnum):
     """What is wrong with what a client said first."""
 
     PROXY_UNTRUSTED = "proxy_untrusted"
@@ -30,7 +30,7 @@ class Misheard(StrEnum):
     PREAMBLE_INCOMPLETE = "preamble_incomplete"
 
 
-class Introduction(NamedTuple):
+class PreambleInfo(NamedTuple):
     """What a client said first.
 
     Attributes:
@@ -45,7 +45,7 @@ class Introduction(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class ListenerPolicy:
     """How the clients of one listener are met.
 
     Attributes:
@@ -55,11 +55,11 @@ class Door:
     """
 
     scope: str = ""
-    by_name: bool = False
-    announced: bool = False
+    routes_by_sni: bool = False
+    expects_proxy_header: bool = False
 
 
-class Doorman:
+class PreambleParser:
     """Hears clients. For one thread.
 
     Attributes:
@@ -69,7 +69,7 @@ class Doorman:
 
     def __init__(
         self,
-        doors: Mapping[str, Door],
+        doors: Mapping[str, ListenerPolicy],
         trusted: tuple[Network, ...] = (),
         names: ServerNames | None = None,
     ) -> None:
@@ -77,7 +77,7 @@ class Doorman:
         self.names = names or ServerNames({})
         self.trust(trusted)
 
-    def add(self, doors: Mapping[str, Door]) -> None:
+    def add(self, doors: Mapping[str, ListenerPolicy]) -> None:
         """Know these doors too, or in another manner."""
         self.doors = {**self.doors, **doors}
 
@@ -85,37 +85,37 @@ class Doorman:
         """Take headers from these networks from now on."""
         self._trusted = Prefixes(dict.fromkeys(networks, True))
 
-    def heard(
+    def preamble_read(
         self, client: SocketAddress, listener: str, preamble: Preamble
-    ) -> More | Known | Refuse:
+    ) -> NeedMore | Identified | Refuse:
         """See whether a client has said enough."""
         door = self.doors[listener]
         said, skip, source, destination = preamble.said, 0, None, None
-        if door.announced:
+        if door.expects_proxy_header:
             if self._trusted.find(normalise(client[0])) is None:
-                return Refuse(Misheard.PROXY_UNTRUSTED)
+                return Refuse(PreambleFault.PROXY_UNTRUSTED)
             try:
                 header = proxy_protocol.decode(said)
             except WireError:
-                return Refuse(Misheard.PROXY_MALFORMED)
+                return Refuse(PreambleFault.PROXY_MALFORMED)
             if header is None:
                 return _more(preamble)
             skip, source, destination = header.size, header.source, header.destination
-        if not door.by_name:
-            return Known(skip, source, Introduction(destination=destination))
+        if not door.routes_by_sni:
+            return Identified(skip, source, PreambleInfo(destination=destination))
         try:
             hello = client_hello.decode(memoryview(said)[skip:])
         except WireError:
-            return Refuse(Misheard.HELLO_MALFORMED)
+            return Refuse(PreambleFault.HELLO_MALFORMED)
         if hello is None:
             return _more(preamble)
         app = self.names.find(hello.server_name)
         if app is None:
-            return Refuse(Misheard.NAME_UNKNOWN)
-        return Known(skip, source, Introduction(app, hello.server_name or "", destination))
+            return Refuse(PreambleFault.NAME_UNKNOWN)
+        return Identified(skip, source, PreambleInfo(app, hello.server_name or "", destination))
 
 
-def _more(preamble: Preamble) -> More | Refuse:
+def _more(preamble: Preamble) -> NeedMore | Refuse:
     if preamble.is_all:
-        return Refuse(Misheard.PREAMBLE_INCOMPLETE)
-    return More(len(preamble.said) + 1)
+        return Refuse(PreambleFault.PREAMBLE_INCOMPLETE)
+    return NeedMore(len(preamble.said) + 1)

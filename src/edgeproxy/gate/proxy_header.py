@@ -14,7 +14,7 @@ from edgeproxy.wire import proxy_v1, proxy_v2
 from edgeproxy.wire.proxy_header import Endpoint
 
 
-class Presented(NamedTuple):
+class ClientIdentity(NamedTuple):
     """Who a client is: the same for every backend that is tried.
 
     `source` is where it comes from, `destination` what it connected to; None where that is no
@@ -27,7 +27,7 @@ class Presented(NamedTuple):
     unique_id: str
 
 
-class Announcer:
+class ProxyHeaderWriter:
     """What the backends of each app are told. For one thread.
 
     `versions` gives `off`, `v1` or `v2` by app, and for "" that of all others; `seed` makes the
@@ -45,7 +45,7 @@ class Announcer:
         """Return an id that no other connection has."""
         return f"{self._seed}-{next(self._numbers):x}"
 
-    def prefix(self, presented: Presented, app: str) -> bytes:
+    def prefix(self, presented: ClientIdentity, app: str) -> bytes:
         """Return what a backend of this app is told before its client's first byte."""
         version = self._versions.get(app, self._default)
         if version == "v1":

@@ -78,7 +78,7 @@ class _Waiting(NamedTuple):
     begun_at: float
 
 
-class _Shelf:
+class _BackendPool:
     """What waits for one backend.
 
     Attributes:
@@ -108,7 +108,7 @@ class WarmPool:
         self._settings = settings
         self._metrics = metrics
         self._longest_secs = min(settings.idle_timeout_secs, settings.max_lifetime_secs)
-        self._shelves: dict[str, _Shelf] = {}
+        self._shelves: dict[str, _BackendPool] = {}
         self._is_closed = False
 
     def take(self, candidate: Candidate, now: float) -> int:
@@ -155,17 +155,17 @@ class WarmPool:
         for shelf in self._shelves.values():
             shelf.close()
 
-    def _shelf_of(self, candidate: Candidate) -> _Shelf:
+    def _shelf_of(self, candidate: Candidate) -> _BackendPool:
         backend = candidate.backend
         address = (backend.wg_ip, backend.port)
         shelf = self._shelves.get(backend.id)
         if shelf is None or shelf.address != address:
             if shelf is not None:
                 shelf.close()
-            shelf = self._shelves[backend.id] = _Shelf(address)
+            shelf = self._shelves[backend.id] = _BackendPool(address)
         return shelf
 
-    def _pick(self, shelf: _Shelf, now: float) -> _Waiting | None:
+    def _pick(self, shelf: _BackendPool, now: float) -> _Waiting | None:
         """Take the oldest that is ready off the shelf, else the oldest that may become so.
 
         One that should have by now makes way for a new dial.
@@ -183,7 +183,7 @@ class WarmPool:
         self._metrics.pool_dropped += 1
         return None
 
-    def _look_at(self, shelf: _Shelf, each: _Waiting, now: float) -> _State:
+    def _look_at(self, shelf: _BackendPool, each: _Waiting, now: float) -> _State:
         """Return what has become of one; drop it if it is of no use any more."""
         state = _state(each)
         age_secs = now - each.begun_at
@@ -197,7 +197,7 @@ class WarmPool:
         self._metrics.pool_dropped += 1
         return _State.ENDED
 
-    def _fill(self, shelf: _Shelf, candidate: Candidate, now: float, most: int) -> bool:
+    def _fill(self, shelf: _BackendPool, candidate: Candidate, now: float, most: int) -> bool:
         """Begin up to so many connections, as far as there is room for them.
 
         None while the backend is on trial: only clients tell how it does. Nor while probes call
@@ -230,7 +230,7 @@ class WarmPool:
                 fullest.waiting.popleft().tcp.close()
 
 
-def _may_wait(shelf: _Shelf, candidate: Candidate, now: float) -> bool:
+def _may_wait(shelf: _BackendPool, candidate: Candidate, now: float) -> bool:
     """Return whether connections may wait for this backend."""
     backend = candidate.backend
     if shelf.address != (backend.wg_ip, backend.port):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from edgeproxy.core.backends.backend import Circuit
 from edgeproxy.core.backends.breaker import Breaker, BreakerSettings, circuit_of
-from edgeproxy.core.backends.live_state import Live
+from edgeproxy.core.backends.live_state import LiveState
 
 TRIAL_SECS = 60.0
 """A trial of which nobody heard the result counts as over after so long."""
@@ -44,7 +44,7 @@ class CircuitBreaker:
             )
         settings = BreakerSettings(True, failure_threshold, success_threshold, timeout_secs, trials)
         self._breaker = Breaker(settings, lambda _id, _state: None)
-        self._live = Live("")
+        self._live = LiveState("")
         self._clock = clock
         self._lock = threading.Lock()
 

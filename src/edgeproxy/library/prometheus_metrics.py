@@ -12,7 +12,7 @@ from prometheus_client.core import Metric
 from edgeproxy.control.observe.metrics_page import of_backends
 from edgeproxy.control.observe.reading import BackendReading
 from edgeproxy.core.backends.backend import Circuit
-from edgeproxy.core.backends.counters import Tally
+from edgeproxy.core.backends.counters import BackendCounters
 
 
 class PrometheusMetrics:
@@ -25,7 +25,7 @@ class PrometheusMetrics:
     def __init__(self, region: str = "") -> None:
         self._region = region
         self._lock = threading.Lock()
-        self._tallies: dict[str, Tally] = defaultdict(Tally)
+        self._counters: dict[str, BackendCounters] = defaultdict(BackendCounters)
         self._active: dict[str, int] = defaultdict(int)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -33,7 +33,7 @@ class PrometheusMetrics:
     def record_connection(self, backend: str, rtt_secs: float = 0.0) -> None:
         """A connection to a backend was made, in so long."""
         with self._lock:
-            self._tallies[backend].answered(rtt_secs)
+            self._counters[backend].answered(rtt_secs)
             self._active[backend] += 1
 
     def record_closed(self, backend: str) -> None:
@@ -44,17 +44,17 @@ class PrometheusMetrics:
     def record_error(self, backend: str) -> None:
         """A connection to a backend could not be made."""
         with self._lock:
-            self._tallies[backend].errors += 1
+            self._counters[backend].errors += 1
 
     def record_bytes_sent(self, backend: str, count: int) -> None:
         """Bytes of a backend were sent to a client."""
         with self._lock:
-            self._tallies[backend].bytes_out += count
+            self._counters[backend].bytes_out += count
 
     def record_bytes_received(self, backend: str, count: int) -> None:
         """Bytes for a backend were received of a client."""
         with self._lock:
-            self._tallies[backend].bytes_in += count
+            self._counters[backend].bytes_in += count
 
     def export_prometheus(self) -> str:
         """Return the page."""
@@ -75,9 +75,9 @@ class PrometheusMetrics:
                     circuit=Circuit.CLOSED,
                     up=None,
                     draining=False,
-                    tally=tally,
+                    counters=counters,
                 )
-                for backend, tally in sorted(self._tallies.items())
+                for backend, counters in sorted(self._counters.items())
             )
         documented = (
             "edgeproxy_backend_connections",

@@ -21,7 +21,7 @@ from edgeproxy.core.routing.server_names import ServerNames
 from edgeproxy.engine.contract import Engine, ListenerSettings
 from edgeproxy.engine.sockets import open_listener, open_unix_listener, prepare
 from edgeproxy.errors import EdgeProxyError
-from edgeproxy.gate.preamble import Door, Doorman
+from edgeproxy.gate.preamble import ListenerPolicy, PreambleParser
 from edgeproxy.listeners import spec as door
 from edgeproxy.listeners.spec import Listener, UnixAddress
 from edgeproxy.log import EventLog
@@ -49,13 +49,13 @@ class _Open:
 
     name: str
     listener: Listener
-    door: Door
+    door: ListenerPolicy
     settings: ListenerSettings
     listening: socket.socket
     file: tuple[int, int] | None = None
 
 
-class Doors:
+class Listeners:
     """The listeners of one proxy. Its methods may be called from any thread.
 
     Attributes:
@@ -66,7 +66,7 @@ class Doors:
         self,
         config: Config,
         engine: Engine,
-        doorman: Doorman,
+        preamble_parser: PreambleParser,
         authorities: Authorities | None = None,
     ) -> None:
         """`authorities` are those of backends. Raises EdgeProxyError for bad certificates."""
@@ -74,7 +74,7 @@ class Doors:
         self.certificates: Certificates | None = None
         self._config = self._expected = config
         self._engine = engine
-        self._doorman = doorman
+        self._preamble_parser = preamble_parser
         self._tls: TlsSettings | None = None
         self._open: dict[str, _Open] = {}
         self._failed: dict[str, str] = {}  # what could not be opened, and why
@@ -134,7 +134,7 @@ class Doors:
                 self._close(name)
                 log.info("listener_closed", listen=name)
             if config.door.proxy_in:  # without any, those on the way are known by the old ones
-                self._engine.call(lambda: self._doorman.trust(config.door.proxy_in))
+                self._engine.call(lambda: self._preamble_parser.trust(config.door.proxy_in))
             self._failed = {name: why for name, why in self._failed.items() if name in wanted}
             for name, listener in wanted.items():
                 self._follow(name, listener)
@@ -153,7 +153,7 @@ class Doors:
         self._apps = set(routes.values())
 
         def use() -> None:
-            self._doorman.names = names
+            self._preamble_parser.names = names
 
         self._engine.call(use)
 
@@ -219,14 +219,16 @@ class Doors:
                 settings = dataclasses.replace(each.settings, tls=renewed)
                 self._open[name] = dataclasses.replace(each, settings=settings)
 
-    def _manner(self, listener: Listener) -> tuple[Door, ListenerSettings]:
+    def _manner(self, listener: Listener) -> tuple[ListenerPolicy, ListenerSettings]:
         """Return how the clients of a listener are met. Raises EdgeProxyError."""
         if listener.kind == door.TLS and self._tls is None:
             self._load_certificates()
         settings = self._config.door
-        by_name, announced = listener.kind == door.SNI, bool(settings.proxy_in)
-        return Door(listener.app, by_name, announced), ListenerSettings(
-            preamble_secs=settings.preamble_timeout_secs if by_name or announced else 0.0,
+        routes_by_sni, expects_proxy_header = listener.kind == door.SNI, bool(settings.proxy_in)
+        return ListenerPolicy(listener.app, routes_by_sni, expects_proxy_header), ListenerSettings(
+            preamble_secs=settings.preamble_timeout_secs
+            if routes_by_sni or expects_proxy_header
+            else 0.0,
             tls=self._tls if listener.kind == door.TLS else None,
             tells_local=any(each.version != "off" for each in settings.proxy_out),
         )
@@ -245,7 +247,7 @@ class Doors:
             prepare(listening)
         known_as = f"{name} {next(self._numbers)}"
         # The doors of before stay: somebody may be on the way who has met them.
-        self._engine.call(lambda: self._doorman.add({known_as: made}))
+        self._engine.call(lambda: self._preamble_parser.add({known_as: made}))
         self._engine.listen(known_as, listening.dup(), settings)
         self._open[name] = _Open(known_as, listener, made, settings, listening, file)
 

@@ -20,7 +20,7 @@ from edgeproxy.core.routing.server_names import host_name, pattern
 from edgeproxy.values import BadValueError, ListenAddress, listen_address
 
 TCP, TLS, SNI = "tcp", "tls", "sni"
-EVERY_APP = "*"
+ALL_APPS_TEXT = "*"
 VERSIONS = ("off", "v1", "v2")
 UNIX = "unix:"
 MOST_PATH_BYTES = 107
@@ -52,13 +52,13 @@ class Listener(NamedTuple):
     app: str = ""
 
     def __str__(self) -> str:
-        app = self.app or EVERY_APP
+        app = self.app or ALL_APPS_TEXT
         mode = {TCP: app, TLS: f"tls:{app}", SNI: SNI}[self.kind]
         return f"{self.address}={mode}"
 
 
 class Route(NamedTuple):
-    """Which app is meant by a server name; see `core.server_names`."""
+    """Which app is meant by a server name; see `core/routing/server_names`."""
 
     pattern: str
     app: str
@@ -67,7 +67,7 @@ class Route(NamedTuple):
         return f"{self.pattern}={self.app}"
 
 
-class Told(NamedTuple):
+class ProxyProtocolOut(NamedTuple):
     """Which version of the PROXY protocol the backends of an app are told; "" is all others."""
 
     app: str
@@ -77,7 +77,7 @@ class Told(NamedTuple):
         return f"{self.app}={self.version}" if self.app else self.version
 
 
-class Spoken(NamedTuple):
+class BackendTlsName(NamedTuple):
     """The name that the backends of an app have a certificate for; "" is all other apps."""
 
     app: str
@@ -104,8 +104,8 @@ class DoorSettings:
     listeners: tuple[Listener, ...] = ()
     routes: tuple[Route, ...] = ()
     proxy_in: tuple[Network, ...] = ()
-    proxy_out: tuple[Told, ...] = ()
-    backend_tls: tuple[Spoken, ...] = ()
+    proxy_out: tuple[ProxyProtocolOut, ...] = ()
+    backend_tls: tuple[BackendTlsName, ...] = ()
     backend_ca: Path | None = None
     preamble_timeout_secs: float = 5.0
 
@@ -135,7 +135,7 @@ def routes(given: str) -> tuple[Route, ...]:
     return tuple(Route(*each) for each in found.items())
 
 
-def proxy_out(given: str) -> tuple[Told, ...]:
+def proxy_out(given: str) -> tuple[ProxyProtocolOut, ...]:
     """Return versions: `v2` for all, `myapp=v1,db=v2` for some. Raises BadValueError."""
     found: dict[str, str] = {}
     for each in _parts(given):
@@ -146,10 +146,10 @@ def proxy_out(given: str) -> tuple[Told, ...]:
             )
         if found.setdefault(name, version) != version:
             raise BadValueError(f"{name or 'the version for all'} is given twice")
-    return tuple(Told(*each) for each in found.items())
+    return tuple(ProxyProtocolOut(*each) for each in found.items())
 
 
-def backend_tls(given: str) -> tuple[Spoken, ...]:
+def backend_tls(given: str) -> tuple[BackendTlsName, ...]:
     """Return names: `NAME` for all backends, `APP=NAME` for those of one app.
 
     Raises BadValueError.
@@ -165,7 +165,7 @@ def backend_tls(given: str) -> tuple[Spoken, ...]:
             )
         if found.setdefault(app, key) != key:
             raise BadValueError(f"{app or 'the name for all'} is given twice")
-    return tuple(Spoken(*each) for each in found.items())
+    return tuple(BackendTlsName(*each) for each in found.items())
 
 
 def _listener(text: str) -> Listener:
@@ -178,12 +178,12 @@ def _listener(text: str) -> Listener:
     if mode == SNI:
         return Listener(address, SNI)
     kind, colon, app = mode.rpartition(":")
-    if (colon and kind not in (TCP, TLS)) or not (app == EVERY_APP or _APP.fullmatch(app)):
+    if (colon and kind not in (TCP, TLS)) or not (app == ALL_APPS_TEXT or _APP.fullmatch(app)):
         raise BadValueError(
             f"{text!r}: allowed are the name of an app, * for all of them, either with tls: "
             "before it, and sni"
         )
-    return Listener(address, kind or TCP, "" if app == EVERY_APP else app)
+    return Listener(address, kind or TCP, "" if app == ALL_APPS_TEXT else app)
 
 
 def _address(text: str) -> ListenAddress | UnixAddress:

@@ -30,7 +30,7 @@ from edgeproxy.config.load import Loaded
 from edgeproxy.control.admin.unix_socket import open_socket
 from edgeproxy.control.geoip import Geo
 from edgeproxy.control.observe.access_log import OFF, AccessLog
-from edgeproxy.core.admission.access import Entrance
+from edgeproxy.core.admission.access import AccessControl
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.backends.backend import Circuit
 from edgeproxy.core.metrics import Metrics
@@ -39,13 +39,13 @@ from edgeproxy.engine.descriptors import raise_limit
 from edgeproxy.engine.sockets import open_listener
 from edgeproxy.errors import EdgeProxyError
 from edgeproxy.gate.gate import AdmissionGate
-from edgeproxy.gate.preamble import Doorman
-from edgeproxy.gate.proxy_header import Announcer
+from edgeproxy.gate.preamble import PreambleParser
+from edgeproxy.gate.proxy_header import ProxyHeaderWriter
 from edgeproxy.gate.warm_pool import WarmPool
-from edgeproxy.listeners.listeners import Doors, backend_authorities, mode_of, needs_tls
+from edgeproxy.listeners.listeners import Listeners, backend_authorities, mode_of, needs_tls
 from edgeproxy.process import handover as upgrade
 from edgeproxy.process import systemd
-from edgeproxy.process.control_plane import Plane
+from edgeproxy.process.control_plane import ControlPlane
 from edgeproxy.process.first_table import publish_first
 from edgeproxy.store.choice import make_store
 from edgeproxy.values import ListenAddress
@@ -82,11 +82,11 @@ class Proxy:
             config.ejection,
             self._geo.locate,
             dial_timeout_secs=config.engine.connect_timeout_secs,
-            entrance=Entrance(config.entrance, config.rate),
+            access=AccessControl(config.entrance, config.rate),
             breaker=config.breaker,
             health=config.health,
             circuit_changed=_circuit_changed,
-            is_curious=config.proxy.access_log != OFF,
+            keeps_details=config.proxy.access_log != OFF,
         )
         makes, wake = not upgrade.has_predecessor(), self._database_changed
         sources = config.database, config.postgres
@@ -94,28 +94,28 @@ class Proxy:
         target = config.proxy.access_log
         self._access_log = None if target == OFF else AccessLog(target)
         self._warm_pool = WarmPool(config.pool, self.metrics) if config.pool.enabled else None
-        doorman = Doorman({}, config.door.proxy_in)
+        preamble_parser = PreambleParser({}, config.door.proxy_in)
         gate = AdmissionGate(
             self.admission,
             self.metrics,
-            doorman,
+            preamble_parser,
             config.engine.connect_timeout_secs,
             self._access_log.take if self._access_log else None,
             self._warm_pool,
-            Announcer(config.door.proxy_out, os.urandom(4).hex()),
+            ProxyHeaderWriter(config.door.proxy_out, os.urandom(4).hex()),
             dict(config.door.backend_tls),
         )
         authorities, trusted = backend_authorities(config)
         tls, settings = trusted is not None, replace(config.engine, backend_ca_pem=trusted)
         self.engine = make_engine(settings, gate, self._crashed, with_tls=tls or needs_tls(config))
-        self.doors = Doors(config, self.engine, doorman, authorities)
-        self.plane = Plane(
+        self.doors = Listeners(config, self.engine, preamble_parser, authorities)
+        self.plane = ControlPlane(
             loaded, self.admission, self.engine, self._geo, self._store, self.metrics, self.doors
         )
         if (access_log := self._access_log) is not None:
-            self.plane.observation.access_lines_dropped = lambda: access_log.dropped
+            self.plane.status.access_lines_dropped = lambda: access_log.dropped
         if self._warm_pool is not None:
-            self.plane.observation.pool_waiting = self._warm_pool.waiting
+            self.plane.status.pool_waiting = self._warm_pool.waiting
         self._signals = 0
         self._is_asked_to_upgrade = False
         self._is_upgrading = False

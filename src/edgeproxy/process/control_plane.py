@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 from edgeproxy import log as events
 from edgeproxy.config.load import FILE_VARIABLE, Loaded
 from edgeproxy.control.geoip import Geo
-from edgeproxy.control.observe.status import Observation
+from edgeproxy.control.observe.status import Status
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.local_overrides import overlaid
 from edgeproxy.engine.contract import Engine
 from edgeproxy.errors import ConfigError, EdgeProxyError
-from edgeproxy.listeners.listeners import Doors
+from edgeproxy.listeners.listeners import Listeners
 from edgeproxy.process import systemd
 from edgeproxy.process.reload import reload
 from edgeproxy.store.feed import Feed
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
     from edgeproxy.api.api import Api
-    from edgeproxy.control.admin.pages import Pages
-    from edgeproxy.control.health.checker import Prober
+    from edgeproxy.control.admin.pages import HttpPages
+    from edgeproxy.control.health.checker import Checker
     from edgeproxy.core.backends.health import ProbeSettings
     from edgeproxy.core.metrics import Metrics
     from edgeproxy.store.feed import Store
@@ -45,7 +45,7 @@ log = events.EventLog("app")
 LAG_LOOK_SECS = 1.0
 
 
-class Plane:
+class ControlPlane:
     """The control plane of one proxy.
 
     Attributes:
@@ -65,7 +65,7 @@ class Plane:
         geo: Geo,
         store: Store,
         metrics: Metrics,
-        doors: Doors,
+        doors: Listeners,
     ) -> None:
         self.config = loaded.config
         self.backends: tuple[Backend, ...] = ()
@@ -73,19 +73,19 @@ class Plane:
         self.console_socket: socket.socket | None = None
         self.api_socket: socket.socket | None = None
         self.api: Api | None = None
-        self.observation = Observation(loaded.config, admission, metrics, engine)
+        self.status = Status(loaded.config, admission, metrics, engine)
         self.feed = Feed(store, self._publish, metrics, gc.collect, doors.route)
         self.store = store
         self._doors = doors
-        self.observation.certificates = doors.certificates_state
+        self.status.certificates = doors.certificates_state
         self._loaded = loaded
         self._admission = admission
         self._metrics = metrics
         self._engine = engine
         self._geo = geo
         self._rows: tuple[Backend, ...] = ()
-        self._pages: list[Pages] = []
-        self._prober: Prober | None = None
+        self._pages: list[HttpPages] = []
+        self._checker: Checker | None = None
         self.upgrade: Callable[[], Awaitable[int]] = _no_successor
         self._reads_config = False
         self._woken: asyncio.Event | None = None
@@ -147,8 +147,8 @@ class Plane:
             task.cancel()
         if self.api is not None:
             self.api.stop()
-        if self._prober is not None:
-            self._prober.stop()
+        if self._checker is not None:
+            self._checker.stop()
 
     def stop_listening(self) -> None:
         """Leave the sockets of pages to a successor."""
@@ -180,7 +180,7 @@ class Plane:
         self._doors.lead()
         before, self.backends = self.backends, backends
         self._let_go(before)
-        self.observation.published_at = time.monotonic()
+        self.status.published_at = time.monotonic()
 
     def _let_go(self, before: tuple[Backend, ...]) -> None:
         """See to the connections of backends that are in the table no more."""
@@ -234,7 +234,7 @@ class Plane:
         self.config = config = read.config
         if not (read.variables or read.backends):
             return False
-        self._engine.call(lambda: self._admission.entrance.change(config.entrance, config.rate))
+        self._engine.call(lambda: self._admission.access.change(config.entrance, config.rate))
         self._engine.call(lambda: self._admission.change(config.breaker, config.health))
         events.set_debug(config.log.debug)
         scopes = self._doors.scopes()
@@ -247,15 +247,15 @@ class Plane:
 
     def _probe(self) -> None:
         """Let the probes follow the table, if there are any."""
-        if self._prober is None:
+        if self._checker is None:
             if not self.config.probe.enabled:
                 return
-            from edgeproxy.control.health.checker import Prober
+            from edgeproxy.control.health.checker import Checker
 
-            prober = self._prober = Prober(self._judged, self._check_of)
-            self.observation.verdicts = lambda: dict(prober.verdicts)
-        self._prober.use(self.config.probe, self.config.health, self._loaded.overlays)
-        self._prober.follow(self.backends)
+            checker = self._checker = Checker(self._judged, self._check_of)
+            self.status.verdicts = lambda: dict(checker.verdicts)
+        self._checker.use(self.config.probe, self.config.health, self._loaded.overlays)
+        self._checker.follow(self.backends)
 
     def _check_of(self, backend: Backend, settings: ProbeSettings) -> ProbeSettings:
         """Return how one backend is probed."""
@@ -267,17 +267,17 @@ class Plane:
         if self.console_socket is not None:
             from edgeproxy.control.admin.control_socket import console
 
-            await self._serve_on(self.console_socket, console(self.observation, self.upgrade))
+            await self._serve_on(self.console_socket, console(self.status, self.upgrade))
         if self.page_socket is not None:
             from edgeproxy.control.observe.metrics_page import metrics_page
 
             path = self.config.metrics.path
-            pages = metrics_page(self.observation.read, path)
+            pages = metrics_page(self.status.read, path)
             address = ListenAddress(*self.page_socket.getsockname()[:2])
             await self._serve_on(self.page_socket, pages)
             log.info("metrics", listen=str(address), path=path)
 
-    async def _serve_on(self, listening: socket.socket, pages: Pages) -> None:
+    async def _serve_on(self, listening: socket.socket, pages: HttpPages) -> None:
         self._pages.append(pages)
         await pages.serve(listening)
 
@@ -286,7 +286,7 @@ class Plane:
         import asyncio
 
         while True:
-            await self.observation.on_gate(int)
+            await self.status.on_gate(int)
             systemd.notify("WATCHDOG=1")
             await asyncio.sleep(pause_secs)
 
@@ -298,10 +298,10 @@ class Plane:
         while True:
             due = loop.time() + LAG_LOOK_SECS
             await asyncio.sleep(LAG_LOOK_SECS)
-            self.observation.loop_lag_secs = max(loop.time() - due, 0.0)
+            self.status.loop_lag_secs = max(loop.time() - due, 0.0)
 
     def _judged(self, backend_id: str, up: bool) -> None:
-        self._engine.call(lambda: self._admission.judge(backend_id, up, time.monotonic()))
+        self._engine.call(lambda: self._admission.set_health(backend_id, up, time.monotonic()))
 
     def _look(self, looks: Iterable[Callable[[], object]] = ()) -> None:
         """Look at the database and the geo files. Nothing that is found in them ends the proxy.

@@ -18,28 +18,28 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any, TypeVar
 
-from edgeproxy.api.bodies import BackendView, Beat, Registration
+from edgeproxy.api.bodies import BackendView, HeartbeatAccepted, Registration
 from edgeproxy.api.fault import FaultError, unknown
 from edgeproxy.api.settings import ApiSettings
-from edgeproxy.control.observe.status import Observation
+from edgeproxy.control.observe.status import Status
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.admission.explanation import Decision
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.leases import Leases
 from edgeproxy.core.backends.registration import (
     CrowdedError,
+    Deregister,
     Edit,
-    Leave,
     NotYoursError,
     Outcome,
-    Put,
+    Register,
 )
 from edgeproxy.core.backends.rows import COUNTRY, RowError, parse_node
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.errors import StoreError, UsageError
 from edgeproxy.log import EventLog
 from edgeproxy.registry.views import Listing
-from edgeproxy.registry.writer import Registrar
+from edgeproxy.registry.writer import RegistrationWriter
 from edgeproxy.store.sqlite.nodes import Node, NodeEdits, UnknownNodeError
 from edgeproxy.store.sqlite.registrations import RefusedError, RegisteredRows
 
@@ -72,12 +72,12 @@ class Registry(Listing):
         rows: RegisteredRows,
         nodes: NodeEdits,
         admission: Admission,
-        observation: Observation,
+        status: Status,
         metrics: Metrics,
         follow: Callable[[], Awaitable[object]],
         in_force: Callable[[], tuple[Backend, ...]],
     ) -> None:
-        super().__init__(Leases(settings.ttl_secs), admission, observation, in_force)
+        super().__init__(Leases(settings.ttl_secs), admission, status, in_force)
         self._settings = settings
         self._nodes = nodes
         self._metrics = metrics
@@ -85,7 +85,7 @@ class Registry(Listing):
         self._overdue: set[str] = set()
         self._is_loaded = False
         self._ask_at = 0.0
-        self._registrar = Registrar(rows, self._publish, self._is_void, self._settle)
+        self._writer = RegistrationWriter(rows, self._publish, self._is_void, self._settle)
         self._begun: set[asyncio.Task[None]] = set()
 
     # -- the leases --------------------------------------------------------------------
@@ -114,7 +114,7 @@ class Registry(Listing):
     async def load(self) -> None:
         """Give whoever is registered a new lease, once it can be read who that is."""
         try:
-            known = await self._registrar.known()
+            known = await self._writer.known()
         except StoreError as error:
             log.debug("leases_unread", reason=error)
             return
@@ -154,7 +154,7 @@ class Registry(Listing):
         """End the leases of those that have another home now."""
         asked = set(self.leases)
         try:
-            ours = await asyncio.wait_for(self._registrar.known(), ASK_SECS)
+            ours = await asyncio.wait_for(self._writer.known(), ASK_SECS)
         except (StoreError, TimeoutError):
             return
         for backend_id in asked - ours:
@@ -163,7 +163,7 @@ class Registry(Listing):
     async def _remove(self, overdue: list[str]) -> None:
         """Delete the rows of those whose lease has expired."""
         outcomes = await asyncio.gather(
-            *(self._registrar.write(Leave(each, is_expired=True)) for each in overdue)
+            *(self._writer.write(Deregister(each, is_expired=True)) for each in overdue)
         )
         moved = []
         for backend_id, outcome in zip(overdue, outcomes, strict=True):
@@ -195,7 +195,7 @@ class Registry(Listing):
 
     def _is_void(self, edit: Edit) -> bool:
         """Return whether this is the end of a lease that was given anew."""
-        return isinstance(edit, Leave) and edit.is_expired and edit.backend_id in self.leases
+        return isinstance(edit, Deregister) and edit.is_expired and edit.backend_id in self.leases
 
     async def _settle(self, edits: list[Edit], outcomes: list[Outcome]) -> None:
         """Give and end leases as was written, and wait until decisions go by it."""
@@ -204,7 +204,7 @@ class Registry(Listing):
         for edit, outcome in zip(edits, outcomes, strict=True):
             if isinstance(outcome, StoreError):
                 continue
-            if isinstance(edit, Leave):
+            if isinstance(edit, Deregister):
                 if outcome or not edit.is_expired:
                     self.leases.forget(edit.backend_id)
                 continue
@@ -225,12 +225,12 @@ class Registry(Listing):
         task.add_done_callback(self._begun.discard)
 
     async def _on_gate(self, function: Callable[[], T]) -> T:
-        return await asyncio.wait_for(self._observation.on_gate(function), GATE_SECS)
+        return await asyncio.wait_for(self._status.on_gate(function), GATE_SECS)
 
     def close(self) -> None:
         """Write nothing any more."""
         self.stopping = True
-        self._registrar.close()
+        self._writer.close()
 
     # -- the directory -----------------------------------------------------------------
 
@@ -243,8 +243,8 @@ class Registry(Listing):
         if before is not None and not before.deleted:
             self._check_owner(before.wg_ip, caller, "id")
         self.leases.beat(backend.id, time.monotonic())
-        put = Put(backend, self._settings.max_backends, self._owner(caller))
-        outcome = _unless_refused(await self._registrar.write(put))
+        put = Register(backend, self._settings.max_backends, self._owner(caller))
+        outcome = _unless_refused(await self._writer.write(put))
         if outcome:
             log.info("backend_registered", backend=backend.id, address=backend.address)
         try:
@@ -254,7 +254,7 @@ class Registry(Listing):
                 503, "it is stored, but the routing database cannot be read now; it will be used"
             ) from None
 
-    def beat(self, backend_id: str, caller: str) -> Beat:
+    def beat(self, backend_id: str, caller: str) -> HeartbeatAccepted:
         """Renew the lease of a backend."""
         backend = self.backends().get(backend_id)
         if backend is not None:
@@ -263,13 +263,13 @@ class Registry(Listing):
             if backend is None:
                 raise unknown(backend_id)
             raise FaultError(404, "this backend is not registered: register it", "id")
-        return Beat(backend_id, "ok", self.leases.ttl_secs)
+        return HeartbeatAccepted(backend_id, "ok", self.leases.ttl_secs)
 
     async def deregister(self, backend_id: str, caller: str) -> None:
         """Take a registered backend out of the table and the store."""
         self._may_write()
-        leave = Leave(backend_id, caller=self._owner(caller))
-        if _unless_refused(await self._registrar.write(leave)):
+        leave = Deregister(backend_id, caller=self._owner(caller))
+        if _unless_refused(await self._writer.write(leave)):
             log.info("backend_deregistered", backend=backend_id, reason="asked")
         elif backend_id in self.backends():
             raise FaultError(409, "it did not register: `edgeproxy node delete` takes it out", "id")
@@ -287,7 +287,7 @@ class Registry(Listing):
             "limits": self._nodes.set_limits,
         }
         try:
-            node = await self._registrar.run(partial(todo[action], backend_id, **values))
+            node = await self._writer.run(partial(todo[action], backend_id, **values))
             await self._publish()
         except RowError as error:
             raise FaultError(400, error.reason, error.field) from None
@@ -305,19 +305,19 @@ class Registry(Listing):
         self._check_known_owner(backend_id, caller)
         if backend_id not in self.backends():
             raise unknown(backend_id)
-        await self._on_gate(lambda: self._observation.drain(backend_id, draining))
+        await self._on_gate(lambda: self._status.drain(backend_id, draining))
         return self.view(backend_id)
 
     async def explain(self, client: str, scope: str | None) -> Decision:
         """Return which backend a client would get now."""
         try:
-            return await self._on_gate(lambda: self._observation.explain(client, scope))
+            return await self._on_gate(lambda: self._status.explain(client, scope))
         except ValueError:
             raise FaultError(400, "client is not an IPv4 or IPv6 address", "client") from None
 
     async def sessions(self) -> list[dict[str, Any]]:
         """Return the open connections."""
-        return await asyncio.to_thread(self._observation.sessions)
+        return await asyncio.to_thread(self._status.sessions)
 
     def _may_write(self) -> None:
         if self.stopping:

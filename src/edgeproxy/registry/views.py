@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from edgeproxy.api.bodies import BackendView, Health, Lease, Readiness, TableView
 from edgeproxy.api.fault import unknown
-from edgeproxy.control.observe.status import Observation
+from edgeproxy.control.observe.status import Status
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.breaker import circuit_of
@@ -34,13 +34,13 @@ class Listing:
         self,
         leases: Leases,
         admission: Admission,
-        observation: Observation,
+        status: Status,
         in_force: Callable[[], tuple[Backend, ...]],
     ) -> None:
         self.leases = leases
         self.stopping = False
         self._admission = admission
-        self._observation = observation
+        self._status = status
         self._in_force = in_force
         self._seen: tuple[Backend, ...] | None = None
         self._by_id: dict[str, Backend] = {}
@@ -56,13 +56,13 @@ class Listing:
 
     def health(self) -> Health:
         """Return that this process lives."""
-        observation = self._observation
+        status = self._status
         return Health(
             "ok",
             VERSION,
             sum(not each.deleted for each in self._in_force()),
-            int(observation.uptime_secs()),
-            observation.engine_kind,
+            int(status.uptime_secs()),
+            status.engine_kind,
             self._admission.table.pop_region,
         )
 
@@ -81,7 +81,7 @@ class Listing:
         candidates = self._candidates()
         return TableView(
             self._admission.table.version,
-            round(now - self._observation.published_at, 3),
+            round(now - self._status.published_at, 3),
             sum(not each.backend.deleted for each in candidates),
             sum(each.exclusion(now) is None for each in candidates),
             len(self.leases),
@@ -111,7 +111,7 @@ class Listing:
         if silent_secs is not None:
             left_secs = max(ttl_secs - silent_secs, 0.0)
             lease = Lease(round(silent_secs, 3), round(left_secs, 3), ttl_secs)
-        verdict = self._observation.verdicts().get(backend.id)
+        verdict = self._status.verdicts().get(backend.id)
         return BackendView(
             id=backend.id,
             app=backend.app,

@@ -23,7 +23,7 @@ T = TypeVar("T")
 _Waiting = tuple[Edit, "asyncio.Future[Outcome]"]
 
 
-class Registrar:
+class RegistrationWriter:
     """The one who writes.
 
     `publish` puts into force what is stored. `is_void` is asked right before something is written

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from socket import gethostname
 from typing import TYPE_CHECKING
 
-from edgeproxy.core.pacing import Rest, no_rest
+from edgeproxy.core.pacing import Pause, no_pause
 from edgeproxy.errors import ConfigError
 from edgeproxy.store.sqlite.database import EDIT_WAIT_SECS
 from edgeproxy.store.sqlite.store import DatabaseSettings, SqliteStore
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def make_store(
     database: DatabaseSettings,
     postgres: PostgresSettings,
-    rest: Rest = no_rest,
+    rest: Pause = no_pause,
     wake: Callable[[], object] | None = None,
     *,
     makes: bool = True,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from edgeproxy.core.pacing import Rest, paced
+from edgeproxy.core.pacing import Pause, paced
 from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
 from edgeproxy.store.snapshot import SkippedRow, Snapshot
@@ -43,7 +43,7 @@ class Store(Protocol):
         """What it is called."""
 
     @property
-    def rest(self) -> Rest:
+    def rest(self) -> Pause:
         """What lets others work in between."""
 
     def ensure(self) -> bool:

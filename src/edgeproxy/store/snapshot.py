@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.rows import MAX_NAME_CHARS, RowError, parse_rows
-from edgeproxy.core.pacing import Rest, no_rest, paced
+from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.core.routing.server_names import pattern
 
 ROUTES = "edgeproxy_routes"
@@ -34,7 +34,7 @@ class SkippedRow:
 class Snapshot:
     """The routing database at one moment, in the order of its table.
 
-    `routes` are the apps of server names (`core.server_names`), from the table `ROUTES`.
+    `routes` are the apps of server names (`core/routing/server_names`), from the table `ROUTES`.
     """
 
     backends: tuple[Backend, ...] = ()
@@ -45,9 +45,9 @@ class Snapshot:
 def snapshot_of(
     rows: Sequence[Mapping[str, object]],
     routes: Iterable[tuple[object, object]],
-    rest: Rest = no_rest,
+    rest: Pause = no_pause,
 ) -> Snapshot:
-    """Return what these rows mean, each checked by `core.rows`."""
+    """Return what these rows mean, each checked by `core/backends/rows`."""
     backends: list[Backend] = []
     skipped: list[SkippedRow] = []
     both = zip(rows, parse_rows(rows), strict=True)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
-from edgeproxy.core.pacing import Rest, no_rest, paced
+from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.errors import StoreError
 from edgeproxy.store.snapshot import Snapshot, snapshot_of
 
@@ -23,7 +23,7 @@ FORMAT = "edgeproxy snapshot 1"
 _NAMES = (*COLUMNS, COUNTRY)
 
 
-def save(path: Path, snapshot: Snapshot, rest: Rest = no_rest) -> None:
+def save(path: Path, snapshot: Snapshot, rest: Pause = no_pause) -> None:
     """Keep this table. Raises StoreError; the file is as before then."""
     new = path.with_name(f".{path.name}.{os.urandom(4).hex()}.new")
     first = {"format": FORMAT, "backends": len(snapshot.backends), "routes": snapshot.routes}
@@ -44,7 +44,7 @@ def save(path: Path, snapshot: Snapshot, rest: Rest = no_rest) -> None:
             new.unlink(missing_ok=True)
 
 
-def load(path: Path, rest: Rest = no_rest) -> Snapshot:
+def load(path: Path, rest: Pause = no_pause) -> Snapshot:
     """Return the table that was kept. Raises StoreError."""
     rows = []
     try:

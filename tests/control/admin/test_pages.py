@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from edgeproxy.control.admin.pages import MOST_AT_ONCE, Asked, Content, Pages
+from edgeproxy.control.admin.pages import MOST_AT_ONCE, HttpPages, Request, Response
 from tests.control.serving import get, raw, rest_of, served
 from tests.waiting import wait_until
 
@@ -16,17 +16,17 @@ Address = tuple[str, int]
 LARGE = b"0123456789abcdef" * 500_000
 
 
-async def hello(asked: Asked) -> Content:
-    return Content(f"hello {asked.query.get('name', '')}".encode())
+async def hello(asked: Request) -> Response:
+    return Response(f"hello {asked.query.get('name', '')}".encode())
 
 
-async def large(_asked: Asked) -> Content:
-    return Content(LARGE)
+async def large(_asked: Request) -> Response:
+    return Response(LARGE)
 
 
 @pytest.fixture
 def address() -> Iterator[Address]:
-    with served(Pages({"/hello": hello, "/large": large}, {"/act": hello})) as where:
+    with served(HttpPages({"/hello": hello, "/large": large}, {"/act": hello})) as where:
         yield where
 
 

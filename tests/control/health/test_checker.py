@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from edgeproxy.control.health.checker import Prober
+from edgeproxy.control.health.checker import Checker
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.health import HealthSettings, ProbeSettings
 
@@ -17,21 +17,21 @@ SETTINGS = ProbeSettings(enabled=True, interval_secs=0.05, timeout_secs=1.0)
 HEALTH = HealthSettings(healthy_threshold=2, unhealthy_threshold=2)
 DEADLINE_SECS = 20.0
 
-Told = list[tuple[str, bool]]
+ProxyProtocolOut = list[tuple[str, bool]]
 
 
 class Stage:
     """A prober, servers that can come and go, and what was told."""
 
     def __init__(self) -> None:
-        self.told: Told = []
-        self.prober = Prober(lambda who, up: self.told.append((who, up)), rng=random.Random(1))
-        self.prober.use(SETTINGS, HEALTH)
+        self.told: ProxyProtocolOut = []
+        self.checker = Checker(lambda who, up: self.told.append((who, up)), rng=random.Random(1))
+        self.checker.use(SETTINGS, HEALTH)
 
     async def server(self, port: int = 0) -> asyncio.Server:
         return await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", port)
 
-    async def until(self, told: Told) -> None:
+    async def until(self, told: ProxyProtocolOut) -> None:
         async with asyncio.timeout(DEADLINE_SECS):
             while self.told != told:
                 await asyncio.sleep(0.01)
@@ -41,7 +41,7 @@ def play(scene: Callable[[Stage], Awaitable[None]]) -> None:
     async def run() -> None:
         stage = Stage()
         await scene(stage)
-        stage.prober.stop()
+        stage.checker.stop()
 
     asyncio.run(run())
 
@@ -59,7 +59,7 @@ def test_it_tells_who_goes_down_and_who_comes_up() -> None:
     async def scene(stage: Stage) -> None:
         server = await stage.server()
         port = port_of(server)
-        stage.prober.follow([backend("a", port)])
+        stage.checker.follow([backend("a", port)])
         server.close()
         await stage.until([("a", False)])
         again = await stage.server(port)
@@ -71,11 +71,11 @@ def test_it_tells_who_goes_down_and_who_comes_up() -> None:
 
 def test_who_is_gone_is_forgotten_and_no_longer_held_down() -> None:
     async def scene(stage: Stage) -> None:
-        stage.prober.follow([backend("a", 1)])
+        stage.checker.follow([backend("a", 1)])
         await stage.until([("a", False)])
-        stage.prober.follow([])
+        stage.checker.follow([])
         assert stage.told == [("a", False), ("a", True)]
-        assert stage.prober.verdicts == {}
+        assert stage.checker.verdicts == {}
 
     play(scene)
 
@@ -85,10 +85,10 @@ def test_who_cannot_be_probed_goes_down_and_that_is_told_once(
 ) -> None:
     async def scene(stage: Stage) -> None:
         # No setting allows such a command: it stands for any bug that a probe may meet.
-        stage.prober.use(replace(SETTINGS, kind="exec", command="'"), HEALTH)
-        stage.prober.follow([backend("a", 1)])
+        stage.checker.use(replace(SETTINGS, kind="exec", command="'"), HEALTH)
+        stage.checker.follow([backend("a", 1)])
         await stage.until([("a", False)])
-        assert stage.prober.verdicts["a"].last == "probe failed: ValueError: No closing quotation"
+        assert stage.checker.verdicts["a"].last == "probe failed: ValueError: No closing quotation"
 
     play(scene)
     assert [record.message for record in caplog.records].count("probe_failed") == 1
@@ -105,12 +105,12 @@ def test_the_same_table_is_not_looked_through_again() -> None:
     async def scene(stage: Stage) -> None:
         table = Table([backend("a", 1)])
         for _ in range(3):
-            stage.prober.follow(table)
+            stage.checker.follow(table)
         assert table.looks == 1
-        stage.prober.use(replace(SETTINGS, interval_secs=0.1), HEALTH)
-        stage.prober.follow(table)
+        stage.checker.use(replace(SETTINGS, interval_secs=0.1), HEALTH)
+        stage.checker.follow(table)
         assert table.looks == 2
-        assert stage.prober.verdicts.keys() == {"a"}
+        assert stage.checker.verdicts.keys() == {"a"}
 
     play(scene)
 
@@ -118,11 +118,11 @@ def test_the_same_table_is_not_looked_through_again() -> None:
 def test_a_new_address_is_judged_anew() -> None:
     async def scene(stage: Stage) -> None:
         server = await stage.server()
-        stage.prober.follow([backend("a", 1)])
+        stage.checker.follow([backend("a", 1)])
         await stage.until([("a", False)])
-        stage.prober.follow([backend("a", port_of(server))])
+        stage.checker.follow([backend("a", port_of(server))])
         assert stage.told == [("a", False), ("a", True)]
-        assert stage.prober.verdicts["a"].up
+        assert stage.checker.verdicts["a"].up
         server.close()
 
     play(scene)
@@ -130,13 +130,13 @@ def test_a_new_address_is_judged_anew() -> None:
 
 def test_other_settings_hold_at_once_and_keep_what_is_known() -> None:
     async def scene(stage: Stage) -> None:
-        stage.prober.follow([backend("a", 1)])
+        stage.checker.follow([backend("a", 1)])
         await stage.until([("a", False)])
-        stage.prober.use(
+        stage.checker.use(
             ProbeSettings(enabled=True, interval_secs=0.05, kind="exec", command="true"), HEALTH
         )
         await stage.until([("a", False), ("a", True)])
-        stage.prober.use(ProbeSettings(enabled=False), HEALTH)
-        assert stage.prober.verdicts == {}
+        stage.checker.use(ProbeSettings(enabled=False), HEALTH)
+        assert stage.checker.verdicts == {}
 
     play(scene)

@@ -8,12 +8,12 @@ import threading
 from contextlib import ExitStack
 
 from edgeproxy.control.observe.metrics_page import Scrapes, metrics_page
-from edgeproxy.control.observe.reading import Reading
+from edgeproxy.control.observe.reading import StatusSnapshot
 from tests.control.serving import get, rest_of, served
 from tests.waiting import wait_until
 
 DEADLINE_SECS = 20.0
-NOTHING = Reading(
+NOTHING = StatusSnapshot(
     version="1.0",
     engine="portable",
     region="sa",
@@ -124,7 +124,7 @@ def test_many_scrapers_cost_few_pages() -> None:
     reads = 0
     let_go = threading.Event()
 
-    def read() -> Reading:
+    def read() -> StatusSnapshot:
         nonlocal reads
         reads += 1
         assert let_go.wait(DEADLINE_SECS)

@@ -204,18 +204,18 @@ class TestWeights:
         pop = admission(*rows, region="xx")
         assert served(pop, 40, client="jp") == {"e1": 10, "e2": 10, "e3": 10, "u1": 10}
         pop.drain("e2", draining=True)
-        pop.judge("e3", up=False, now=0.0)
+        pop.set_health("e3", up=False, now=0.0)
         assert served(pop, 80, client="jp") == {"e1": 40, "u1": 40}
         pop.publish(rows)
         assert served(pop, 80, client="jp") == {"e1": 40, "u1": 40}
         pop.drain("e2", draining=False)
-        pop.judge("e3", up=True, now=0.0)
+        pop.set_health("e3", up=True, now=0.0)
         assert served(pop, 40, client="jp") == {"e1": 10, "e2": 10, "e3": 10, "u1": 10}
 
     def test_a_place_that_comes_slowly_gets_a_share_of_its_weight(self) -> None:
         pop = admission(backend("e", "eu"), backend("u", "us"), region="xx")
         pop.change(BreakerSettings(), HealthSettings(slow_start_secs=100))
-        pop.judge("e", up=True, now=0.0)
+        pop.set_health("e", up=True, now=0.0)
         served(pop, 2, client="jp")
         assert served(pop, 44, client="jp") == {"e": 4, "u": 40}
 
@@ -227,7 +227,7 @@ class TestWeights:
         slow, steady = regions
         pop = admission(backend("a", slow), backend("b", steady), region="xx")
         pop.change(BreakerSettings(), HealthSettings(slow_start_secs=100))
-        pop.judge("a", up=True, now=0.0)
+        pop.set_health("a", up=True, now=0.0)
         held: list[Ticket] = []
         chosen = []
         for number in range(220):
@@ -240,16 +240,16 @@ class TestWeights:
     def test_one_that_comes_slowly_does_not_get_all_clients_where_they_stay(self) -> None:
         pop = admission(backend("a"), backend("b"), backend("c"))
         pop.change(BreakerSettings(), HealthSettings(slow_start_secs=100))
-        pop.judge("a", up=False, now=0.0)
+        pop.set_health("a", up=False, now=0.0)
         held = [admit(pop, f"br-{n}") for n in range(50)]
-        pop.judge("a", up=True, now=1.0)
+        pop.set_health("a", up=True, now=1.0)
         held += [admit(pop, f"br-{n}") for n in range(42)]
         assert [each.backend.id for each in held].count("a") == 2
 
     def test_a_share_that_changes_during_the_making_of_a_table_holds_in_it(self) -> None:
         pop = admission(backend("a"), backend("b"))
         pop.change(BreakerSettings(), HealthSettings(slow_start_secs=10))
-        pop.judge("a", up=True, now=0.0)
+        pop.set_health("a", up=True, now=0.0)
 
         class Meanwhile(tuple[Backend, ...]):
             """Rows after whose reading a backend has all of its share."""
@@ -266,10 +266,10 @@ class TestWeights:
     def test_places_with_nobody_left_are_tried_by_the_weights_they_had(self) -> None:
         pop = admission(backend("e", "eu"), backend("u", "us", weight=3), region="xx")
         for name in ("e", "u"):
-            pop.judge(name, up=False, now=0.0)
+            pop.set_health(name, up=False, now=0.0)
         assert set(served(pop, 40, client="jp")) == {"e", "u"}
         for name in ("e", "u"):
-            pop.judge(name, up=True, now=0.0)
+            pop.set_health(name, up=True, now=0.0)
         assert served(pop, 40, client="jp") == {"e": 10, "u": 30}
 
     def test_a_verdict_during_the_making_of_a_table_holds_in_it(self) -> None:
@@ -285,7 +285,7 @@ class TestWeights:
             def __iter__(self):  # type: ignore[no-untyped-def]
                 yield from rows
                 for name in ("e2", "e3"):
-                    pop.judge(name, up=False, now=0.0)
+                    pop.set_health(name, up=False, now=0.0)
 
         pop.publish(Meanwhile())
         assert served(pop, 80, client="jp") == {"e1": 40, "u1": 40}
@@ -398,20 +398,20 @@ class TestVerdicts:
 
     def test_a_backend_that_left_while_it_was_down_is_up_when_it_comes_back(self) -> None:
         pop = self.pop()
-        pop.judge("a", up=False, now=0.0)
+        pop.set_health("a", up=False, now=0.0)
         pop.publish([backend("b")])
-        pop.judge("a", up=True, now=1.0)
+        pop.set_health("a", up=True, now=1.0)
         pop.publish([backend("a"), backend("b")])
         assert served(pop, 20) == {"a": 10, "b": 10}
 
     def test_also_if_a_connection_kept_it_known_for_long(self) -> None:
         pop = self.pop()
         held = [admit(pop, f"br-{n}") for n in range(2)]
-        pop.judge("a", up=False, now=0.0)
+        pop.set_health("a", up=False, now=0.0)
         for _ in range(3):
             pop.publish([backend("b")])
             pop.adopt()
-        pop.judge("a", up=True, now=1.0)
+        pop.set_health("a", up=True, now=1.0)
         pop.publish([backend("a"), backend("b")])
         for ticket in held:
             pop.closed(ticket)
@@ -419,7 +419,7 @@ class TestVerdicts:
 
     def test_a_backend_that_left_while_it_came_slowly_has_all_of_its_share_in_the_end(self) -> None:
         pop = self.pop(slow_start_secs=10)
-        pop.judge("a", up=True, now=0.0)
+        pop.set_health("a", up=True, now=0.0)
         pop.publish([backend("b")])
         pop.tick(20.0)
         pop.publish([backend("a"), backend("b")])
@@ -428,7 +428,7 @@ class TestVerdicts:
 
     def test_a_verdict_on_somebody_unknown_is_not_remembered(self) -> None:
         pop = self.pop(slow_start_secs=10)
-        pop.judge("c", up=True, now=0.0)
+        pop.set_health("c", up=True, now=0.0)
         assert not pop.drain("c", draining=True)
         pop.publish([backend("a"), backend("b"), backend("c")])
         pop.tick(1.0)
@@ -673,8 +673,8 @@ class Books(RuleBasedStateMachine):
         self.rows = {each.id: each for each in backends}
 
     @rule(backend_id=st.sampled_from("abcdefgh"), up=st.booleans())
-    def judge(self, backend_id: str, up: bool) -> None:
-        self.pop.judge(backend_id, up, self.now)
+    def set_health(self, backend_id: str, up: bool) -> None:
+        self.pop.set_health(backend_id, up, self.now)
 
     @rule(backend_id=st.sampled_from("abcdefgh"), draining=st.booleans())
     def drain(self, backend_id: str, draining: bool) -> None:
@@ -808,7 +808,7 @@ class TestLeases:
     def test_panic_does_not_bring_it_back(self) -> None:
         pop = admission(backend("a"), backend("b"))
         pop.expire("a", True)
-        pop.judge("b", False, 0.0)
+        pop.set_health("b", False, 0.0)
         assert {admit(pop, f"br-{n}").backend.id for n in range(6)} == {"b"}
         pop.expire("b", True)
         assert pop.admit("br", "", 0.0) == Refusal(Reason.DOWN)

@@ -15,7 +15,7 @@ from edgeproxy.core.backends.backend import Backend, Circuit, Origin
 from edgeproxy.core.backends.breaker import Breaker, BreakerSettings, circuit_of
 from edgeproxy.core.backends.ejection import EjectionSettings
 from edgeproxy.core.backends.health import HealthSettings
-from edgeproxy.core.backends.live_state import Live
+from edgeproxy.core.backends.live_state import LiveState
 
 SETTINGS = BreakerSettings(enabled=True, failure_threshold=3, success_threshold=2, timeout_secs=30)
 DIAL_SECS = 5.0
@@ -30,12 +30,12 @@ def admitted(pop: Admission, now: float) -> Ticket:
 
 def breaker_of(
     settings: BreakerSettings = SETTINGS,
-) -> tuple[Breaker, Live, list[tuple[str, Circuit]]]:
+) -> tuple[Breaker, LiveState, list[tuple[str, Circuit]]]:
     told: list[tuple[str, Circuit]] = []
-    return Breaker(settings, lambda who, state: told.append((who, state))), Live("a"), told
+    return Breaker(settings, lambda who, state: told.append((who, state))), LiveState("a"), told
 
 
-def opened() -> tuple[Breaker, Live, list[tuple[str, Circuit]]]:
+def opened() -> tuple[Breaker, LiveState, list[tuple[str, Circuit]]]:
     breaker, live, told = breaker_of()
     for _ in range(3):
         breaker.failed(live, 100.0)
@@ -163,7 +163,7 @@ def test_a_corrected_address_closes_it() -> None:
         AffinitySettings(ttl_secs=0),
         EjectionSettings(),
         Origin,
-        breaker=BreakerSettings(True, failure_threshold=1, moment_secs=1),
+        breaker=BreakerSettings(True, failure_threshold=1, early_close_secs=1),
         circuit_changed=lambda _id, state: told.append(state),
     )
     wrong = Backend("a", "app", "sa", "192.0.2.1", 80)
@@ -179,7 +179,7 @@ def test_a_corrected_address_closes_it() -> None:
 
 
 def test_other_settings_leave_a_trial_as_it_is() -> None:
-    settings = BreakerSettings(True, 1, success_threshold=1, timeout_secs=30, moment_secs=1)
+    settings = BreakerSettings(True, 1, success_threshold=1, timeout_secs=30, early_close_secs=1)
     pop = Admission(
         AdmissionSettings(),
         AffinitySettings(ttl_secs=0),
@@ -198,7 +198,7 @@ def test_other_settings_leave_a_trial_as_it_is() -> None:
 class TestMoment:
     """Where mute connections are failures, a dial alone closes nothing."""
 
-    SETTINGS = BreakerSettings(True, 3, 2, timeout_secs=30, moment_secs=1)
+    SETTINGS = BreakerSettings(True, 3, 2, timeout_secs=30, early_close_secs=1)
 
     def half_open(self, settings: BreakerSettings = SETTINGS) -> tuple[Admission, list[Circuit]]:
         """Return an admission whose only backend may be tried from 100.0 on."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from edgeproxy.core.backends.counters import RTT_BUCKETS_SECS, Tally
+from edgeproxy.core.backends.counters import RTT_BUCKETS_SECS, BackendCounters
 
 
 def test_times_fall_into_their_buckets() -> None:
-    tally = Tally()
+    counters = BackendCounters()
     for secs in (0.0, 0.0005, 0.0006, 0.02, 5.0, 60.0):
-        tally.answered(secs)
-    counts = dict(zip((*RTT_BUCKETS_SECS, "more"), tally.rtt, strict=True))
+        counters.answered(secs)
+    counts = dict(zip((*RTT_BUCKETS_SECS, "more"), counters.rtt, strict=True))
     assert {bound: count for bound, count in counts.items() if count} == {
         0.0005: 1,
         0.001: 1,
@@ -17,5 +17,5 @@ def test_times_fall_into_their_buckets() -> None:
         5.0: 1,
         "more": 1,
     }
-    assert tally.connections == 6  # nobody waited for one of them
-    assert tally.rtt_secs == sum((0.0, 0.0005, 0.0006, 0.02, 5.0, 60.0))
+    assert counters.connections == 6  # nobody waited for one of them
+    assert counters.rtt_secs == sum((0.0, 0.0005, 0.0006, 0.02, 5.0, 60.0))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from edgeproxy.core.backends.ejection import Ejection, EjectionSettings
-from edgeproxy.core.backends.live_state import Live
+from edgeproxy.core.backends.live_state import LiveState
 
 
 def passed_over_secs(failures: int, settings: EjectionSettings) -> float:
     """Return how long a backend is passed over after so many failures at once."""
-    ejection, live = Ejection(settings), Live("a")
+    ejection, live = Ejection(settings), LiveState("a")
     for _ in range(failures):
         ejection.failed(live, now=1000.0)
     return live.passed_over_until - 1000.0
@@ -28,7 +28,7 @@ def test_zero_passes_nobody_over() -> None:
 
 
 def test_success_forgets_the_failures() -> None:
-    ejection, live = Ejection(EjectionSettings()), Live("a")
+    ejection, live = Ejection(EjectionSettings()), LiveState("a")
     ejection.failed(live, now=0.0)
     assert ejection.answered(live)
     assert (live.failures, live.passed_over_until) == (0, 0.0)
@@ -36,14 +36,14 @@ def test_success_forgets_the_failures() -> None:
 
 
 def test_while_one_client_tries_it_others_pass_it_over() -> None:
-    ejection, live = Ejection(EjectionSettings(first_secs=5)), Live("a")
+    ejection, live = Ejection(EjectionSettings(first_secs=5)), LiveState("a")
     ejection.failed(live, now=0.0)
     ejection.trying(live, 3.0, now=6.0)
     assert live.passed_over_until == 9.0
 
 
 def test_trying_never_shortens_the_time() -> None:
-    ejection, live = Ejection(EjectionSettings(first_secs=50)), Live("a")
+    ejection, live = Ejection(EjectionSettings(first_secs=50)), LiveState("a")
     ejection.failed(live, now=0.0)
     ejection.trying(live, 3.0, now=1.0)
     assert live.passed_over_until == 50.0

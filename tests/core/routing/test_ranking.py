@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeproxy.core.backends.backend import Backend
-from edgeproxy.core.backends.live_state import Live
+from edgeproxy.core.backends.live_state import LiveState
 from edgeproxy.core.routing import ranking
 from edgeproxy.core.routing.ranking import Candidate, Ranking
 
@@ -16,7 +16,7 @@ def candidate(backend_id: str, weight: int = 1, soft: int = 10, hard: int = 0) -
     backend = Backend(
         backend_id, "myapp", "sa", "10.0.0.1", 80, weight=weight, soft_limit=soft, hard_limit=hard
     )
-    return Candidate(backend, Live(backend_id), sequence=ord(backend_id))
+    return Candidate(backend, LiveState(backend_id), sequence=ord(backend_id))
 
 
 def chosen(of: Ranking, now: float = 0.0, tried: tuple[str, ...] = ()) -> str | None:
@@ -81,7 +81,7 @@ def test_every_exclusion_has_its_reason() -> None:
     assert candidate("a", weight=0).exclusion(0.0) == ranking.NO_WEIGHT
     for healthy, deleted, reason in ((False, False, "unhealthy"), (True, True, "deleted")):
         row = Backend("a", "m", "sa", "10.0.0.1", 80, healthy=healthy, deleted=deleted)
-        assert Candidate(row, Live("a")).exclusion(0.0) == reason
+        assert Candidate(row, LiveState("a")).exclusion(0.0) == reason
 
 
 @settings(max_examples=300, deadline=None)

@@ -21,7 +21,7 @@ def all_down(*names: str, breaker: BreakerSettings | None = None) -> Admission:
     )
     pop.publish([Backend(name, "app", "sa", "192.0.2.1", 80, hard_limit=0) for name in names])
     for name in names:
-        pop.judge(name, up=False, now=0.0)
+        pop.set_health(name, up=False, now=0.0)
     return pop
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeproxy.core.backends.backend import Backend, Origin
-from edgeproxy.core.backends.live_state import Load
+from edgeproxy.core.backends.live_state import LiveStates
 from edgeproxy.core.routing import table as routing
 from edgeproxy.core.routing.table import RoutingTable
 
@@ -42,7 +42,7 @@ def test_tiers_are_country_region_pop_and_rest() -> None:
             row("eu", "eu", "DE"),
             row("moon", "moon"),
         ],
-        Load(),
+        LiveStates(),
         pop_region="us",
     )
     assert told(table, Origin("", "BR", "sa")) == [
@@ -66,7 +66,7 @@ def test_only_usable_backends_with_weight_are_ranked_but_all_are_known() -> None
             row("idle", "sa", weight=0),
             row("fine", "sa"),
         ],
-        Load(),
+        LiveStates(),
         pop_region="sa",
     )
     assert told(table, Origin("")) == [(100.0, {"fine"})]
@@ -74,13 +74,13 @@ def test_only_usable_backends_with_weight_are_ranked_but_all_are_known() -> None
 
 
 def test_a_scope_nobody_serves_has_no_tiers() -> None:
-    table = RoutingTable([row("a", "sa")], Load(), "sa", scopes=["myapp"])
+    table = RoutingTable([row("a", "sa")], LiveStates(), "sa", scopes=["myapp"])
     assert told(table, Origin(""), "myapp") == [(100.0, {"a"})]
     assert told(table, Origin(""), "other") == []
 
 
 def test_cached_tiers_are_bounded() -> None:
-    table = RoutingTable([row("a", "sa")], Load(), "sa")
+    table = RoutingTable([row("a", "sa")], LiveStates(), "sa")
     for number in range(routing.MAX_CACHED_TIERS + 10):
         table.tiers("", Origin("", None, f"r{number}"))
     assert len(table._tiers) <= routing.MAX_CACHED_TIERS

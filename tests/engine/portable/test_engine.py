@@ -11,7 +11,7 @@ from typing import Any
 from edgeproxy.engine.contract import CloseReason
 from edgeproxy.engine.portable.engine import PortableEngine
 from tests.conformance.gates import ScriptedGate
-from tests.conformance.peers import Rest
+from tests.conformance.peers import Pause
 from tests.conformance.rig import Rig
 
 
@@ -41,4 +41,4 @@ def test_a_begun_dial_is_closed_with_a_client_that_cannot_be_watched() -> None:
         rig.start()
         rig.connect()
         assert rig.outcome().reason == CloseReason.CLIENT_GONE
-        assert server.rest() == Rest(b"", reset=False)
+        assert server.rest() == Pause(b"", reset=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 
-from edgeproxy.engine.portable.unacked import owing_since, undelivered_bytes
+from edgeproxy.engine.portable.unacked import unacked_since, undelivered_bytes
 
 
 def test_who_has_acknowledged_everything_owes_nothing() -> None:
@@ -17,7 +17,7 @@ def test_who_has_acknowledged_everything_owes_nothing() -> None:
         with accepted:
             client.sendall(b"x")
             accepted.recv(1)
-            assert owing_since(client, 0.0, time.monotonic()) == 0.0
+            assert unacked_since(client, 0.0, time.monotonic()) == 0.0
 
 
 def test_a_dial_without_an_answer_is_owed_since_the_first_look() -> None:
@@ -32,9 +32,9 @@ def test_a_dial_without_an_answer_is_owed_since_the_first_look() -> None:
                 dialing.connect_ex(full.getsockname())
                 waiting.append(dialing)
             now = time.monotonic()
-            since = owing_since(waiting[-1], 0.0, now)
+            since = unacked_since(waiting[-1], 0.0, now)
             assert since == now
-            assert owing_since(waiting[-1], since, now + 5.0) == since
+            assert unacked_since(waiting[-1], since, now + 5.0) == since
         finally:
             for dialing in waiting:
                 dialing.close()
@@ -43,10 +43,10 @@ def test_a_dial_without_an_answer_is_owed_since_the_first_look() -> None:
 def test_what_is_no_connection_owes_nothing() -> None:
     closed = socket.socket()
     closed.close()
-    assert owing_since(closed, 5.0, 9.0) == 0.0
+    assert unacked_since(closed, 5.0, 9.0) == 0.0
     left, right = socket.socketpair()
     with left, right:
-        assert owing_since(left, 5.0, 9.0) == 0.0
+        assert unacked_since(left, 5.0, 9.0) == 0.0
 
 
 def test_undelivered_bytes_are_those_the_peer_has_not_taken() -> None:

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from edgeproxy.core.backends.backend import Backend
-from edgeproxy.core.backends.registration import CrowdedError, Edit, Leave, Outcome, Put
+from edgeproxy.core.backends.registration import CrowdedError, Deregister, Edit, Outcome, Register
 from edgeproxy.core.backends.rows import parse_node
 from edgeproxy.errors import StoreError
 from edgeproxy.store.sqlite.registrations import RefusedError
@@ -29,7 +29,7 @@ def apply(table: Kind, *edits: Edit, home: str = "here") -> list[Outcome]:
 
 
 def put(table: Kind, backend: Backend = A, most: int = 10, home: str = "here") -> Outcome:
-    (outcome,) = apply(table, Put(backend, most), home=home)
+    (outcome,) = apply(table, Register(backend, most), home=home)
     return outcome
 
 
@@ -49,7 +49,7 @@ def test_a_registered_backend_is_a_row(table: Kind) -> None:
     changed = dataclasses.replace(A, port=81, weight=5)
     assert put(table, changed) is False
     assert stored(table) == (changed,)
-    assert apply(table, Leave("a"), Leave("a")) == [True, False]
+    assert apply(table, Deregister("a"), Deregister("a")) == [True, False]
     assert (stored(table), known(table)) == ((), set())
 
 
@@ -65,7 +65,7 @@ def test_a_row_that_is_deleted_by_any_tool_is_registered_no_more(table: Kind) ->
     table.execute("DELETE FROM backends")
     table.insert("a")
     assert known(table) == set()
-    assert apply(table, Leave("a")) == [False]
+    assert apply(table, Deregister("a")) == [False]
     assert len(stored(table)) == 1
 
 
@@ -75,7 +75,7 @@ def test_a_node_that_an_operator_deletes_and_adds_is_the_operators(table: Kind) 
     nodes.delete("a")
     nodes.add(parse_node({**ROW, "id": "a"}))
     assert known(table) == set()
-    assert apply(table, Leave("a", is_expired=True)) == [False]
+    assert apply(table, Deregister("a", is_expired=True)) == [False]
 
 
 def test_the_nodes_of_a_table_that_is_made_anew_are_the_operators(table: Kind) -> None:
@@ -85,7 +85,7 @@ def test_the_nodes_of_a_table_that_is_made_anew_are_the_operators(table: Kind) -
         "ALTER TABLE restored RENAME TO backends;"
     )
     assert known(table) == set()
-    assert apply(table, Leave("a", is_expired=True)) == [False]
+    assert apply(table, Deregister("a", is_expired=True)) == [False]
     assert known(table) == set()
     assert put(table, dataclasses.replace(A, id="b"), most=1) is True
     table.execute("DELETE FROM backends")
@@ -96,7 +96,7 @@ def test_without_the_side_table_all_nodes_are_the_operators(table: Kind) -> None
     put(table)
     table.execute("DROP TABLE edgeproxy_leases")
     assert known(table) == set()
-    assert apply(table, Leave("a")) == [False]
+    assert apply(table, Deregister("a")) == [False]
     assert put(table) is False
     assert known(table) == {"a"}
 
@@ -119,22 +119,22 @@ def test_one_that_registers_with_another_pop_moves_there(table: Kind) -> None:
     put(table, home="one")
     assert put(table, home="two") is False
     assert (known(table, "one"), known(table, "two")) == (set(), {"a"})
-    assert apply(table, Leave("a", is_expired=True), home="one") == [False]
+    assert apply(table, Deregister("a", is_expired=True), home="one") == [False]
     assert stored(table) == (A,)
-    assert apply(table, Leave("a", is_expired=True), home="two") == [True]
+    assert apply(table, Deregister("a", is_expired=True), home="two") == [True]
     assert stored(table) == ()
 
 
 def test_one_may_leave_at_a_pop_that_is_not_its_home(table: Kind) -> None:
     put(table, home="one")
-    assert apply(table, Leave("a"), home="two") == [True]
+    assert apply(table, Deregister("a"), home="two") == [True]
     assert (stored(table), known(table, "one")) == ((), set())
 
 
 def test_one_that_is_refused_leaves_the_others_alone(table: Kind) -> None:
     table.execute("CREATE UNIQUE INDEX one_port ON backends (port)")
     more = [dataclasses.replace(A, id=each, port=port) for each, port in (("b", 80), ("c", 82))]
-    first, second, third = apply(table, *(Put(each, 10) for each in (A, *more)))
+    first, second, third = apply(table, *(Register(each, 10) for each in (A, *more)))
     assert (first, third) == (True, True)
     assert isinstance(second, RefusedError)
     assert known(table) == {"a", "c"}
@@ -143,7 +143,12 @@ def test_one_that_is_refused_leaves_the_others_alone(table: Kind) -> None:
 
 def test_no_more_than_allowed_are_registered(table: Kind) -> None:
     others = [dataclasses.replace(A, id=each) for each in "bcd"]
-    outcomes = apply(table, *(Put(each, 2) for each in (A, *others)), Leave("a"), Put(others[2], 2))
+    outcomes = apply(
+        table,
+        *(Register(each, 2) for each in (A, *others)),
+        Deregister("a"),
+        Register(others[2], 2),
+    )
     assert outcomes[:2] == [True, True]
     assert isinstance(outcomes[2], CrowdedError)
     assert isinstance(outcomes[3], CrowdedError)
@@ -154,7 +159,7 @@ def test_no_more_than_allowed_are_registered(table: Kind) -> None:
 
 @pytest.mark.parametrize("name", ["", "a'; DROP TABLE backends; --", "nul\x00", "\udc80", "ß" * 9])
 def test_whatever_leaves_that_is_not_there_harms_nobody(table: Kind, name: str) -> None:
-    assert apply(table, Put(A, 10), Leave(name)) == [True, False]
+    assert apply(table, Register(A, 10), Deregister(name)) == [True, False]
     assert known(table) == {"a"}
 
 
@@ -174,7 +179,7 @@ def test_many_who_register_at_once_at_two_pops_all_do(table: Kind) -> None:
             backend = dataclasses.replace(A, id=f"{home}-{number}")
             for _ in range(100):  # a file that is locked says so, and is tried again
                 try:
-                    outcomes.extend(rows.apply([Put(backend, 30)]))
+                    outcomes.extend(rows.apply([Register(backend, 30)]))
                 except StoreError:
                     continue
                 break

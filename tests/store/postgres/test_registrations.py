@@ -11,7 +11,7 @@ from contextlib import closing
 import pytest
 
 from edgeproxy.core.backends.backend import Backend
-from edgeproxy.core.backends.registration import Leave, Put
+from edgeproxy.core.backends.registration import Deregister, Register
 from edgeproxy.errors import StoreError
 from edgeproxy.store.postgres.registrations import PostgresRegistrations
 from edgeproxy.store.postgres.store import PostgresStore
@@ -32,12 +32,12 @@ def rows(postgres: Database) -> Iterator[PostgresRegistrations]:
 
 
 def test_only_what_is_another_is_written(postgres: Database, rows: PostgresRegistrations) -> None:
-    rows.apply([Put(A, 9)])
+    rows.apply([Register(A, 9)])
     written = "SELECT b.xmin, l.xmin FROM backends b JOIN edgeproxy_leases l USING (id)"
     before = postgres.execute(written)
-    assert rows.apply([Put(A, 9)]) == [False]
+    assert rows.apply([Register(A, 9)]) == [False]
     assert postgres.execute(written) == before
-    rows.apply([Put(dataclasses.replace(A, port=81), 9)])
+    rows.apply([Register(dataclasses.replace(A, port=81), 9)])
     ((backend, lease),) = postgres.execute(written)
     assert backend != before[0][0]
     assert lease == before[0][1]
@@ -46,7 +46,7 @@ def test_only_what_is_another_is_written(postgres: Database, rows: PostgresRegis
 def test_a_row_that_an_operator_holds_holds_up_no_other(
     postgres: Database, rows: PostgresRegistrations
 ) -> None:
-    rows.apply([Put(A, 9), Put(B, 9)])
+    rows.apply([Register(A, 9), Register(B, 9)])
     hold = "BEGIN; UPDATE backends SET weight = 1 WHERE id = 'a'; SELECT pg_sleep(4); COMMIT;"
     holder = threading.Thread(target=postgres.execute, args=(hold,))
     holder.start()
@@ -54,7 +54,7 @@ def test_a_row_that_an_operator_holds_holds_up_no_other(
     wait_until(lambda: postgres.execute(sleeping) == [("t",)], "the operator")
     begun = time.monotonic()
     heavier = [dataclasses.replace(each, weight=7) for each in (A, B)]
-    first, second = rows.apply([Put(each, 9) for each in heavier])
+    first, second = rows.apply([Register(each, 9) for each in heavier])
     took_secs = time.monotonic() - begun
     holder.join()
     assert isinstance(first, StoreError)
@@ -70,16 +70,16 @@ def test_a_row_that_an_operator_holds_holds_up_no_other(
 def test_a_table_that_is_truncated_has_no_registered_backends(
     postgres: Database, rows: PostgresRegistrations
 ) -> None:
-    rows.apply([Put(A, 9)])
+    rows.apply([Register(A, 9)])
     postgres.execute("TRUNCATE backends")
     assert postgres.execute("SELECT * FROM edgeproxy_leases") == []
-    assert rows.apply([Leave("a")]) == [False]
+    assert rows.apply([Deregister("a")]) == [False]
 
 
 def test_whoever_may_delete_a_node_may_delete_a_registered_one(
     postgres: Database, rows: PostgresRegistrations
 ) -> None:
-    rows.apply([Put(A, 9)])
+    rows.apply([Register(A, 9)])
     user = f"operator_of_{postgres.name}"
     postgres.execute(
         f"CREATE USER {user} PASSWORD '{PASSWORD}'; "
@@ -95,9 +95,9 @@ def test_a_value_that_the_table_does_not_hold_is_refused(
 ) -> None:
     postgres.execute("ALTER TABLE backends ALTER app TYPE varchar(4), ALTER weight TYPE text")
     short = dataclasses.replace(A, app="app")
-    outcomes = rows.apply([Put(A, 9), Put(short, 9)])
+    outcomes = rows.apply([Register(A, 9), Register(short, 9)])
     assert all("refuses this row" in str(each) for each in outcomes)
     postgres.execute("ALTER TABLE backends ALTER weight TYPE integer USING weight::integer")
-    first, second = rows.apply([Put(dataclasses.replace(A, id="c"), 9), Put(short, 9)])
+    first, second = rows.apply([Register(dataclasses.replace(A, id="c"), 9), Register(short, 9)])
     assert "refuses this row: value too long" in str(first)
     assert second is True

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from edgeproxy.core.backends.backend import Backend
-from edgeproxy.core.backends.registration import Outcome, Put
+from edgeproxy.core.backends.registration import Outcome, Register
 from edgeproxy.errors import StoreError
 from edgeproxy.store.sqlite.registrations import Registrations
 from edgeproxy.store.sqlite.store import SqliteStore
@@ -30,7 +30,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def put(path: Path, backend: Backend = A) -> Outcome:
-    (outcome,) = Registrations(path, 0.1).apply([Put(backend, 10)])
+    (outcome,) = Registrations(path, 0.1).apply([Register(backend, 10)])
     return outcome
 
 

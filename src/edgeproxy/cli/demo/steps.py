@@ -1,8 +1,8 @@
 """The steps of the demo. Each does something, sees what came of it, and prints exactly that.
 
 A step that sees anything else than it claims raises UnmetError. What must happen is known
-from two sides: the decision of the product's own code for these very clients (`demo.twin`),
-and the region where a client from that country plainly belongs (`demo.cast`). Connections stay
+from two sides: the decision of the product's own code for these very clients (`cli/demo/twin`),
+and the region where a client from that country plainly belongs (`cli/demo/cast`). Connections stay
 open from step to step, so that loads, and with them the decisions, are the same in every run.
 """
 

@@ -62,7 +62,7 @@ def _decide(client_ip: str, app: str | None) -> Decision:
 
     from edgeproxy.config import load as config
     from edgeproxy.control.geoip import Geo
-    from edgeproxy.core.admission.access import Entrance
+    from edgeproxy.core.admission.access import AccessControl
     from edgeproxy.core.admission.admission import Admission
     from edgeproxy.core.admission.explanation import explain
     from edgeproxy.core.backends.local_overrides import overlaid
@@ -87,7 +87,7 @@ def _decide(client_ip: str, app: str | None) -> Decision:
         settings.affinity,
         settings.ejection,
         geo.locate,
-        entrance=Entrance(settings.entrance),
+        access=AccessControl(settings.entrance),
     )
     scope = settings.admission.app if app is None else app
     admission.publish(overlaid(snapshot.backends, loaded.overlays), (scope,))

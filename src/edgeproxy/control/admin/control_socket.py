@@ -21,8 +21,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any, Protocol, TypeVar
 
-from edgeproxy.control.admin.pages import Asked, Content, Pages
-from edgeproxy.control.observe.reading import Reading
+from edgeproxy.control.admin.pages import HttpPages, Request, Response
+from edgeproxy.control.observe.reading import StatusSnapshot
 from edgeproxy.core.admission.explanation import Decision
 from edgeproxy.errors import EdgeProxyError
 
@@ -35,7 +35,7 @@ JSON = "application/json"
 class Floor(Protocol):
     """What the console asks: the proxy, seen from here."""
 
-    def read(self) -> Reading:
+    def read(self) -> StatusSnapshot:
         """Return what is known now. May take a while; runs in a thread."""
 
     def sessions(self) -> list[dict[str, Any]]:
@@ -51,17 +51,17 @@ class Floor(Protocol):
         """Drain a backend or not; return whether it is known. Gate thread only."""
 
 
-def console(floor: Floor, upgrade: Callable[[], Awaitable[int]]) -> Pages:
+def console(floor: Floor, upgrade: Callable[[], Awaitable[int]]) -> HttpPages:
     """Return the pages of the control socket."""
 
-    async def status(_asked: Asked) -> Content:
+    async def status(_asked: Request) -> Response:
         reading = await asyncio.to_thread(floor.read)
         return _json(_plain(reading))
 
-    async def sessions(_asked: Asked) -> Content:
+    async def sessions(_asked: Request) -> Response:
         return _json(await asyncio.to_thread(floor.sessions))
 
-    async def explain(asked: Asked) -> Content:
+    async def explain(asked: Request) -> Response:
         client = asked.query.get("client", "")
         if not client:
             return _fault(400, "say ?client=ADDRESS")
@@ -71,8 +71,8 @@ def console(floor: Floor, upgrade: Callable[[], Awaitable[int]]) -> Pages:
         except ValueError:
             return _fault(400, f"{client!r} is not an IPv4 or IPv6 address")
 
-    def draining(wanted: bool) -> Callable[[Asked], Any]:
-        async def act(asked: Asked) -> Content:
+    def draining(wanted: bool) -> Callable[[Request], Any]:
+        async def act(asked: Request) -> Response:
             backend_id = asked.query.get("backend", "")
             done = floor.on_gate(lambda: floor.drain(backend_id, wanted))
             if not await asyncio.wait_for(done, ANSWER_SECS):
@@ -81,37 +81,37 @@ def console(floor: Floor, upgrade: Callable[[], Awaitable[int]]) -> Pages:
 
         return act
 
-    async def succeed(_asked: Asked) -> Content:
+    async def succeed(_asked: Request) -> Response:
         try:
             return _json({"pid": await upgrade()})
         except EdgeProxyError as error:
             return _fault(500, str(error))
 
-    return Pages(
+    return HttpPages(
         {"/status": status, "/sessions": sessions, "/explain": explain},
         {"/drain": draining(True), "/undrain": draining(False), "/upgrade": succeed},
     )
 
 
-def _json(content: object, status: int = 200) -> Content:
-    return Content(json.dumps(content).encode() + b"\n", JSON, status)
+def _json(content: object, status: int = 200) -> Response:
+    return Response(json.dumps(content).encode() + b"\n", JSON, status)
 
 
-def _fault(status: int, text: str) -> Content:
+def _fault(status: int, text: str) -> Response:
     return _json({"error": text}, status)
 
 
-def _plain(reading: Reading) -> dict[str, Any]:
+def _plain(reading: StatusSnapshot) -> dict[str, Any]:
     """Return a reading as JSON can hold it."""
     plain = {name: getattr(reading, name) for name in reading.__slots__}
     plain["backends"] = [
         {
-            **{name: getattr(each, name) for name in each.__slots__ if name != "tally"},
-            "connections": each.tally.connections,
-            "errors": each.tally.errors,
-            "bytes_in": each.tally.bytes_in + each.bytes_in,
-            "bytes_out": each.tally.bytes_out + each.bytes_out,
-            "rtt_secs": each.tally.rtt_secs / max(sum(each.tally.rtt), 1),
+            **{name: getattr(each, name) for name in each.__slots__ if name != "counters"},
+            "connections": each.counters.connections,
+            "errors": each.counters.errors,
+            "bytes_in": each.counters.bytes_in + each.bytes_in,
+            "bytes_out": each.counters.bytes_out + each.bytes_out,
+            "rtt_secs": each.counters.rtt_secs / max(sum(each.counters.rtt), 1),
         }
         for each in reading.backends
     ]

@@ -34,7 +34,7 @@ PIECE_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class Response:
     """What a page says."""
 
     body: bytes
@@ -43,16 +43,16 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Request:
     """What a request says, beside its path."""
 
     query: Mapping[str, str]
 
 
-Page = Callable[[Asked], Awaitable[Content]]
+Page = Callable[[Request], Awaitable[Response]]
 
 
-class Pages:
+class HttpPages:
     """The pages of one listener, by path: those to read, and those to act by (POST).
 
     For one event loop.
@@ -129,7 +129,7 @@ class Pages:
         try:
             request = await _request(dialog, reader)
         except h11.RemoteProtocolError as error:
-            refusal = Content(f"{error}\n".encode(), status=error.error_status_hint)
+            refusal = Response(f"{error}\n".encode(), status=error.error_status_hint)
             await _send(dialog, writer, refusal)
             await _linger(reader, writer)
             return
@@ -140,20 +140,20 @@ class Pages:
         content = await self._content(method, request.target.decode("ascii", "replace"))
         await _send(dialog, writer, content, with_body=method != "HEAD")
 
-    async def _content(self, method: str, target: str) -> Content:
+    async def _content(self, method: str, target: str) -> Response:
         """Return the answer to a request."""
         from urllib.parse import parse_qsl, urlsplit
 
         try:
             parts = urlsplit(target)
         except ValueError as error:
-            return Content(f"{error}\n".encode(), status=400)
+            return Response(f"{error}\n".encode(), status=400)
         methods, page = self._pages.get(parts.path, ((), None))
         if page is None:
-            return Content(f"there is: {' '.join(sorted(self._pages))}\n".encode(), status=404)
+            return Response(f"there is: {' '.join(sorted(self._pages))}\n".encode(), status=404)
         if method not in methods:
-            return Content(f"allowed is {' or '.join(methods)}\n".encode(), status=405)
-        return await page(Asked(dict(parse_qsl(parts.query))))
+            return Response(f"allowed is {' or '.join(methods)}\n".encode(), status=405)
+        return await page(Request(dict(parse_qsl(parts.query))))
 
 
 async def _request(dialog: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
@@ -173,7 +173,7 @@ async def _request(dialog: h11.Connection, reader: asyncio.StreamReader) -> h11.
 
 
 async def _send(
-    dialog: h11.Connection, writer: asyncio.StreamWriter, content: Content, with_body: bool = True
+    dialog: h11.Connection, writer: asyncio.StreamWriter, content: Response, with_body: bool = True
 ) -> None:
     """Send an answer, no faster than it is read."""
     import h11

@@ -28,7 +28,7 @@ Judged = Callable[[str, bool], object]
 """Called with a backend's id and whether it is up, when that changes."""
 
 
-class Prober:
+class Checker:
     """The probes of all backends. For one event loop.
 
     Attributes:

@@ -20,17 +20,17 @@ from prometheus_client.core import (
     Metric,
 )
 
-from edgeproxy.control.admin.pages import Asked, Content, Pages
-from edgeproxy.control.observe.reading import BackendReading, Reading
+from edgeproxy.control.admin.pages import HttpPages, Request, Response
+from edgeproxy.control.observe.reading import BackendReading, StatusSnapshot
 from edgeproxy.core.backends.backend import Circuit
-from edgeproxy.core.backends.counters import RTT_BUCKETS_SECS, Tally
+from edgeproxy.core.backends.counters import RTT_BUCKETS_SECS, BackendCounters
 
-EVERY_APP = "*"
+ALL_APPS_TEXT = "*"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class _Collector:
-    def __init__(self, read: Callable[[], Reading]) -> None:
+    def __init__(self, read: Callable[[], StatusSnapshot]) -> None:
         self._read = read
 
     def collect(self) -> Iterable[Metric]:
@@ -42,7 +42,7 @@ class _Collector:
 class Exposition:
     """The page of metrics."""
 
-    def __init__(self, read: Callable[[], Reading]) -> None:
+    def __init__(self, read: Callable[[], StatusSnapshot]) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Collector(read))
         ProcessCollector(registry=self._registry)
@@ -80,14 +80,14 @@ class Scrapes:
             return await loop.run_in_executor(self._thread, self._render)
 
 
-def metrics_page(read: Callable[[], Reading], path: str) -> Pages:
+def metrics_page(read: Callable[[], StatusSnapshot], path: str) -> HttpPages:
     """Return the page of metrics."""
     scrapes = Scrapes(Exposition(read).render)
 
-    async def metrics(_asked: Asked) -> Content:
-        return Content(await scrapes.page(), CONTENT_TYPE)
+    async def metrics(_asked: Request) -> Response:
+        return Response(await scrapes.page(), CONTENT_TYPE)
 
-    return Pages({path: metrics})
+    return HttpPages({path: metrics})
 
 
 def _counter(name: str, text: str, count: float) -> Metric:
@@ -105,7 +105,7 @@ def _by(name: str, text: str, label: str, counts: dict[str, int]) -> Metric:
     return family
 
 
-def _of_process(reading: Reading) -> Iterator[Metric]:
+def _of_process(reading: StatusSnapshot) -> Iterator[Metric]:
     yield _counter("edgeproxy_connections", "Clients given a backend.", reading.connections)
     yield _gauge("edgeproxy_connections_active", "Clients being served.", reading.active)
     yield _counter("edgeproxy_bytes_sent", "Bytes sent to clients.", reading.bytes_out)
@@ -118,13 +118,13 @@ def _of_process(reading: Reading) -> Iterator[Metric]:
         "edgeproxy_app_connections", "Clients given a backend, by app.", labels=["app"]
     )
     for app, count in sorted(reading.connections_by_app.items()):
-        by_app.add_metric([app or EVERY_APP], count)
+        by_app.add_metric([app or ALL_APPS_TEXT], count)
     refused = CounterMetricFamily(
         "edgeproxy_app_refused", "Clients turned away, by app.", labels=["app", "reason"]
     )
     for app, counts in sorted(reading.refused_by_app.items()):
         for reason, count in sorted(counts.items()):
-            refused.add_metric([app or EVERY_APP, reason], count)
+            refused.add_metric([app or ALL_APPS_TEXT, reason], count)
     yield from (by_app, refused)
     yield _gauge("edgeproxy_bindings", "Clients bound to a backend.", reading.bindings)
     yield _gauge(
@@ -224,13 +224,13 @@ def of_backends(backends: tuple[BackendReading, ...]) -> Iterator[Metric]:
     )
     for each in backends:
         names = [each.id, each.region]
-        tally = each.tally
-        connections.add_metric(names, tally.connections)
+        counters = each.counters
+        connections.add_metric(names, counters.connections)
         active.add_metric(names, each.active)
-        errors.add_metric(names, tally.errors)
-        rtt.add_metric(names, list(_buckets(tally)), sum_value=tally.rtt_secs)
-        sent.add_metric(names, tally.bytes_out + each.bytes_out)
-        received.add_metric(names, tally.bytes_in + each.bytes_in)
+        errors.add_metric(names, counters.errors)
+        rtt.add_metric(names, list(_buckets(counters)), sum_value=counters.rtt_secs)
+        sent.add_metric(names, counters.bytes_out + each.bytes_out)
+        received.add_metric(names, counters.bytes_in + each.bytes_in)
         for state in Circuit:
             circuit.add_metric([*names, state], each.circuit is state)
         if each.up is not None:
@@ -254,10 +254,10 @@ def of_backends(backends: tuple[BackendReading, ...]) -> Iterator[Metric]:
     )
 
 
-def _buckets(tally: Tally) -> Iterator[tuple[str, float]]:
+def _buckets(counters: BackendCounters) -> Iterator[tuple[str, float]]:
     """Yield how many dials took at most so long."""
     total = 0
-    counts = list(tally.rtt)
+    counts = list(counters.rtt)
     for bound, count in zip(RTT_BUCKETS_SECS, counts, strict=False):
         total += count
         yield f"{bound:g}", total

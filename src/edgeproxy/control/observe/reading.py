@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from edgeproxy.core.backends.backend import Circuit
-from edgeproxy.core.backends.counters import Tally
+from edgeproxy.core.backends.counters import BackendCounters
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +13,7 @@ class BackendReading:
     """What is known of one backend at one moment.
 
     Attributes:
-        tally: Its counts, of ended sessions as far as bytes go.
+        counters: Its counts, of ended sessions as far as bytes go.
         bytes_in, bytes_out: Bytes of the sessions that are still open.
         warm: Unused connections that wait for clients.
         up: What its probes say; None if it is not probed.
@@ -29,14 +29,14 @@ class BackendReading:
     circuit: Circuit
     up: bool | None
     draining: bool
-    tally: Tally
+    counters: BackendCounters
     bytes_in: int = 0
     bytes_out: int = 0
     warm: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class StatusSnapshot:
     """What is known of the whole process at one moment."""
 
     version: str

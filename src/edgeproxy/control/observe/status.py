@@ -15,7 +15,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeproxy.config.load import Config
-from edgeproxy.control.observe.reading import BackendReading, Reading
+from edgeproxy.control.observe.reading import BackendReading, StatusSnapshot
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.admission.explanation import Decision, explain
 from edgeproxy.core.admission.ticket import Ticket
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Observation:
+class Status:
     """The parts to look at.
 
     Attributes:
@@ -69,13 +69,13 @@ class Observation:
         """Return for how long this process has run."""
         return time.monotonic() - self._began_at
 
-    def read(self) -> Reading:
+    def read(self) -> StatusSnapshot:
         """Return what is known now."""
         now = time.monotonic()
         metrics = self._metrics
         carried = self._carried()
         admission = self._admission
-        return Reading(
+        return StatusSnapshot(
             version=VERSION,
             engine=self._engine.kind,
             region=self._config.admission.region,
@@ -88,7 +88,7 @@ class Observation:
             closed=dict(metrics.closed),
             dial_failures=dict(metrics.dial_failures),
             bindings=len(admission.affinity),
-            rate_limited_clients=len(admission.entrance.rate),
+            rate_limited_clients=len(admission.access.rate),
             table_version=admission.table.version,
             table_age_secs=now - self.published_at,
             pool_hits=metrics.pool_hits,
@@ -194,7 +194,7 @@ class Observation:
                     up=None if verdict is None else verdict.up,
                     draining=live.draining,
                     warm=waiting.get(backend.id, 0),
-                    tally=live.tally,
+                    counters=live.counters,
                     bytes_in=bytes_in,
                     bytes_out=bytes_out,
                 )

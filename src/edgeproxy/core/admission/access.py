@@ -19,7 +19,7 @@ from edgeproxy.core.geo.prefix import Network, Prefixes
 _HOST_BITS = 64
 
 
-class Barred(StrEnum):
+class Denied(StrEnum):
     """Why a client may not enter."""
 
     DENIED = "denied"
@@ -28,7 +28,7 @@ class Barred(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class EntranceSettings:
+class AccessSettings:
     """Who may enter.
 
     Attributes:
@@ -42,7 +42,7 @@ class EntranceSettings:
     max_connections: int = 0
 
 
-class Entrance:
+class AccessControl:
     """The entrance of this POP. For one thread.
 
     Attributes:
@@ -52,15 +52,15 @@ class Entrance:
 
     def __init__(
         self,
-        settings: EntranceSettings | None = None,
+        settings: AccessSettings | None = None,
         rate: RateLimitSettings | None = None,
     ) -> None:
         rate = rate or RateLimitSettings()
         self._inside: dict[str, int] = {}
         self.rate = RateLimit(rate)
-        self.change(settings or EntranceSettings(), rate)
+        self.change(settings or AccessSettings(), rate)
 
-    def change(self, settings: EntranceSettings, rate: RateLimitSettings) -> None:
+    def change(self, settings: AccessSettings, rate: RateLimitSettings) -> None:
         """Go on with other settings. Nobody who is inside is thrown out."""
         self.rate.change(rate)
         self._limits_rate = rate.enabled
@@ -70,22 +70,22 @@ class Entrance:
         self._has_lists = bool(settings.deny or settings.allow)
         self.guarded = bool(self._has_lists or self._most or rate.enabled)
 
-    def bars(self, client: str, now: float, *, takes: bool = False) -> Barred | None:
+    def check(self, client: str, now: float, *, takes: bool = False) -> Denied | None:
         """Return why a client may not enter now, or None.
 
         `client` is in normal form (`origin.normalise`). `takes` a token if it may enter.
         """
         if self._has_lists and not self._is_listed(client):
-            return Barred.DENIED
+            return Denied.DENIED
         if not self._most and not self._limits_rate:
             return None
         key = key_of(client)
         if self._most and self._inside.get(key, 0) >= self._most:
-            return Barred.CLIENT_FULL
+            return Denied.CLIENT_FULL
         if self._limits_rate:
             rate = self.rate
             if not (rate.take(key, now) if takes else rate.remaining(key, now)):
-                return Barred.RATE_LIMITED
+                return Denied.RATE_LIMITED
         return None
 
     def _is_listed(self, client: str) -> bool:

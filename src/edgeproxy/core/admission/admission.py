@@ -1,6 +1,6 @@
 """Decides which backend a client gets, and keeps the books of who holds which slot.
 
-The pipeline of `Admission.admit`: entrance → `decide` → reserve a slot → bind the client;
+The pipeline of `Admission.admit`: access → `decide` → reserve a slot → bind the client;
 that of `decide`: affinity → origin → candidates by tier → score → last resort.
 
 Invariants:
@@ -20,18 +20,26 @@ from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from edgeproxy.core.admission.access import Entrance
+from edgeproxy.core.admission.access import AccessControl
 from edgeproxy.core.admission.affinity import Affinity, AffinitySettings
-from edgeproxy.core.admission.ticket import Blame, Choice, How, Notes, Reason, Refusal, Ticket
+from edgeproxy.core.admission.ticket import (
+    Blame,
+    Choice,
+    How,
+    Reason,
+    Refusal,
+    Ticket,
+    TicketDetails,
+)
 from edgeproxy.core.backends.backend import Backend, Circuit, Origin
 from edgeproxy.core.backends.breaker import Breaker, BreakerSettings, Changed
 from edgeproxy.core.backends.ejection import Ejection, EjectionSettings
 from edgeproxy.core.backends.health import LEAST_SHARE, HealthSettings, share
-from edgeproxy.core.backends.live_state import Live, Load, Watch
-from edgeproxy.core.pacing import Rest, no_rest
+from edgeproxy.core.backends.live_state import BuildWatch, LiveState, LiveStates
+from edgeproxy.core.pacing import Pause, no_pause
 from edgeproxy.core.routing import ranking, selection
 from edgeproxy.core.routing.ranking import Candidate
-from edgeproxy.core.routing.table import EVERY_APP, RoutingTable
+from edgeproxy.core.routing.table import ALL_APPS, RoutingTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,7 @@ class AdmissionSettings:
     """
 
     region: str = "sa"
-    app: str = EVERY_APP
+    app: str = ALL_APPS
     max_attempts: int = 10
 
 
@@ -53,7 +61,7 @@ class Admission:
     """Gives clients their backends.
 
     `locate` says where a client comes from; it is asked only when no binding decides. Who
-    `is_curious` finds `Notes` on every ticket.
+    `keeps_details` finds `TicketDetails` on every ticket.
     """
 
     def __init__(
@@ -64,27 +72,27 @@ class Admission:
         locate: Callable[[str], Origin],
         *,
         dial_timeout_secs: float = 5.0,
-        entrance: Entrance | None = None,
+        access: AccessControl | None = None,
         breaker: BreakerSettings | None = None,
         health: HealthSettings | None = None,
         circuit_changed: Changed = lambda _id, _circuit: None,
-        is_curious: bool = False,
+        keeps_details: bool = False,
     ) -> None:
         self._settings = settings
-        self._is_curious = is_curious
+        self._is_curious = keeps_details
         self.locate = locate
         self._dial_timeout_secs = dial_timeout_secs
         self._ejection = Ejection(ejection)
         self._breaker: Breaker | None = None
         self._failing: Breaker | Ejection = self._ejection
         self._circuit_changed = circuit_changed
-        self.entrance = entrance or Entrance()
+        self.access = access or AccessControl()
         self._ramping: dict[str, float] = {}
         self.affinity = Affinity(affinity)
-        self.load = Load()
+        self.load = LiveStates()
         self.table = RoutingTable((), self.load, settings.region)
         self._latest = self.table
-        self._published: deque[tuple[RoutingTable, Watch]] = deque()
+        self._published: deque[tuple[RoutingTable, BuildWatch]] = deque()
         self._replaced: deque[RoutingTable] = deque()
         self.change(breaker or BreakerSettings(), health or HealthSettings())
 
@@ -94,12 +102,12 @@ class Admission:
         self,
         backends: Collection[Backend],
         scopes: Collection[str] = (),
-        rest: Rest = no_rest,
+        rest: Pause = no_pause,
     ) -> RoutingTable:
         """Build a table of these backends and put it into force at the next decision.
 
         May run on another thread, but only on one at a time; `rest` is called now and then
-        for the good of the others (`core.pace`). What changes while the table
+        for the good of the others (`core/pacing`). What changes while the table
         is being built is placed anew when it comes into force.
         """
         while self._replaced:
@@ -172,8 +180,8 @@ class Admission:
 
     def admit(self, client: str, scope: str, now: float) -> Ticket | Refusal:
         """Choose a backend for a new client, reserve a slot and bind the client."""
-        if self.entrance.guarded:
-            barred = self.entrance.bars(client, now, takes=True)
+        if self.access.guarded:
+            barred = self.access.check(client, now, takes=True)
             if barred is not None:
                 return Refusal(barred)
         choice = self.decide(client, scope, now)
@@ -183,9 +191,9 @@ class Admission:
         stays = None if choice.how is How.BOUND else self._stays_bound_to(key, now)
         self.affinity.bind(key, stays or choice.candidate.backend.id, now)
         ticket = Ticket(client, scope, choice)
-        entered = self.entrance.enter(client)
-        if entered is not None or self._takes_notes:
-            ticket.notes = Notes(entered)
+        entered = self.access.enter(client)
+        if entered is not None or self._keeps_details:
+            ticket.details = TicketDetails(entered)
         self._reserve(ticket, choice, now)
         return ticket
 
@@ -204,7 +212,7 @@ class Admission:
             return self._turned_away(ticket, Refusal(Reason.NO_RESOURCES))
         key = (ticket.client, ticket.scope)
         if blame is Blame.BACKEND:
-            live.tally.errors += 1
+            live.counters.errors += 1
             if ticket.backend.address == live.address:  # else it has been corrected since
                 self._failing.failed(live, now)
             if self.affinity.get(key, now) == ticket.backend.id:
@@ -225,20 +233,20 @@ class Admission:
         return refusal
 
     def _leave(self, ticket: Ticket) -> None:
-        if ticket.notes is not None and ticket.notes.entered is not None:
-            self.entrance.leave(ticket.notes.entered)
-            ticket.notes.entered = None
+        if ticket.details is not None and ticket.details.entered is not None:
+            self.access.leave(ticket.details.entered)
+            ticket.details.entered = None
 
     def dialed(self, ticket: Ticket, secs: float = 0.0, now: float = 0.0) -> None:
         """The backend answered, after so many seconds."""
         candidate = ticket.held
         assert candidate is not None
-        if ticket.notes is not None:
-            ticket.notes.dialed_at = now
-            ticket.notes.dial_secs = secs
+        if ticket.details is not None:
+            ticket.details.dialed_at = now
+            ticket.details.dial_secs = secs
             if self._breaker is not None:
-                ticket.notes.trial = self._breaker.on_trial(candidate.live, now)
-        candidate.live.tally.answered(secs)
+                ticket.details.trial = self._breaker.on_trial(candidate.live, now)
+        candidate.live.counters.answered(secs)
         if self._failing.answered(candidate.live):
             self._touch(candidate, anew=True)
 
@@ -256,18 +264,18 @@ class Admission:
         `mute`: the backend ended it and had not sent a byte.
         """
         live = self._release(ticket)
-        live.tally.bytes_in += bytes_in
-        live.tally.bytes_out += bytes_out
+        live.counters.bytes_in += bytes_in
+        live.counters.bytes_out += bytes_out
         self._leave(ticket)
-        notes = ticket.notes
-        if self._breaker is not None and notes is not None and notes.dialed_at:
-            if mute and now - notes.dialed_at <= self._breaker.settings.moment_secs:
-                live.tally.errors += 1
+        details = ticket.details
+        if self._breaker is not None and details is not None and details.dialed_at:
+            if mute and now - details.dialed_at <= self._breaker.settings.early_close_secs:
+                live.counters.errors += 1
                 if ticket.backend.address == live.address:
                     self._breaker.died(live, now)
                 return
             live.deaths = 0
-            trial = notes.trial
+            trial = details.trial
             if trial and self._breaker.ended(trial, now, has_spoken=bytes_out > 0):
                 self._reconsider(live.backend_id)
 
@@ -275,7 +283,7 @@ class Admission:
         """Do what is due: adopt a table nobody has asked for yet, sweep, ramp."""
         self.adopt()
         self.affinity.sweep(now)
-        self.entrance.rate.sweep(now)
+        self.access.rate.sweep(now)
         for backend_id, since in list(self._ramping.items()):
             part = share(since, self._health.slow_start_secs, now)
             if part == 1.0:
@@ -289,9 +297,9 @@ class Admission:
     def change(self, breaker: BreakerSettings, health: HealthSettings) -> None:
         """Go on with other settings."""
         self._health = health
-        self._takes_notes = self._is_curious or (breaker.enabled and breaker.moment_secs > 0)
+        self._keeps_details = self._is_curious or (breaker.enabled and breaker.early_close_secs > 0)
         lives = self.load.all()
-        moved: list[Live] = []
+        moved: list[LiveState] = []
         if not breaker.enabled:
             self._breaker = None
             moved = [live for live in lives if live.circuit is not Circuit.CLOSED]
@@ -305,7 +313,7 @@ class Admission:
         for live in moved:
             self._reconsider(live.backend_id)
 
-    def judge(self, backend_id: str, up: bool, now: float) -> None:
+    def set_health(self, backend_id: str, up: bool, now: float) -> None:
         """The probes of a backend say that it is up or down."""
         self._ramping.pop(backend_id, None)
         ramps = up and self._health.slow_start_secs > 0
@@ -361,7 +369,7 @@ class Admission:
             self._failing.trying(live, self._dial_timeout_secs, now)
         self._touch(candidate)
 
-    def _release(self, ticket: Ticket) -> Live:
+    def _release(self, ticket: Ticket) -> LiveState:
         if self._published:
             self.adopt()
         candidate = ticket.held

@@ -65,7 +65,7 @@ class Decision:
 
 def explain(admission: Admission, client: str, scope: str, now: float) -> Decision:
     """Return the decision that this client would get now. Gate thread only."""
-    barred = admission.entrance.bars(client, now)
+    barred = admission.access.check(client, now)
     choice = Refusal(barred) if barred else admission.decide(client, scope, now)
     origin = admission.locate(client)
     table = admission.table

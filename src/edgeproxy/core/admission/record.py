@@ -47,7 +47,7 @@ def of_session(
     ticket: Ticket, origin: Origin | None, secs: float, bytes_in: int, bytes_out: int, end: str
 ) -> ConnectionRecord:
     """Return the record of a connection that had a ticket."""
-    presented = ticket.notes.presented if ticket.notes is not None else None
+    presented = ticket.details.presented if ticket.details is not None else None
     how: How | str = ticket.how if ticket.attempts < 2 else FAILOVER
     return ConnectionRecord(
         ticket.client,
@@ -57,7 +57,7 @@ def of_session(
         ticket.backend.id,
         str(how),
         ticket.attempts,
-        ticket.notes.dial_secs if ticket.notes is not None else 0.0,
+        ticket.details.dial_secs if ticket.details is not None else 0.0,
         secs,
         bytes_in,
         bytes_out,

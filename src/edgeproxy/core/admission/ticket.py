@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from edgeproxy.core.admission.access import Barred
+from edgeproxy.core.admission.access import Denied
 from edgeproxy.core.backends.backend import Backend, Origin
 from edgeproxy.core.backends.breaker import Trial
 from edgeproxy.core.routing.ranking import Candidate, Ranking
@@ -54,7 +54,7 @@ class Blame(StrEnum):
 class Refusal(NamedTuple):
     """A client is turned away."""
 
-    reason: Reason | Barred
+    reason: Reason | Denied
 
 
 class Choice(NamedTuple):
@@ -67,7 +67,7 @@ class Choice(NamedTuple):
     ranking: Ranking | None = None
 
 
-class Notes:
+class TicketDetails:
     """What only some want to know of a ticket; made for those, so that idle clients stay cheap.
 
     Attributes:
@@ -100,16 +100,16 @@ class Ticket:
         attempts: How many backends it was given.
         tried: The ids of those that could not be dialed.
         held: Where its slot is reserved; None once released.
-        notes: More, if anybody wants to know more.
+        details: More, if anybody wants to know more.
     """
 
     __slots__ = (
         "attempts",
         "backend",
         "client",
+        "details",
         "held",
         "how",
-        "notes",
         "origin",
         "scope",
         "tried",
@@ -121,16 +121,16 @@ class Ticket:
         self.attempts = 0
         self.tried: tuple[str, ...] = ()
         self.held: Candidate | None = None
-        self.notes: Notes | None = None
+        self.details: TicketDetails | None = None
         self.origin = choice.origin
         self.backend: Backend = choice.candidate.backend
         self.how = choice.how
 
     def present(self, presented: object) -> None:
         """Note what backends are told of the client."""
-        if self.notes is None:
-            self.notes = Notes(None)
-        self.notes.presented = presented
+        if self.details is None:
+            self.details = TicketDetails(None)
+        self.details.presented = presented
 
     def __repr__(self) -> str:
         return f"<Ticket {self.client} → {self.backend.id} {self.how} attempt {self.attempts}>"

@@ -63,7 +63,7 @@ class Origin:
 
 
 class Circuit(StrEnum):
-    """The state of a backend's circuit breaker; see `core.breaker`."""
+    """The state of a backend's circuit breaker; see `core/backends/breaker`."""
 
     CLOSED = "closed"
     OPEN = "open"

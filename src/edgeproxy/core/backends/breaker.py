@@ -8,14 +8,14 @@
 While half-open it takes `trials` clients at a time. Nobody waits for an open breaker: its
 backend is not even a last resort.
 
-A failure is a dial that fails. With `moment_secs`, it is also a connection that the backend
+A failure is a dial that fails. With `early_close_secs`, it is also a connection that the backend
 ends so soon without having sent a byte; what counts then is how many of those come in a row, for
 the dials before them all succeed. An answer to a trial is then not the dial, but that its
 connection outlives the moment or ends before that with a byte from the backend. One that ends
 within the moment otherwise shows nothing.
 
-Without the breaker, and for backends that have not failed often enough for it, `core.ejection`
-says who is passed over. Both keep their state in `core.load.Live`.
+Without the breaker, and for backends that have not failed often enough for it, `ejection` says
+which backend is passed over. Both keep their state in `live_state.LiveState`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from edgeproxy.core.backends.backend import Circuit
-from edgeproxy.core.backends.live_state import Live
+from edgeproxy.core.backends.live_state import LiveState
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class BreakerSettings:
     """When a backend is cut off, and how it is tried again.
 
     Attributes:
-        enabled: Off, failed backends are passed over for a while (`core.ejection`).
+        enabled: Off, failed backends are passed over for a while (`core/backends/ejection`).
         failure_threshold: Failures in a row that open the breaker.
         success_threshold: Answers that close it again.
         timeout_secs: How long it is open.
@@ -46,7 +46,7 @@ class BreakerSettings:
     success_threshold: int = 3
     timeout_secs: float = 30.0
     trials: int = 1
-    moment_secs: float = 0.0
+    early_close_secs: float = 0.0
 
 
 Changed = Callable[[str, Circuit], object]
@@ -63,7 +63,7 @@ class Trial:
 
     __slots__ = ("live", "until")
 
-    def __init__(self, live: Live, until: float) -> None:
+    def __init__(self, live: LiveState, until: float) -> None:
         self.live = live
         self.until = until
 
@@ -76,7 +76,7 @@ class Breaker:
         self._changed = changed
         self._trials: dict[Trial, None] = {}
 
-    def change(self, settings: BreakerSettings, lives: Iterable[Live]) -> list[Live]:
+    def change(self, settings: BreakerSettings, lives: Iterable[LiveState]) -> list[LiveState]:
         """Go on with other settings. Return who is open for another time than before."""
         longer_secs = settings.timeout_secs - self.settings.timeout_secs
         self.settings = settings
@@ -85,17 +85,17 @@ class Breaker:
             live.passed_over_until += longer_secs
         return moved
 
-    def failed(self, live: Live, now: float) -> None:
+    def failed(self, live: LiveState, now: float) -> None:
         """A dial has failed."""
         live.failures += 1
         self._count(live, live.failures, now)
 
-    def died(self, live: Live, now: float) -> None:
+    def died(self, live: LiveState, now: float) -> None:
         """A connection has ended within a moment, without a byte from the backend."""
         live.deaths += 1
         self._count(live, live.deaths, now)
 
-    def _count(self, live: Live, failures: int, now: float) -> None:
+    def _count(self, live: LiveState, failures: int, now: float) -> None:
         if live.circuit is Circuit.HALF_OPEN or (
             live.circuit is Circuit.CLOSED and failures >= self.settings.failure_threshold
         ):
@@ -103,7 +103,7 @@ class Breaker:
             self._drop_trials(live)
             self._become(live, Circuit.OPEN)
 
-    def forget(self, live: Live) -> None:
+    def forget(self, live: LiveState) -> None:
         """It is somewhere else now: what it did there does not matter any more."""
         live.failures = live.deaths = 0
         live.passed_over_until = 0.0
@@ -111,7 +111,7 @@ class Breaker:
         if live.circuit is not Circuit.CLOSED:
             self._become(live, Circuit.CLOSED)
 
-    def trying(self, live: Live, dial_timeout_secs: float, now: float) -> None:
+    def trying(self, live: LiveState, dial_timeout_secs: float, now: float) -> None:
         """A backend that failed before is being dialed."""
         if live.circuit is Circuit.CLOSED:
             return
@@ -125,21 +125,21 @@ class Breaker:
         if live.trials >= self.settings.trials:
             live.passed_over_until = now + dial_timeout_secs
 
-    def answered(self, live: Live) -> bool:
+    def answered(self, live: LiveState) -> bool:
         """A dial has succeeded. Return whether more clients may come now."""
         live.failures = 0
-        if live.circuit is not Circuit.HALF_OPEN or self.settings.moment_secs:
+        if live.circuit is not Circuit.HALF_OPEN or self.settings.early_close_secs:
             return False
         live.passed_over_until = 0.0
         self._succeeded(live)
         return True
 
-    def on_trial(self, live: Live, now: float) -> Trial | None:
+    def on_trial(self, live: LiveState, now: float) -> Trial | None:
         """A dial has succeeded: return what has still to be seen of its connection, if any."""
-        moment_secs = self.settings.moment_secs
-        if live.circuit is not Circuit.HALF_OPEN or not moment_secs:
+        early_close_secs = self.settings.early_close_secs
+        if live.circuit is not Circuit.HALF_OPEN or not early_close_secs:
             return None
-        trial = Trial(live, now + moment_secs)
+        trial = Trial(live, now + early_close_secs)
         self._trials[trial] = None
         if live.trials >= self.settings.trials:
             live.passed_over_until = trial.until
@@ -162,7 +162,7 @@ class Breaker:
             live.trials = max(live.trials - 1, 0)
         return True
 
-    def outlived(self, now: float) -> list[Live]:
+    def outlived(self, now: float) -> list[LiveState]:
         """Count the trials whose moment is over. Return whose breakers have closed."""
         closed = []
         for trial in [each for each in self._trials if each.until <= now]:
@@ -171,7 +171,7 @@ class Breaker:
                 closed.append(trial.live)
         return closed
 
-    def _succeeded(self, live: Live) -> bool:
+    def _succeeded(self, live: LiveState) -> bool:
         """Count a trial that went well. Return whether the breaker has closed."""
         live.successes += 1
         live.trials = max(live.trials - 1, 0)
@@ -182,17 +182,17 @@ class Breaker:
         self._become(live, Circuit.CLOSED)
         return True
 
-    def _drop_trials(self, live: Live) -> None:
+    def _drop_trials(self, live: LiveState) -> None:
         """What comes of the trials of this backend does not matter any more."""
         for trial in [each for each in self._trials if each.live is live]:
             del self._trials[trial]
 
-    def _become(self, live: Live, circuit: Circuit) -> None:
+    def _become(self, live: LiveState, circuit: Circuit) -> None:
         live.circuit = circuit
         self._changed(live.backend_id, circuit)
 
 
-def circuit_of(live: Live, now: float) -> Circuit:
+def circuit_of(live: LiveState, now: float) -> Circuit:
     """Return the state of a breaker at this time: an open one may be tried by the next client."""
     if live.circuit is Circuit.OPEN and live.passed_over_until <= now:
         return Circuit.HALF_OPEN

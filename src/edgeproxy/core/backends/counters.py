@@ -14,7 +14,7 @@ RTT_BUCKETS_SECS = (
 """Upper bounds, from a neighbour on the local network to a handshake that was sent again."""
 
 
-class Tally:
+class BackendCounters:
     """The counts of one backend.
 
     Attributes:

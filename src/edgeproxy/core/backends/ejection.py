@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgeproxy.core.backends.live_state import Live
+from edgeproxy.core.backends.live_state import LiveState
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +36,23 @@ class Ejection:
     def __init__(self, settings: EjectionSettings) -> None:
         self._settings = settings
 
-    def failed(self, live: Live, now: float) -> None:
+    def failed(self, live: LiveState, now: float) -> None:
         """A dial has failed."""
         live.failures += 1
         doublings = min(live.failures - 1, 16)
         secs = min(self._settings.first_secs * 2**doublings, self._settings.longest_secs)
         live.passed_over_until = now + secs
 
-    def forget(self, live: Live) -> None:
+    def forget(self, live: LiveState) -> None:
         """It is somewhere else now: what it did there does not matter any more."""
         live.failures = 0
         live.passed_over_until = 0.0
 
-    def trying(self, live: Live, dial_timeout_secs: float, now: float) -> None:
+    def trying(self, live: LiveState, dial_timeout_secs: float, now: float) -> None:
         """A backend that failed before is being dialed: nobody else is to try meanwhile."""
         live.passed_over_until = max(live.passed_over_until, now + dial_timeout_secs)
 
-    def answered(self, live: Live) -> bool:
+    def answered(self, live: LiveState) -> bool:
         """A dial has succeeded. Return whether that changed anything."""
         if not live.failures:
             return False

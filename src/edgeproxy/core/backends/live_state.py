@@ -1,6 +1,6 @@
 """What each backend carries right now on this POP.
 
-The gate thread is the only one that changes a `Live`; others read it. It belongs to the
+The gate thread is the only one that changes a `LiveState`; others read it. It belongs to the
 backend's id and outlives the routing table: a connection that is still open counts, no
 matter how often the table was replaced since.
 """
@@ -11,27 +11,27 @@ from collections.abc import Container
 from typing import NamedTuple
 
 from edgeproxy.core.backends.backend import Circuit
-from edgeproxy.core.backends.counters import Tally
-from edgeproxy.core.pacing import Rest, no_rest, paced
+from edgeproxy.core.backends.counters import BackendCounters
+from edgeproxy.core.pacing import Pause, no_pause, paced
 
 
-class Live:
+class LiveState:
     """The live state of one backend.
 
     Attributes:
         backend_id: Whose.
         address: Where it is in the table in force, or was in the last one that had it.
         active: Reserved slots: connections that are dialing or open.
-        turn: Its place among equals; see `core.ranking`.
+        turn: Its place among equals; see `core/routing/ranking`.
         failures: Dials in a row that failed.
         passed_over_until: New clients pass it over until then (monotonic seconds).
-        circuit, successes, trials, deaths: Of its breaker; see `core.breaker`.
-        down: Its probes say that it is down; see `core.health`.
+        circuit, successes, trials, deaths: Of its breaker; see `core/backends/breaker`.
+        down: Its probes say that it is down; see `core/backends/health`.
         draining: It takes no new clients, not even those bound to it.
-        lease_expired: Nor now: it registered itself and has been silent; see `core.leases`.
+        lease_expired: Its lease has expired; it takes no clients. See `core/backends/leases`.
         withheld: Why it takes nobody, if it is one of these; else "".
-        share: The part of its weight that it has; see `core.health`.
-        tally: What it has done.
+        share: The part of its weight that it has; see `core/backends/health`.
+        counters: What it has done.
     """
 
     __slots__ = (
@@ -39,6 +39,7 @@ class Live:
         "address",
         "backend_id",
         "circuit",
+        "counters",
         "deaths",
         "down",
         "draining",
@@ -47,7 +48,6 @@ class Live:
         "passed_over_until",
         "share",
         "successes",
-        "tally",
         "trials",
         "turn",
         "withheld",
@@ -69,20 +69,20 @@ class Live:
         self.lease_expired = False
         self.withheld = ""
         self.share = 1.0
-        self.tally = Tally()
+        self.counters = BackendCounters()
 
     def __repr__(self) -> str:
         return f"<Live {self.backend_id} active={self.active} failures={self.failures}>"
 
 
-class Watch(NamedTuple):
+class BuildWatch(NamedTuple):
     """What happened while a table was being built."""
 
     number: int
     touched: set[str]
 
 
-class Load:
+class LiveStates:
     """The live state of all backends, by id.
 
     While a table is being built on another thread, the gate thread collects whose state
@@ -97,38 +97,38 @@ class Load:
     """
 
     def __init__(self) -> None:
-        self._by_id: dict[str, Live] = {}
+        self._by_id: dict[str, LiveState] = {}
         self.touched: set[str] = set()
         self.watches = 0
         self.settled = 0
 
-    def of(self, backend_id: str, address: str = "") -> Live:
+    def of(self, backend_id: str, address: str = "") -> LiveState:
         """Return the live state of this backend, a fresh one at this address for a new backend."""
         live = self._by_id.get(backend_id)
         if live is not None:
             return live
-        return self._by_id.setdefault(backend_id, Live(backend_id, address))
+        return self._by_id.setdefault(backend_id, LiveState(backend_id, address))
 
-    def known(self, backend_id: str) -> Live | None:
+    def known(self, backend_id: str) -> LiveState | None:
         """Return the live state of this backend if it has one."""
         return self._by_id.get(backend_id)
 
-    def all(self) -> list[Live]:
+    def all(self) -> list[LiveState]:
         """Return the live states of all backends that have one."""
         return list(self._by_id.values())
 
-    def watch(self) -> Watch:
+    def watch(self) -> BuildWatch:
         """A build begins: collect whose state changes from now on."""
         self.touched = touched = set[str]()
         self.watches += 1
-        return Watch(self.watches, touched)
+        return BuildWatch(self.watches, touched)
 
-    def touch(self, live: Live) -> None:
+    def touch(self, live: LiveState) -> None:
         """Note that this state has changed."""
         if self.watches != self.settled:
             self.touched.add(live.backend_id)
 
-    def settle(self, watch: Watch) -> None:
+    def settle(self, watch: BuildWatch) -> None:
         """The table that was built during this watch has come into force."""
         self.settled = watch.number
 
@@ -136,7 +136,7 @@ class Load:
         """Return the reserved slots of every backend that has any."""
         return {key: live.active for key, live in list(self._by_id.items()) if live.active}
 
-    def forget(self, *known: Container[str], rest: Rest = no_rest) -> None:
+    def forget(self, *known: Container[str], rest: Pause = no_pause) -> None:
         """Drop what is idle, not being drained and not among the `known` ids."""
         for backend_id, live in paced(list(self._by_id.items()), rest):
             in_use = live.active or live.draining

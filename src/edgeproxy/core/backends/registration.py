@@ -29,7 +29,7 @@ class NotYoursError(StoreError):
 
 
 @dataclass(frozen=True, slots=True)
-class Put:
+class Register:
     """Register a backend, if there are not `most` already. Gives whether it is new."""
 
     backend: Backend
@@ -38,7 +38,7 @@ class Put:
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
+class Deregister:
     """Take out a registered backend. Gives whether there was one to be taken out."""
 
     backend_id: str
@@ -46,7 +46,7 @@ class Leave:
     caller: str | None = None
 
 
-Edit = Put | Leave
+Edit = Register | Deregister
 Outcome = bool | StoreError
 
 
@@ -65,10 +65,10 @@ class Row:
 
 def id_of(edit: Edit) -> str:
     """Return which backend an edit is about."""
-    return edit.backend.id if isinstance(edit, Put) else edit.backend_id
+    return edit.backend.id if isinstance(edit, Register) else edit.backend_id
 
 
-def enrol(
+def apply_changes(
     edits: Iterable[Edit], rows: Mapping[str, Row], home: str, count: int
 ) -> tuple[list[Outcome], dict[str, Row | None]]:
     """Return what becomes of each edit in turn, and the rows that have to be written.
@@ -84,7 +84,7 @@ def enrol(
         is_registered = found is not None and found.home is not None
         if edit.caller is not None and _owner(found) not in (None, edit.caller):
             outcomes.append(NotYoursError("a backend may speak only for its own address"))
-        elif isinstance(edit, Leave):
+        elif isinstance(edit, Deregister):
             is_silent = found is not None and found.home == home and edit.backend_id not in heard
             leaves = is_silent if edit.is_expired else is_registered
             if leaves:

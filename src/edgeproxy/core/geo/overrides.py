@@ -10,7 +10,7 @@ Of several prefixes that hold an address the longest wins. An IPv4-mapped IPv6 p
 IPv4 prefix in it. Where a line names no region, the file's own line for its country counts
 before the table of regions. A file with any fault yields no overrides, but all its faults.
 
-Lookups are those of `core.prefix`.
+Lookups are those of `core/geo/prefix`.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def parse(text: str) -> Overrides:
             complaints.append(f"{target} is already on line {rows[target].line}; keep one of them")
         elif target is not None:
             rows[target] = row
-        faults += [Fault(number, complaint) for complaint in complaints]
+        faults += [Fault(number, verify_error) for verify_error in complaints]
     if faults:
         raise OverridesError(faults)
     return Overrides({target: _override(target, row, rows) for target, row in rows.items()})

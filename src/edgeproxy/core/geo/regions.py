@@ -7,7 +7,7 @@ silent or draws another line: Iran goes with the rest of the Middle East, Kosovo
 Europe, Taiwan with East Asia, and Antarctica with South America, its nearest neighbour.
 
 Every ISO 3166-1 alpha-2 country is in exactly one region. Operators change single
-countries and networks with an override file (`core.overrides`), not here.
+countries and networks with an override file (`core/geo/overrides`), not here.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ from collections.abc import Collection, Iterable
 from heapq import heappop, heappush, heapreplace
 
 from edgeproxy.core.backends.backend import Backend, Circuit
-from edgeproxy.core.backends.live_state import Live
-from edgeproxy.core.pacing import Rest, no_rest, paced
+from edgeproxy.core.backends.live_state import LiveState
+from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.core.routing import scoring
 
 Entry = tuple[float, float, int, "Candidate"]
@@ -51,7 +51,7 @@ DRAINING = "draining"
 LEASE_EXPIRED = "lease expired"
 
 
-def withheld(live: Live) -> str:
+def withheld(live: LiveState) -> str:
     """Return why a backend takes nobody, whatever its load, or ""."""
     if live.draining:
         return DRAINING
@@ -96,7 +96,7 @@ class Candidate:
     def __init__(
         self,
         backend: Backend,
-        live: Live,
+        live: LiveState,
         sequence: int = 0,
         table_version: int = 0,
     ) -> None:
@@ -204,7 +204,7 @@ class Ranking:
         clock: The turn this place has reached.
     """
 
-    def __init__(self, members: Iterable[Candidate], rest: Rest = no_rest) -> None:
+    def __init__(self, members: Iterable[Candidate], rest: Pause = no_pause) -> None:
         self.members = tuple(members)
         self.weight = sum(each.backend.weight for each in self.members) * PARTS
         self.available = sum(each.standing for each in self.members)

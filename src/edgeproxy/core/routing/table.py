@@ -4,7 +4,7 @@ A table is built whole from the rows of the routing database and then never chan
 next one replaces it by one reference. Its candidates are grouped by scope, region and
 country when it is built, so that a decision looks only at the groups that matter.
 
-A scope is what a listener serves: the name of an app, or `EVERY_APP`.
+A scope is what a listener serves: the name of an app, or `ALL_APPS`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Iterable
 from math import gcd
 
 from edgeproxy.core.backends.backend import Backend, Origin
-from edgeproxy.core.backends.live_state import Load
-from edgeproxy.core.pacing import Rest, no_rest, paced
+from edgeproxy.core.backends.live_state import LiveStates
+from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.core.routing import scoring
 from edgeproxy.core.routing.ranking import Candidate, Ranking
 
-EVERY_APP = ""
+ALL_APPS = ""
 
 MAX_CACHED_TIERS = 4096
 
@@ -28,7 +28,7 @@ class Tier:
     """What is equally far from a client.
 
     Where several places tie they take turns in proportion to the weights they have now, by the
-    same rule as the candidates of one place (`core.ranking`).
+    same rule as the candidates of one place (`core/routing/ranking`).
 
     Attributes:
         distance: What it adds to the score.
@@ -67,11 +67,11 @@ class RoutingTable:
     def __init__(
         self,
         backends: Iterable[Backend],
-        load: Load,
+        load: LiveStates,
         pop_region: str,
-        scopes: Iterable[str] = (EVERY_APP,),
+        scopes: Iterable[str] = (ALL_APPS,),
         version: int = 0,
-        rest: Rest = no_rest,
+        rest: Pause = no_pause,
     ) -> None:
         self._rest = rest
         self.version = version
@@ -99,7 +99,7 @@ class RoutingTable:
         for candidate in paced(self.candidates.values(), self._rest):
             backend = candidate.backend
             if candidate.usable and candidate.capacity:
-                scopes = {backend.app, EVERY_APP} & self.scopes
+                scopes = {backend.app, ALL_APPS} & self.scopes
                 for scope in scopes:
                     groups[scope][backend.region, backend.country].append(candidate)
                 if scopes:
@@ -132,7 +132,7 @@ class RoutingTable:
 
     def serves(self, candidate: Candidate, scope: str) -> bool:
         """Return whether this backend belongs to the scope."""
-        return scope in (EVERY_APP, candidate.backend.app)
+        return scope in (ALL_APPS, candidate.backend.app)
 
     def tiers(self, scope: str, origin: Origin) -> tuple[Tier, ...]:
         """Return where the candidates for a client from `origin` are, nearest first."""

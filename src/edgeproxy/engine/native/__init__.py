@@ -1,8 +1,8 @@
-"""The engine in Cython; it is there where it could be built.
+"""The engine in Cython; present where it could be built.
 
-`engine.pyx` is the engine and meets Python; `acceptor`, `hearing`, `dialer`, `first`, `crew` and
-`roster` are the gate thread's; `mail` is between the threads; `carrier` is a byte thread,
-`welcome` shakes hands there and `relay` carries; `tls`, `tls_context` and `certificates` stand
-between it and OpenSSL, and the `no_` ones in their place without it; `worker`, `session` and
-`kernel` are what all of it stands on. `system.pxd` is what C declares.
+`engine.pyx` is the engine and meets Python. `gate_thread/` accepts, prereads, dials and asks the
+gate. `byte_thread/` shakes hands and carries bytes without the GIL; `byte_thread/handoff` is the
+way between the two. `tls/` stands between it and OpenSSL; its `stub_` modules replace it in builds
+without OpenSSL. `session` and `syscalls` are what all of it stands on; `system.pxd` is what C
+declares.
 """

@@ -6,9 +6,9 @@ with the lock, once, tell the gate all of it and take its answers; without the l
 dial. What the gate is told grows under load by itself, and its cost falls.
 
 A gate must not raise. If it does, the client concerned is closed and everybody else is
-served on, as `engine.guard` has it for the other engine.
+served on, as `engine/guarded_gate` has it for the other engine.
 
-Sessions are dialed by this thread and then carried by the byte threads (`carrier.pyx`), each by
+Sessions are dialed by this thread and then carried by the byte threads (`byte_thread/loop`), each by
 the one that has the fewest. Who owns what of a session is said in `session.pyx`.
 """
 
@@ -41,7 +41,7 @@ from edgeproxy.engine.native.gate_thread.acceptor cimport (
     address_of,
     local_address_of,
 )
-from edgeproxy.engine.native.byte_thread.workers cimport Crew
+from edgeproxy.engine.native.byte_thread.workers cimport Workers
 from edgeproxy.engine.native.gate_thread.dialer cimport Dialer, set_address
 from edgeproxy.engine.native.gate_thread.first_bytes cimport carry_first, say_prefix
 from edgeproxy.engine.native.syscalls cimport (
@@ -55,7 +55,7 @@ from edgeproxy.engine.native.syscalls cimport (
     unwake,
     wake,
 )
-from edgeproxy.engine.native.gate_thread.ingress cimport Reception
+from edgeproxy.engine.native.gate_thread.ingress cimport Ingress
 from edgeproxy.engine.native.byte_thread.relay cimport keep
 from edgeproxy.engine.native.gate_thread.session_list cimport list_carried, list_sessions
 from edgeproxy.engine.native.session cimport (
@@ -65,12 +65,12 @@ from edgeproxy.engine.native.session cimport (
     FAULT,
     Flow,
     HANDSHAKE_TIMEOUT,
-    HEARD,
-    Line,
+    PREREAD,
+    Queue,
     NO_REASON,
     Pool,
     Session,
-    append,
+    push,
     capacity,
     close_pool,
     marked,
@@ -116,11 +116,11 @@ cdef class NativeEngine:
     cdef Acceptor _acceptor
     cdef Dialer _dialer
     cdef Pool _pool
-    cdef Crew _crew
-    cdef Reception _reception
+    cdef Workers _workers
+    cdef Ingress _ingress
     cdef BackendContext _backend_context
     cdef long _live
-    cdef Line _to_carry, _closed
+    cdef Queue _to_carry, _closed
     cdef double _now, _next_tick, _armed_for, _next_gate_tick
     cdef char* _buffer
     cdef int _epoll, _wakeup, _timer
@@ -145,13 +145,13 @@ cdef class NativeEngine:
         self._acceptor = Acceptor()
         self._acceptor.prepare(&self._pool, self._epoll)
         self._dialer = Dialer()
-        self._crew = Crew()
-        self._crew.prepare(settings, &self._pool, self._wakeup)
+        self._workers = Workers()
+        self._workers.prepare(settings, &self._pool, self._wakeup)
         if settings.backend_ca_pem is not None:
             self._backend_context = BackendContext(settings.backend_ca_pem)
-        self._reception = Reception()
-        self._reception.prepare(
-            gate, self._acceptor, self._crew, &self._pool, self._buffer, self._epoll
+        self._ingress = Ingress()
+        self._ingress.prepare(
+            gate, self._acceptor, self._workers, &self._pool, self._buffer, self._epoll
         )
         self._looks_for_idle = settings.idle_timeout_secs > 0
         self._now = monotonic()
@@ -187,7 +187,7 @@ cdef class NativeEngine:
         cdef int highest = ceiling()
         self._acceptor.ceiling = highest
         self._dialer.prepare(self._epoll, highest)
-        self._crew.start(highest)
+        self._workers.start(highest)
         self._thread.start()
 
     def call(self, function):
@@ -206,7 +206,7 @@ cdef class NativeEngine:
 
     def live(self):
         """How many clients are being heard, dialing or being served."""
-        return self._live + self._reception.count() + self._crew.farewells()
+        return self._live + self._ingress.count() + self._workers.lingering()
 
     def sessions(self):
         """List the live sessions."""
@@ -300,14 +300,14 @@ cdef class NativeEngine:
         if (
             self._dialer.failed.first == NULL
             and self._dialer.gone.first == NULL
-            and not self._reception.is_to_tell()
+            and not self._ingress.is_to_tell()
             and self._acceptor.opened.first == NULL
         ):
             timeout_ms = -1
             if (
                 self._acceptor.paused
                 or self._dialer.dialing.first != NULL
-                or self._reception.hears_anybody()
+                or self._ingress.hears_anybody()
             ):
                 self._hurry()
             if self._armed_for != self._next_tick:
@@ -329,8 +329,8 @@ cdef class NativeEngine:
                 flow = marked(&self._pool, mark)
                 if flow == NULL:
                     continue
-                if flow.session.state == HEARD:
-                    self._reception.happened(flow.session, events[index].events)
+                if flow.session.state == PREREAD:
+                    self._ingress.happened(flow.session, events[index].events)
                 else:
                     self._dialer.happened(flow, events[index].events, self._now)
 
@@ -343,7 +343,7 @@ cdef class NativeEngine:
             self._tell_closed(take_first(&self._dialer.gone))
         while self._dialer.failed.first != NULL:
             self._tell_failed(take_first(&self._dialer.failed))
-        self._reception.tell_all_heard(self._now)
+        self._ingress.tell_all_heard(self._now)
         self._tell_all_opened()
         self._acceptor.tell_pause()
         if self._woken:
@@ -356,7 +356,7 @@ cdef class NativeEngine:
     cdef object _tell_all_closed(self):
         """Tell who has ended at the byte threads, or shaken hands there."""
         cdef Session* session
-        cdef Line ended = self._crew.take_ended()
+        cdef Queue ended = self._workers.take_ended()
         if ended.first == NULL:
             return
         self._may_resume = True
@@ -368,7 +368,7 @@ cdef class NativeEngine:
         while self._closed.first != NULL:
             session = take_first(&self._closed)
             if session.ticket == NULL:
-                self._reception.tell_met(session, self._now, self._stopping)
+                self._ingress.tell_met(session, self._now, self._stopping)
             elif session.meets_backend:
                 self._tell_backend_met(session)
             else:
@@ -385,7 +385,7 @@ cdef class NativeEngine:
         cdef int hurry
         self._may_resume = False
         self._dialer.expire(self._now)
-        self._reception.expire(self._now)
+        self._ingress.expire(self._now)
         if self._dialer.short.first == NULL or not self._acceptor.paused:
             self._acceptor.resume(self._now)
         if self._now >= self._next_gate_tick:
@@ -394,11 +394,11 @@ cdef class NativeEngine:
                 self._gate.tick(self._now)
             except Exception:
                 log.bug("gate_failed", call="tick")
-        self._crew.remind()
+        self._workers.remind()
         hurry = (
             self._dialer.dialing.first != NULL
             or self._acceptor.paused
-            or self._reception.hears_anybody()
+            or self._ingress.hears_anybody()
         )
         self._next_tick = self._now + (SHORT_TICK_MS if hurry else TICK_MS) / 1000.0
 
@@ -417,12 +417,12 @@ cdef class NativeEngine:
     cdef object _tell_all_opened(self):
         """Take in who was accepted, and ask about all who are known."""
         cdef Session* session
-        self._reception.receive_all(self._now)
-        while self._reception.known.first != NULL:
-            session = take_first(&self._reception.known)
-            self._tell_opened(session, self._reception.about_of(session))
-        while self._reception.unwanted.first != NULL:
-            self._turn_away(take_first(&self._reception.unwanted))
+        self._ingress.receive_all(self._now)
+        while self._ingress.known.first != NULL:
+            session = take_first(&self._ingress.known)
+            self._tell_opened(session, self._ingress.about_of(session))
+        while self._ingress.unwanted.first != NULL:
+            self._turn_away(take_first(&self._ingress.unwanted))
 
     cdef object _tell_opened(self, Session* session, about):
         name = self._acceptor.name_of(session.listener)
@@ -447,7 +447,7 @@ cdef class NativeEngine:
             self._tell_closed(session)
             return
         try:
-            why = session.backend_tls.complaint
+            why = session.backend_tls.verify_error
             answer = self._gate.failed(
                 <object>session.ticket,
                 failure(session.code),
@@ -478,7 +478,7 @@ cdef class NativeEngine:
         try:
             secs = session.active_at - session.dialed_at if session.dialed_at else 0.0
             self._gate.dialed(<object>session.ticket, secs, self._now)
-            append(&self._to_carry, session)
+            push(&self._to_carry, session)
         except Exception:
             log.bug("gate_failed", call="dialed")
             self._dialer.abandon(session, FAULT)
@@ -490,12 +490,12 @@ cdef class NativeEngine:
             return
         session.backend_tls.socket = session.backend
         session.meets_backend = True
-        self._crew.meet(session)
+        self._workers.meet(session)
 
     cdef object _tell_backend_met(self, Session* session):
         """A handshake with a backend is over."""
         cdef uint8_t reason = session.reason
-        self._crew.take_back(session)
+        self._workers.take_back(session)
         session.worker = -1
         session.state = DIALING
         session.reason = NO_REASON
@@ -517,13 +517,13 @@ cdef class NativeEngine:
             session = take_first(&self._to_carry)
             reason = carry_first(session, self._buffer)
             if reason == NO_REASON:
-                self._crew.give(session)
+                self._workers.give(session)
             else:
                 self._dialer.abandon(session, reason)
 
     cdef object _tell_closed(self, Session* session):
         if session.worker >= 0:
-            self._crew.take_back(session)
+            self._workers.take_back(session)
         else:
             if session.client_tls.tls != NULL:
                 if session.reason == ABORTED:
@@ -554,10 +554,10 @@ cdef class NativeEngine:
         end_tls(&session.backend_tls)  # that of an attempt before
         session.due_at = self._now
         try:
-            session.begun = answer.begun
+            session.preconnected_fd = answer.preconnected_fd
             session.due_at += answer.timeout_secs
             host, port = answer.address
-            dialable = session.begun >= 0 or set_address(
+            dialable = session.preconnected_fd >= 0 or set_address(
                 &session.backend_address, host.encode(), port
             )
             self._note_prefix(session, answer.prefix)
@@ -566,13 +566,13 @@ cdef class NativeEngine:
         except (AttributeError, OverflowError, TypeError, ValueError):
             dialable = False
         if dialable:
-            append(&self._dialer.wanted, session)
+            push(&self._dialer.wanted, session)
         else:
-            if session.begun >= 0:
-                close(session.begun)
-                session.begun = -1
+            if session.preconnected_fd >= 0:
+                close(session.preconnected_fd)
+                session.preconnected_fd = -1
             session.code = 0
-            append(&self._dialer.failed, session)
+            push(&self._dialer.failed, session)
 
     cdef bint _begin_backend_tls(self, Session* session, name) except -1:
         """Prepare TLS with the backend of a session. Return whether that can be."""
@@ -630,7 +630,7 @@ cdef class NativeEngine:
             if session.worker >= 0:
                 # A handshake may just be over: nobody hears then what is asked.
                 session.is_unwanted = session.meets_backend
-                self._crew.ask_to_end(session)
+                self._workers.ask_to_end(session)
             elif session.backend >= 0:
                 self._dialer.drop(session, ABORTED)
             elif session.state == DIALING:
@@ -642,10 +642,10 @@ cdef class NativeEngine:
         self._run_commands()
         self._acceptor.close()
         with nogil:
-            self._crew.stop()
+            self._workers.stop()
         while self._acceptor.opened.first != NULL:
             self._turn_away(take_first(&self._acceptor.opened))
-        self._reception.close()
+        self._ingress.close()
         while self._dialer.dialed.first != NULL:
             self._dialer.abandon(take_first(&self._dialer.dialed), ABORTED)
         while self._to_carry.first != NULL:
@@ -656,7 +656,7 @@ cdef class NativeEngine:
         self._tell()
         # With the lock held throughout: `live` and `call` may be asked by others meanwhile.
         close_pool(&self._pool)
-        self._crew.let_go()
+        self._workers.let_go()
         free(self._buffer)
         close(self._epoll)
         close(self._timer)

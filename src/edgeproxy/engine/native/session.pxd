@@ -18,9 +18,9 @@ cdef enum:
     DIALING
     OPEN
     CLOSED
-    HEARD  # its client says something before the gate is asked
-    MEETING  # in its handshake: of its client, before the gate is asked, or of its backend
-    MET  # after that, on its way back to the gate thread
+    PREREAD  # its client says something before the gate is asked
+    HANDSHAKING  # in its handshake: of its client, before the gate is asked, or of its backend
+    HANDSHAKEN  # after that, on its way back to the gate thread
 
 # Why a session ended; `engine.REASONS` has the words in this order.
 cdef enum:
@@ -56,7 +56,7 @@ cdef struct Flow:
     Flow* again_next
     char* waiting  # what the sink has not taken yet
     uint64_t carried
-    double owing_since
+    double unacked_since
     int source
     int sink
     uint16_t flags
@@ -71,7 +71,7 @@ cdef struct Flow:
 cdef struct TlsEnd:
     void* tls  # the SSL object, or NULL where it is not spoken
     char* unsent  # records that the socket has not taken, or NULL
-    const char* complaint  # why its handshake failed, in words of OpenSSL; NULL if it says nothing
+    const char* verify_error  # why its handshake failed, as OpenSSL says it; NULL if unknown
     uint32_t unsent_at
     uint32_t unsent_size
     int socket
@@ -99,7 +99,7 @@ cdef struct Session:
     double broken_since
     int client
     int backend
-    int begun  # what is to become its backend, if somebody else has begun the dial; else -1
+    int preconnected_fd  # its backend, if the dial was begun before (warm pool); else -1
     int listener
     int worker  # the number of its byte thread, or -1
     int code
@@ -110,15 +110,15 @@ cdef struct Session:
     uint8_t settled
     uint8_t watched
     uint8_t looked_at
-    uint8_t hushed
+    uint8_t quickack_off
     uint8_t meets_backend  # the handshake that it is in is with its backend
     uint8_t is_unwanted  # it is to end, whatever comes of that handshake
-    uint8_t is_silent  # its client will say no more before the gate is asked
+    uint8_t read_ended  # its client will say no more before the gate is asked
     uint8_t watched_by_worker  # both its sockets are in the epoll of its byte thread
     sockaddr_in6 client_address
     sockaddr_in6 backend_address
 
-cdef struct Line:
+cdef struct Queue:
     Session* first
     Session* last
 
@@ -131,10 +131,10 @@ cdef int open_pool(Pool* pool) noexcept nogil
 cdef Session* allocate(Pool* pool) noexcept nogil
 cdef void release(Pool* pool, Session* session) noexcept nogil
 cdef void close_pool(Pool* pool) noexcept nogil
-cdef void append(Line* line, Session* session) noexcept nogil
-cdef Session* take_first(Line* line) noexcept nogil
-cdef void join(Line* line, Session* session) noexcept nogil
-cdef void leave(Line* line, Session* session) noexcept nogil
+cdef void push(Queue* line, Session* session) noexcept nogil
+cdef Session* take_first(Queue* line) noexcept nogil
+cdef void link(Queue* line, Session* session) noexcept nogil
+cdef void unlink(Queue* line, Session* session) noexcept nogil
 cdef uint32_t capacity(Pool* pool) noexcept nogil
 cdef Session* session_at(Pool* pool, uint32_t number) noexcept nogil
 cdef void wait_until_watched(Session* session) noexcept nogil

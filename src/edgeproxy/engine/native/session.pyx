@@ -2,8 +2,8 @@
 # cython: initializedcheck=False
 """A session of the native engine: one client, its backend, and a flow of bytes each way.
 
-Who owns what. A session belongs to the gate thread until `mail.hand_over`, to one byte thread
-until `mail.hand_back`, and then to the gate thread again, which reuses its memory. What others
+Who owns what. A session belongs to the gate thread until `handoff.hand_over`, to one byte thread
+until `handoff.hand_back`, and then to the gate thread again, which reuses its memory. What others
 read of a session meanwhile, for a list, may be a moment old.
 
 Sessions are never freed while the engine runs, and each has a number and a generation, which
@@ -43,7 +43,7 @@ cdef Session* allocate(Pool* pool) noexcept nogil:
     session.generation = max(generation + 1, 1)  # 0 is none
     session.state = DIALING
     session.downward.flags = PROMPT  # as the listener is
-    session.backend = session.begun = session.worker = -1
+    session.backend = session.preconnected_fd = session.worker = -1
     session.upward.session = session.downward.session = session
     session.upward.reverse = &session.downward
     session.downward.reverse = &session.upward
@@ -90,7 +90,7 @@ cdef void close_pool(Pool* pool) noexcept nogil:
 
 # -- lines of sessions ------------------------------------------------------------------
 
-cdef void append(Line* line, Session* session) noexcept nogil:
+cdef void push(Queue* line, Session* session) noexcept nogil:
     session.next = NULL
     if line.last == NULL:
         line.first = session
@@ -98,7 +98,7 @@ cdef void append(Line* line, Session* session) noexcept nogil:
         line.last.next = session
     line.last = session
 
-cdef Session* take_first(Line* line) noexcept nogil:
+cdef Session* take_first(Queue* line) noexcept nogil:
     cdef Session* session = line.first
     if session != NULL:
         line.first = session.next
@@ -107,12 +107,12 @@ cdef Session* take_first(Line* line) noexcept nogil:
         session.next = NULL
     return session
 
-cdef void join(Line* line, Session* session) noexcept nogil:
+cdef void link(Queue* line, Session* session) noexcept nogil:
     """Put a session at the end of a line that it can leave anywhere (`leave`)."""
     session.previous = line.last
-    append(line, session)
+    push(line, session)
 
-cdef void leave(Line* line, Session* session) noexcept nogil:
+cdef void unlink(Queue* line, Session* session) noexcept nogil:
     if session.previous != NULL:
         session.previous.next = session.next
     else:

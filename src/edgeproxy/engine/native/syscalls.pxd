@@ -1,4 +1,4 @@
-"""See kernel.pyx."""
+"""See syscalls.pyx."""
 
 from libc.stdint cimport uint64_t
 
@@ -19,5 +19,5 @@ cdef void reset_on_close(int fd) noexcept nogil
 cdef int failure_of(int fd) noexcept nogil
 cdef int undelivered_bytes(int fd) noexcept nogil
 cdef int unread_bytes(int fd) noexcept nogil
-cdef double owing_since(int fd, double since, double now) noexcept nogil
+cdef double unacked_since(int fd, double since, double now) noexcept nogil
 cdef int is_gone(int fd) noexcept nogil

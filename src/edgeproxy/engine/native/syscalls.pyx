@@ -2,7 +2,7 @@
 # cython: initializedcheck=False
 """What takes more than one call of the kernel: its clock, timers, wake-ups, socket options.
 
-Nothing here knows a session. What a socket owes its peer is the twin of `engine.debt`, where
+Nothing here knows a session. What a socket owes its peer is the twin of `portable/unacked`, where
 it is explained.
 """
 
@@ -121,8 +121,8 @@ cdef int unread_bytes(int fd) noexcept nogil:
         return 0
     return count
 
-cdef double owing_since(int fd, double since, double now) noexcept nogil:
-    """See `engine.debt`, its twin."""
+cdef double unacked_since(int fd, double since, double now) noexcept nogil:
+    """See `engine/portable/unacked`, its twin."""
     cdef uint8_t[INFO_BYTES] raw
     cdef uint32_t unacked, since_ack_ms
     cdef double acknowledged_at
@@ -136,7 +136,7 @@ cdef double owing_since(int fd, double since, double now) noexcept nogil:
     return since if since > 0 and acknowledged_at <= since else now
 
 cdef int is_gone(int fd) noexcept nogil:
-    """See `engine.debt`, its twin."""
+    """See `engine/portable/unacked`, its twin."""
     cdef uint8_t[INFO_BYTES] raw
     return read_info(fd, raw) and raw[0] == TCP_CLOSE
 

@@ -24,7 +24,7 @@ from edgeproxy.engine.portable.tls_context import BackendTls
 from edgeproxy.engine.portable.tls_socket import TlsSocket
 
 
-class Dialing:
+class Dialer:
     """All dials of an engine. Used on the gate thread only.
 
     `watch` has the epoll watch a socket as the source of a flow, and raises OSError; `unwatch` ends
@@ -52,11 +52,11 @@ class Dialing:
         self._unwatch = unwatch
         self._refused = refused
         self._pause = pause
-        self._dialing: set[Session] = set()
+        self._dialer: set[Session] = set()
         self._short: deque[tuple[Session, Connect]] = deque()
 
     def __len__(self) -> int:
-        return len(self._dialing)
+        return len(self._dialer)
 
     @property
     def is_short(self) -> bool:
@@ -73,7 +73,7 @@ class Dialing:
             session.ticket = answer.ticket
             session.prefix = answer.prefix
             session.server_name = answer.server_name
-            session.dialed_at = now if answer.begun < 0 else 0.0
+            session.dialed_at = now if answer.preconnected_fd < 0 else 0.0
             session.deadline = now + answer.timeout_secs
             try:
                 self._begin(session, answer)
@@ -95,12 +95,12 @@ class Dialing:
                 return False
         if session.server_name and not self._shakes_hands(session, now):
             return False
-        self._dialing.discard(session)
+        self._dialer.discard(session)
         return True
 
     def expire(self, now: float) -> None:
         """See who has taken too long."""
-        for session in [each for each in self._dialing if each.deadline <= now]:
+        for session in [each for each in self._dialer if each.deadline <= now]:
             self._failed(session, DialFailure.TIMEOUT, now)
 
     def dial_waiting(self, now: float) -> None:
@@ -118,13 +118,13 @@ class Dialing:
 
     def forget(self, session: Session) -> None:
         """A session has ended, whether it is here or not."""
-        self._dialing.discard(session)
+        self._dialer.discard(session)
 
     def _begin(self, session: Session, answer: Connect) -> None:
         """Begin the dial, or wait for a descriptor to begin it with. Raises DialError."""
         try:
-            if answer.begun >= 0:
-                backend = socket.socket(fileno=answer.begun)
+            if answer.preconnected_fd >= 0:
+                backend = socket.socket(fileno=answer.preconnected_fd)
             else:
                 backend = dial.begin(answer.address, self.ceiling)
         except dial.DialError as error:
@@ -139,7 +139,7 @@ class Dialing:
             backend.close()
             raise dial.DialError(error.errno or 0) from None
         session.attach(backend)
-        self._dialing.add(session)
+        self._dialer.add(session)
 
     def _shakes_hands(self, session: Session, now: float) -> bool:
         """Go on with the handshake with a backend; return whether it is over."""
@@ -159,11 +159,11 @@ class Dialing:
 
     def _failed(self, session: Session, reason: DialFailure, now: float, why: str = "") -> None:
         assert session.backend is not None
-        self._dialing.discard(session)
+        self._dialer.discard(session)
         self._unwatch(session.backend)
         session.backend.close()
         session.backend = None
-        session.downward.urged = False
+        session.downward.read_to_eagain = False
         self.dial(session, self._gate.failed(session.ticket, reason, now, why), now)
 
 

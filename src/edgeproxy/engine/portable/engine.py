@@ -35,12 +35,12 @@ from edgeproxy.engine.contract import (
 from edgeproxy.engine.descriptors import ceiling
 from edgeproxy.engine.guarded_gate import GuardedGate
 from edgeproxy.engine.portable.acceptor import Acceptor, local_address_of
-from edgeproxy.engine.portable.dialer import Dialing, say_prefix
-from edgeproxy.engine.portable.ingress.accepted import Visitor
-from edgeproxy.engine.portable.ingress.ingress import Reception
-from edgeproxy.engine.portable.lingering import Farewells
+from edgeproxy.engine.portable.dialer import Dialer, say_prefix
+from edgeproxy.engine.portable.ingress.accepted import Accepted
+from edgeproxy.engine.portable.ingress.ingress import Ingress
+from edgeproxy.engine.portable.lingering import Lingering
 from edgeproxy.engine.portable.relay import BUFFER_BYTES, Flow, Relay, Session, reset_on_close
-from edgeproxy.engine.portable.timeouts import SHORT_TICK_SECS, Looks
+from edgeproxy.engine.portable.timeouts import SHORT_TICK_SECS, Timeouts
 from edgeproxy.engine.portable.tls_context import BackendTls
 from edgeproxy.engine.portable.tls_socket import TlsContext, TlsSocket
 from edgeproxy.engine.tls import TlsSettings
@@ -81,7 +81,7 @@ class PortableEngine:
         self._commands: deque[Callable[[], object]] = deque()
         self._ended: list[socket.socket] = []
         self._acceptor = Acceptor(self._epoll, self._accepted)
-        self._dialing = Dialing(
+        self._dialer = Dialer(
             self._gate,
             settings.backend_ca_pem,
             self._register,
@@ -89,7 +89,7 @@ class PortableEngine:
             self._refuse,
             self._acceptor.pause,
         )
-        self._reception = Reception(
+        self._ingress = Ingress(
             self._epoll,
             self._gate,
             self._admit,
@@ -98,10 +98,10 @@ class PortableEngine:
             self._acceptor.pause,
         )
         self._relay = Relay(self._finish)
-        self._looks = Looks(settings, self._break_off, self._finish)
+        self._timeouts = Timeouts(settings, self._break_off, self._finish)
         self._flows: dict[int, Flow] = {}
         self._sessions: set[Session] = set()
-        self._farewells = Farewells()
+        self._lingering = Lingering()
         self._over: list[tuple[Session, CloseReason]] = []
         self._now = time.monotonic()
         self._next_tick = 0.0
@@ -126,7 +126,7 @@ class PortableEngine:
             raise
 
         def listen() -> None:
-            self._reception.know(name, settings, context)
+            self._ingress.know(name, settings, context)
             self._acceptor.add(name, listening)
 
         self.call(listen)
@@ -134,16 +134,16 @@ class PortableEngine:
     def renew(self, name: str, settings: TlsSettings) -> None:
         """Meet the new clients of this listener so from now on. Raises TlsError."""
         context = TlsContext(settings)
-        self._call_and_wait(lambda: self._reception.renew(name, settings, context))
+        self._call_and_wait(lambda: self._ingress.renew(name, settings, context))
 
     def trust(self, backend_ca_pem: bytes) -> None:
         """Have backends be trusted by these from now on. Raises TlsError."""
         tls = BackendTls(backend_ca_pem)
-        self.call(lambda: self._dialing.speak(tls))
+        self.call(lambda: self._dialer.speak(tls))
 
     def start(self) -> None:
         """Start the engine's thread."""
-        self._acceptor.ceiling = self._relay.ceiling = self._dialing.ceiling = ceiling()
+        self._acceptor.ceiling = self._relay.ceiling = self._dialer.ceiling = ceiling()
         self._thread.start()
 
     def call(self, function: Callable[[], object]) -> None:
@@ -176,7 +176,7 @@ class PortableEngine:
 
     def live(self) -> int:
         """How many clients are being heard, dialing or being served."""
-        return len(self._sessions) + len(self._farewells) + len(self._reception)
+        return len(self._sessions) + len(self._lingering) + len(self._ingress)
 
     def sessions(self) -> list[SessionInfo]:
         """List the live sessions."""
@@ -248,7 +248,7 @@ class PortableEngine:
                     self._broke(flow.session)
             elif descriptor == self._wakeup:
                 os.eventfd_read(self._wakeup)
-            elif not self._reception.happened(descriptor, mask, self._now):
+            elif not self._ingress.happened(descriptor, mask, self._now):
                 self._acceptor.accept(descriptor)
         for _ in range(len(self._relay.again)):
             flow = self._relay.again.popleft()
@@ -278,10 +278,10 @@ class PortableEngine:
         """Something happened to the source of `flow`, which is the sink of its reverse."""
         session = flow.session
         if mask & _MORE_THAN_BYTES:
-            flow.urged = True
+            flow.read_to_eagain = True
         if session.state == "dialing":
             if flow is session.downward:
-                if self._dialing.has_answered(session, mask, self._now):
+                if self._dialer.has_answered(session, mask, self._now):
                     self._opened(session, mask)
             elif mask & _BROKEN:
                 self._finish(session, CloseReason.CLIENT_GONE, reset=True)
@@ -291,7 +291,7 @@ class PortableEngine:
         if mask & _WRITABLE and flow.reverse.blocked:
             self._relay.pump(flow.reverse)
         if not flow.blocked and not flow.done:
-            if mask & ~_WRITABLE or flow.drains:  # which may have to write in order to read
+            if mask & ~_WRITABLE or flow.source_is_tls:  # which may have to write in order to read
                 self._relay.pump(flow)
         elif mask & select.EPOLLERR:
             self._cannot_be_read(flow)
@@ -306,18 +306,18 @@ class PortableEngine:
 
     def _tick(self) -> None:
         now = self._now
-        self._dialing.expire(now)
-        self._reception.expire(now)
-        self._dialing.dial_waiting(now)
-        self._farewells.look(now)
-        if not self._dialing.is_short:
+        self._dialer.expire(now)
+        self._ingress.expire(now)
+        self._dialer.dial_waiting(now)
+        self._lingering.look(now)
+        if not self._dialer.is_short:
             self._acceptor.resume(self._now)
         if now >= self._next_look:
-            self._next_look = now + self._looks.pause_secs
-            self._looks.look_at(list(self._sessions), now)
+            self._next_look = now + self._timeouts.pause_secs
+            self._timeouts.look_at(list(self._sessions), now)
             self._gate.tick(now)
-        hurry = self._dialing or self._farewells or self._reception or self._acceptor.paused
-        self._next_tick = now + (SHORT_TICK_SECS if hurry else self._looks.pause_secs)
+        hurry = self._dialer or self._lingering or self._ingress or self._acceptor.paused
+        self._next_tick = now + (SHORT_TICK_SECS if hurry else self._timeouts.pause_secs)
 
     def _hurry(self) -> None:
         """Look at timers soon."""
@@ -327,30 +327,30 @@ class PortableEngine:
 
     def _accepted(self, client: socket.socket, address: SocketAddress, listener: str) -> None:
         """A client has connected; called by the acceptor."""
-        self._reception.receive(Visitor(client, address, listener, self._now), self._now)
-        if self._reception:
+        self._ingress.receive(Accepted(client, address, listener, self._now), self._now)
+        if self._ingress:
             self._hurry()
 
-    def _admit(self, visitor: Visitor) -> None:
+    def _admit(self, accepted: Accepted) -> None:
         """Ask the gate for a backend."""
-        client, address, listener = visitor.client, visitor.address, visitor.listener
-        local = local_address_of(client) if self._reception.tells_local(listener) else None
-        answer = self._gate.opened(address, listener, self._now, visitor.about, local)
+        client, address, listener = accepted.client, accepted.address, accepted.listener
+        local = local_address_of(client) if self._ingress.tells_local(listener) else None
+        answer = self._gate.opened(address, listener, self._now, accepted.about, local)
         if isinstance(answer, Refuse):
             self._turn_away(client)
             return
-        session = Session(client, address, visitor.accepted_at)
+        session = Session(client, address, accepted.accepted_at)
         session.ticket = answer.ticket
         self._sessions.add(session)
         try:
             self._register(client, session.upward)
         except OSError as error:
-            if answer.begun >= 0:
-                os.close(answer.begun)
+            if answer.preconnected_fd >= 0:
+                os.close(answer.preconnected_fd)
             self._acceptor.pause(str(error.strerror))
             self._finish(session, CloseReason.CLIENT_GONE)
             return
-        self._dialing.dial(session, answer, self._now)
+        self._dialer.dial(session, answer, self._now)
         self._hurry()
 
     def _register(self, tcp: socket.socket, flow: Flow) -> None:
@@ -417,7 +417,7 @@ class PortableEngine:
             return
         session.state = "closed"
         self._over.append((session, reason))
-        self._dialing.forget(session)
+        self._dialer.forget(session)
         for flow in (session.upward, session.downward):
             flow.done = True
             flow.waiting = None
@@ -429,7 +429,7 @@ class PortableEngine:
             self._flows.pop(session.backend.fileno(), None)
             self._ended.append(session.backend)
         heard_out = reset and reason is CloseReason.BACKEND_RESET
-        if heard_out and self._farewells.add(session.client, self._now):
+        if heard_out and self._lingering.add(session.client, self._now):
             self._hurry()
             return
         if reset:
@@ -461,18 +461,18 @@ class PortableEngine:
             self._gate.closed(session.ticket, outcome, self._now)
             session.let_go()
         self._over.clear()
-        if self._dialing.is_short:
-            self._dialing.dial_waiting(self._now)
+        if self._dialer.is_short:
+            self._dialer.dial_waiting(self._now)
         elif self._acceptor.paused:
             self._acceptor.resume(self._now)
 
     def _clean_up(self) -> None:
         self._run_commands()
         self._acceptor.close(serve_waiting=False)
-        self._reception.close()
+        self._ingress.close()
         for session in list(self._sessions):
             self._break_off(session, CloseReason.ABORTED)
-        self._farewells.close()
+        self._lingering.close()
         self._close_ended()
         self._relay.close()
         self._epoll.close()

@@ -15,7 +15,7 @@ from edgeproxy.engine.portable.unacked import is_gone, undelivered_bytes
 PATIENCE_SECS = 10.0
 
 
-class Farewells:
+class Lingering:
     """The sockets that are to be reset once what they hold is delivered."""
 
     def __init__(self) -> None:

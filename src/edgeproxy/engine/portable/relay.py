@@ -56,7 +56,7 @@ class Flow:
         parting: The end of the source waits for the sink to take it.
         carried: Bytes handed to the sink.
         streak: Full reads in a row, or small moves in a row when `bulk`.
-        owing_since: See `engine.debt`.
+        owing_since: See `engine/portable/unacked`.
     """
 
     __slots__ = (
@@ -64,18 +64,18 @@ class Flow:
         "bulk",
         "carried",
         "done",
-        "drains",
-        "fills",
-        "owing_since",
-        "parting",
+        "eof_pending",
         "pipe",
         "piped",
+        "read_to_eagain",
         "reverse",
         "session",
         "sink",
+        "sink_is_tls",
         "source",
+        "source_is_tls",
         "streak",
-        "urged",
+        "unacked_since",
         "waiting",
     )
 
@@ -90,15 +90,15 @@ class Flow:
         self.pipe: Pipe | None = None
         self.piped = 0
         self.blocked = False
-        self.urged = False
+        self.read_to_eagain = False
         self.done = False
-        self.drains = False
-        self.fills = False
-        self.parting = False
+        self.source_is_tls = False
+        self.sink_is_tls = False
+        self.eof_pending = False
         self.bulk = False
         self.carried = 0
         self.streak = 0
-        self.owing_since = 0.0
+        self.unacked_since = 0.0
 
     def has_bytes(self) -> bool:
         """Return whether bytes that were read have not reached the sink's socket."""
@@ -170,12 +170,12 @@ class Session:
         self.upward.reverse = self.downward
         self.downward.reverse = self.upward
         self.upward.source = self.downward.sink = client
-        self.upward.drains = self.downward.fills = isinstance(client, TlsSocket)
+        self.upward.source_is_tls = self.downward.sink_is_tls = isinstance(client, TlsSocket)
 
     def attach(self, backend: socket.socket) -> None:
         """Give the session the socket of its next attempt."""
         self.backend = self.upward.sink = self.downward.source = backend
-        self.upward.fills = self.downward.drains = isinstance(backend, TlsSocket)
+        self.upward.sink_is_tls = self.downward.source_is_tls = isinstance(backend, TlsSocket)
 
     def let_go(self) -> None:
         """Undo the cycles of an ended session, so that it is freed without a collector."""
@@ -214,7 +214,7 @@ class Relay:
             try:
                 size = flow.source.recv_into(buffer)
             except BlockingIOError:
-                flow.urged = False
+                flow.read_to_eagain = False
                 return
             except OSError as error:
                 self._source_failed(flow, error)
@@ -226,9 +226,9 @@ class Relay:
                 return
             if size < BUFFER_BYTES:
                 flow.streak = 0
-                if not flow.urged and not flow.drains:
+                if not flow.read_to_eagain and not flow.source_is_tls:
                     return
-            elif not flow.fills:  # what is to be encrypted has to be read
+            elif not flow.sink_is_tls:  # what is to be encrypted has to be read
                 flow.streak += 1
                 if flow.streak >= BULK_READS:
                     flow.bulk = True
@@ -247,7 +247,7 @@ class Relay:
             return False
         flow.carried += sent
         if sent == len(view):
-            flow.blocked = flow.fills and flow.sink.has_unsent  # type: ignore[attr-defined]
+            flow.blocked = flow.sink_is_tls and flow.sink.has_unsent  # type: ignore[attr-defined]
             return not flow.blocked
         rest = view[sent:]
         flow.waiting = memoryview(bytes(rest)) if rest.obj is self._buffer.obj else rest
@@ -260,10 +260,10 @@ class Relay:
         waiting, flow.waiting = flow.waiting, None
         if waiting is not None and not self._send(flow, waiting):
             return False
-        if flow.fills and not self._flush(flow):
+        if flow.sink_is_tls and not self._flush(flow):
             return False
-        if flow.parting:
-            flow.parting = False
+        if flow.eof_pending:
+            flow.eof_pending = False
             self._source_ended(flow)
             return False
         return not flow.piped or self._drain_pipe(flow)
@@ -289,7 +289,7 @@ class Relay:
                     flow.source.fileno(), flow.pipe.write_fd, PIPE_BYTES, flags=_SPLICE_FLAGS
                 )
             except BlockingIOError:
-                if flow.urged:  # splice stops before an urgent byte; recv does not
+                if flow.read_to_eagain:  # splice stops before an urgent byte; recv does not
                     self._leave_bulk(flow)
                 else:
                     self.return_pipe(flow)
@@ -341,12 +341,14 @@ class Relay:
 
     def _source_ended(self, flow: Flow) -> None:
         session = flow.session
-        if flow.fills and not session.reset_by:  # a client is not told of an end that is a reset
+        if (
+            flow.sink_is_tls and not session.reset_by
+        ):  # a client is not told of an end that is a reset
             try:
-                flow.parting = flow.blocked = not flow.sink.say_end()  # type: ignore[attr-defined]
+                flow.eof_pending = flow.blocked = not flow.sink.say_end()  # type: ignore[attr-defined]
             except OSError:
                 pass  # its own flow will find out
-            if flow.parting:
+            if flow.eof_pending:
                 return
         flow.done = True
         self.return_pipe(flow)
@@ -363,7 +365,7 @@ class Relay:
         session = flow.session
         if isinstance(error, TimeoutError):
             reason = CloseReason.TIMED_OUT
-        elif error.errno == errno.EPROTO and flow.drains:
+        elif error.errno == errno.EPROTO and flow.source_is_tls:
             reason = CloseReason.TLS_ERROR
         else:
             reason = session.reset_by or session.side(flow.source)
@@ -381,7 +383,7 @@ class Relay:
         session.reset_by = session.side(flow.sink)
         self.return_pipe(flow)
         flow.waiting = None
-        reverse.urged = True
+        reverse.read_to_eagain = True
         if not session.broken_since:  # its error has been told: no event will come again
             session.broken_since = session.active_at
         self.again.append(reverse)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from edgeproxy.engine.contract import CloseReason, EngineSettings
 from edgeproxy.engine.portable.relay import Session
-from edgeproxy.engine.portable.unacked import owing_since, undelivered_bytes
+from edgeproxy.engine.portable.unacked import unacked_since, undelivered_bytes
 
 SHORT_TICK_SECS = 0.05
 """How often timers are looked at while somebody is dialing or saying farewell."""
@@ -29,7 +29,7 @@ class Finish(Protocol):
         """End it."""
 
 
-class Looks:
+class Timeouts:
     """Looks at sessions. `break_off` ends one that is idle, `finish` one whose peer is gone.
 
     Attributes:
@@ -68,10 +68,10 @@ class Looks:
         session.settled = True
         for flow in (session.upward, session.downward):
             if not undelivered_bytes(flow.sink):
-                flow.owing_since = 0.0
+                flow.unacked_since = 0.0
                 continue
             session.settled = False
-            flow.owing_since = since = owing_since(flow.sink, flow.owing_since, now)
+            flow.unacked_since = since = unacked_since(flow.sink, flow.unacked_since, now)
             if since and now - since >= self._user_secs:
                 self._finish(session, CloseReason.TIMED_OUT, reset=True)
                 return

@@ -1,8 +1,8 @@
 """TLS for the portable engine: contexts, and a client's socket that speaks it.
 
 A `TlsSocket` reads and writes like the socket that it takes the place of. It differs in two
-things, which `engine.relay` knows: it has to be read until there is nothing, since bytes may wait
-in it that no event tells of; and it may hold bytes that its socket has not taken (`has_unsent`).
+things, which `relay` knows: it has to be read until there is nothing, since bytes may wait in it
+that no event tells of; and it may hold bytes that its socket has not taken (`has_unsent`).
 """
 
 from __future__ import annotations

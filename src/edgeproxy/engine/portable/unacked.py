@@ -22,7 +22,7 @@ _CLOSED = 7
 """Of enum tcp_state in linux/tcp_states.h: the peer has reset, or was given up."""
 
 
-def owing_since(tcp: socket.socket, since: float, now: float) -> float:
+def unacked_since(tcp: socket.socket, since: float, now: float) -> float:
     """Return since when the peer of `tcp` owes an answer, or 0.0 if it owes none.
 
     `since` is what the last look returned. Owed are sent bytes that are not acknowledged

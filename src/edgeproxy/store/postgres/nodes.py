@@ -1,4 +1,4 @@
-"""Editing a routing database on a PostgreSQL server: as `store.nodes` does it with a file.
+"""Editing a routing database on a PostgreSQL server: as `store/sqlite/nodes` does it with a file.
 
 Each edit is one transaction and returns the node as it is afterwards. Values are validated
 before the server is asked; when something is raised, nothing has changed, except where the

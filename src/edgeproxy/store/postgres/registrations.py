@@ -1,4 +1,4 @@
-"""Backends that register themselves on a PostgreSQL server: as `store.registrations` with a file.
+"""Backends that register themselves, on a PostgreSQL server; `sqlite/registrations` is its twin.
 
 Which rows are theirs, and whose, stands in the side table `edgeproxy_leases`; it is made when the
 first one registers. Whoever writes it, writes alone, so that nobody is counted or moved twice.
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from edgeproxy.core.backends.registration import Edit, Outcome, Row, enrol, id_of
+from edgeproxy.core.backends.registration import Edit, Outcome, Row, apply_changes, id_of
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
 from edgeproxy.errors import StoreError
 from edgeproxy.store.postgres.connection import LOCKED
@@ -95,7 +95,7 @@ class PostgresRegistrations:
             backend_ids = {id_of(each) for each in edits}
             rows = await _found(connection, columns, list(filter(is_text, backend_ids)))
             count = await connection.fetchval(_COUNT)
-            outcomes, changes = enrol(edits, rows, self._home, count)
+            outcomes, changes = apply_changes(edits, rows, self._home, count)
             refused = await _write(connection, columns, rows, list(changes.items()))
             return [
                 refused.get(id_of(edit), outcome)

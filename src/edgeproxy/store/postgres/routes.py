@@ -1,4 +1,4 @@
-"""Editing the server names on a PostgreSQL server, as `store.routes` does it with a file."""
+"""Editing the server names on a PostgreSQL server, as `store/sqlite/routes` does it with a file."""
 
 from __future__ import annotations
 

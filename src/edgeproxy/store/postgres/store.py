@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from edgeproxy.core.pacing import Rest, no_rest, paced
+from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
 from edgeproxy.store import snapshot_file
@@ -62,7 +62,7 @@ class PostgresStore:
     def __init__(
         self,
         settings: PostgresSettings,
-        rest: Rest = no_rest,
+        rest: Pause = no_pause,
         wake: Callable[[], object] | None = None,
         *,
         makes: bool = True,

@@ -15,7 +15,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
-from edgeproxy.core.pacing import Rest, no_rest, paced
+from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.errors import StoreError
 from edgeproxy.store.snapshot import ROUTES
 
@@ -42,7 +42,7 @@ _ROW_VERDICT = re.compile(
 """What an integrity check says of a single row: the row is at fault, not the file."""
 
 LEASES = "edgeproxy_leases"
-"""The table of registered backends (`store.registrations`), which need not be there."""
+"""The table of registered backends (`store/sqlite/registrations`), which need not be there."""
 READ_WAIT_SECS = 1.0
 """How long a read waits for somebody else's write to finish."""
 
@@ -98,7 +98,7 @@ def transaction(path: Path, wait_secs: float = EDIT_WAIT_SECS) -> Iterator[sqlit
 
 
 def read_rows(
-    connection: sqlite3.Connection, path: Path, rest: Rest = no_rest
+    connection: sqlite3.Connection, path: Path, rest: Pause = no_pause
 ) -> list[dict[str, object]]:
     """Return all rows in the order of the table, by lower-case column name.
 
@@ -106,7 +106,7 @@ def read_rows(
     damaged, even if SQLite could still read something from it.
     """
     columns = read_columns(connection, path)
-    if rest is not no_rest:
+    if rest is not no_pause:
 
         def go_on() -> None:
             rest()

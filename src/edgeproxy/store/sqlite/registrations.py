@@ -18,7 +18,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
-from edgeproxy.core.backends.registration import Edit, Outcome, Row, enrol, id_of
+from edgeproxy.core.backends.registration import Edit, Outcome, Row, apply_changes, id_of
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
 from edgeproxy.errors import StoreError
 from edgeproxy.store.sqlite.database import (
@@ -100,7 +100,7 @@ class Registrations:
                 connection.execute(statement)
             (count,) = connection.execute(_COUNT).fetchone()
             rows = dict(_found(connection, {id_of(each) for each in edits}))
-            outcomes, changes = enrol(edits, rows, self._home, count)
+            outcomes, changes = apply_changes(edits, rows, self._home, count)
             refused: dict[str, StoreError] = {}
             for backend_id, row in changes.items():
                 connection.execute("SAVEPOINT edit")

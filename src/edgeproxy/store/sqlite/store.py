@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeproxy.core.backends.rows import COUNTRY
-from edgeproxy.core.pacing import Rest, no_rest, paced
+from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.store.snapshot import SkippedRow, Snapshot, snapshot_of
 from edgeproxy.store.sqlite.database import (
     READ_WAIT_SECS,
@@ -48,7 +48,7 @@ class DatabaseSettings:
 class SqliteStore:
     """Reads one routing database. For one thread at a time, not always the same."""
 
-    def __init__(self, path: Path, rest: Rest = no_rest) -> None:
+    def __init__(self, path: Path, rest: Pause = no_pause) -> None:
         self.path = path
         self.rest = rest
         self._connection: sqlite3.Connection | None = None  # of the last good read

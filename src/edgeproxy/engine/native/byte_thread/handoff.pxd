@@ -1,4 +1,4 @@
-"""See mail.pyx."""
+"""See handoff.pyx."""
 
 from libc.stdint cimport uint8_t
 

@@ -24,19 +24,19 @@ from edgeproxy.engine.native.session cimport (
     Flow,
     HANDSHAKE_FAILED,
     INTEREST,
-    MEETING,
-    MET,
+    HANDSHAKING,
+    HANDSHAKEN,
     OPEN,
     SINK_WATCHED,
-    append,
-    join,
+    push,
+    link,
     mark_of,
     take_first,
     wait_until_watched,
 )
 from edgeproxy.engine.native.system cimport *
 from edgeproxy.engine.native.tls.tls_end cimport end_tls
-from edgeproxy.engine.native.byte_thread.handshake cimport dismiss
+from edgeproxy.engine.native.byte_thread.handshake cimport fail
 from edgeproxy.engine.native.byte_thread.worker cimport (
     Ended,
     Request,
@@ -58,7 +58,7 @@ cdef void hand_over(Worker* worker, Session* session) noexcept nogil:
     session.state = OPEN
     session.worker = worker.number
     pthread_mutex_lock(&worker.lock)
-    append(&worker.arriving, session)
+    push(&worker.arriving, session)
     pthread_mutex_unlock(&worker.lock)
     event.events = INTEREST | (EPOLLOUT if session.upward.flags & SINK_WATCHED else 0)
     event.data.u64 = mark_of(&session.downward)
@@ -73,21 +73,21 @@ cdef void hand_over(Worker* worker, Session* session) noexcept nogil:
     # Only now may the thread, which the first of them may have woken, close them.
     __atomic_store_n(&session.watched_by_worker, True, __ATOMIC_RELEASE)
 
-cdef inline int guest_of(Session* session) noexcept nogil:
+cdef inline int peer_socket(Session* session) noexcept nogil:
     """Return the socket of whom a session's handshake is with."""
     return session.backend if session.meets_backend else session.client
 
 cdef void hand_over_guest(Worker* worker, Session* session) noexcept nogil:
     """Give a session to this byte thread, for its client or its backend to shake hands."""
     cdef epoll_event event
-    session.state = MEETING
+    session.state = HANDSHAKING
     session.worker = worker.number
     pthread_mutex_lock(&worker.lock)
-    append(&worker.arriving, session)
+    push(&worker.arriving, session)
     pthread_mutex_unlock(&worker.lock)
     event.events = INTEREST | EPOLLOUT
     event.data.u64 = mark_of(&session.downward if session.meets_backend else &session.upward)
-    if epoll_ctl(worker.epoll, EPOLL_CTL_ADD, guest_of(session), &event) < 0:
+    if epoll_ctl(worker.epoll, EPOLL_CTL_ADD, peer_socket(session), &event) < 0:
         ask(worker, session, FAULT)
     __atomic_store_n(&session.watched_by_worker, True, __ATOMIC_RELEASE)
 
@@ -146,8 +146,8 @@ cdef void read_mail(Worker* worker) noexcept nogil:
     pthread_mutex_lock(&worker.lock)
     while worker.arriving.first != NULL:
         session = take_first(&worker.arriving)
-        if session.state == MEETING:
-            join(&worker.meeting, session)
+        if session.state == HANDSHAKING:
+            link(&worker.meeting, session)
             tick_by(worker, session.due_at)
             continue
         session.active_at = worker.now
@@ -164,8 +164,8 @@ cdef void read_mail(Worker* worker) noexcept nogil:
                 break_off(worker, session, ABORTED)
             else:
                 finish(worker, session, request.reason, True)
-        elif session.state == MEETING:
-            dismiss(worker, session, ABORTED if request.reason == ABORTED else HANDSHAKE_FAILED)
+        elif session.state == HANDSHAKING:
+            fail(worker, session, ABORTED if request.reason == ABORTED else HANDSHAKE_FAILED)
     worker.request_count = 0
     pthread_mutex_unlock(&worker.lock)
 
@@ -189,9 +189,9 @@ cdef void hand_back(Worker* worker) noexcept nogil:
             again(worker, flow)
     while session != NULL:
         wait_until_watched(session)
-        if session.state == MET:
+        if session.state == HANDSHAKEN:
             urgent = True
-            epoll_ctl(worker.epoll, EPOLL_CTL_DEL, guest_of(session), NULL)
+            epoll_ctl(worker.epoll, EPOLL_CTL_DEL, peer_socket(session), NULL)
             session.watched_by_worker = False
         else:
             end_tls(&session.client_tls)

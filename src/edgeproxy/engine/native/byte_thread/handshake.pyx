@@ -9,35 +9,35 @@ from edgeproxy.engine.native.session cimport (
     CLOSED,
     HANDSHAKE_FAILED,
     HANDSHAKE_TIMEOUT,
-    MET,
+    HANDSHAKEN,
     NO_REASON,
-    append,
-    leave,
+    push,
+    unlink,
 )
 from edgeproxy.engine.native.tls.tls_end cimport SHAKEN, SHAKING, shake_hands
 from edgeproxy.engine.native.byte_thread.worker cimport SHORT_TICK_MS, tick_by
 
-cdef void greet(Worker* worker, Session* session) noexcept nogil:
+cdef void advance(Worker* worker, Session* session) noexcept nogil:
     """Go on with a handshake."""
     cdef int how = shake_hands(
         &session.backend_tls if session.meets_backend else &session.client_tls
     )
     if how == SHAKEN:
-        leave(&worker.meeting, session)
+        unlink(&worker.meeting, session)
         session.reason = NO_REASON
-        session.state = MET
-        append(&worker.finished, session)
+        session.state = HANDSHAKEN
+        push(&worker.finished, session)
     elif how != SHAKING:
-        dismiss(worker, session, HANDSHAKE_FAILED)
+        fail(worker, session, HANDSHAKE_FAILED)
 
-cdef void dismiss(Worker* worker, Session* session, uint8_t reason) noexcept nogil:
+cdef void fail(Worker* worker, Session* session, uint8_t reason) noexcept nogil:
     """End a handshake without success: a client is gone then, a backend the gate thread drops."""
-    leave(&worker.meeting, session)
-    session.state = MET if session.meets_backend else CLOSED
+    unlink(&worker.meeting, session)
+    session.state = HANDSHAKEN if session.meets_backend else CLOSED
     session.reason = reason
-    append(&worker.finished, session)
+    push(&worker.finished, session)
 
-cdef void hurry_guests(Worker* worker) noexcept nogil:
+cdef void expire_handshakes(Worker* worker) noexcept nogil:
     """See who has taken too long."""
     cdef Session* session = worker.meeting.first
     cdef Session* next
@@ -45,7 +45,7 @@ cdef void hurry_guests(Worker* worker) noexcept nogil:
     while session != NULL:
         next = session.next
         if session.due_at <= worker.now:
-            dismiss(worker, session, HANDSHAKE_TIMEOUT)
+            fail(worker, session, HANDSHAKE_TIMEOUT)
         elif soonest == 0 or session.due_at < soonest:
             soonest = session.due_at
         session = next

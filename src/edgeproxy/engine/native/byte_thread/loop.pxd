@@ -1,4 +1,4 @@
-"""See carrier.pyx."""
+"""See loop.pyx."""
 
 from edgeproxy.engine.native.byte_thread.worker cimport Ended, Worker
 

@@ -23,7 +23,7 @@ from edgeproxy.engine.native.syscalls cimport (
     monotonic,
     open_timer,
     open_wakeup,
-    owing_since,
+    unacked_since,
     reset_on_close,
     set_option,
     undelivered_bytes,
@@ -31,7 +31,13 @@ from edgeproxy.engine.native.syscalls cimport (
     wake,
 )
 from edgeproxy.engine.native.byte_thread.handoff cimport hand_back, read_mail, tell_late
-from edgeproxy.engine.native.byte_thread.relay cimport break_off, finish, pump, source_failed, speaks_tls
+from edgeproxy.engine.native.byte_thread.relay cimport (
+    break_off,
+    finish,
+    pump,
+    source_failed,
+    speaks_tls,
+)
 from edgeproxy.engine.native.session cimport (
     ABORTED,
     BACKEND_RESET,
@@ -43,17 +49,17 @@ from edgeproxy.engine.native.session cimport (
     Flow,
     HANDSHAKE_TIMEOUT,
     IDLE,
-    MEETING,
+    HANDSHAKING,
     OPEN,
     Session,
     TIMED_OUT,
     URGED,
-    join,
-    leave,
+    link,
+    unlink,
     marked,
 )
 from edgeproxy.engine.native.system cimport *
-from edgeproxy.engine.native.byte_thread.handshake cimport dismiss, greet, hurry_guests
+from edgeproxy.engine.native.byte_thread.handshake cimport fail, advance, expire_handshakes
 from edgeproxy.engine.native.byte_thread.worker cimport (
     BUFFER_BYTES,
     Ended,
@@ -122,8 +128,8 @@ cdef void happened(Worker* worker, Flow* flow, uint32_t mask) noexcept nogil:
     """Something happened to the source of `flow`, which is the sink of its reverse."""
     cdef Session* session = flow.session
     if session.state != OPEN:
-        if session.state == MEETING:
-            greet(worker, session)
+        if session.state == HANDSHAKING:
+            advance(worker, session)
         return
     if mask & MORE_THAN_BYTES:
         flow.flags |= URGED
@@ -131,7 +137,7 @@ cdef void happened(Worker* worker, Flow* flow, uint32_t mask) noexcept nogil:
             flow.flags |= ENDING
     session.active_at = worker.now
     if session.settled:
-        leave(&worker.settled, session)
+        unlink(&worker.settled, session)
         look_later(worker, session)
     if mask & EPOLLOUT and flow.reverse.flags & BLOCKED:
         pump_in_turn(worker, flow.reverse)
@@ -158,11 +164,11 @@ cdef void tick(Worker* worker) noexcept nogil:
         tell_late(worker)
     say_farewells(worker)
     if worker.meeting.first != NULL:
-        hurry_guests(worker)
+        expire_handshakes(worker)
     while worker.looking.first != NULL and worker.looking.first.due_at <= now and looks:
         looks -= 1
         session = worker.looking.first
-        leave(&worker.looking, session)
+        unlink(&worker.looking, session)
         look(worker, session)
     if worker.looking.first != NULL:
         # Not for each of them on the moment: those that are due within a while go together.
@@ -191,9 +197,9 @@ cdef void look(Worker* worker, Session* session) noexcept nogil:
     elif now - session.active_at >= worker.pause_secs:
         if not (worker.user_secs > 0 and owes(worker, session)):
             if session.state == OPEN and worker.idle_secs == 0 and session.broken_since == 0:
-                leave(&worker.looking, session)
+                unlink(&worker.looking, session)
                 session.settled = True
-                join(&worker.settled, session)
+                link(&worker.settled, session)
 
 cdef int owes(Worker* worker, Session* session) noexcept nogil:
     """Return whether a peer has bytes left to acknowledge; end the session if for too long."""
@@ -202,11 +208,11 @@ cdef int owes(Worker* worker, Session* session) noexcept nogil:
     for index in range(2):
         flow = &session.upward if index == 0 else &session.downward
         if not undelivered_bytes(flow.sink):
-            flow.owing_since = 0
+            flow.unacked_since = 0
             continue
         owing = True
-        flow.owing_since = owing_since(flow.sink, flow.owing_since, worker.now)
-        if flow.owing_since > 0 and worker.now - flow.owing_since >= worker.user_secs:
+        flow.unacked_since = unacked_since(flow.sink, flow.unacked_since, worker.now)
+        if flow.unacked_since > 0 and worker.now - flow.unacked_since >= worker.user_secs:
             finish(worker, session, TIMED_OUT, True)
             return True
     return owing
@@ -270,14 +276,14 @@ cdef void stop_worker(Worker* worker) noexcept nogil:
         close(worker.timer)
     free(worker.buffer)
     free(worker.requests)
-    free(worker.farewells)
+    free(worker.lingering)
     pthread_mutex_destroy(&worker.lock)
 
 cdef void clean_up(Worker* worker) noexcept nogil:
     """The engine stops: end every session of this thread."""
     read_mail(worker)
     while worker.meeting.first != NULL:
-        dismiss(worker, worker.meeting.first, HANDSHAKE_TIMEOUT)
+        fail(worker, worker.meeting.first, HANDSHAKE_TIMEOUT)
     while worker.looking.first != NULL:
         break_off(worker, worker.looking.first, ABORTED)
     while worker.settled.first != NULL:
@@ -288,8 +294,8 @@ cdef void clean_up(Worker* worker) noexcept nogil:
         hand_back(worker)
     while worker.farewell_count:
         worker.farewell_count -= 1
-        reset_on_close(worker.farewells[worker.farewell_count].client)
-        close(worker.farewells[worker.farewell_count].client)
+        reset_on_close(worker.lingering[worker.farewell_count].client)
+        close(worker.lingering[worker.farewell_count].client)
     while worker.pooled:
         worker.pooled -= 1
         close(worker.pipes[worker.pooled][0])

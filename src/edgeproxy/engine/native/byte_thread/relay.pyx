@@ -2,7 +2,7 @@
 # cython: initializedcheck=False
 """Carries the bytes of a flow, and ends its session; never touches a Python object.
 
-The twin of `engine.relay`, where the rules are explained; the conformance suite runs over both.
+The twin of `portable/relay`, where the rules are explained; the conformance suite runs over both.
 All of it runs on the byte thread that the session belongs to.
 """
 
@@ -31,8 +31,8 @@ from edgeproxy.engine.native.session cimport (
     TLS_ERROR,
     TlsEnd,
     URGED,
-    append,
-    leave,
+    push,
+    unlink,
     mark_of,
     wait_until_watched,
 )
@@ -332,7 +332,7 @@ cdef void finish(Worker* worker, Session* session, uint8_t reason, int reset) no
         free(flow.waiting)
         flow.waiting = NULL
         return_pipe(worker, flow)
-    leave(&worker.settled if session.settled else &worker.looking, session)
+    unlink(&worker.settled if session.settled else &worker.looking, session)
     if reset:
         reset_on_close(session.backend)
         if reason != BACKEND_RESET or not say_farewell(worker, session):
@@ -342,7 +342,7 @@ cdef void finish(Worker* worker, Session* session, uint8_t reason, int reset) no
             tls_say_end(&session.client_tls)
         if session.backend_tls.tls != NULL:
             tls_say_end(&session.backend_tls)
-    append(&worker.finished, session)
+    push(&worker.finished, session)
 
 cdef bint has_bytes(Flow* flow) noexcept nogil:
     """Return whether there are bytes that the sink's socket has not taken."""

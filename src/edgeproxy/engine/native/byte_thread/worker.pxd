@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t
 
-from edgeproxy.engine.native.session cimport Flow, Line, Pool, Session
+from edgeproxy.engine.native.session cimport Flow, Queue, Pool, Session
 from edgeproxy.engine.native.system cimport pthread_mutex_t, pthread_t
 
 # The same figures as in the portable engine, where they are explained.
@@ -26,7 +26,7 @@ cdef struct Farewell:
 # Sessions of all byte threads that have ended, for the gate thread.
 cdef struct Ended:
     pthread_mutex_t lock
-    Line line
+    Queue line
     double told_at
     int wakeup
 
@@ -48,20 +48,20 @@ cdef struct Worker:
     long live
     # Under `lock`.
     pthread_mutex_t lock
-    Line arriving
+    Queue arriving
     Request* requests
     size_t request_count
     size_t request_room
     # The thread's own.
-    Line meeting
-    Line looking
-    Line settled
-    Line finished
+    Queue meeting
+    Queue looking
+    Queue settled
+    Queue finished
     Flow* again_first
     Flow* again_last
     size_t again_count
     char* buffer
-    Farewell* farewells
+    Farewell* lingering
     size_t farewell_count
     size_t farewell_room
     int[MAX_POOLED][2] pipes

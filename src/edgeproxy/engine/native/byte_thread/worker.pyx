@@ -11,7 +11,7 @@ from libc.stdlib cimport realloc
 from posix.unistd cimport close
 
 from edgeproxy.engine.native.syscalls cimport arm, is_gone, reset_on_close, undelivered_bytes
-from edgeproxy.engine.native.session cimport QUEUED, join
+from edgeproxy.engine.native.session cimport QUEUED, link
 from edgeproxy.engine.native.system cimport *
 
 cdef enum:
@@ -43,7 +43,7 @@ cdef Flow* take_again(Worker* worker) noexcept nogil:
 cdef void look_later(Worker* worker, Session* session) noexcept nogil:
     session.settled = False
     session.due_at = worker.now + worker.pause_secs
-    join(&worker.looking, session)
+    link(&worker.looking, session)
     tick_by(worker, session.due_at)
 
 cdef void tick_by(Worker* worker, double at) noexcept nogil:
@@ -88,20 +88,20 @@ cdef void return_pipe(Worker* worker, Flow* flow) noexcept nogil:
 # -- farewells: the twin of engine.farewell ---------------------------------------------
 
 cdef int say_farewell(Worker* worker, Session* session) noexcept nogil:
-    """Keep a client until it has been sent everything; see `engine.farewell`."""
+    """Keep a client until it has been sent everything; see `engine/portable/lingering`."""
     cdef Farewell* more
     if not undelivered_bytes(session.client):
         return False
     if worker.farewell_count == worker.farewell_room:
         worker.farewell_room = worker.farewell_room * 2 + 16
-        more = <Farewell*>realloc(worker.farewells, worker.farewell_room * sizeof(Farewell))
+        more = <Farewell*>realloc(worker.lingering, worker.farewell_room * sizeof(Farewell))
         if more == NULL:
             worker.farewell_room = worker.farewell_count
             return False
-        worker.farewells = more
+        worker.lingering = more
     epoll_ctl(worker.epoll, EPOLL_CTL_DEL, session.client, NULL)
-    worker.farewells[worker.farewell_count].client = session.client
-    worker.farewells[worker.farewell_count].deadline = worker.now + PATIENCE_SECS
+    worker.lingering[worker.farewell_count].client = session.client
+    worker.lingering[worker.farewell_count].deadline = worker.now + PATIENCE_SECS
     worker.farewell_count += 1
     tick_by(worker, worker.now + SHORT_TICK_MS / 1000.0)
     session.client = -1
@@ -111,15 +111,15 @@ cdef void say_farewells(Worker* worker) noexcept nogil:
     cdef size_t index = 0
     cdef int client
     while index < worker.farewell_count:
-        client = worker.farewells[index].client
+        client = worker.lingering[index].client
         if (
-            worker.farewells[index].deadline <= worker.now
+            worker.lingering[index].deadline <= worker.now
             or not undelivered_bytes(client)
             or is_gone(client)
         ):
             reset_on_close(client)
             close(client)
             worker.farewell_count -= 1
-            worker.farewells[index] = worker.farewells[worker.farewell_count]
+            worker.lingering[index] = worker.lingering[worker.farewell_count]
         else:
             index += 1

@@ -1,9 +1,9 @@
-"""See crew.pyx."""
+"""See workers.pyx."""
 
-from edgeproxy.engine.native.session cimport Line, Pool, Session
+from edgeproxy.engine.native.session cimport Queue, Pool, Session
 from edgeproxy.engine.native.byte_thread.worker cimport Ended, Worker
 
-cdef class Crew:
+cdef class Workers:
     cdef Worker* _workers
     cdef int _count
     cdef Ended _ended
@@ -14,9 +14,9 @@ cdef class Crew:
     cdef void meet(self, Session* session) noexcept nogil
     cdef Worker* _choose(self) noexcept nogil
     cdef void take_back(self, Session* session) noexcept nogil
-    cdef Line take_ended(self) noexcept nogil
+    cdef Queue take_ended(self) noexcept nogil
     cdef void ask_to_end(self, Session* session) noexcept nogil
     cdef void remind(self) noexcept nogil
-    cdef long farewells(self) noexcept nogil
+    cdef long lingering(self) noexcept nogil
     cdef void stop(self) noexcept nogil
     cdef void let_go(self) noexcept nogil

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """All byte threads of an engine: who gets a session, who is asked to end one, who has.
 
-Used on the gate thread, but for `farewells`, which anybody may ask.
+Used on the gate thread, but for `lingering`, which anybody may ask.
 """
 
 import os
@@ -30,7 +30,7 @@ cdef enum:
     MAX_WORKERS = 64
 
 
-cdef class Crew:
+cdef class Workers:
     """The byte threads of one engine."""
 
     cdef object prepare(self, settings, Pool* pool, int wakeup):
@@ -94,9 +94,9 @@ cdef class Crew:
         worker.live -= 1
         forget(worker, session)
 
-    cdef Line take_ended(self) noexcept nogil:
+    cdef Queue take_ended(self) noexcept nogil:
         """Return the sessions that have ended since the last time."""
-        cdef Line ended
+        cdef Queue ended
         pthread_mutex_lock(&self._ended.lock)
         ended = self._ended.line
         self._ended.line.first = self._ended.line.last = NULL
@@ -114,7 +114,7 @@ cdef class Crew:
         for index in range(self._count):
             read_mail_soon(&self._workers[index])
 
-    cdef long farewells(self) noexcept nogil:
+    cdef long lingering(self) noexcept nogil:
         """Return how many clients are being sent their last bytes."""
         cdef int index
         cdef long count = 0

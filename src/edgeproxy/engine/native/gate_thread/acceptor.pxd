@@ -1,6 +1,6 @@
 """See acceptor.pyx."""
 
-from edgeproxy.engine.native.session cimport Line, Pool
+from edgeproxy.engine.native.session cimport Queue, Pool
 from edgeproxy.engine.native.system cimport sockaddr_in6
 
 # Events of listeners are marked with FIRST_LISTENER and what follows it; see `session.mark_of`.
@@ -9,7 +9,7 @@ cdef enum:
     MAX_LISTENERS = 1024
 
 cdef class Acceptor:
-    cdef Line opened
+    cdef Queue opened
     cdef bint paused
     cdef int undialed, ceiling
     cdef object _listeners

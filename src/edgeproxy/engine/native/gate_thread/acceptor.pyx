@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Accepts clients from listening sockets, and survives every error of `accept`.
 
-The twin of `engine.acceptor`, where it is explained.
+The twin of `engine/portable/acceptor`, where it is explained.
 """
 
 import os
@@ -14,7 +14,7 @@ from edgeproxy.log import EventLog
 from libc.errno cimport EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 from libc.string cimport memset
 
-from edgeproxy.engine.native.session cimport Session, allocate, append, release
+from edgeproxy.engine.native.session cimport Session, allocate, push, release
 from edgeproxy.engine.native.system cimport *
 
 log = EventLog("engine")
@@ -136,7 +136,7 @@ cdef class Acceptor:
             session.client = session.upward.source = session.downward.sink = fd
             session.listener = self._places[listener]
             session.started_at = now
-            append(&self.opened, session)
+            push(&self.opened, session)
             self.undialed += 1
             if fd + self.undialed >= self.ceiling:  # each will need one more
                 self.pause(EMFILE)

@@ -2,11 +2,11 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
-from edgeproxy.engine.native.session cimport Flow, Line, Session
+from edgeproxy.engine.native.session cimport Flow, Queue, Session
 from edgeproxy.engine.native.system cimport sockaddr_in6
 
 cdef class Dialer:
-    cdef Line wanted, short, dialing, dialed, failed, gone
+    cdef Queue wanted, short, dialing, dialed, failed, gone
     cdef int shortage
     cdef int _epoll, _ceiling
 

@@ -21,9 +21,9 @@ from edgeproxy.engine.native.session cimport (
     CLIENT_GONE,
     CLOSED,
     DIALING,
-    append,
-    join,
-    leave,
+    push,
+    link,
+    unlink,
     mark_of,
     take_first,
 )
@@ -58,7 +58,7 @@ cdef class Dialer:
 
         Return what time it is afterwards.
         """
-        cdef Line line = self.short
+        cdef Queue line = self.short
         cdef Session* session
         cdef (Session*)[MAX_POLLED] dialed
         cdef pollfd[MAX_POLLED] polled
@@ -96,14 +96,14 @@ cdef class Dialer:
         """Begin one dial. Return whether it is under way."""
         cdef int family = session.backend_address.sin6_family
         cdef socklen_t size
-        cdef int fd = session.begun
+        cdef int fd = session.preconnected_fd
         if session.state == CLOSED:
             if fd >= 0:
                 close(fd)
-            append(&self.gone, session)
+            push(&self.gone, session)
             return False
         if fd >= 0:
-            session.begun = -1
+            session.preconnected_fd = -1
             session.dialed_at = 0
             self._await(session, fd)
             return True
@@ -113,22 +113,22 @@ cdef class Dialer:
             if fd >= 0:
                 close(fd)
             if (session.code == EMFILE or session.code == ENFILE) and session.due_at > now:
-                append(&self.short, session)
+                push(&self.short, session)
                 self.shortage = session.code
             else:
-                append(&self.failed, session)
+                push(&self.failed, session)
             return False
         session.dialed_at = now
         set_option(fd, SOL_SOCKET, SO_OOBINLINE, 1)  # the rest when it is needed
         if session.client_tls.tls == NULL and unread_bytes(session.client):
             # What it has said follows at once, and need not be preceded by an empty packet.
             set_option(fd, IPPROTO_TCP, TCP_QUICKACK, 0)
-            session.hushed = True
+            session.quickack_off = True
         size = sizeof(sockaddr_in) if family == AF_INET else sizeof(sockaddr_in6)
         if connect(fd, <sockaddr*>&session.backend_address, size) < 0 and errno != EINPROGRESS:
             session.code = errno
             close(fd)
-            append(&self.failed, session)
+            push(&self.failed, session)
             return False
         self._await(session, fd)
         return True
@@ -136,7 +136,7 @@ cdef class Dialer:
     cdef void _await(self, Session* session, int fd) noexcept nogil:
         """A dial is under way: this is to become the backend."""
         session.backend = session.upward.sink = session.downward.source = fd
-        join(&self.dialing, session)
+        link(&self.dialing, session)
 
     cdef void _watch(self, Session* session) noexcept nogil:
         """Wait for a backend to answer, and for the client to leave meanwhile."""
@@ -171,7 +171,7 @@ cdef class Dialer:
             return
         self._unwatch(session)
         session.active_at = now
-        append(&self.dialed, session)
+        push(&self.dialed, session)
 
     cdef void expire(self, double now) noexcept nogil:
         """Give up the dials that have taken too long."""
@@ -188,7 +188,7 @@ cdef class Dialer:
         self._unwatch(session)
         leave_backend(session)
         session.code = code
-        append(&self.failed, session)
+        push(&self.failed, session)
 
     cdef void drop(self, Session* session, uint8_t reason) noexcept nogil:
         """End a session that is dialing."""
@@ -199,7 +199,7 @@ cdef class Dialer:
         """The backend has answered, but is of no use: this dial has failed."""
         leave_backend(session)
         session.code = code
-        append(&self.failed, session)
+        push(&self.failed, session)
 
     cdef void abandon(self, Session* session, uint8_t reason) noexcept nogil:
         """End a session whose backend has answered, and that is in no line any more."""
@@ -212,7 +212,7 @@ cdef class Dialer:
         leave_backend(session)
         session.state = CLOSED
         session.reason = reason
-        append(&self.gone, session)
+        push(&self.gone, session)
 
     cdef void _unwatch(self, Session* session) noexcept nogil:
         """Take a session off the line of those that are dialing."""
@@ -220,7 +220,7 @@ cdef class Dialer:
             session.watched = False
             epoll_ctl(self._epoll, EPOLL_CTL_DEL, session.backend, NULL)
             epoll_ctl(self._epoll, EPOLL_CTL_DEL, session.client, NULL)
-        leave(&self.dialing, session)
+        unlink(&self.dialing, session)
 
 
 cdef void leave_backend(Session* session) noexcept nogil:

@@ -1,4 +1,4 @@
-"""See first.pyx."""
+"""See first_bytes.pyx."""
 
 from libc.stdint cimport uint8_t
 

@@ -24,7 +24,7 @@ from edgeproxy.engine.native.system cimport *
 from edgeproxy.engine.native.byte_thread.worker cimport BUFFER_BYTES
 
 cdef uint8_t say_prefix(Session* session, int more) noexcept nogil:
-    """Tell the backend its prefix, if there is one. Return why the session has to end, if it has to.
+    """Send the backend its prefix, if any. Return why the session has to end, or NO_REASON.
 
     A new connection takes this much: its buffer is empty.
     """
@@ -53,7 +53,7 @@ cdef uint8_t carry_first(Session* session, char* buffer) noexcept nogil:
         return BACKEND_RESET
     if size > 0:
         sent = max(send(flow.sink, buffer, size, MSG_NOSIGNAL), 0)
-    if session.hushed:  # for the packet that has just left, and not for the answers
+    if session.quickack_off:  # for the packet that has just left, and not for the answers
         set_option(flow.sink, IPPROTO_TCP, TCP_QUICKACK, 1)
     if size < 0 and code != EAGAIN and code != EINTR:
         return TIMED_OUT if code == ETIMEDOUT else CLIENT_RESET

@@ -1,24 +1,24 @@
-"""See reception.pyx."""
+"""See ingress.pyx."""
 
 from libc.stdint cimport uint32_t
 
 from edgeproxy.engine.native.gate_thread.acceptor cimport Acceptor
-from edgeproxy.engine.native.byte_thread.workers cimport Crew
-from edgeproxy.engine.native.gate_thread.preread cimport Hearing
-from edgeproxy.engine.native.session cimport Line, Pool, Session
+from edgeproxy.engine.native.byte_thread.workers cimport Workers
+from edgeproxy.engine.native.gate_thread.preread cimport Preread
+from edgeproxy.engine.native.session cimport Queue, Pool, Session
 
-cdef class Reception:
-    cdef Line known, unwanted
+cdef class Ingress:
+    cdef Queue known, unwanted
     cdef object _gate, _abouts
     cdef Acceptor _acceptor
-    cdef Crew _crew
-    cdef Hearing _hearing
+    cdef Workers _workers
+    cdef Preread _preread
     cdef Pool* _pool
     cdef char* _buffer
-    cdef long _meetings
+    cdef long _handshaking
 
     cdef object prepare(
-        self, gate, Acceptor acceptor, Crew crew, Pool* pool, char* buffer, int epoll
+        self, gate, Acceptor acceptor, Workers workers, Pool* pool, char* buffer, int epoll
     )
     cdef long count(self) noexcept nogil
     cdef bint hears_anybody(self) noexcept nogil
@@ -31,5 +31,5 @@ cdef class Reception:
     cdef object about_of(self, Session* session)
     cdef object close(self)
     cdef object _tell_heard(self, Session* session, double now)
-    cdef object _meet(self, Session* session, about, double now)
+    cdef object _begin_handshake(self, Session* session, about, double now)
     cdef object _tell_left(self, Session* session, double now)

@@ -1,11 +1,18 @@
 # cython: language_level=3, cdivision=True
-"""Meets clients before the gate is asked for a backend; the twin of `engine.reception`.
+"""Clients before the gate is asked for a backend; the twin of `portable/ingress/ingress`.
 
-Accepted → heard, if its listener wants a preamble → hands shaken by a byte thread, if it speaks TLS
-→ known. Who is here holds a descriptor and nothing else.
+Accepted → preread, if its listener wants a preamble → handshake on a byte thread, if it speaks
+TLS → known. A client in here holds a descriptor and nothing else.
 """
 
-from edgeproxy.engine.contract import PREAMBLE_BYTES, Departure, Known, More, Preamble, Refuse
+from edgeproxy.engine.contract import (
+    PREAMBLE_BYTES,
+    HandshakeFailure,
+    Identified,
+    NeedMore,
+    Preamble,
+    Refuse,
+)
 from edgeproxy.log import EventLog
 
 from libc.errno cimport errno
@@ -15,8 +22,8 @@ from edgeproxy.engine.native.gate_thread.dialer cimport set_address
 from edgeproxy.engine.native.session cimport (
     DIALING,
     HANDSHAKE_TIMEOUT,
-    MET,
-    append,
+    HANDSHAKEN,
+    push,
     release,
     take_first,
 )
@@ -29,7 +36,7 @@ log = EventLog("engine")
 cdef double FOREVER = float("inf")
 
 
-cdef class Reception:
+cdef class Ingress:
     """All clients that the gate has not been asked about. Used on the gate thread only.
 
     Attributes:
@@ -38,37 +45,37 @@ cdef class Reception:
     """
 
     cdef object prepare(
-        self, gate, Acceptor acceptor, Crew crew, Pool* pool, char* buffer, int epoll
+        self, gate, Acceptor acceptor, Workers workers, Pool* pool, char* buffer, int epoll
     ):
         """Meet those whom `acceptor` accepts. `buffer` has room for a preamble."""
         self._gate = gate
         self._acceptor = acceptor
-        self._crew = crew
+        self._workers = workers
         self._pool = pool
         self._buffer = buffer
         self._abouts = {}  # by the number of the session
-        self._hearing = Hearing()
-        self._hearing.prepare(epoll)
+        self._preread = Preread()
+        self._preread.prepare(epoll)
 
     cdef long count(self) noexcept nogil:
         """Return how many are here."""
-        return self._hearing.count + self._meetings
+        return self._preread.count + self._handshaking
 
     cdef bint hears_anybody(self) noexcept nogil:
         """Return whether somebody may take too long, whom nobody else watches."""
-        return self._hearing.count > 0
+        return self._preread.count > 0
 
     cdef bint is_to_tell(self) noexcept nogil:
         """Return whether the gate is to be asked about what somebody has said."""
-        return self._hearing.heard.first != NULL
+        return self._preread.heard.first != NULL
 
     cdef void happened(self, Session* session, uint32_t mask) noexcept nogil:
         """Something happened to a client that is being heard."""
-        self._hearing.happened(session, mask)
+        self._preread.happened(session, mask)
 
     cdef void expire(self, double now) noexcept nogil:
         """See who has taken too long to say something."""
-        self._hearing.expire(now)
+        self._preread.expire(now)
 
     cdef object receive_all(self, double now):
         """Take in everybody who was accepted."""
@@ -77,22 +84,22 @@ cdef class Reception:
             session = take_first(&self._acceptor.opened)
             secs = self._acceptor.settings_of(session.listener).preamble_secs
             if not secs:
-                self._meet(session, None, now)
-            elif not self._hearing.add(session, secs):
+                self._begin_handshake(session, None, now)
+            elif not self._preread.add(session, secs):
                 self._acceptor.pause(errno)
-                append(&self.unwanted, session)
+                push(&self.unwanted, session)
 
     cdef object tell_all_heard(self, double now):
         """Tell the gate what clients have said."""
-        while self._hearing.heard.first != NULL:
-            self._tell_heard(take_first(&self._hearing.heard), now)
+        while self._preread.heard.first != NULL:
+            self._tell_heard(take_first(&self._preread.heard), now)
 
     cdef object tell_met(self, Session* session, double now, bint is_stopping):
         """A handshake is over: the client is known, or the gate is told that it has left."""
-        self._meetings -= 1
-        self._crew.take_back(session)
+        self._handshaking -= 1
+        self._workers.take_back(session)
         session.worker = -1
-        if session.state != MET:
+        if session.state != HANDSHAKEN:
             self._abouts.pop(session.number, None)
             if is_stopping:
                 release(self._pool, session)
@@ -101,11 +108,11 @@ cdef class Reception:
             return
         session.state = DIALING
         if is_stopping:
-            append(&self.unwanted, session)
+            push(&self.unwanted, session)
             return
         about = self._abouts.get(session.number)
         self._abouts[session.number] = tls_info(&session.client_tls)._replace(about=about)
-        append(&self.known, session)
+        push(&self.known, session)
 
     cdef object about_of(self, Session* session):
         """Return what is known of a client that leaves the reception."""
@@ -115,66 +122,67 @@ cdef class Reception:
         """Want nobody any more."""
         cdef Session* session
         while self.known.first != NULL:
-            append(&self.unwanted, take_first(&self.known))
-        self._hearing.expire(FOREVER)
-        while self._hearing.heard.first != NULL:
-            session = take_first(&self._hearing.heard)
-            self._hearing.drop(session)
-            append(&self.unwanted, session)
+            push(&self.unwanted, take_first(&self.known))
+        self._preread.expire(FOREVER)
+        while self._preread.heard.first != NULL:
+            session = take_first(&self._preread.heard)
+            self._preread.drop(session)
+            push(&self.unwanted, session)
 
     cdef object _tell_heard(self, Session* session, double now):
         """Tell what a client has said, unless the gate wants to hear more."""
         cdef ssize_t size = recv(session.client, self._buffer, PREAMBLE_BYTES, MSG_PEEK)
-        cdef bint is_all = session.is_silent or size >= PREAMBLE_BYTES
+        cdef bint is_all = session.read_ended or size >= PREAMBLE_BYTES
         size = max(size, 0)
         if size < session.bytes_wanted and not is_all:
-            self._hearing.go_on(session, session.bytes_wanted)
+            self._preread.go_on(session, session.bytes_wanted)
             return
         client, name = address_of(&session.client_address), self._acceptor.name_of(session.listener)
         try:
             preamble = Preamble(self._buffer[:size], bool(is_all))
-            answer = self._gate.heard(client, name, preamble, now)
-            if isinstance(answer, More) and not is_all:
-                self._hearing.go_on(session, max(answer.bytes_wanted, size + 1))
+            answer = self._gate.preamble_read(client, name, preamble, now)
+            if isinstance(answer, NeedMore) and not is_all:
+                self._preread.go_on(session, max(answer.bytes_wanted, size + 1))
                 return
-            if not isinstance(answer, (Known, More, Refuse)):
+            if not isinstance(answer, (Identified, NeedMore, Refuse)):
                 raise TypeError(f"a gate answers More, Known or Refuse, not {answer!r}")
         except Exception:
             log.bug("gate_failed", call="heard")
             answer = None
-        self._hearing.drop(session)
+        self._preread.drop(session)
         session.state = DIALING
-        if not isinstance(answer, Known):
-            append(&self.unwanted, session)
+        if not isinstance(answer, Identified):
+            push(&self.unwanted, session)
             return
         if answer.skip:
             recv(session.client, self._buffer, min(<ssize_t>answer.skip, size), 0)
         if answer.client is not None:
             set_address(&session.client_address, answer.client[0].encode(), answer.client[1])
-        self._meet(session, answer.about, now)
+        self._begin_handshake(session, answer.about, now)
 
-    cdef object _meet(self, Session* session, about, double now):
+    cdef object _begin_handshake(self, Session* session, about, double now):
         """Shake hands with a client whom the gate may be asked about, if that is to be."""
         cdef TlsContext tls = self._acceptor.tls_of(session.listener)
         if tls is not None and not tls.begin(&session.client_tls, session.client):
-            append(&self.unwanted, session)
+            push(&self.unwanted, session)
             return
         if about is not None:
             self._abouts[session.number] = about
         if tls is None:
-            append(&self.known, session)
+            push(&self.known, session)
             return
-        self._meetings += 1
+        self._handshaking += 1
         session.due_at = now + self._acceptor.settings_of(session.listener).tls.handshake_secs
-        self._crew.meet(session)
+        self._workers.meet(session)
 
     cdef object _tell_left(self, Session* session, double now):
         """Tell that a client is gone whose handshake failed."""
         client, name = address_of(&session.client_address), self._acceptor.name_of(session.listener)
         is_late = session.reason == HANDSHAKE_TIMEOUT
         try:
-            reason = Departure.HANDSHAKE_TIMEOUT if is_late else Departure.HANDSHAKE_FAILED
-            self._gate.left(client, name, reason, now)
+            failure = HandshakeFailure
+            reason = failure.HANDSHAKE_TIMEOUT if is_late else failure.HANDSHAKE_FAILED
+            self._gate.client_lost(client, name, reason, now)
         except Exception:
             log.bug("gate_failed", call="left")
         finally:

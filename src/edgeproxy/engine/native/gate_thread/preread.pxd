@@ -1,11 +1,11 @@
-"""See hearing.pyx."""
+"""See preread.pyx."""
 
 from libc.stdint cimport uint32_t
 
-from edgeproxy.engine.native.session cimport Line, Session
+from edgeproxy.engine.native.session cimport Queue, Session
 
-cdef class Hearing:
-    cdef Line waiting, heard
+cdef class Preread:
+    cdef Queue waiting, heard
     cdef readonly long count
     cdef int _epoll
 

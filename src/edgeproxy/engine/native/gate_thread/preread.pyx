@@ -1,18 +1,18 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Hears what clients say first; the twin of `engine.hearing`, where it is explained.
+"""Reads what clients say first; the twin of `portable/ingress/preread`, where it is explained.
 
 A session that is being heard is in one of the two lines, but for the moment in which the gate is
 asked about it.
 """
 
-from edgeproxy.engine.native.session cimport HEARD, append, join, leave, mark_of
+from edgeproxy.engine.native.session cimport PREREAD, push, link, unlink, mark_of
 from edgeproxy.engine.native.system cimport *
 
 cdef uint32_t INTEREST_IN_WORDS = EPOLLIN | EPOLLRDHUP | EPOLLET
 cdef uint32_t LAST = EPOLLRDHUP | EPOLLHUP | EPOLLERR
 
 
-cdef class Hearing:
+cdef class Preread:
     """The clients that are being heard. Used on the gate thread only.
 
     Attributes:
@@ -32,18 +32,18 @@ cdef class Hearing:
         event.data.u64 = mark_of(&session.upward)
         if epoll_ctl(self._epoll, EPOLL_CTL_ADD, session.client, &event) < 0:
             return False
-        session.state = HEARD
+        session.state = PREREAD
         session.due_at = session.started_at + secs
         session.bytes_wanted = 1
         session.watched = True
         self.count += 1
-        join(&self.waiting, session)
+        link(&self.waiting, session)
         return True
 
     cdef void happened(self, Session* session, uint32_t mask) noexcept nogil:
         """A client has said something, or ended."""
         if mask & LAST:
-            session.is_silent = True
+            session.read_ended = True
         self._ask(session)
 
     cdef void expire(self, double now) noexcept nogil:
@@ -53,7 +53,7 @@ cdef class Hearing:
         while session != NULL:
             next = session.next
             if session.due_at <= now:
-                session.is_silent = True
+                session.read_ended = True
                 self._ask(session)
             session = next
 
@@ -61,7 +61,7 @@ cdef class Hearing:
         """The gate wants to hear more of a session that was in line to be asked about."""
         session.bytes_wanted = bytes_wanted
         session.watched = True
-        join(&self.waiting, session)
+        link(&self.waiting, session)
 
     cdef void drop(self, Session* session) noexcept nogil:
         """A session that was in line to be asked about is heard no more."""
@@ -71,5 +71,5 @@ cdef class Hearing:
     cdef void _ask(self, Session* session) noexcept nogil:
         if session.watched:  # it is not in line already
             session.watched = False
-            leave(&self.waiting, session)
-            append(&self.heard, session)
+            unlink(&self.waiting, session)
+            push(&self.heard, session)

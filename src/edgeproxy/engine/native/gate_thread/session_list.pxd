@@ -1,4 +1,4 @@
-"""See roster.pyx."""
+"""See session_list.pyx."""
 
 from edgeproxy.engine.native.session cimport Pool
 

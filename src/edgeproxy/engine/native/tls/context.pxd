@@ -1,4 +1,4 @@
-"""See tls_context.pyx."""
+"""See context.pyx."""
 
 from edgeproxy.engine.native.session cimport TlsEnd
 

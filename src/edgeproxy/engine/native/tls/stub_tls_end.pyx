@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Stands in for `tls.pyx` where the engine is built without OpenSSL. No session has TLS there."""
+"""Replaces `tls_end.pyx` where the engine is built without OpenSSL: no session has TLS."""
 
 HAS_TLS = False
 

@@ -1,4 +1,4 @@
-"""See tls.pyx."""
+"""See tls_end.pyx."""
 
 from edgeproxy.engine.native.session cimport TlsEnd
 

@@ -146,7 +146,7 @@ cdef int shake_hands(TlsEnd* end) noexcept nogil:
     why = SSL_get_error(tls, done)
     if why == SSL_ERROR_WANT_READ or why == SSL_ERROR_WANT_WRITE:
         return SHAKING
-    end.complaint = complaint_of(tls)
+    end.verify_error = complaint_of(tls)
     return UNWELCOME
 
 cdef const char* complaint_of(SSL* tls) noexcept nogil:

@@ -11,7 +11,7 @@ from edgeproxy.engine.contract import SocketAddress
 
 
 @dataclass(slots=True)
-class Visitor:
+class Accepted:
     """One of them.
 
     Attributes:
@@ -33,37 +33,37 @@ class Visitor:
     about: object = None
 
 
-class Visitors:
+class AcceptedClients:
     """Some of them, watched for the same."""
 
     def __init__(self, epoll: select.epoll, interest: int) -> None:
         self._epoll = epoll
         self._interest = interest
-        self._visitors: dict[int, Visitor] = {}
+        self._clients: dict[int, Accepted] = {}
 
     def __len__(self) -> int:
-        return len(self._visitors)
+        return len(self._clients)
 
     def __contains__(self, descriptor: object) -> bool:
-        return descriptor in self._visitors
+        return descriptor in self._clients
 
-    def __getitem__(self, descriptor: int) -> Visitor:
-        return self._visitors[descriptor]
+    def __getitem__(self, descriptor: int) -> Accepted:
+        return self._clients[descriptor]
 
-    def __iter__(self) -> Iterator[Visitor]:
+    def __iter__(self) -> Iterator[Accepted]:
         """Go over all who are there now; they may leave meanwhile."""
-        return iter(list(self._visitors.values()))
+        return iter(list(self._clients.values()))
 
-    def add(self, visitor: Visitor) -> None:
+    def add(self, accepted: Accepted) -> None:
         """Watch a client. Raises OSError if the system has no room for it."""
-        self._epoll.register(visitor.client.fileno(), self._interest)
-        self._visitors[visitor.client.fileno()] = visitor
+        self._epoll.register(accepted.client.fileno(), self._interest)
+        self._clients[accepted.client.fileno()] = accepted
 
-    def drop(self, visitor: Visitor) -> None:
+    def drop(self, accepted: Accepted) -> None:
         """Watch a client no more."""
-        del self._visitors[visitor.client.fileno()]
-        self._epoll.unregister(visitor.client.fileno())
+        del self._clients[accepted.client.fileno()]
+        self._epoll.unregister(accepted.client.fileno())
 
-    def late(self, now: float) -> list[Visitor]:
+    def late(self, now: float) -> list[Accepted]:
         """Return who has taken too long."""
-        return [each for each in self._visitors.values() if each.deadline <= now]
+        return [each for each in self._clients.values() if each.deadline <= now]

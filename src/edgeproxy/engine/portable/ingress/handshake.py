@@ -9,64 +9,64 @@ from __future__ import annotations
 import select
 from collections.abc import Callable
 
-from edgeproxy.engine.contract import Departure
-from edgeproxy.engine.portable.ingress.accepted import Visitor, Visitors
+from edgeproxy.engine.contract import HandshakeFailure
+from edgeproxy.engine.portable.ingress.accepted import Accepted, AcceptedClients
 from edgeproxy.engine.portable.tls_socket import TlsSocket
 from edgeproxy.engine.tls import TlsInfo
 
 _INTEREST = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 
 
-class Welcome:
+class Handshakes:
     """All clients in their handshakes. Used on the gate thread only.
 
-    `met` is called for each whose handshake is over, with what was agreed on; `left` for those
-    who are to be closed.
+    `handshake_done` is called for each client whose handshake is over, with what was agreed on;
+    `handshake_failed` for each client to be closed.
     """
 
     def __init__(
         self,
         epoll: select.epoll,
-        met: Callable[[Visitor, TlsInfo], object],
-        left: Callable[[Visitor, Departure], object],
+        handshake_done: Callable[[Accepted, TlsInfo], object],
+        handshake_failed: Callable[[Accepted, HandshakeFailure], object],
     ) -> None:
-        self._met = met
-        self._left = left
-        self._visitors = Visitors(epoll, _INTEREST)
+        self._handshake_done = handshake_done
+        self._handshake_failed = handshake_failed
+        self._clients = AcceptedClients(epoll, _INTEREST)
 
     def __len__(self) -> int:
-        return len(self._visitors)
+        return len(self._clients)
 
     def __contains__(self, descriptor: int) -> bool:
-        return descriptor in self._visitors
+        return descriptor in self._clients
 
-    def add(self, visitor: Visitor) -> None:
+    def add(self, accepted: Accepted) -> None:
         """Shake hands with a client. Raises OSError if the system has no room to watch it."""
-        self._visitors.add(visitor)
+        self._clients.add(accepted)
 
     def happened(self, descriptor: int) -> None:
         """Something happened to a client."""
-        visitor = self._visitors[descriptor]
-        client = visitor.client
+        accepted = self._clients[descriptor]
+        client = accepted.client
         assert isinstance(client, TlsSocket)
         try:
             is_over = client.shake_hands()
         except OSError:
-            self._visitors.drop(visitor)
-            self._left(visitor, Departure.HANDSHAKE_FAILED)
+            self._clients.drop(accepted)
+            self._handshake_failed(accepted, HandshakeFailure.HANDSHAKE_FAILED)
             return
         if is_over:
-            self._visitors.drop(visitor)
-            self._met(visitor, client.info())
+            self._clients.drop(accepted)
+            self._handshake_done(accepted, client.info())
 
     def expire(self, now: float) -> None:
         """See who has taken too long."""
-        for visitor in self._visitors.late(now):
-            self._visitors.drop(visitor)
-            self._left(visitor, Departure.HANDSHAKE_TIMEOUT)
+        for accepted in self._clients.late(now):
+            self._clients.drop(accepted)
+            self._handshake_failed(accepted, HandshakeFailure.HANDSHAKE_TIMEOUT)
 
     def close(self) -> None:
         """Close everybody."""
-        for visitor in self._visitors:
-            self._visitors.drop(visitor)
-            visitor.client.close()
+        for accepted in self._clients:
+            self._clients.drop(accepted)
+            accepted.client.close()

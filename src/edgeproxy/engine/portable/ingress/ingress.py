@@ -11,16 +11,16 @@ import socket
 from collections.abc import Callable
 from dataclasses import replace
 
-from edgeproxy.engine.contract import Departure, Known, ListenerSettings
+from edgeproxy.engine.contract import HandshakeFailure, Identified, ListenerSettings
 from edgeproxy.engine.guarded_gate import GuardedGate
-from edgeproxy.engine.portable.ingress.accepted import Visitor
-from edgeproxy.engine.portable.ingress.handshake import Welcome
-from edgeproxy.engine.portable.ingress.preread import Hearing
+from edgeproxy.engine.portable.ingress.accepted import Accepted
+from edgeproxy.engine.portable.ingress.handshake import Handshakes
+from edgeproxy.engine.portable.ingress.preread import Preread
 from edgeproxy.engine.portable.tls_socket import TlsContext
 from edgeproxy.engine.tls import TlsInfo, TlsSettings
 
 
-class Reception:
+class Ingress:
     """All clients that the gate has not been asked about. Used on the gate thread only.
 
     `admit` is called for each who may be asked about, `turn_away` for sockets to be closed with
@@ -31,7 +31,7 @@ class Reception:
         self,
         epoll: select.epoll,
         gate: GuardedGate,
-        admit: Callable[[Visitor], object],
+        admit: Callable[[Accepted], object],
         turn_away: Callable[[socket.socket], object],
         close: Callable[[socket.socket], object],
         pause: Callable[[str], object],
@@ -44,11 +44,11 @@ class Reception:
         self._now = 0.0
         self._settings: dict[str, ListenerSettings] = {}
         self._contexts: dict[str, TlsContext] = {}
-        self._hearing = Hearing(epoll, gate, self._known, turn_away)
-        self._welcome = Welcome(epoll, self._met, self._left)
+        self._preread = Preread(epoll, gate, self._known, turn_away)
+        self._handshakes = Handshakes(epoll, self._handshake_done, self._handshake_failed)
 
     def __len__(self) -> int:
-        return len(self._hearing) + len(self._welcome)
+        return len(self._preread) + len(self._handshakes)
 
     def know(self, listener: str, settings: ListenerSettings, tls: TlsContext | None) -> None:
         """Meet the clients of this listener so from now on."""
@@ -66,27 +66,27 @@ class Reception:
         """Return whether the gate wants to know this host's end of its connections."""
         return self._settings[listener].tells_local
 
-    def receive(self, visitor: Visitor, now: float) -> None:
+    def receive(self, accepted: Accepted, now: float) -> None:
         """A client has connected."""
         self._now = now
-        secs = self._settings[visitor.listener].preamble_secs
+        secs = self._settings[accepted.listener].preamble_secs
         if not secs:
-            self._meet(visitor)
+            self._begin_handshake(accepted)
             return
-        visitor.deadline = now + secs
+        accepted.deadline = now + secs
         try:
-            self._hearing.add(visitor)
+            self._preread.add(accepted)
         except OSError as error:
             self._pause(str(error.strerror))
-            self._turn_away(visitor.client)
+            self._turn_away(accepted.client)
 
     def happened(self, descriptor: int, mask: int, now: float) -> bool:
         """Something happened to this descriptor; return whether it is of a client in here."""
         self._now = now
-        if descriptor in self._hearing:
-            self._hearing.happened(descriptor, mask, now)
-        elif descriptor in self._welcome:
-            self._welcome.happened(descriptor)
+        if descriptor in self._preread:
+            self._preread.happened(descriptor, mask, now)
+        elif descriptor in self._handshakes:
+            self._handshakes.happened(descriptor)
         else:
             return False
         return True
@@ -94,40 +94,40 @@ class Reception:
     def expire(self, now: float) -> None:
         """See who has taken too long."""
         self._now = now
-        self._hearing.expire(now)
-        self._welcome.expire(now)
+        self._preread.expire(now)
+        self._handshakes.expire(now)
 
     def close(self) -> None:
         """Close everybody."""
-        self._hearing.close()
-        self._welcome.close()
+        self._preread.close()
+        self._handshakes.close()
 
-    def _known(self, visitor: Visitor, known: Known) -> None:
+    def _known(self, accepted: Accepted, known: Identified) -> None:
         """A client has said enough."""
-        visitor.address = known.client or visitor.address
-        visitor.about = known.about
-        self._meet(visitor)
+        accepted.address = known.client or accepted.address
+        accepted.about = known.about
+        self._begin_handshake(accepted)
 
-    def _meet(self, visitor: Visitor) -> None:
+    def _begin_handshake(self, accepted: Accepted) -> None:
         """Shake hands with a client whom the gate may be asked about, if that is to be."""
-        tls = self._settings[visitor.listener].tls
+        tls = self._settings[accepted.listener].tls
         if tls is None:
-            self._admit(visitor)
+            self._admit(accepted)
             return
-        visitor.client = self._contexts[visitor.listener].wrap(visitor.client)
-        visitor.deadline = self._now + tls.handshake_secs
+        accepted.client = self._contexts[accepted.listener].wrap(accepted.client)
+        accepted.deadline = self._now + tls.handshake_secs
         try:
-            self._welcome.add(visitor)
+            self._handshakes.add(accepted)
         except OSError as error:
             self._pause(str(error.strerror))
-            self._close(visitor.client)
+            self._close(accepted.client)
 
-    def _met(self, visitor: Visitor, info: TlsInfo) -> None:
+    def _handshake_done(self, accepted: Accepted, info: TlsInfo) -> None:
         """A handshake is over."""
-        visitor.about = info._replace(about=visitor.about)
-        self._admit(visitor)
+        accepted.about = info._replace(about=accepted.about)
+        self._admit(accepted)
 
-    def _left(self, visitor: Visitor, reason: Departure) -> None:
+    def _handshake_failed(self, accepted: Accepted, reason: HandshakeFailure) -> None:
         """A client is not welcome."""
-        self._close(visitor.client)
-        self._gate.left(visitor.address, visitor.listener, reason, self._now)
+        self._close(accepted.client)
+        self._gate.client_lost(accepted.address, accepted.listener, reason, self._now)

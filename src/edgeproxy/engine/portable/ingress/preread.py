@@ -11,74 +11,74 @@ import select
 import socket
 from collections.abc import Callable
 
-from edgeproxy.engine.contract import PREAMBLE_BYTES, Known, More, Preamble
+from edgeproxy.engine.contract import PREAMBLE_BYTES, Identified, NeedMore, Preamble
 from edgeproxy.engine.guarded_gate import GuardedGate
-from edgeproxy.engine.portable.ingress.accepted import Visitor, Visitors
+from edgeproxy.engine.portable.ingress.accepted import Accepted, AcceptedClients
 
 _INTEREST = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 _LAST = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
-class Hearing:
+class Preread:
     """All clients that are being heard. Used on the gate thread only."""
 
     def __init__(
         self,
         epoll: select.epoll,
         gate: GuardedGate,
-        known: Callable[[Visitor, Known], object],
+        known: Callable[[Accepted, Identified], object],
         turn_away: Callable[[socket.socket], object],
     ) -> None:
         self._gate = gate
         self._known = known
         self._turn_away = turn_away
-        self._visitors = Visitors(epoll, _INTEREST)
+        self._clients = AcceptedClients(epoll, _INTEREST)
 
     def __len__(self) -> int:
-        return len(self._visitors)
+        return len(self._clients)
 
     def __contains__(self, descriptor: int) -> bool:
-        return descriptor in self._visitors
+        return descriptor in self._clients
 
-    def add(self, visitor: Visitor) -> None:
+    def add(self, accepted: Accepted) -> None:
         """Hear a client. Raises OSError if the system has no room to watch it."""
-        self._visitors.add(visitor)
+        self._clients.add(accepted)
 
     def happened(self, descriptor: int, mask: int, now: float) -> None:
         """A client has said something, or ended."""
-        visitor = self._visitors[descriptor]
-        visitor.has_ended |= bool(mask & _LAST)
-        self._hear(visitor, now)
+        accepted = self._clients[descriptor]
+        accepted.has_ended |= bool(mask & _LAST)
+        self._hear(accepted, now)
 
     def expire(self, now: float) -> None:
         """See who has taken too long."""
-        for visitor in self._visitors.late(now):
-            visitor.has_ended = True
-            self._hear(visitor, now)
+        for accepted in self._clients.late(now):
+            accepted.has_ended = True
+            self._hear(accepted, now)
 
     def close(self) -> None:
         """Turn everybody away."""
-        for visitor in self._visitors:
-            self._visitors.drop(visitor)
-            self._turn_away(visitor.client)
+        for accepted in self._clients:
+            self._clients.drop(accepted)
+            self._turn_away(accepted.client)
 
-    def _hear(self, visitor: Visitor, now: float) -> None:
+    def _hear(self, accepted: Accepted, now: float) -> None:
         try:
-            said = visitor.client.recv(PREAMBLE_BYTES, socket.MSG_PEEK)
+            said = accepted.client.recv(PREAMBLE_BYTES, socket.MSG_PEEK)
         except OSError:  # nothing yet, or it has reset
             said = b""
-        is_all = visitor.has_ended or len(said) >= PREAMBLE_BYTES
-        if len(said) < visitor.bytes_wanted and not is_all:
+        is_all = accepted.has_ended or len(said) >= PREAMBLE_BYTES
+        if len(said) < accepted.bytes_wanted and not is_all:
             return
         preamble = Preamble(said, is_all)
-        answer = self._gate.heard(visitor.address, visitor.listener, preamble, now)
-        if isinstance(answer, More) and not is_all:
-            visitor.bytes_wanted = max(answer.bytes_wanted, len(said) + 1)
+        answer = self._gate.preamble_read(accepted.address, accepted.listener, preamble, now)
+        if isinstance(answer, NeedMore) and not is_all:
+            accepted.bytes_wanted = max(answer.bytes_wanted, len(said) + 1)
             return
-        self._visitors.drop(visitor)
-        if isinstance(answer, Known):
+        self._clients.drop(accepted)
+        if isinstance(answer, Identified):
             if answer.skip:
-                visitor.client.recv(answer.skip)
-            self._known(visitor, answer)
+                accepted.client.recv(answer.skip)
+            self._known(accepted, answer)
         else:
-            self._turn_away(visitor.client)
+            self._turn_away(accepted.client)
