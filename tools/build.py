@@ -26,7 +26,11 @@ OF_WHEEL = (
     "/licenses/NOTICE",
 )
 SOURCE = ROOT / "src"
-NATIVE_ENGINE = sorted((SOURCE / "edgeproxy" / "engine" / "native").rglob("*.p[yx]*"))
+NATIVE_ENGINE = sorted(
+    file
+    for file in (SOURCE / "edgeproxy" / "engine" / "native").rglob("*")
+    if file.suffix in {".py", ".pyx", ".pxd", ".pyi"}
+)
 OF_NATIVE_ENGINE = tuple(
     f"{file.relative_to(SOURCE).with_suffix('')}.cpython-"
     for file in NATIVE_ENGINE

@@ -214,7 +214,7 @@ def test_a_damaged_record_is_found_before_it_can_kill_the_process(tmp_path: Path
     path = write_database(tmp_path / "geo.mmdb", networks)
     source = (
         "import sys, pathlib\n"
-        "from edgeproxy.control.geo import Geo, GeoSettings\n"
+        "from edgeproxy.control.geoip import Geo, GeoSettings\n"
         "Geo(GeoSettings(pathlib.Path(sys.argv[1]))).locate('37.1.1.2')\n"
     )
     ended = subprocess.run(
