@@ -26,6 +26,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 COMMAND = re.compile(
     r"(?:(?<=bin/)|(?<=\./)|(?<![\w.:/-])(?<!from ))(edgeproxy|edge-proxy|task) ([^`\n,;&|#]*)"
 )
+PATH = re.compile(r"`([\w./-]+/(?:[\w.-]+\.(?:py|pyx|md))?)`")
 EVENT = re.compile(r'\b_?log\.(?:debug|info|warning|error|bug)\(\s*f?"([^"]+)"', re.IGNORECASE)
 
 
@@ -147,3 +148,15 @@ def test_every_event_in_the_log_is_explained() -> None:
     for event in events:
         pattern = re.sub(r"\{.*?\}", r"\\w+", event)
         assert any(re.fullmatch(pattern, name) for name in explained), event
+
+
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if name != "CHANGELOG.md"])
+def test_files_and_folders_that_are_named_exist(document: str) -> None:
+    """A path is named from the root, from the source, or from the document's own folder."""
+    here = (ROOT, SOURCE, (ROOT / document).parent)
+    missing = [
+        path
+        for path in PATH.findall(text_of(document))
+        if not path.startswith("/") and not any((start / path).exists() for start in here)
+    ]
+    assert not missing
