@@ -1,7 +1,6 @@
 """edgeProxy: a geo-aware TCP load balancer for edge points of presence.
 
-Its parts can be used in programs of one's own; see docs/library.md. They are loaded when they
-are first asked for.
+Other programs can use its parts; see docs/library.md. Each part is loaded on first use.
 """
 
 from __future__ import annotations

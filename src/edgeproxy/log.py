@@ -2,7 +2,7 @@
 
 A text line is the event's name followed by `key=value` pairs, so that it can be read by
 people and searched by machines; `json` gives one object a line. The thread that reports an
-event never waits for whoever reads stderr: when more than `BACKLOG` lines are waiting,
+event never waits for the reader of stderr: when more than `BACKLOG` lines are waiting,
 further ones are dropped and the next line written says how many.
 
 Values may come from the network: control characters are always escaped, so that a line
@@ -50,7 +50,7 @@ class EventLog:
         self._logger = logging.getLogger(f"{ROOT}.{part}")
 
     def debug(self, event: str, **fields: object) -> None:
-        """Report what only somebody who is searching for a fault wants to see."""
+        """Report a detail for debugging; shown only in debug mode."""
         if self._logger.isEnabledFor(logging.DEBUG):
             self._logger.debug(event, extra={"fields": fields})
 
@@ -59,7 +59,7 @@ class EventLog:
         self._logger.info(event, extra={"fields": fields})
 
     def warning(self, event: str, **fields: object) -> None:
-        """Report something that somebody should look at; the proxy goes on as before."""
+        """Report something an operator should look at; the proxy goes on as before."""
         self._logger.warning(event, extra={"fields": fields})
 
     def error(self, event: str, **fields: object) -> None:
@@ -67,7 +67,7 @@ class EventLog:
         self._logger.error(event, extra={"fields": fields})
 
     def bug(self, event: str, **fields: object) -> None:
-        """Report an exception that nobody expected, with its traceback in one field."""
+        """Report an unexpected exception, with its traceback in one field."""
         self._logger.exception(event, extra={"fields": fields})  # noqa: LOG004
 
 
@@ -143,7 +143,7 @@ class Writer(logging.Handler):
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue one line, or count it as dropped when nobody reads the stream."""
+        """Queue one line, or count it as dropped when the stream is not read."""
         if self._lines.qsize() >= BACKLOG:
             self._dropped += 1
             return
@@ -170,7 +170,7 @@ class Writer(logging.Handler):
         try:
             self._write("\n".join(lines) + "\n")
         except (OSError, ValueError):
-            pass  # nobody can be told that nobody can be told
+            pass  # stderr is gone: there is no place to report that
 
     def close(self) -> None:
         """Write what is waiting, for at most a second."""
@@ -185,7 +185,7 @@ def _write_to_stderr(text: str) -> None:
     while waiting:
         try:
             waiting = waiting[os.write(STDERR, waiting) :]
-        except BlockingIOError:  # somebody else made it so: wait as for any other
+        except BlockingIOError:  # another process made it non-blocking: wait as usual
             room = select.poll()
             room.register(STDERR, select.POLLOUT)
             room.poll()

@@ -175,7 +175,7 @@ def listen_address(given: str) -> ListenAddress:
 def networks(given: str) -> tuple[Network, ...]:
     """Return networks with commas between, for instance `10.0.0.0/8,2001:db8::/32`.
 
-    Text that names none is refused: a list of nobody must not become one of everybody.
+    Text that names none is refused: an empty list must not come to mean "all clients".
     """
     found: list[Network] = []
     for each in filter(None, (part.strip() for part in given.split(","))):

@@ -12,7 +12,7 @@ from edgeproxy.core.backends.breaker import Breaker, BreakerSettings, circuit_of
 from edgeproxy.core.backends.live_state import LiveState
 
 TRIAL_SECS = 60.0
-"""A trial of which nobody heard the result counts as over after so long."""
+"""Seconds after which a trial without a recorded result counts as over."""
 
 
 class CircuitBreaker:
@@ -54,7 +54,7 @@ class CircuitBreaker:
         return str(circuit_of(self._live, self._clock()))
 
     def allow(self) -> bool:
-        """Return whether to try now. Whoever is told so records what came of it."""
+        """Return whether to try now. After True, the caller has to record the result."""
         with self._lock:
             now = self._clock()
             if self._live.passed_over_until > now:

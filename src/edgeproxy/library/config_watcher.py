@@ -31,7 +31,7 @@ class ConfigWatcher:
 
     Args:
         path: The TOML file.
-        interval_secs: How often it is looked at, beside being told of changes.
+        interval_secs: Seconds between polls of the file, besides change notifications.
     """
 
     def __init__(self, path: str | Path, interval_secs: float = 5.0) -> None:

@@ -1,7 +1,7 @@
 """Connections that are made before they are needed.
 
-A connection is handed out once and never taken back: over TCP nobody can know what the other side
-still has to say to whoever had it before.
+A connection is handed out once and never taken back: over TCP the pool cannot know what the backend
+still has to send to the previous user.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class _Waiting(NamedTuple):
 
 
 class ConnectionPool:
-    """Keeps up to so many unused connections to each backend. For one event loop.
+    """Keeps a limited number of unused connections to each backend. For one event loop.
 
     Args:
         max_per_backend: How many wait for each.
@@ -59,7 +59,7 @@ class ConnectionPool:
         return len(self._waiting[host, port])
 
     async def acquire(self, host: str, port: int) -> Connection:
-        """Return a connection that nobody has used; it is the caller's to close.
+        """Return an unused connection; the caller closes it.
 
         One that waits, if any is alive, else a new one. Raises OSError, TimeoutError.
         """
@@ -119,9 +119,9 @@ class ConnectionPool:
 
 
 def _ended(each: _Waiting) -> bool:
-    """Return whether the other side has ended or reset it, though nobody has read that yet.
+    """Return whether the backend has ended or reset it, even if that is still unread.
 
-    The event loop may not have heard of it either.
+    The event loop may not have noticed it either.
     """
     if each.reader.exception() is not None or getattr(each.reader, "_eof", False):
         return True

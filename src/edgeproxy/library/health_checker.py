@@ -89,7 +89,7 @@ class HealthChecker:
         """Probe it once, now. Return whether the probe succeeded."""
         try:
             fault = await probe(self._backend, self._settings)
-        except Exception as error:  # noqa: BLE001 — who cannot be probed is not known to be well
+        except Exception as error:  # noqa: BLE001 — a backend that cannot be probed is not known to be well
             fault = f"probe failed: {type(error).__name__}: {error}"
         if self._verdict.hear(self._health, fault, time.monotonic()):
             self._changed(self._verdict.up)

@@ -25,8 +25,8 @@ class RateLimiter:
         max_clients: How many clients are remembered.
         clock: Seconds that only grow.
 
-    A client is an address, as text or of `ipaddress`. Raises ValueError for limits that let nobody
-    through, or everybody, and TypeError for a client that is something else.
+    A client is an address, as text or of `ipaddress`. Raises ValueError for limits that refuse
+    all clients or none, and TypeError for a client of another type.
     """
 
     def __init__(

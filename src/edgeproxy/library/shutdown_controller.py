@@ -27,7 +27,7 @@ class ShutdownController:
 
     @property
     def is_shutting_down(self) -> bool:
-        """Whether somebody has asked for the end."""
+        """Whether shutdown has been requested."""
         return self._asked.is_set()
 
     def shut_down(self) -> None:
@@ -44,7 +44,7 @@ class ShutdownController:
             await self._asked.wait()
         finally:
             self._waiters -= 1
-            if not self._waiters:  # the signals are everybody's who waits
+            if not self._waiters:  # all waiters share the signal handlers
                 for number in SIGNALS:
                     loop.remove_signal_handler(number)
 
