@@ -21,8 +21,8 @@ class ApiSettings:
 
     Attributes:
         enabled: Whether there is one.
-        listen: Where.
-        ttl_secs: How long a registered backend may be silent.
+        listen_addr: Address to serve it on.
+        heartbeat_ttl_secs: How long a registered backend may be silent.
         home: What this POP is called where several register backends in one database.
         allow: Who may call it; empty: loopback, private and unique local addresses.
         token: What callers have to show; empty: nothing.
@@ -34,8 +34,8 @@ class ApiSettings:
     """
 
     enabled: bool = False
-    listen: ListenAddress = DEFAULT_LISTEN
-    ttl_secs: float = 60.0
+    listen_addr: ListenAddress = DEFAULT_LISTEN
+    heartbeat_ttl_secs: float = 60.0
     home: str | None = None
     allow: tuple[Network, ...] = ()
     token: Secret = NO_TOKEN

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from edgeproxy import values as value
-from edgeproxy.config.setting import Setting
+from edgeproxy.config.config import Effective
 from edgeproxy.config.table import SETTINGS
 from edgeproxy.core.backends.health import KINDS
 from edgeproxy.core.backends.local_overrides import Overlay
-from edgeproxy.listeners import spec as door
+from edgeproxy.listeners import spec
 from edgeproxy.values import BadValueError, ListenAddress, networks, protocols
 
 FILE_VARIABLE = "EDGEPROXY_CONFIG"
@@ -38,26 +38,14 @@ _OF_BACKEND: dict[str, tuple[str, Callable[[str], Any]]] = {
 _LISTS: dict[Callable[[str], object], str] = {
     networks: "10.0.0.0/8",
     protocols: "h2",
-    door.listeners: "0.0.0.0:8080=myapp",
-    door.routes: "www.example.com=myapp",
-    door.proxy_out: "v2",
-    door.backend_tls: "myapp=backend.internal",
+    spec.listeners: "0.0.0.0:8080=myapp",
+    spec.routes: "www.example.com=myapp",
+    spec.proxy_out: "v2",
+    spec.backend_tls: "myapp=backend.internal",
 }
 """What these parse may be a list in the file, of such texts."""
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?")
 _KEY = re.compile(r"\s*([A-Za-z0-9_-]+)\s*=")
-
-
-class SetTo(Protocol):
-    """A setting and its value."""
-
-    @property
-    def setting(self) -> Setting:
-        """Which one."""
-
-    @property
-    def value(self) -> object:
-        """To what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +107,11 @@ def _digits(number: float) -> str:
     return f"{Decimal(repr(number)):f}".removesuffix(".0")
 
 
-def written(settings: Iterable[SetTo], overlays: Mapping[str, Overlay]) -> str:
+def written(settings: Iterable[Effective], overlays: Mapping[str, Overlay]) -> str:
     """Return a complete file with these values."""
     sections: dict[str, list[str]] = {}
     for each in settings:
-        section, _, key = each.setting.place.partition(".")
+        section, _, key = each.setting.file_key.partition(".")
         is_set = each.value not in (None, "", ()) and not each.setting.is_secret
         line = f"{key} = {_toml(each.value)}" if is_set else f"# {key} ="
         sections.setdefault(section, []).extend((f"# {each.setting.meaning}", line))
@@ -157,7 +145,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 def _texts(
     sections: Mapping[str, Any], path: Path, file: ConfigFile, faults: list[str]
 ) -> dict[str, str]:
-    parsers = {setting.place: setting.parse for setting in SETTINGS}
+    parsers = {setting.file_key: setting.parse for setting in SETTINGS}
     found: dict[str, str] = {}
     for section, content in sections.items():
         keys = content if isinstance(content, dict) else {"": content}

@@ -92,21 +92,21 @@ class DoorSettings:
     """The listeners beside the documented single one, and what is said at them.
 
     Attributes:
-        listeners: Where clients are accepted; empty: at the single one.
+        listen: Where clients are accepted; empty: at the single one.
         routes: The apps of server names.
-        proxy_in: Who may and has to begin with a PROXY header; empty: nobody does.
-        proxy_out: What backends are told.
+        proxy_protocol_in: Who may and has to begin with a PROXY header; empty: nobody does.
+        proxy_protocol_out: What backends are told.
         backend_tls: With which backends TLS is spoken.
-        backend_ca: A file of those who have signed their certificates; None: the system's.
+        backend_tls_ca: A file of those who have signed their certificates; None: the system's.
         preamble_timeout_secs: How long a client may take to say what it has to say first.
     """
 
-    listeners: tuple[Listener, ...] = ()
+    listen: tuple[Listener, ...] = ()
     routes: tuple[Route, ...] = ()
-    proxy_in: tuple[Network, ...] = ()
-    proxy_out: tuple[ProxyProtocolOut, ...] = ()
+    proxy_protocol_in: tuple[Network, ...] = ()
+    proxy_protocol_out: tuple[ProxyProtocolOut, ...] = ()
     backend_tls: tuple[BackendTlsName, ...] = ()
-    backend_ca: Path | None = None
+    backend_tls_ca: Path | None = None
     preamble_timeout_secs: float = 5.0
 
 

@@ -16,7 +16,7 @@ class TlsListenSettings:
 
     Attributes:
         enabled: Whether they are accepted.
-        listen: Where.
+        listen_addr: Address to accept them on.
         cert: PEM file of a certificate and those that vouch for it; None, and no `cert_dir`: a
             self-signed one is made.
         key: PEM file of its private key.
@@ -27,7 +27,7 @@ class TlsListenSettings:
     """
 
     enabled: bool = False
-    listen: ListenAddress = DEFAULT_LISTEN
+    listen_addr: ListenAddress = DEFAULT_LISTEN
     cert: Path | None = None
     key: Path | None = None
     cert_dir: Path | None = None
