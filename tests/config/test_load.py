@@ -248,11 +248,15 @@ def test_any_number_survives_being_written_to_a_file_and_read(secs: float, count
         assert config.value_of(loaded.config, each.setting) == each.value
 
 
-def test_the_readme_lists_exactly_the_variables_with_their_defaults() -> None:
-    row = re.compile(r"^\| `([A-Z_]+)` \| (?:`([^`]*)`|unset) \|", re.MULTILINE)
+def test_the_readme_lists_exactly_the_settings_with_their_defaults_and_meanings() -> None:
+    row = re.compile(r"^\| `([A-Z_]+)` \| (?:`([^`]*)`|unset) \| (.*) \|$", re.MULTILINE)
     rows = row.findall(README.read_text(encoding="utf-8"))
-    expected = {each.variable: config.shown(config.default_of(each)) for each in SETTINGS}
-    assert dict(rows) == {**expected, config.FILE_VARIABLE: ""}
+    expected = [
+        (each.variable, config.shown(config.default_of(each)), each.meaning) for each in SETTINGS
+    ]
+    *listed, (file_variable, _, _) = rows
+    assert listed == expected
+    assert file_variable == config.FILE_VARIABLE
 
 
 def test_a_postgresql_server_has_the_documented_defaults() -> None:
