@@ -1,9 +1,8 @@
-"""Reads the configuration: every setting's value, and where it came from.
+"""Loads the configuration: the value of every setting, and its source.
 
-Values come from the environment, from the TOML file named by `EDGEPROXY_CONFIG`, or are
-the defaults of the parts' own settings; environment wins over file, file over default. An
-empty variable counts as unset. Nothing is ever replaced silently: `load` raises one
-`ConfigError` that lists every bad value, where it stands and what is allowed.
+The environment wins over the TOML file that `EDGEPROXY_CONFIG` names, and the file wins over the
+defaults of the parts. An empty variable counts as unset. A bad value is never replaced by a
+default: `load` raises one `ConfigError` that lists every bad value, its place and what is allowed.
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ __all__ = (
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What `load` found.
+    """A valid configuration, and where it comes from.
 
     Attributes:
         config: The settings of all parts.
         effective: Every setting with its value, in the order of `SETTINGS`.
-        warnings: What is odd but harmless, for instance an unknown variable.
-        overlays: What the file says of single backends, by id.
-        pinned: The text in the file of what the environment decides, by variable.
+        warnings: Harmless oddities, for instance an unknown variable.
+        overlays: What the file sets for single backends, by id.
+        pinned: The text in the file of each setting that the environment overrides, by variable.
     """
 
     config: Config
@@ -60,7 +59,7 @@ class Loaded:
 
 
 def load(environ: Mapping[str, str]) -> Loaded:
-    """Return the configuration that this environment asks for. Raises ConfigError."""
+    """Return the configuration for this environment. Raises ConfigError."""
     faults: list[str] = []
     path = environ.get(FILE_VARIABLE, "")
     file = config_file.read(Path(path), faults) if path else ConfigFile()
@@ -74,17 +73,17 @@ def load(environ: Mapping[str, str]) -> Loaded:
             key = setting.file_key
             source, text = path, file.texts[key]
             where = f"{path}: {file.where(key)}{key} = {_quoted(setting, text)}"
-        chosen = default_of(setting)
+        value = default_of(setting)
         if text is not None:
             try:
-                chosen = setting.parse(text)
+                value = setting.parse(text)
             except BadValueError as bad:
                 faults.append(f"{where}: {bad}")
-        effective.append(Effective(setting, chosen, source))
+        effective.append(Effective(setting, value, source))
     warnings = [_unknown(name) for name in sorted(environ) if _is_unknown(name)]
     config = with_values(defaults(), effective)
-    faults.extend(_without_command(config, file, path))
-    faults.extend(_without_server(config))
+    faults.extend(_missing_command(config, file, path))
+    faults.extend(_postgres_faults(config))
     if faults:
         raise ConfigError("\n  ".join(["the configuration is not valid:", *faults, *warnings]))
     pinned = {
@@ -96,12 +95,12 @@ def load(environ: Mapping[str, str]) -> Loaded:
 
 
 def _quoted(setting: Setting, text: str) -> str:
-    """Return what was given as a message may show it."""
+    """Return the text of a setting as a message may show it."""
     return "'***'" if setting.is_secret else repr(text)
 
 
-def _without_command(config: Config, file: ConfigFile, path: str) -> list[str]:
-    """Return where commands are asked for as probes, if there is none to run."""
+def _missing_command(config: Config, file: ConfigFile, path: str) -> list[str]:
+    """Return the places that ask for exec probes, if no command is set."""
     if not config.probe.enabled or config.probe.command:
         return []
     places = ["EDGEPROXY_HEALTH_CHECK_TYPE='exec'"] if config.probe.kind == "exec" else []
@@ -112,8 +111,8 @@ def _without_command(config: Config, file: ConfigFile, path: str) -> list[str]:
     return [f"{place}: EDGEPROXY_HEALTH_CHECK_COMMAND says what to run" for place in places]
 
 
-def _without_server(config: Config) -> list[str]:
-    """Return what is missing of a PostgreSQL server that is asked for, or does not fit."""
+def _postgres_faults(config: Config) -> list[str]:
+    """Return which PostgreSQL settings are missing or contradict each other."""
     postgres = config.postgres
     faults = []
     if postgres.enabled and postgres.url is None:
