@@ -35,11 +35,11 @@ def test_a_section_may_be_held_by_another_part_under_other_variables() -> None:
 
 def test_a_row_wins_over_its_section() -> None:
     rows = (
-        setting("path", str, "path", variable="DATA", part="store", secret=True),
+        setting("path", str, "path", variable="DATA", secret=True),
         setting("mode", str, "mode"),
     )
     path, mode = section("data", part="files", variables="d", live=True, rows=rows)
-    assert names(path) == ("DATA", "data.path", "store", "path")
+    assert names(path) == ("DATA", "data.path", "files", "path")
     assert names(mode) == ("EDGEPROXY_D_MODE", "data.mode", "files", "mode")
     assert (path.is_secret, mode.is_secret) == (True, False)
     assert path.is_live

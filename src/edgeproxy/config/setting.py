@@ -50,14 +50,13 @@ def setting(
     parse: Callable[[str], object],
     meaning: str,
     *,
-    part: str = "",
     field: str = "",
     variable: str = "",
     live: bool = False,
     secret: bool = False,
 ) -> Setting:
-    """Return a row for `section`, which fills in what the row does not name."""
-    return Setting(key, parse, meaning, "", part, field or key, variable, live, secret)
+    """Return a row for `section`, which fills in its section, its part and its variable."""
+    return Setting(key, parse, meaning, "", "", field or key, variable, live, secret)
 
 
 def section(
@@ -79,7 +78,7 @@ def section(
         replace(
             row,
             section=name,
-            part=row.part or part or name,
+            part=part or name,
             variable=row.variable or prefix + row.key.upper(),
             is_live=row.is_live or live,
         )

@@ -89,16 +89,16 @@ class BackendTlsName(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DoorSettings:
-    """The listeners beside the documented single one, and what is said at them.
+    """Several listeners, and what they and the backends say before the first byte of a client.
 
     Attributes:
-        listen: Where clients are accepted; empty: at the single one.
-        routes: The apps of server names.
-        proxy_protocol_in: Who may and has to begin with a PROXY header; empty: nobody does.
-        proxy_protocol_out: What backends are told.
-        backend_tls: With which backends TLS is spoken.
-        backend_tls_ca: A file of those who have signed their certificates; None: the system's.
-        preamble_timeout_secs: How long a client may take to say what it has to say first.
+        listen: The listeners; empty: the single one of `ProxySettings`.
+        routes: The app of each server name.
+        proxy_protocol_in: Networks of load balancers, which must send a PROXY header first.
+        proxy_protocol_out: The PROXY header that the backends of an app get.
+        backend_tls: The name in the certificate of backends that speak TLS.
+        backend_tls_ca: PEM file of authorities that sign their certificates; None: the system's.
+        preamble_timeout_secs: How long a client may take for its PROXY header and server name.
     """
 
     listen: tuple[Listener, ...] = ()

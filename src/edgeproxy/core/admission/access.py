@@ -32,9 +32,9 @@ class AccessSettings:
     """Who may enter.
 
     Attributes:
-        allow: Only clients of these networks; empty: everybody.
+        allow: Networks whose clients may connect; empty: all.
         deny: Clients of these networks are refused, even if `allow` lists them.
-        max_conns_per_client: How many one client may have at a time; 0: as many as it likes.
+        max_conns_per_client: Maximum number of open connections of one client; 0: no limit.
     """
 
     allow: tuple[Network, ...] = ()
