@@ -1,6 +1,6 @@
-"""Turns the text of a setting into its value, or says what is allowed.
+"""Parsers of settings: each turns text into a value, or raises `BadValueError`.
 
-Each parser takes text and raises `BadValueError` with what is wrong and what is allowed.
+The message of the error says what is wrong and what is allowed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class BadValueError(ValueError):
 
 
 class Secret:
-    """Text that is never shown: not in messages, logs or what `config show` prints."""
+    """Text that messages, logs and `config show` never print."""
 
     __slots__ = ("_text",)
 
@@ -83,7 +83,7 @@ def boolean(text: str) -> bool:
 
 
 def number(unit: str, least: float) -> Callable[[str], float]:
-    """Return a parser of finite numbers from `least` on."""
+    """Return a parser of finite numbers that are not below `least`."""
 
     def parse(text: str) -> float:
         parsed = float(text) if _NUMBER.fullmatch(text.strip()) else math.nan
@@ -131,30 +131,30 @@ def region(text: str) -> str:
     return text
 
 
-def text(given: str) -> str:
+def text(text: str) -> str:
     """Return printable text."""
-    if not given.isprintable():
+    if not text.isprintable():
         raise BadValueError("allowed is printable text")
-    return given
+    return text
 
 
-def name(given: str) -> str:
-    """Return what something is called."""
-    if not given.strip() or not given.isprintable() or len(given) > MAX_NAME_CHARS:
+def name(text: str) -> str:
+    """Return a name: printable, and short enough for the database."""
+    if not text.strip() or not text.isprintable() or len(text) > MAX_NAME_CHARS:
         raise BadValueError(f"allowed are 1 to {MAX_NAME_CHARS} printable characters")
-    return given
+    return text
 
 
-def secret(given: str) -> Secret:
-    """Return a token that can stand in a header."""
-    if not _TOKEN.fullmatch(given):
+def secret(text: str) -> Secret:
+    """Return a token that an HTTP header can carry."""
+    if not _TOKEN.fullmatch(text):
         raise BadValueError("allowed are 1 to 4096 printable ASCII characters without spaces")
-    return Secret(given)
+    return Secret(text)
 
 
-def listen_address(given: str) -> ListenAddress:
+def listen_address(text: str) -> ListenAddress:
     """Return an address to listen on, for instance `0.0.0.0:8080` or `[::]:8080`."""
-    host, colon, port = given.rpartition(":")
+    host, colon, port = text.rpartition(":")
     if host == "localhost":
         host = "127.0.0.1"
     try:
@@ -172,28 +172,28 @@ def listen_address(given: str) -> ListenAddress:
     return ListenAddress(str(address), int(port))
 
 
-def networks(given: str) -> tuple[Network, ...]:
-    """Return networks with commas between, for instance `10.0.0.0/8,2001:db8::/32`.
+def networks(text: str) -> tuple[Network, ...]:
+    """Return networks separated by commas, for instance `10.0.0.0/8,2001:db8::/32`.
 
-    Text that names none is refused: an empty list must not come to mean "all clients".
+    Text without a network, such as ",", is refused: an empty list would allow every client.
     """
     found: list[Network] = []
-    for each in filter(None, (part.strip() for part in given.split(","))):
+    for entry in filter(None, (part.strip() for part in text.split(","))):
         try:
-            read = network(each)
+            parsed = network(entry)
         except ValueError as error:
             raise BadValueError(str(error)) from None
-        if read is None:
-            raise BadValueError(f"{each!r} is not; {_NETWORKS}")
-        found.append(read)
-    if given and not found:
+        if parsed is None:
+            raise BadValueError(f"{entry!r} is not; {_NETWORKS}")
+        found.append(parsed)
+    if text and not found:
         raise BadValueError(f"there is no network in it; {_NETWORKS}; unset it for no list")
     return tuple(found)
 
 
-def protocols(given: str) -> tuple[str, ...]:
-    """Return names of protocols for ALPN with commas between, for instance `h2,http/1.1`."""
-    names = tuple(filter(None, (part.strip() for part in given.split(","))))
+def protocols(text: str) -> tuple[str, ...]:
+    """Return names of ALPN protocols separated by commas, for instance `h2,http/1.1`."""
+    names = tuple(filter(None, (part.strip() for part in text.split(","))))
     fits = sum(len(name) + 1 for name in names) <= _PROTOCOLS_BYTES
     if not fits or len(set(names)) < len(names) or not all(map(_PROTOCOL.fullmatch, names)):
         raise BadValueError(
@@ -203,43 +203,43 @@ def protocols(given: str) -> tuple[str, ...]:
     return names
 
 
-def http_path(given: str) -> str:
+def http_path(text: str) -> str:
     """Return the path of an HTTP request."""
-    if not _PATH.fullmatch(given):
+    if not _PATH.fullmatch(text):
         raise BadValueError("allowed is a path in ASCII without spaces, such as /health")
-    return given
+    return text
 
 
-def page_path(given: str) -> str:
-    """Return the path of a page that is served; a query never reaches it."""
-    if not _PATH.fullmatch(given) or "?" in given or "#" in given or given.startswith("//"):
+def page_path(text: str) -> str:
+    """Return the path of a page to serve; a path with a query would never match."""
+    if not _PATH.fullmatch(text) or "?" in text or "#" in text or text.startswith("//"):
         raise BadValueError(
             "allowed is a path in ASCII with one / before it and without spaces, ? and #, "
             "such as /metrics"
         )
-    return given
+    return text
 
 
-def host_header(given: str) -> str:
+def host_header(text: str) -> str:
     """Return the value of a Host header."""
-    if not _HOST.fullmatch(given):
+    if not _HOST.fullmatch(text):
         raise BadValueError("allowed is a host name, with a port if need be, such as app.example")
-    return given
+    return text
 
 
-def on_remove(given: str) -> str:
-    """Return what happens to the connections of a removed backend."""
-    if given not in ("keep", "close") and not _DRAIN.fullmatch(given):
+def on_remove(text: str) -> str:
+    """Return the policy for connections of a removed backend."""
+    if text not in ("keep", "close") and not _DRAIN.fullmatch(text):
         raise BadValueError("allowed are keep, close and drain:SECONDS, such as drain:30")
-    return given
+    return text
 
 
-def command(given: str) -> str:
+def command(text: str) -> str:
     """Return a command as a shell would split it."""
     try:
-        words = shlex.split(given)
+        words = shlex.split(text)
     except ValueError as error:
         raise BadValueError(f"{error}; allowed is a command as a shell splits it") from None
     if not words:
         raise BadValueError("allowed is a command, such as /usr/local/bin/check --fast")
-    return given
+    return text

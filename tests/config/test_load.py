@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.config import load as config
+from edgeproxy.config.config import Config
 from edgeproxy.config.file import written
-from edgeproxy.config.load import Config
 from edgeproxy.config.table import SETTINGS
 from edgeproxy.errors import ConfigError
 
@@ -62,10 +62,11 @@ def test_nothing_set_gives_the_defaults_of_the_parts() -> None:
     assert {each.source for each in loaded.effective} == {"default"}
 
 
-def test_every_variable_place_and_target_is_there_once() -> None:
-    for name in ("variable", "place", "target"):
+def test_every_variable_file_key_and_field_is_there_once() -> None:
+    for name in ("variable", "file_key"):
         values = [getattr(each, name) for each in SETTINGS]
         assert len(set(values)) == len(values)
+    assert len({(each.part, each.field) for each in SETTINGS}) == len(SETTINGS)
 
 
 def test_every_field_of_every_part_can_be_set_or_is_known_not_to() -> None:
@@ -75,7 +76,7 @@ def test_every_field_of_every_part_can_be_set_or_is_known_not_to() -> None:
         for part in dataclasses.fields(Config)
         for field in dataclasses.fields(getattr(Config(), part.name))
     }
-    assert fields - {each.target for each in SETTINGS} == fixed
+    assert fields - {f"{each.part}.{each.field}" for each in SETTINGS} == fixed
 
 
 def test_environment_wins_over_file_and_file_over_default(tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_what_has_commas_between_may_be_a_list_in_the_file(tmp_path: Path) -> No
     file.write_text('[tls]\nalpn = ["h2", "http/1.1"]\n[entrance]\ndeny = ["192.0.2.0/24"]\n')
     loaded = config.load({"EDGEPROXY_CONFIG": str(file)}).config
     assert loaded.tls.alpn == ("h2", "http/1.1")
-    assert list(map(str, loaded.entrance.deny)) == ["192.0.2.0/24"]
+    assert list(map(str, loaded.access.deny)) == ["192.0.2.0/24"]
 
 
 def test_an_empty_variable_counts_as_unset() -> None:
@@ -247,11 +248,15 @@ def test_any_number_survives_being_written_to_a_file_and_read(secs: float, count
         assert config.value_of(loaded.config, each.setting) == each.value
 
 
-def test_the_readme_lists_exactly_the_variables_with_their_defaults() -> None:
-    row = re.compile(r"^\| `([A-Z_]+)` \| (?:`([^`]*)`|unset) \|", re.MULTILINE)
+def test_the_readme_lists_exactly_the_settings_with_their_defaults_and_meanings() -> None:
+    row = re.compile(r"^\| `([A-Z_]+)` \| (?:`([^`]*)`|unset) \| (.*) \|$", re.MULTILINE)
     rows = row.findall(README.read_text(encoding="utf-8"))
-    expected = {each.variable: config.shown(config.default_of(each)) for each in SETTINGS}
-    assert dict(rows) == {**expected, config.FILE_VARIABLE: ""}
+    expected = [
+        (each.variable, config.shown(config.default_of(each)), each.meaning) for each in SETTINGS
+    ]
+    *listed, (file_variable, _, _) = rows
+    assert listed == expected
+    assert file_variable == config.FILE_VARIABLE
 
 
 def test_a_postgresql_server_has_the_documented_defaults() -> None:

@@ -98,7 +98,7 @@ async def start(
     await registry.load()
     made = Api(registry, server, guard, settings, token)
     await server.serve(listening)
-    log.info("api", listen=str(address), ttl_secs=settings.ttl_secs, token=bool(token))
+    log.info("api", listen=str(address), ttl_secs=settings.heartbeat_ttl_secs, token=bool(token))
     return made
 
 

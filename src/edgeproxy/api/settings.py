@@ -1,18 +1,16 @@
-"""What can be set of the API, and the token that it demands."""
+"""The settings of the API, and the token that it requires."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeproxy.core.geo.prefix import Network
 from edgeproxy.errors import ConfigError
-from edgeproxy.values import ListenAddress, Secret
+from edgeproxy.values import BadValueError, ListenAddress, Secret, secret
 
 DEFAULT_LISTEN = ListenAddress("0.0.0.0", 8081)  # noqa: S104 — as documented
 NO_TOKEN = Secret("")
-_TOKEN = re.compile(r"[!-~]{1,4096}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,22 +18,22 @@ class ApiSettings:
     """The API.
 
     Attributes:
-        enabled: Whether there is one.
-        listen: Where.
-        ttl_secs: How long a registered backend may be silent.
-        home: What this POP is called where several register backends in one database.
-        allow: Who may call it; empty: loopback, private and unique local addresses.
-        token: What callers have to show; empty: nothing.
-        token_file: Where it stands instead.
-        own_address_only: A backend may speak only for the address that it calls from.
-        max_backends: How many may be registered.
-        rate_limit: Requests in a second of one caller; 0: no limit.
-        timeout_secs: How long a request and its answer may take.
+        enabled: Serve it.
+        listen_addr: Address to serve it on.
+        heartbeat_ttl_secs: A registered backend is removed after this time without a heartbeat.
+        home: Name of this POP, if several register backends in one database.
+        allow: Networks that may call it; empty: loopback, private and unique local addresses.
+        token: Bearer token that callers must send; empty: none.
+        token_file: A file that contains the token instead.
+        own_address_only: A caller may register and change only its own address.
+        max_backends: Maximum number of registered backends.
+        rate_limit: Requests per second of one caller; 0: no limit.
+        timeout_secs: How long a request and its response may take.
     """
 
     enabled: bool = False
-    listen: ListenAddress = DEFAULT_LISTEN
-    ttl_secs: float = 60.0
+    listen_addr: ListenAddress = DEFAULT_LISTEN
+    heartbeat_ttl_secs: float = 60.0
     home: str | None = None
     allow: tuple[Network, ...] = ()
     token: Secret = NO_TOKEN
@@ -47,7 +45,7 @@ class ApiSettings:
 
 
 def token_of(settings: ApiSettings) -> Secret:
-    """Return the token that callers have to show, empty for none. Raises ConfigError."""
+    """Return the token that callers must send, empty for none. Raises ConfigError."""
     path = settings.token_file
     if path is None:
         return settings.token
@@ -60,11 +58,12 @@ def token_of(settings: ApiSettings) -> Secret:
         text = path.read_text("utf-8").strip()
     except OSError as error:
         raise ConfigError(f"{where} cannot be read: {error.strerror}") from None
-    except ValueError:
+    except ValueError:  # not UTF-8
         text = ""
-    if not _TOKEN.fullmatch(text):
+    try:
+        return secret(text)
+    except BadValueError:
         raise ConfigError(
             f"{where} holds no token; allowed is one line of 1 to 4096 printable ASCII characters "
             "without spaces"
-        )
-    return Secret(text)
+        ) from None

@@ -65,7 +65,7 @@ def run_show(arguments: argparse.Namespace) -> int:
             each.setting.variable,
             config.shown(each.value),
             each.source,
-            each.setting.place,
+            each.setting.file_key,
             each.setting.meaning,
         )
         for each in loaded.effective

@@ -1,1 +1,1 @@
-"""Settings: one table of them, read from the environment and a file into the parts' dataclasses."""
+"""Settings: one table, read from the environment and a file into the dataclasses of the parts."""

@@ -1,6 +1,6 @@
-"""Reads the TOML file: the text of each setting, where it stands, what it says of backends.
+"""Reads and writes the TOML file: the text of each setting, its line, and overlays of backends.
 
-Whatever is wrong is collected, with its line, so that it can be told all at once.
+Faults are collected with their lines, so that the user sees all of them at once.
 """
 
 from __future__ import annotations
@@ -12,97 +12,85 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from edgeproxy import values as value
-from edgeproxy.config.setting import Setting
+from edgeproxy.config.config import Effective
 from edgeproxy.config.table import SETTINGS
 from edgeproxy.core.backends.health import KINDS
 from edgeproxy.core.backends.local_overrides import Overlay
-from edgeproxy.listeners import spec as door
+from edgeproxy.listeners import spec
 from edgeproxy.values import BadValueError, ListenAddress, networks, protocols
 
 FILE_VARIABLE = "EDGEPROXY_CONFIG"
 BACKENDS = "backends"
-MOST = 2**31 - 1
-MOST_WHOLE = 2**63 - 1
+MAX_BACKEND_NUMBER = 2**31 - 1
+MAX_WHOLE_NUMBER = 2**63 - 1
 """The largest whole number in TOML."""
 
-_OF_BACKEND: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "weight": ("weight", value.whole_number(least=0, most=MOST)),
-    "soft_limit": ("soft_limit", value.whole_number(least=0, most=MOST)),
-    "hard_limit": ("hard_limit", value.whole_number(least=0, most=MOST)),
+_BACKEND_KEYS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "weight": ("weight", value.whole_number(least=0, most=MAX_BACKEND_NUMBER)),
+    "soft_limit": ("soft_limit", value.whole_number(least=0, most=MAX_BACKEND_NUMBER)),
+    "hard_limit": ("hard_limit", value.whole_number(least=0, most=MAX_BACKEND_NUMBER)),
     "health_check_type": ("check_type", value.one_of(*KINDS)),
     "health_check_path": ("check_path", value.http_path),
 }
-_LISTS: dict[Callable[[str], object], str] = {
+"""The keys of `[backends."ID"]`: the field of `Overlay`, and its parser."""
+_LIST_EXAMPLES: dict[Callable[[str], object], str] = {
     networks: "10.0.0.0/8",
     protocols: "h2",
-    door.listeners: "0.0.0.0:8080=myapp",
-    door.routes: "www.example.com=myapp",
-    door.proxy_out: "v2",
-    door.backend_tls: "myapp=backend.internal",
+    spec.listeners: "0.0.0.0:8080=myapp",
+    spec.routes: "www.example.com=myapp",
+    spec.proxy_out: "v2",
+    spec.backend_tls: "myapp=backend.internal",
 }
-"""What these parse may be a list in the file, of such texts."""
+"""Parsers whose setting may be a TOML list, with an example of an entry."""
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?")
 _KEY = re.compile(r"\s*([A-Za-z0-9_-]+)\s*=")
 
 
-class SetTo(Protocol):
-    """A setting and its value."""
-
-    @property
-    def setting(self) -> Setting:
-        """Which one."""
-
-    @property
-    def value(self) -> object:
-        """To what."""
-
-
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """What a file says.
+    """The content of a file.
 
     Attributes:
-        texts: The text of each setting by its place, such as `proxy.region`.
-        lines: On which line a place stands, as far as that is known.
-        overlays: What it says of backends, by id.
+        texts: The text of each setting, by its file key such as `proxy.region`.
+        lines: The line of each file key, where it is written in the usual way.
+        overlays: What the file sets for single backends, by id.
     """
 
     texts: Mapping[str, str] = field(default_factory=dict)
     lines: Mapping[str, int] = field(default_factory=dict)
     overlays: Mapping[str, Overlay] = field(default_factory=dict)
 
-    def where(self, place: str) -> str:
-        """Return the line of a place, for messages, or ""."""
-        return f"line {self.lines[place]}: " if place in self.lines else ""
+    def where(self, file_key: str) -> str:
+        """Return the line of a key as the start of a message, or ""."""
+        return _line(self.lines, file_key)
 
 
 def read(path: Path, faults: list[str]) -> ConfigFile:
-    """Return what the file says; add what is wrong to `faults`."""
+    """Return the content of the file; add what is wrong to `faults`."""
     import tomllib
 
     try:
-        written = path.read_text(encoding="utf-8")
-        sections = tomllib.loads(written)
+        text = path.read_text(encoding="utf-8")
+        sections = tomllib.loads(text)
     except OSError as error:
         faults.append(f"{FILE_VARIABLE}={str(path)!r}: cannot be read: {error.strerror}")
         return ConfigFile()
-    except ValueError as error:  # of TOML, of UTF-8, of numbers with thousands of digits
+    except ValueError as error:  # bad TOML, bad UTF-8, or a number of thousands of digits
         faults.append(f"{path}: is not valid TOML: {error}")
         return ConfigFile()
     except RecursionError:
         faults.append(f"{path}: is not valid TOML: it is nested too deeply")
         return ConfigFile()
-    lines = _lines(written)
-    overlays = sections.pop(BACKENDS, {})
-    found = ConfigFile({}, lines, _overlays(overlays, path, lines, faults))
-    return ConfigFile(_texts(sections, path, found, faults), lines, found.overlays)
+    lines = _lines(text)
+    overlays = _overlays(sections.pop(BACKENDS, {}), path, lines, faults)
+    return ConfigFile(_texts(sections, path, lines, faults), lines, overlays)
 
 
 def shown(chosen: object) -> str:
-    """Return a value as it is written in the environment; unset is empty."""
+    """Return a value as the user writes it in the environment; unset is empty."""
     if chosen is None:
         return ""
     if isinstance(chosen, tuple) and not isinstance(chosen, ListenAddress):
@@ -113,41 +101,42 @@ def shown(chosen: object) -> str:
 
 
 def _digits(number: float) -> str:
-    """Return a number in plain digits, as the parsers of settings allow it; none is lost."""
+    """Return a number in plain digits, without loss: the parsers allow no exponent."""
     if not math.isfinite(number):
         return str(number)
     return f"{Decimal(repr(number)):f}".removesuffix(".0")
 
 
-def written(settings: Iterable[SetTo], overlays: Mapping[str, Overlay]) -> str:
-    """Return a complete file with these values."""
+def written(settings: Iterable[Effective], overlays: Mapping[str, Overlay]) -> str:
+    """Return the text of a complete file with these values."""
     sections: dict[str, list[str]] = {}
     for each in settings:
-        section, _, key = each.setting.place.partition(".")
+        section, _, key = each.setting.file_key.partition(".")
         is_set = each.value not in (None, "", ()) and not each.setting.is_secret
         line = f"{key} = {_toml(each.value)}" if is_set else f"# {key} ="
         sections.setdefault(section, []).extend((f"# {each.setting.meaning}", line))
     for backend_id, overlay in overlays.items():
         sections[f"{BACKENDS}.{json.dumps(backend_id)}"] = [
             f"{key} = {_toml(getattr(overlay, name))}"
-            for key, (name, _) in _OF_BACKEND.items()
+            for key, (name, _) in _BACKEND_KEYS.items()
             if getattr(overlay, name) is not None
         ]
     return "\n\n".join("\n".join((f"[{name}]", *lines)) for name, lines in sections.items())
 
 
 def _toml(chosen: object) -> str:
-    """Return a value as TOML has it."""
+    """Return a value in TOML."""
     if isinstance(chosen, bool | int | float):
-        is_too_long = isinstance(chosen, float) and abs(chosen) > MOST_WHOLE
-        return shown(chosen) + ".0" * is_too_long
+        # Without a point, TOML would read a float of this size as a whole number, and refuse it.
+        exceeds_whole = isinstance(chosen, float) and abs(chosen) > MAX_WHOLE_NUMBER
+        return shown(chosen) + (".0" if exceeds_whole else "")
     if isinstance(chosen, tuple) and not isinstance(chosen, ListenAddress):
         return json.dumps([str(each) for each in chosen])
     return json.dumps(str(chosen), ensure_ascii=False)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return a hint at the name that was probably meant, or ""."""
+    """Return a hint at the most similar name, or ""."""
     from difflib import get_close_matches
 
     near = get_close_matches(name, sorted(names), n=1)
@@ -155,77 +144,85 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def _texts(
-    sections: Mapping[str, Any], path: Path, file: ConfigFile, faults: list[str]
+    sections: Mapping[str, Any], path: Path, lines: Mapping[str, int], faults: list[str]
 ) -> dict[str, str]:
-    parsers = {setting.place: setting.parse for setting in SETTINGS}
-    found: dict[str, str] = {}
+    """Return the text of each setting by its file key; add what is wrong to `faults`."""
+    parsers = {setting.file_key: setting.parse for setting in SETTINGS}
+    texts: dict[str, str] = {}
     for section, content in sections.items():
         keys = content if isinstance(content, dict) else {"": content}
         for key, entry in keys.items():
-            place = f"{section}.{key}".rstrip(".")
-            where = f"{path}: {file.where(place)}"
-            if place not in parsers:
-                faults.append(f"{where}{place} is not a setting{nearest(place, parsers)}")
-            elif parsers[place] in _LISTS and isinstance(entry, list):
+            file_key = f"{section}.{key}".rstrip(".")
+            where = f"{path}: {_line(lines, file_key)}"
+            if file_key not in parsers:
+                faults.append(f"{where}{file_key} is not a setting{nearest(file_key, parsers)}")
+            elif parsers[file_key] in _LIST_EXAMPLES and isinstance(entry, list):
                 if all(isinstance(each, str) for each in entry):
-                    # A list that names nothing is not the same as none.
-                    found[place] = ",".join(entry) or "," * len(entry)
+                    # [""] must not read as unset: the parser refuses "," but allows "".
+                    texts[file_key] = ",".join(entry) or "," * len(entry)
                 else:
-                    such = _LISTS[parsers[place]]
-                    faults.append(f'{where}{place} takes a list of texts such as "{such}"')
-            elif odd := _oddity(entry):
-                faults.append(f"{where}{place} takes one value, not {odd}")
+                    example = _LIST_EXAMPLES[parsers[file_key]]
+                    faults.append(f'{where}{file_key} takes a list of texts such as "{example}"')
+            elif kind := _not_one_value(entry):
+                faults.append(f"{where}{file_key} takes one value, not {kind}")
             else:
-                found[place] = shown(entry)
-    return found
+                texts[file_key] = shown(entry)
+    return texts
 
 
-def _oddity(entry: object) -> str:
-    """Return what an entry is that is not one value, or ""."""
-    if isinstance(entry, int) and abs(entry) > MOST_WHOLE:
+def _line(lines: Mapping[str, int], file_key: str) -> str:
+    return f"line {lines[file_key]}: " if file_key in lines else ""
+
+
+def _not_one_value(entry: object) -> str:
+    """Return the kind of an entry that is not one value, or ""."""
+    if isinstance(entry, int) and abs(entry) > MAX_WHOLE_NUMBER:
         return "a whole number of more than 64 bits"
     if isinstance(entry, str | int | float):
         return ""
-    # Its kind, not what it says: that may be nested for ever.
+    # Its kind, not its text: that may be nested thousands deep.
     if isinstance(entry, dict):
         return "a table"
     return "a list" if isinstance(entry, list) else "a date or a time"
 
 
 def _overlays(
-    given: object, path: Path, lines: Mapping[str, int], faults: list[str]
+    backends: object, path: Path, lines: Mapping[str, int], faults: list[str]
 ) -> dict[str, Overlay]:
-    if not isinstance(given, dict) or not all(isinstance(each, dict) for each in given.values()):
+    """Return the overlays by backend; add what is wrong to `faults`."""
+    if not isinstance(backends, dict) or not all(
+        isinstance(each, dict) for each in backends.values()
+    ):
         faults.append(f'{path}: {BACKENDS} is for sections such as [{BACKENDS}."sa-node-1"]')
         return {}
     overlays = {}
-    for backend_id, content in given.items():
-        said: dict[str, Any] = {}
+    for backend_id, content in backends.items():
+        fields: dict[str, Any] = {}
         for key, entry in content.items():
-            place = f"{BACKENDS}.{backend_id}.{key}"
-            line = f"line {lines[place]}: " if place in lines else ""
-            if key not in _OF_BACKEND:
-                faults.append(f"{path}: {line}{place} is not a setting{nearest(key, _OF_BACKEND)}")
+            file_key = f"{BACKENDS}.{backend_id}.{key}"
+            where = f"{path}: {_line(lines, file_key)}"
+            if key not in _BACKEND_KEYS:
+                faults.append(f"{where}{file_key} is not a setting{nearest(key, _BACKEND_KEYS)}")
                 continue
-            if odd := _oddity(entry):
-                faults.append(f"{path}: {line}{place} takes one value, not {odd}")
+            if kind := _not_one_value(entry):
+                faults.append(f"{where}{file_key} takes one value, not {kind}")
                 continue
-            name, parse = _OF_BACKEND[key]
+            name, parse = _BACKEND_KEYS[key]
             try:
-                said[name] = parse(shown(entry))
+                fields[name] = parse(shown(entry))
             except BadValueError as bad:
-                faults.append(f"{path}: {line}{place} = {entry!r}: {bad}")
-        overlays[backend_id] = Overlay(**said)
+                faults.append(f"{where}{file_key} = {entry!r}: {bad}")
+        overlays[backend_id] = Overlay(**fields)
     return overlays
 
 
-def _lines(written: str) -> dict[str, int]:
-    """Return on which line each `section.key` stands, where it is written in the usual way."""
-    found: dict[str, int] = {}
+def _lines(text: str) -> dict[str, int]:
+    """Return the line of each `section.key` that stands below a `[section]` header."""
+    lines: dict[str, int] = {}
     section = ""
-    for number, line in enumerate(written.splitlines(), start=1):
+    for number, line in enumerate(text.splitlines(), start=1):
         if header := _HEADER.fullmatch(line):
             section = header[1].replace('"', "").replace("'", "")
         elif key := _KEY.match(line):
-            found.setdefault(f"{section}.{key[1]}".lstrip("."), number)
-    return found
+            lines.setdefault(f"{section}.{key[1]}".lstrip("."), number)
+    return lines

@@ -1,44 +1,86 @@
-"""What a setting is. The settings themselves are in `settings`.
+"""A setting is told once: its key. Everything else about it follows from its section.
 
-Defaults are those of the parts' own settings; see `config.Config`.
+In the section `rate_limit` the key `burst` is `rate_limit.burst` in the file, `burst` in the part
+`Config.rate_limit` and `EDGEPROXY_RATE_LIMIT_BURST` in the environment. A row of the table names
+what differs from that, and nothing else. Its default is the one of the field: see `config.Config`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-LIVE_PARTS = ("entrance", "rate", "breaker", "probe", "health")
-LIVE_TARGETS = (
-    "log.debug",
-    "door.listeners",
-    "door.routes",
-    "door.proxy_in",
-    "door.preamble_timeout_secs",
-)
+PREFIX = "EDGEPROXY_"
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One thing that can be set.
+    """One setting.
 
     Attributes:
+        key: Its name within its section of the file.
+        parse: Turns text into the value. Raises BadValueError.
+        meaning: One line for the user; `config show` and the README print it.
+        section: Its section in the file.
+        part: The attribute of `Config` that holds it.
+        field: Its field in that part.
         variable: Its environment variable.
-        place: Its section and key in the file, for instance `database.path`.
-        target: Its part and field in `Config`.
-        parse: Turns text into the value; raises BadValueError.
-        meaning: One line for people.
-        is_secret: Its text is never shown; its value, as text, shows no secret.
+        is_live: A change takes effect while the proxy runs.
+        is_secret: Messages and files never show its text.
     """
 
-    variable: str
-    place: str
-    target: str
+    key: str
     parse: Callable[[str], object]
     meaning: str
-    is_secret: bool = False
+    section: str
+    part: str
+    field: str
+    variable: str
+    is_live: bool
+    is_secret: bool
 
     @property
-    def is_live(self) -> bool:
-        """Whether a change takes effect while the proxy runs."""
-        return self.target.partition(".")[0] in LIVE_PARTS or self.target in LIVE_TARGETS
+    def file_key(self) -> str:
+        """Return its section and key in the file, for instance `database.path`."""
+        return f"{self.section}.{self.key}"
+
+
+def setting(
+    key: str,
+    parse: Callable[[str], object],
+    meaning: str,
+    *,
+    field: str = "",
+    variable: str = "",
+    live: bool = False,
+    secret: bool = False,
+) -> Setting:
+    """Return a row for `section`, which fills in its section, its part and its variable."""
+    return Setting(key, parse, meaning, "", "", field or key, variable, live, secret)
+
+
+def section(
+    name: str,
+    *,
+    rows: tuple[Setting, ...],
+    part: str = "",
+    variables: str | None = None,
+    live: bool = False,
+) -> tuple[Setting, ...]:
+    """Return the settings of a section, or of one run of it: a section may be opened again.
+
+    `part` is the attribute of `Config` for all rows, if it is not the name of the section.
+    `variables` replaces the name of the section in the variables; "" leaves it out.
+    """
+    stem = name if variables is None else variables
+    prefix = PREFIX + (f"{stem}_".upper() if stem else "")
+    return tuple(
+        replace(
+            row,
+            section=name,
+            part=part or name,
+            variable=row.variable or prefix + row.key.upper(),
+            is_live=row.is_live or live,
+        )
+        for row in rows
+    )

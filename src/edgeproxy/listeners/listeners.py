@@ -133,8 +133,12 @@ class Listeners:
             for name in self._open.keys() - wanted.keys():
                 self._close(name)
                 log.info("listener_closed", listen=name)
-            if config.door.proxy_in:  # without any, those on the way are known by the old ones
-                self._engine.call(lambda: self._preamble_parser.trust(config.door.proxy_in))
+            if (
+                config.listeners.proxy_protocol_in
+            ):  # without any, those on the way are known by the old ones
+                self._engine.call(
+                    lambda: self._preamble_parser.trust(config.listeners.proxy_protocol_in)
+                )
             self._failed = {name: why for name, why in self._failed.items() if name in wanted}
             for name, listener in wanted.items():
                 self._follow(name, listener)
@@ -148,7 +152,7 @@ class Listeners:
 
     def lead(self) -> None:
         """Lead clients by the names that are known now; the configuration comes first."""
-        routes = self._routes | dict(self._config.door.routes)
+        routes = self._routes | dict(self._config.listeners.routes)
         names = ServerNames(routes)
         self._apps = set(routes.values())
 
@@ -164,7 +168,7 @@ class Listeners:
             wanted = _wanted(config).values()
             found |= {each.app for each in wanted if each.kind != door.SNI}
             if any(each.kind == door.SNI for each in wanted):
-                found |= {*self._routes.values(), *(each.app for each in config.door.routes)}
+                found |= {*self._routes.values(), *(each.app for each in config.listeners.routes)}
                 found |= self._apps
         return found
 
@@ -223,14 +227,17 @@ class Listeners:
         """Return how the clients of a listener are met. Raises EdgeProxyError."""
         if listener.kind == door.TLS and self._tls is None:
             self._load_certificates()
-        settings = self._config.door
-        routes_by_sni, expects_proxy_header = listener.kind == door.SNI, bool(settings.proxy_in)
+        settings = self._config.listeners
+        routes_by_sni, expects_proxy_header = (
+            listener.kind == door.SNI,
+            bool(settings.proxy_protocol_in),
+        )
         return ListenerPolicy(listener.app, routes_by_sni, expects_proxy_header), ListenerSettings(
             preamble_secs=settings.preamble_timeout_secs
             if routes_by_sni or expects_proxy_header
             else 0.0,
             tls=self._tls if listener.kind == door.TLS else None,
-            tells_local=any(each.version != "off" for each in settings.proxy_out),
+            tells_local=any(each.version != "off" for each in settings.proxy_protocol_out),
         )
 
     def _add(
@@ -299,9 +306,9 @@ def mode_of(listener: Listener) -> str:
 def _wanted(config: Config) -> dict[str, Listener]:
     """Return what is to be open, by name; further ones of one address are numbered."""
     app = config.admission.app
-    wanted = config.door.listeners or (Listener(config.proxy.listen, door.TCP, app),)
+    wanted = config.listeners.listen or (Listener(config.proxy.listen_addr, door.TCP, app),)
     if config.tls.enabled:
-        wanted = (*wanted, Listener(config.tls.listen, door.TLS, app))
+        wanted = (*wanted, Listener(config.tls.listen_addr, door.TLS, app))
     found: dict[str, Listener] = {}
     for each in wanted:
         name, number = str(each.address), 1
@@ -323,8 +330,8 @@ def backend_authorities(config: Config) -> tuple[Authorities | None, bytes | Non
     That is empty for whom the system trusts, None if TLS is spoken with no backend. Raises
     EdgeProxyError.
     """
-    path = config.door.backend_ca
-    if not config.door.backend_tls:
+    path = config.listeners.backend_tls_ca
+    if not config.listeners.backend_tls:
         return None, None
     if path is None:
         return None, b""

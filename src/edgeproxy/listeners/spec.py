@@ -89,24 +89,24 @@ class BackendTlsName(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DoorSettings:
-    """The listeners beside the documented single one, and what is said at them.
+    """Several listeners, and what they and the backends say before the first byte of a client.
 
     Attributes:
-        listeners: Where clients are accepted; empty: at the single one.
-        routes: The apps of server names.
-        proxy_in: Who may and has to begin with a PROXY header; empty: nobody does.
-        proxy_out: What backends are told.
-        backend_tls: With which backends TLS is spoken.
-        backend_ca: A file of those who have signed their certificates; None: the system's.
-        preamble_timeout_secs: How long a client may take to say what it has to say first.
+        listen: The listeners; empty: the single one of `ProxySettings`.
+        routes: The app of each server name.
+        proxy_protocol_in: Networks of load balancers, which must send a PROXY header first.
+        proxy_protocol_out: The PROXY header that the backends of an app get.
+        backend_tls: The name in the certificate of backends that speak TLS.
+        backend_tls_ca: PEM file of authorities that sign their certificates; None: the system's.
+        preamble_timeout_secs: How long a client may take for its PROXY header and server name.
     """
 
-    listeners: tuple[Listener, ...] = ()
+    listen: tuple[Listener, ...] = ()
     routes: tuple[Route, ...] = ()
-    proxy_in: tuple[Network, ...] = ()
-    proxy_out: tuple[ProxyProtocolOut, ...] = ()
+    proxy_protocol_in: tuple[Network, ...] = ()
+    proxy_protocol_out: tuple[ProxyProtocolOut, ...] = ()
     backend_tls: tuple[BackendTlsName, ...] = ()
-    backend_ca: Path | None = None
+    backend_tls_ca: Path | None = None
     preamble_timeout_secs: float = 5.0
 
 

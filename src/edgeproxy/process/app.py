@@ -82,8 +82,8 @@ class Proxy:
             config.ejection,
             self._geo.locate,
             dial_timeout_secs=config.engine.connect_timeout_secs,
-            access=AccessControl(config.entrance, config.rate),
-            breaker=config.breaker,
+            access=AccessControl(config.access, config.rate_limit),
+            breaker=config.circuit_breaker,
             health=config.health,
             circuit_changed=_circuit_changed,
             keeps_details=config.proxy.access_log != OFF,
@@ -94,7 +94,7 @@ class Proxy:
         target = config.proxy.access_log
         self._access_log = None if target == OFF else AccessLog(target)
         self._warm_pool = WarmPool(config.pool, self.metrics) if config.pool.enabled else None
-        preamble_parser = PreambleParser({}, config.door.proxy_in)
+        preamble_parser = PreambleParser({}, config.listeners.proxy_protocol_in)
         gate = AdmissionGate(
             self.admission,
             self.metrics,
@@ -102,8 +102,8 @@ class Proxy:
             config.engine.connect_timeout_secs,
             self._access_log.take if self._access_log else None,
             self._warm_pool,
-            ProxyHeaderWriter(config.door.proxy_out, os.urandom(4).hex()),
-            dict(config.door.backend_tls),
+            ProxyHeaderWriter(config.listeners.proxy_protocol_out, os.urandom(4).hex()),
+            dict(config.listeners.backend_tls),
         )
         authorities, trusted = backend_authorities(config)
         tls, settings = trusted is not None, replace(config.engine, backend_ca_pem=trusted)
@@ -167,12 +167,12 @@ class Proxy:
             self.plane.console_socket = handed.pop(CONSOLE, None) or open_socket(path)
         if self._config.metrics.enabled:
             self.plane.page_socket = handed.pop(METRICS, None) or _open(
-                self._config.metrics.listen, "EDGEPROXY_METRICS_LISTEN_ADDR"
+                self._config.metrics.listen_addr, "EDGEPROXY_METRICS_LISTEN_ADDR"
             )
         if self._config.api.enabled:
             token_of(self._config.api)  # what is wrong with it is said before anybody is served
             self.plane.api_socket = handed.pop(API, None) or _open(
-                self._config.api.listen, "EDGEPROXY_API_LISTEN_ADDR"
+                self._config.api.listen_addr, "EDGEPROXY_API_LISTEN_ADDR"
             )
         listeners = self.doors.open(handed, systemd.given_sockets())
         if self._config.engine.kind == "auto" and self.engine.kind == "portable":

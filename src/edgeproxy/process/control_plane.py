@@ -210,11 +210,11 @@ class ControlPlane:
     async def _watch_config(self) -> None:
         """Follow the configuration file, if that is asked for."""
         path = os.environ.get(FILE_VARIABLE)
-        if not self.config.watch.enabled or not path:
+        if not self.config.config_watch.enabled or not path:
             return
         from edgeproxy.control.file_watch import changes
 
-        async for _ in changes(Path(path), self.config.watch.interval_secs):
+        async for _ in changes(Path(path), self.config.config_watch.interval_secs):
             self._reads_config = True
             if self._woken is not None:
                 self._woken.set()
@@ -234,8 +234,8 @@ class ControlPlane:
         self.config = config = read.config
         if not (read.variables or read.backends):
             return False
-        self._engine.call(lambda: self._admission.access.change(config.entrance, config.rate))
-        self._engine.call(lambda: self._admission.change(config.breaker, config.health))
+        self._engine.call(lambda: self._admission.access.change(config.access, config.rate_limit))
+        self._engine.call(lambda: self._admission.change(config.circuit_breaker, config.health))
         events.set_debug(config.log.debug)
         scopes = self._doors.scopes()
         self._doors.expect(config)  # nobody is led to an app before its backends are known

@@ -77,7 +77,7 @@ class Registry(Listing):
         follow: Callable[[], Awaitable[object]],
         in_force: Callable[[], tuple[Backend, ...]],
     ) -> None:
-        super().__init__(Leases(settings.ttl_secs), admission, status, in_force)
+        super().__init__(Leases(settings.heartbeat_ttl_secs), admission, status, in_force)
         self._settings = settings
         self._nodes = nodes
         self._metrics = metrics

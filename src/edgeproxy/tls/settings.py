@@ -12,22 +12,22 @@ DEFAULT_LISTEN = ListenAddress("0.0.0.0", 8443)  # noqa: S104 — an edge serves
 
 @dataclass(frozen=True, slots=True)
 class TlsListenSettings:
-    """Clients that come over TLS.
+    """The TLS listener, and the certificates of all listeners that speak TLS.
 
     Attributes:
-        enabled: Whether they are accepted.
-        listen: Where.
-        cert: PEM file of a certificate and those that vouch for it; None, and no `cert_dir`: a
-            self-signed one is made.
-        key: PEM file of its private key.
-        cert_dir: Directory of certificates that clients ask for by name.
-        client_ca: PEM file of authorities; clients have to show a certificate of one of them.
-        alpn: The protocols that are offered, the best first.
+        enabled: Accept clients over TLS too.
+        listen_addr: Address to accept them on.
+        cert: PEM file of a certificate and its intermediates; without it and without `cert_dir`
+            the proxy makes a self-signed one.
+        key: PEM file of the private key of `cert`.
+        cert_dir: Directory of certificates by server name.
+        client_ca: PEM file of authorities, one of which must have signed a client's certificate.
+        alpn: ALPN protocols to offer, preferred first.
         handshake_timeout_secs: How long a handshake may take.
     """
 
     enabled: bool = False
-    listen: ListenAddress = DEFAULT_LISTEN
+    listen_addr: ListenAddress = DEFAULT_LISTEN
     cert: Path | None = None
     key: Path | None = None
     cert_dir: Path | None = None

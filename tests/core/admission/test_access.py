@@ -47,7 +47,7 @@ def test_a_deny_list_alone_lets_all_others_in() -> None:
 
 
 def test_connections_are_counted_until_they_leave() -> None:
-    access = AccessControl(AccessSettings(max_connections=2))
+    access = AccessControl(AccessSettings(max_conns_per_client=2))
     keys = [access.enter("192.0.2.1") for _ in range(2)]
     assert access.check("192.0.2.1", 0.0) is Denied.CLIENT_FULL
     assert access.check("192.0.2.2", 0.0) is None
@@ -66,7 +66,7 @@ def test_an_ipv6_client_is_its_64() -> None:
 
 def test_only_whoever_passes_everything_else_takes_a_token() -> None:
     access = AccessControl(
-        AccessSettings(max_connections=1, deny=nets("192.0.2.9")),
+        AccessSettings(max_conns_per_client=1, deny=nets("192.0.2.9")),
         RateLimitSettings(enabled=True, max_requests=1, burst=1),
     )
     assert access.check("192.0.2.9", 0.0, takes=True) is Denied.DENIED
@@ -80,7 +80,7 @@ def test_only_whoever_passes_everything_else_takes_a_token() -> None:
 
 
 def test_a_limit_that_is_lowered_throws_nobody_out() -> None:
-    access = AccessControl(AccessSettings(max_connections=5))
+    access = AccessControl(AccessSettings(max_conns_per_client=5))
     keys = [access.enter("192.0.2.1") for _ in range(4)]
     access.change(AccessSettings(), RateLimitSettings())
     assert access.check("192.0.2.1", 0.0) is None

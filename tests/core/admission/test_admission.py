@@ -464,7 +464,7 @@ class TestFailover:
     def test_attempts_are_bounded(self) -> None:
         pop = admission(*(backend(name) for name in "abcdefghijkl"))
         ticket = admit(pop, "br")
-        for _ in range(AdmissionSettings().max_attempts - 1):
+        for _ in range(AdmissionSettings().connect_attempts - 1):
             assert pop.failed(ticket, 0.0) is ticket
         assert pop.failed(ticket, 0.0) == Refusal(Reason.UNREACHABLE)
         assert pop.load.active() == {}
@@ -656,7 +656,7 @@ class Books(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.pop = Admission(
-            AdmissionSettings(region="us", max_attempts=2),
+            AdmissionSettings(region="us", connect_attempts=2),
             AffinitySettings(ttl_secs=20, max_bindings=3),
             EjectionSettings(first_secs=3, longest_secs=9),
             locate,

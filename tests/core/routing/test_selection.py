@@ -13,7 +13,7 @@ from edgeproxy.core.backends.ejection import EjectionSettings
 def all_down(*names: str, breaker: BreakerSettings | None = None) -> Admission:
     """Return an admission whose probes call all of these backends down."""
     pop = Admission(
-        AdmissionSettings(max_attempts=3),
+        AdmissionSettings(connect_attempts=3),
         AffinitySettings(ttl_secs=0),
         EjectionSettings(),
         Origin,

@@ -87,7 +87,7 @@ def _decide(client_ip: str, app: str | None) -> Decision:
         settings.affinity,
         settings.ejection,
         geo.locate,
-        access=AccessControl(settings.entrance),
+        access=AccessControl(settings.access),
     )
     scope = settings.admission.app if app is None else app
     admission.publish(overlaid(snapshot.backends, loaded.overlays), (scope,))

@@ -32,14 +32,14 @@ class AccessSettings:
     """Who may enter.
 
     Attributes:
-        allow: Only clients of these networks; empty: everybody.
-        deny: No clients of these networks, be they allowed or not.
-        max_connections: How many one client may have at a time; 0: as many as it likes.
+        allow: Networks whose clients may connect; empty: all.
+        deny: Clients of these networks are refused, even if `allow` lists them.
+        max_conns_per_client: Maximum number of open connections of one client; 0: no limit.
     """
 
     allow: tuple[Network, ...] = ()
     deny: tuple[Network, ...] = ()
-    max_connections: int = 0
+    max_conns_per_client: int = 0
 
 
 class AccessControl:
@@ -64,7 +64,7 @@ class AccessControl:
         """Go on with other settings. Nobody who is inside is thrown out."""
         self.rate.change(rate)
         self._limits_rate = rate.enabled
-        self._most = settings.max_connections
+        self._most = settings.max_conns_per_client
         self._denied = Prefixes(dict.fromkeys(settings.deny, True))
         self._allowed = Prefixes(dict.fromkeys(settings.allow, True))
         self._has_lists = bool(settings.deny or settings.allow)

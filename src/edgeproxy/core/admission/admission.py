@@ -49,12 +49,12 @@ class AdmissionSettings:
     Attributes:
         region: The region of this POP.
         app: Serve only the backends of this app; "" serves all apps as one pool.
-        max_attempts: How many backends one client is tried on.
+        connect_attempts: How many backends one client is tried on.
     """
 
     region: str = "sa"
     app: str = ALL_APPS
-    max_attempts: int = 10
+    connect_attempts: int = 10
 
 
 class Admission:
@@ -218,7 +218,7 @@ class Admission:
             if self.affinity.get(key, now) == ticket.backend.id:
                 self.affinity.drop(key)
         ticket.tried = (*ticket.tried, ticket.backend.id)
-        if ticket.attempts >= self._settings.max_attempts:
+        if ticket.attempts >= self._settings.connect_attempts:
             return self._turned_away(ticket, Refusal(Reason.UNREACHABLE))
         choice = self.decide(ticket.client, ticket.scope, now, ticket.tried)
         if isinstance(choice, Refusal):

@@ -1,0 +1,145 @@
+"""The configuration: the settings of all parts, and how a `Setting` reads and changes them.
+
+Each part declares its own settings with their defaults, next to the code that they are for.
+Only those of the process as a whole are declared here. A `Config` never changes: a reload
+makes another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+
+from edgeproxy.api.settings import ApiSettings
+from edgeproxy.config.setting import Setting
+from edgeproxy.control.geoip import GeoSettings
+from edgeproxy.core.admission.access import AccessSettings
+from edgeproxy.core.admission.admission import AdmissionSettings
+from edgeproxy.core.admission.affinity import AffinitySettings
+from edgeproxy.core.admission.rate_limit import RateLimitSettings
+from edgeproxy.core.backends.breaker import BreakerSettings
+from edgeproxy.core.backends.ejection import EjectionSettings
+from edgeproxy.core.backends.health import HealthSettings, ProbeSettings
+from edgeproxy.engine.contract import EngineSettings
+from edgeproxy.gate.warm_pool import PoolSettings
+from edgeproxy.listeners.spec import DoorSettings
+from edgeproxy.log import LogSettings
+from edgeproxy.store.postgres.url import PostgresSettings
+from edgeproxy.store.sqlite.store import DatabaseSettings
+from edgeproxy.tls.settings import TlsListenSettings
+from edgeproxy.values import ListenAddress
+
+DEFAULT_METRICS = ListenAddress("0.0.0.0", 9090)  # noqa: S104 — as documented
+DEFAULT_LISTEN = ListenAddress("0.0.0.0", 8080)  # noqa: S104 — an edge serves the world
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySettings:
+    """The process as a whole.
+
+    Attributes:
+        listen_addr: Address to accept clients on.
+        shutdown_timeout_secs: How long a shutdown waits for open connections to finish.
+        drain_spread_secs: The last part of that time, over which it closes those left.
+        on_remove: What happens to connections of a removed backend: `keep`, `close` or
+            `drain:SECONDS`.
+        access_log: Where the line for each connection goes: `off`, `-` or a path.
+        control_socket: The Unix socket that answers `edgeproxy status`; None: there is none.
+    """
+
+    listen_addr: ListenAddress = DEFAULT_LISTEN
+    shutdown_timeout_secs: float = 30.0
+    drain_spread_secs: float = 0.0
+    on_remove: str = "keep"
+    access_log: str = "off"
+    control_socket: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """The metrics page.
+
+    Attributes:
+        enabled: Serve it.
+        listen_addr: Address to serve it on.
+        path: Its path.
+    """
+
+    enabled: bool = False
+    listen_addr: ListenAddress = DEFAULT_METRICS
+    path: str = "/metrics"
+
+
+@dataclass(frozen=True, slots=True)
+class WatchSettings:
+    """Following changes of the configuration file.
+
+    Attributes:
+        enabled: Apply changes while the proxy runs.
+        interval_secs: Time between two looks at the file.
+    """
+
+    enabled: bool = False
+    interval_secs: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The settings of all parts."""
+
+    proxy: ProxySettings = field(default_factory=ProxySettings)
+    tls: TlsListenSettings = field(default_factory=TlsListenSettings)
+    admission: AdmissionSettings = field(default_factory=AdmissionSettings)
+    affinity: AffinitySettings = field(default_factory=AffinitySettings)
+    ejection: EjectionSettings = field(default_factory=EjectionSettings)
+    access: AccessSettings = field(default_factory=AccessSettings)
+    rate_limit: RateLimitSettings = field(default_factory=RateLimitSettings)
+    circuit_breaker: BreakerSettings = field(default_factory=BreakerSettings)
+    probe: ProbeSettings = field(default_factory=ProbeSettings)
+    config_watch: WatchSettings = field(default_factory=WatchSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    api: ApiSettings = field(default_factory=ApiSettings)
+    health: HealthSettings = field(default_factory=HealthSettings)
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    postgres: PostgresSettings = field(default_factory=PostgresSettings)
+    geo: GeoSettings = field(default_factory=GeoSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    pool: PoolSettings = field(default_factory=PoolSettings)
+    listeners: DoorSettings = field(default_factory=DoorSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """The value of a setting in force, and its source: the environment, a file or the default."""
+
+    setting: Setting
+    value: object
+    source: str
+
+
+@cache
+def defaults() -> Config:
+    """Return the configuration in which nothing is set."""
+    return Config()
+
+
+def default_of(setting: Setting) -> object:
+    """Return the default value of a setting."""
+    return value_of(defaults(), setting)
+
+
+def value_of(config: Config, setting: Setting) -> object:
+    """Return the value of a setting in a configuration."""
+    return getattr(getattr(config, setting.part), setting.field)
+
+
+def with_values(config: Config, effective: Iterable[Effective]) -> Config:
+    """Return a configuration with these values instead of its own."""
+    changed: dict[str, dict[str, object]] = {}
+    for each in effective:
+        changed.setdefault(each.setting.part, {})[each.setting.field] = each.value
+    parts = {part: replace(getattr(config, part), **fields) for part, fields in changed.items()}
+    return replace(config, **parts)
