@@ -35,6 +35,9 @@ WRONG = {
 }
 """Arrows that are still to be turned."""
 
+CORE_LAYERS = ({"pacing", "metrics"}, {"geo"}, {"backends"}, {"routing"}, {"admission"})
+"""The rooms of `core`, from the innermost to the outermost."""
+
 IMPURE = {"asyncio", "logging", "os", "random", "socket", "sqlite3", "ssl", "time"}
 MOST_LINES = 400
 MAY_BE_LONGER = {"engine/portable/engine.py", "engine/native/engine.pyx"}
@@ -78,6 +81,23 @@ def test_imports_go_inwards(module: str) -> None:
     own = part(module)
     for name in own_parts(module) - {own}:
         assert layer(name) < layer(own) or (own, name) in WRONG, f"{module} imports {name}"
+
+
+def core_layer(room: str) -> int:
+    """Return how far out a room of `core` is."""
+    (found,) = [number for number, rooms in enumerate(CORE_LAYERS) if room in rooms]
+    return found
+
+
+@pytest.mark.parametrize(
+    "module", [name for name in MODULES if part(name) == "core" and name != "core/__init__.py"]
+)
+def test_imports_between_the_rooms_of_core_go_inwards(module: str) -> None:
+    own = Path(module).parts[1].removesuffix(".py")
+    for name in imported(module):
+        if name.startswith("edgeproxy.core."):
+            room = name.split(".")[2]
+            assert room == own or core_layer(room) < core_layer(own), f"{module} imports {name}"
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if part(name) in {"core", "wire"}])

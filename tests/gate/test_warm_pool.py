@@ -10,8 +10,8 @@ from contextlib import closing
 
 import pytest
 
-from edgeproxy.core.backends.backend import Backend, Circuit
-from edgeproxy.core.backends.live_state import LiveState
+from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.backends.live_state import Circuit, LiveState
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.core.routing.ranking import DOWN, Candidate
 from edgeproxy.gate import warm_pool

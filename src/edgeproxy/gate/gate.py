@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from edgeproxy.core.admission.access import Denied
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.admission.record import ConnectionRecord, of_refused, of_session
-from edgeproxy.core.admission.ticket import Blame, Reason, Refusal, Ticket
-from edgeproxy.core.geo.locator import normalise
+from edgeproxy.core.admission.ticket import Blame, Refusal, Ticket
+from edgeproxy.core.geo.address import normalise
 from edgeproxy.core.metrics import Metrics
+from edgeproxy.core.routing.choice import Reason
 from edgeproxy.core.routing.server_names import host_name
 from edgeproxy.engine.contract import (
     Answer,

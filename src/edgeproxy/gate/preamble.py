@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from edgeproxy.core.geo.locator import normalise
+from edgeproxy.core.geo.address import normalise
 from edgeproxy.core.geo.prefix import Network, Prefixes
 from edgeproxy.core.routing.server_names import ServerNames
 from edgeproxy.engine.contract import Identified, NeedMore, Preamble, Refuse, SocketAddress

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from edgeproxy.core.backends.backend import Circuit
+from edgeproxy.core.backends.live_state import Circuit
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.core.routing.ranking import FULL, Candidate
 from edgeproxy.engine import dial

@@ -16,12 +16,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from edgeproxy.core.admission.admission import Admission, AdmissionSettings
 from edgeproxy.core.admission.affinity import AffinitySettings
 from edgeproxy.core.admission.explanation import explain
-from edgeproxy.core.admission.ticket import Blame, How, Reason, Refusal, Ticket
-from edgeproxy.core.backends.backend import Backend, Origin
+from edgeproxy.core.admission.ticket import Blame, Refusal, Ticket
+from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.breaker import BreakerSettings
 from edgeproxy.core.backends.ejection import EjectionSettings
 from edgeproxy.core.backends.health import HealthSettings
+from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.routing import ranking, scoring
+from edgeproxy.core.routing.choice import How, Reason
 from edgeproxy.core.routing.ranking import Candidate
 
 ORIGINS = {

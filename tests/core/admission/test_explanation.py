@@ -6,8 +6,9 @@ from edgeproxy.core.admission.admission import Admission, AdmissionSettings
 from edgeproxy.core.admission.affinity import AffinitySettings
 from edgeproxy.core.admission.explanation import explain
 from edgeproxy.core.admission.ticket import Ticket
-from edgeproxy.core.backends.backend import Backend, Origin
+from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.ejection import EjectionSettings
+from edgeproxy.core.geo.origin import Origin
 
 BR = Origin("200.160.2.3", "BR", "sa", "database", "200.160.0.0/15")
 

@@ -22,22 +22,16 @@ from dataclasses import dataclass
 
 from edgeproxy.core.admission.access import AccessControl
 from edgeproxy.core.admission.affinity import Affinity, AffinitySettings
-from edgeproxy.core.admission.ticket import (
-    Blame,
-    Choice,
-    How,
-    Reason,
-    Refusal,
-    Ticket,
-    TicketDetails,
-)
-from edgeproxy.core.backends.backend import Backend, Circuit, Origin
+from edgeproxy.core.admission.ticket import Blame, Refusal, Ticket, TicketDetails
+from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.breaker import Breaker, BreakerSettings, Changed
 from edgeproxy.core.backends.ejection import Ejection, EjectionSettings
 from edgeproxy.core.backends.health import LEAST_SHARE, HealthSettings, share
-from edgeproxy.core.backends.live_state import BuildWatch, LiveState, LiveStates
+from edgeproxy.core.backends.live_state import BuildWatch, Circuit, LiveState, LiveStates
+from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.pacing import Pause, no_pause
 from edgeproxy.core.routing import ranking, selection
+from edgeproxy.core.routing.choice import Choice, How, Reason
 from edgeproxy.core.routing.ranking import Candidate
 from edgeproxy.core.routing.table import ALL_APPS, RoutingTable
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.admission.ticket import Refusal
-from edgeproxy.core.backends.backend import Origin
+from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.routing import scoring
 from edgeproxy.core.routing.ranking import Candidate
 

@@ -8,11 +8,19 @@ matter how often the table was replaced since.
 from __future__ import annotations
 
 from collections.abc import Container
+from enum import StrEnum
 from typing import NamedTuple
 
-from edgeproxy.core.backends.backend import Circuit
 from edgeproxy.core.backends.counters import BackendCounters
 from edgeproxy.core.pacing import Pause, no_pause, paced
+
+
+class Circuit(StrEnum):
+    """The state of a backend's circuit breaker; see `core/backends/breaker`."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
 
 
 class LiveState:

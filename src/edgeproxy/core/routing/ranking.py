@@ -25,8 +25,8 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from heapq import heappop, heappush, heapreplace
 
-from edgeproxy.core.backends.backend import Backend, Circuit
-from edgeproxy.core.backends.live_state import LiveState
+from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.backends.live_state import Circuit, LiveState
 from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.core.routing import scoring
 

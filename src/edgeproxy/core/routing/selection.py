@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from edgeproxy.core.admission.ticket import Choice, How, Reason
-from edgeproxy.core.backends.backend import Circuit, Origin
+from edgeproxy.core.backends.live_state import Circuit
+from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.routing import ranking
+from edgeproxy.core.routing.choice import Choice, How, Reason
 from edgeproxy.core.routing.ranking import Candidate, Ranking
 from edgeproxy.core.routing.table import Tier
 

@@ -13,8 +13,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from math import gcd
 
-from edgeproxy.core.backends.backend import Backend, Origin
+from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.live_state import LiveStates
+from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.core.routing import scoring
 from edgeproxy.core.routing.ranking import Candidate, Ranking
