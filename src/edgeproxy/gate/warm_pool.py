@@ -28,7 +28,8 @@ from typing import NamedTuple
 
 from edgeproxy.core.backends.live_state import Circuit
 from edgeproxy.core.metrics import Metrics
-from edgeproxy.core.routing.ranking import FULL, Candidate
+from edgeproxy.core.routing.eligibility import Ineligible, ineligible
+from edgeproxy.core.routing.ranking import Candidate
 from edgeproxy.engine import dial
 from edgeproxy.engine.descriptors import ceiling
 
@@ -205,7 +206,7 @@ class WarmPool:
         were descriptors enough.
         """
         live = candidate.live
-        is_on_trial = live.failures or live.withheld or live.circuit is not Circuit.CLOSED
+        is_on_trial = live.failures or not live.takes_clients or live.circuit is not Circuit.CLOSED
         if self._is_closed or is_on_trial or now < shelf.rests_until:
             return True
         free = candidate.limit - live.active
@@ -235,7 +236,7 @@ def _may_wait(shelf: _BackendPool, candidate: Candidate, now: float) -> bool:
     backend = candidate.backend
     if shelf.address != (backend.wg_ip, backend.port):
         return False
-    return candidate.obstacle(now) in (None, FULL)
+    return ineligible(backend, candidate.live, now, is_bound=True) in (None, Ineligible.FULL)
 
 
 def _state(each: _Waiting) -> _State:

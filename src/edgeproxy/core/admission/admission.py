@@ -30,8 +30,9 @@ from edgeproxy.core.backends.health import LEAST_SHARE, HealthSettings, share
 from edgeproxy.core.backends.live_state import BuildWatch, Circuit, LiveState, LiveStates
 from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.pacing import Pause, no_pause
-from edgeproxy.core.routing import ranking, selection
+from edgeproxy.core.routing import selection
 from edgeproxy.core.routing.choice import Choice, How, Reason
+from edgeproxy.core.routing.eligibility import OF_THE_MOMENT, ineligible
 from edgeproxy.core.routing.ranking import Candidate
 from edgeproxy.core.routing.table import ALL_APPS, RoutingTable
 
@@ -168,7 +169,8 @@ class Admission:
         candidate = self.table.candidates.get(backend_id)
         if candidate is None or not self.table.serves(candidate, key[1]):
             return None
-        return candidate if candidate.obstacle(now) is None else None
+        reason = ineligible(candidate.backend, candidate.live, now, is_bound=True)
+        return candidate if reason is None else None
 
     # -- one client --------------------------------------------------------------------
 
@@ -195,7 +197,10 @@ class Admission:
         """Return the backend of a binding that cannot be used now but is worth keeping."""
         backend_id = self.affinity.get(key, now)
         candidate = self.table.candidates.get(backend_id) if backend_id else None
-        if candidate is None or not candidate.usable or candidate.live.withheld:
+        if candidate is None:
+            return None
+        reason = ineligible(candidate.backend, candidate.live, now, is_bound=True)
+        if reason is not None and reason not in OF_THE_MOMENT:
             return None
         return backend_id if self.table.serves(candidate, key[1]) else None
 
@@ -337,7 +342,6 @@ class Admission:
             return False
         for name, each in known.items():
             setattr(live, name, each)
-        live.withheld = ranking.withheld(live)
         candidate = self.table.candidates.get(backend_id)
         if candidate is None:
             self.load.touch(live)
