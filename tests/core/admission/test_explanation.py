@@ -41,7 +41,7 @@ def test_the_record_holds_the_parts_of_every_score() -> None:
     admission.load.of("full").active = 1
     for name in ("near", "full"):
         admission.table.candidates.get(name)
-    admission.publish([each.backend for each in admission._latest.candidates.values()])
+    admission.publish([each.backend for each in admission._publication._latest.candidates.values()])
     told = explain(admission, "200.160.2.3", "", now=0.0)
     assert (told.backend, told.how) == ("near", "scored")
     assert [each.id for each in told.candidates][:3] == ["near", "pop", "far"]
