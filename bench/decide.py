@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from edgeproxy.core.admission.admission import Admission, AdmissionSettings
 from edgeproxy.core.admission.affinity import AffinitySettings
 from edgeproxy.core.admission.ticket import Ticket
-from edgeproxy.core.backends.backend import Backend, Origin
+from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.ejection import EjectionSettings
+from edgeproxy.core.geo.origin import Origin
 
 REGIONS = {"sa": ("BR", "AR"), "us": ("US", "CA"), "eu": ("DE", "FR"), "ap": ("JP", "AU")}
 CLIENTS = 1000

@@ -12,8 +12,8 @@ import pytest
 
 from edgeproxy.control.observe.metrics_page import Exposition
 from edgeproxy.control.observe.reading import BackendReading, StatusSnapshot
-from edgeproxy.core.backends.backend import Circuit
 from edgeproxy.core.backends.counters import BackendCounters
+from edgeproxy.core.backends.live_state import Circuit
 
 ROOT = Path(__file__).parent.parent
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"

@@ -39,6 +39,9 @@ WRONG = {
 }
 """Arrows that are still to be turned."""
 
+CORE_LAYERS = ({"pacing", "metrics"}, {"geo"}, {"backends"}, {"routing"}, {"admission"})
+"""The rooms of `core`, from the innermost to the outermost."""
+
 IMPURE = {"asyncio", "logging", "os", "random", "socket", "sqlite3", "ssl", "time"}
 MAX_LINES = 400
 MAX_MODULES = 12
@@ -125,6 +128,23 @@ def test_imports_go_inwards(module: str) -> None:
 
 def test_every_arrow_that_is_to_be_turned_is_still_there() -> None:
     assert WRONG <= ARROWS
+
+
+def core_layer(name: str) -> int:
+    """Return how far out a room of `core` is."""
+    (found,) = [number for number, names in enumerate(CORE_LAYERS) if name in names]
+    return found
+
+
+@pytest.mark.parametrize(
+    "module", [name for name in MODULES if room(name) == "core" and name != "core/__init__.py"]
+)
+def test_imports_between_the_rooms_of_core_go_inwards(module: str) -> None:
+    own = Path(module).parts[1].removesuffix(".py")
+    for name in imported(module):
+        if name.startswith("edgeproxy.core."):
+            other = name.split(".")[2]
+            assert other == own or core_layer(other) < core_layer(own), f"{module} imports {name}"
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if room(name) in {"core", "wire"}])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from edgeproxy.core.geo.locator import normalise
+from edgeproxy.core.geo.address import normalise
 from edgeproxy.core.routing.server_names import ServerNames, host_name
 from edgeproxy.wire import client_hello, proxy_protocol, proxy_v1, proxy_v2
 from edgeproxy.wire.client_hello import ClientHello

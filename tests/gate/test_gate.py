@@ -10,8 +10,9 @@ import pytest
 from edgeproxy import log
 from edgeproxy.core.admission.admission import Admission, AdmissionSettings
 from edgeproxy.core.admission.affinity import AffinitySettings
-from edgeproxy.core.backends.backend import Backend, Origin
+from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.ejection import EjectionSettings
+from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.engine.contract import CloseReason, Connect, DialFailure, Outcome, Refuse
 from edgeproxy.gate.gate import AdmissionGate

@@ -7,13 +7,14 @@ import resource
 import socket
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
-from edgeproxy.core.backends.backend import Backend, Circuit
-from edgeproxy.core.backends.live_state import LiveState
+from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.backends.live_state import Circuit, LiveState
 from edgeproxy.core.metrics import Metrics
-from edgeproxy.core.routing.ranking import DOWN, Candidate
+from edgeproxy.core.routing.ranking import Candidate
 from edgeproxy.gate import warm_pool
 from edgeproxy.gate.warm_pool import BEGUN_AT_ONCE, PoolSettings, WarmPool
 from tests.conformance import peers
@@ -191,9 +192,9 @@ def test_nothing_waits_for_a_backend_that_takes_nobody(world: World, why: str) -
     world.take()
     live = world.candidate.live
     if why == "draining":
-        live.withheld = why
+        live.draining = True
     elif why == "unhealthy":
-        world.candidate.usable = False
+        world.candidate.backend = replace(world.candidate.backend, healthy=False)
     else:
         live.passed_over_until = 100.0
         live.circuit = Circuit.OPEN if why == "circuit" else Circuit.CLOSED
@@ -209,7 +210,7 @@ def test_none_is_begun_while_a_backend_is_on_trial(world: World) -> None:
 
 
 def test_none_is_begun_for_a_backend_that_gets_clients_though_it_is_down(world: World) -> None:
-    world.candidate.live.withheld = DOWN
+    world.candidate.live.down = True
     world.take()
     assert world.waiting() == 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from edgeproxy.core.geo.locator import normalise
+from edgeproxy.core.geo.address import normalise
 from edgeproxy.wire.proxy_header import Endpoint
 
 IPV4 = st.ip_addresses(v=4).map(str)

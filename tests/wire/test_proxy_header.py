@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 
-from edgeproxy.core.geo.locator import normalise
+from edgeproxy.core.geo.address import normalise
 from edgeproxy.errors import WireError
 from edgeproxy.wire.proxy_header import Endpoint, endpoint, of_one_family
 

@@ -23,7 +23,7 @@ from edgeproxy.api.fault import FaultError
 from edgeproxy.api.settings import ApiSettings
 from edgeproxy.core.admission.access import key_of
 from edgeproxy.core.admission.rate_limit import RateLimit, RateLimitSettings
-from edgeproxy.core.geo.locator import normalise
+from edgeproxy.core.geo.address import normalise
 from edgeproxy.core.geo.prefix import Prefixes, network
 from edgeproxy.log import EventLog
 from edgeproxy.values import Secret

@@ -21,7 +21,7 @@ from uvicorn.server import ServerState
 from edgeproxy.api.fault import FaultError
 from edgeproxy.api.guard import JSON, Guard, fault_body
 from edgeproxy.core.admission.access import key_of
-from edgeproxy.core.geo.locator import normalise
+from edgeproxy.core.geo.address import normalise
 
 MOST_CONNECTIONS = 4096
 PART_OF_ONE = 2

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from maxminddb import Reader
 
-    from edgeproxy.core.backends.backend import Origin
+    from edgeproxy.core.geo.origin import Origin
 
 BUNDLED_DATABASE = Path(__file__).parents[1] / "data" / "dbip-country.mmdb"
 OLD_DAYS = 90

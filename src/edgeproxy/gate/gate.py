@@ -1,6 +1,6 @@
-"""The gate of the real proxy: asks `core/admission/admission`, counts, and reports what is odd.
+"""Joins the engine to `core`: asks for each decision, counts it, and logs refusals and failures.
 
-Runs on the engine's gate thread. It adds no decision of its own.
+Runs on the engine's gate thread. It makes no decision of its own.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from edgeproxy.core.admission.access import Denied
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.admission.record import ConnectionRecord, of_refused, of_session
-from edgeproxy.core.admission.ticket import Blame, Reason, Refusal, Ticket
-from edgeproxy.core.geo.locator import normalise
+from edgeproxy.core.admission.ticket import Blame, Refusal, Ticket
+from edgeproxy.core.geo.address import normalise
 from edgeproxy.core.metrics import Metrics
+from edgeproxy.core.routing.choice import Reason
 from edgeproxy.core.routing.server_names import host_name
 from edgeproxy.engine.contract import (
     Answer,
@@ -38,7 +39,7 @@ from edgeproxy.wire.proxy_header import Endpoint
 log = EventLog("gate")
 
 QUIET_SECS = 10.0
-"""A refusal or failed dial of the same kind is reported once in so long."""
+"""Seconds between two log lines for the same kind of refusal or failed dial."""
 
 BLAME: dict[str, Blame] = {DialFailure.LOCAL: Blame.HOST, DialFailure.NO_PORT: Blame.PATH}
 
@@ -64,8 +65,8 @@ HINTS: dict[str, str] = {
 class AdmissionGate:
     """Implements `engine.contract.Gate`.
 
-    `preamble_parser` knows the policies of listeners, `announcer` writes PROXY headers. `spoken`
-    has the TLS names of backends by app; "" stands for all other apps.
+    `preamble_parser` knows the policies of listeners, `header_writer` writes PROXY headers.
+    `backend_tls_names` has the TLS name of the backends of each app; "" stands for all others.
     """
 
     def __init__(
@@ -76,15 +77,15 @@ class AdmissionGate:
         connect_timeout_secs: float,
         ended: Callable[[ConnectionRecord], object] | None = None,
         warm_pool: WarmPool | None = None,
-        announcer: ProxyHeaderWriter | None = None,
-        spoken: Mapping[str, str] | None = None,
+        header_writer: ProxyHeaderWriter | None = None,
+        backend_tls_names: Mapping[str, str] | None = None,
     ) -> None:
-        """`ended` is told of every connection that is over; it must not wait."""
+        """`ended` is called with the record of each finished connection; it must not block."""
         self._admission = admission
         self._metrics = metrics
         self._preamble_parser = preamble_parser
-        self._spoken = spoken or {}
-        self._announcer = announcer or ProxyHeaderWriter((), "")
+        self._backend_tls_names = backend_tls_names or {}
+        self._header_writer = header_writer or ProxyHeaderWriter((), "")
         self._connect_timeout_secs = connect_timeout_secs
         self._ended = ended
         self._warm_pool = warm_pool
@@ -93,17 +94,17 @@ class AdmissionGate:
     def preamble_read(
         self, client: SocketAddress, listener: str, preamble: Preamble, now: float
     ) -> NeedMore | Identified | Refuse:
-        """See whether a client has said enough."""
+        """Return what the preamble says, or that it is incomplete, or why it is refused."""
         answer = self._preamble_parser.preamble_read(client, listener, preamble)
         if isinstance(answer, Refuse):
             self.client_lost(client, listener, answer.reason, now)
         return answer
 
     def client_lost(self, client: SocketAddress, listener: str, reason: str, now: float) -> None:
-        """A client has gone, or is turned away, before it was opened."""
+        """A client has left, or was refused, before it was opened."""
         address = normalise(client[0])
-        self._tell_refused(address, self._preamble_parser.doors[listener].scope, reason)
-        self._refused(reason, address, self._preamble_parser.doors[listener].scope, now)
+        self._tell_refused(address, self._preamble_parser.policies[listener].scope, reason)
+        self._refused(reason, address, self._preamble_parser.policies[listener].scope, now)
 
     def opened(
         self,
@@ -113,9 +114,9 @@ class AdmissionGate:
         about: object = None,
         local: SocketAddress | None = None,
     ) -> Answer:
-        """Give a new client its backend, or turn it away."""
+        """Give a new client its backend, or refuse it."""
         address = normalise(client[0])
-        scope = self._preamble_parser.doors[listener].scope
+        scope = self._preamble_parser.policies[listener].scope
         if about is not None and isinstance(about, PreambleInfo) and about.app is not None:
             scope = about.app
         ticket = self._admission.admit(address, scope, now)
@@ -124,7 +125,7 @@ class AdmissionGate:
             return self._refused(ticket.reason, address, scope, now)
         self._metrics.accepted += 1
         self._metrics.accepted_by_app[scope] += 1
-        if self._announcer.is_wanted:
+        if self._header_writer.is_wanted:
             # Only clients of Unix sockets have no port.
             source = Endpoint(address, client[1]) if client[1] else None
             ticket.present(self._presented(source, about, local))
@@ -135,7 +136,7 @@ class AdmissionGate:
         self._admission.dialed(ticket, secs, now)
 
     def failed(self, ticket: Ticket, reason: str, now: float, why: str = "") -> Answer:
-        """Give the client its next backend, or turn it away."""
+        """Give the client its next backend, or refuse it."""
         self._metrics.dial_failures[reason] += 1
         backend = ticket.backend
         blame = BLAME.get(reason, Blame.BACKEND)
@@ -170,7 +171,7 @@ class AdmissionGate:
         self._tell_end(ticket, outcome.secs, outcome.bytes_in, outcome.bytes_out, outcome.reason)
 
     def tick(self, now: float) -> None:
-        """Do the housekeeping."""
+        """Sweep what has expired, and refill the warm pool."""
         self._admission.tick(now)
         if self._warm_pool is not None:
             self._warm_pool.tick(self._admission.table.candidates, now)
@@ -183,9 +184,13 @@ class AdmissionGate:
             preconnected_fd = self._warm_pool.take(ticket.held, now)
         prefix = b""
         if ticket.details is not None and ticket.details.presented is not None:
-            prefix = self._announcer.prefix(ticket.details.presented, backend.app)
+            prefix = self._header_writer.prefix(ticket.details.presented, backend.app)
         address = (backend.wg_ip, backend.port)
-        name = self._spoken.get(backend.app, self._spoken.get("", "")) if self._spoken else ""
+        name = (
+            self._backend_tls_names.get(backend.app, self._backend_tls_names.get("", ""))
+            if self._backend_tls_names
+            else ""
+        )
         return Connect(ticket, address, self._connect_timeout_secs, preconnected_fd, prefix, name)
 
     def _presented(
@@ -201,7 +206,7 @@ class AdmissionGate:
             destination = about.destination
         if destination is None and local is not None:
             destination = Endpoint(normalise(local[0]), local[1])
-        return ClientIdentity(source, destination, name, self._announcer.next_id())
+        return ClientIdentity(source, destination, name, self._header_writer.next_id())
 
     def _tell_refused(self, address: str, scope: str, reason: str) -> None:
         if self._ended is not None:
@@ -233,7 +238,8 @@ class AdmissionGate:
 def _is_mute(outcome: Outcome) -> bool:
     """Return whether the backend ended a session without having sent a byte.
 
-    Who closed first is not known; a client that had said something would have waited.
+    The outcome does not say which side closed first. A client that has sent something would have
+    waited for an answer, so a session without one counts as closed by the backend.
     """
     if outcome.bytes_out:
         return False

@@ -1,7 +1,11 @@
-"""Hears what clients say before they are let in: PROXY headers of balancers, names of TLS clients.
+"""Reads what a client sends before it gets a backend: a PROXY header, a TLS server name.
 
-Everything here is hostile text. A header is read only where it is expected, and only from whom
-it is trusted; it then has to be there. Decides nothing but who somebody is and which app is meant.
+It decides two things: the client's real address, and the app it asks for.
+
+Invariants:
+* All input is hostile.
+* A PROXY header is read only on a listener that expects one, and only from a trusted network.
+  On such a listener it is required.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from edgeproxy.core.geo.locator import normalise
+from edgeproxy.core.geo.address import normalise
 from edgeproxy.core.geo.prefix import Network, Prefixes
 from edgeproxy.core.routing.server_names import ServerNames
 from edgeproxy.engine.contract import Identified, NeedMore, Preamble, Refuse, SocketAddress
@@ -21,7 +25,7 @@ from edgeproxy.wire.proxy_header import Endpoint
 
 
 class PreambleFault(StrEnum):
-    """What is wrong with what a client said first."""
+    """What is wrong with the first bytes of a client."""
 
     PROXY_UNTRUSTED = "proxy_untrusted"
     PROXY_MALFORMED = "proxy_malformed"
@@ -31,12 +35,12 @@ class PreambleFault(StrEnum):
 
 
 class PreambleInfo(NamedTuple):
-    """What a client said first.
+    """What the first bytes of a client say.
 
     Attributes:
-        app: The one that is meant by the server name; None if that does not decide.
+        app: The app of the server name; None on a listener that does not route by name.
         server_name: In normal form, or "".
-        destination: Where it had connected to before, as far as that is known.
+        destination: The address the client connected to, from the PROXY header; None if unknown.
     """
 
     app: str | None = None
@@ -46,12 +50,12 @@ class PreambleInfo(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ListenerPolicy:
-    """How the clients of one listener are met.
+    """What one listener expects of its clients.
 
     Attributes:
-        scope: The app, or "" for all of them.
-        by_name: The app is that of the server name.
-        announced: Balancers in front say who the client is.
+        scope: The app it serves, or "" for all apps.
+        routes_by_sni: The TLS server name decides the app.
+        expects_proxy_header: A load balancer in front sends the client's address.
     """
 
     scope: str = ""
@@ -60,38 +64,38 @@ class ListenerPolicy:
 
 
 class PreambleParser:
-    """Hears clients. For one thread.
+    """Reads the preambles of all listeners. For one thread.
 
     Attributes:
-        doors: By the name of their listener.
-        names: The apps of server names.
+        policies: What each listener expects, by the name of the listener.
+        names: The app of each server name.
     """
 
     def __init__(
         self,
-        doors: Mapping[str, ListenerPolicy],
+        policies: Mapping[str, ListenerPolicy],
         trusted: tuple[Network, ...] = (),
         names: ServerNames | None = None,
     ) -> None:
-        self.doors = doors
+        self.policies = policies
         self.names = names or ServerNames({})
         self.trust(trusted)
 
-    def add(self, doors: Mapping[str, ListenerPolicy]) -> None:
-        """Know these doors too, or in another manner."""
-        self.doors = {**self.doors, **doors}
+    def add(self, policies: Mapping[str, ListenerPolicy]) -> None:
+        """Add policies of listeners, or replace them."""
+        self.policies = {**self.policies, **policies}
 
     def trust(self, networks: tuple[Network, ...]) -> None:
-        """Take headers from these networks from now on."""
+        """Accept PROXY headers only from these networks from now on."""
         self._trusted = Prefixes(dict.fromkeys(networks, True))
 
     def preamble_read(
         self, client: SocketAddress, listener: str, preamble: Preamble
     ) -> NeedMore | Identified | Refuse:
-        """See whether a client has said enough."""
-        door = self.doors[listener]
+        """Return what the preamble says, or that it is incomplete, or why it is refused."""
+        policy = self.policies[listener]
         said, skip, source, destination = preamble.said, 0, None, None
-        if door.expects_proxy_header:
+        if policy.expects_proxy_header:
             if self._trusted.find(normalise(client[0])) is None:
                 return Refuse(PreambleFault.PROXY_UNTRUSTED)
             try:
@@ -101,7 +105,7 @@ class PreambleParser:
             if header is None:
                 return _more(preamble)
             skip, source, destination = header.size, header.source, header.destination
-        if not door.routes_by_sni:
+        if not policy.routes_by_sni:
             return Identified(skip, source, PreambleInfo(destination=destination))
         try:
             hello = client_hello.decode(memoryview(said)[skip:])

@@ -1,7 +1,7 @@
-"""Tells backends who their clients are, by the PROXY protocol.
+"""Tells backends the address of their clients, by the PROXY protocol.
 
-The address is the client's own, whether it connected here or to a balancer in front. Each
-connection has an id, which the access log has too.
+The address is the client's own, whether it connected here or to a load balancer in front. Each
+connection has an id, which the access log shows too.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from edgeproxy.wire.proxy_header import Endpoint
 
 
 class ClientIdentity(NamedTuple):
-    """Who a client is: the same for every backend that is tried.
+    """What backends are told of a client: the same for every backend that is tried.
 
-    `source` is where it comes from, `destination` what it connected to; None where that is no
-    address of the internet.
+    `source` is the client's address, `destination` the address it connected to; None where that
+    is not an internet address.
     """
 
     source: Endpoint | None
@@ -28,10 +28,10 @@ class ClientIdentity(NamedTuple):
 
 
 class ProxyHeaderWriter:
-    """What the backends of each app are told. For one thread.
+    """Writes PROXY headers in the version that each app wants. For one thread.
 
-    `versions` gives `off`, `v1` or `v2` by app, and for "" that of all others; `seed` makes the
-    ids of this process different from those of others.
+    `versions` gives `off`, `v1` or `v2` for each app; "" stands for all others. `seed` makes the
+    ids of this process different from those of other processes.
     """
 
     def __init__(self, versions: Iterable[tuple[str, str]], seed: str) -> None:
@@ -46,7 +46,7 @@ class ProxyHeaderWriter:
         return f"{self._seed}-{next(self._numbers):x}"
 
     def prefix(self, presented: ClientIdentity, app: str) -> bytes:
-        """Return what a backend of this app is told before its client's first byte."""
+        """Return the header for a backend of this app, sent before the client's first byte."""
         version = self._versions.get(app, self._default)
         if version == "v1":
             return proxy_v1.encode(presented.source, presented.destination)

@@ -1,19 +1,21 @@
 """Connections to backends that are made before a client needs them.
 
-A client that gets one does not wait for the handshake. One is given to one client, once, and
-never taken back: over TCP nobody can know what the other side still has to say to whoever had it.
+A client that gets one does not wait for the handshake. A connection is given to one client, once,
+and never taken back: over TCP it cannot be known what the backend still sends to that client.
 
 A backend is kept warm from its first client on, until `max_lifetime_secs` after its last one.
-Whoever takes a connection begins the next; the kernel finishes the handshake meanwhile, and one
-that is still under way may be given out too. `tick` fills up, and drops what has ended.
+Taking a connection begins the next; the kernel finishes the handshake meanwhile, and a connection
+that is still in its handshake may be given out too. `tick` refills, and drops ended connections.
 
 Invariants:
-* Slots in use and connections that wait are together never more than a backend's hard limit.
-* Nothing waits for a backend that takes no clients: withheld, cut off, removed, moved elsewhere.
-* One that its backend has ended is not given out. One with first words of the backend is.
+* Slots in use and waiting connections together never exceed a backend's hard limit.
+* No connection waits for a backend that takes no clients (`core/routing/eligibility`) or has
+  moved.
+* A connection that its backend has closed is not given out. One on which the backend has already
+  sent bytes is.
 
-Used on the gate thread only, but for `waiting`. It never tells anybody that a backend failed:
-no client has met it.
+For the gate thread; only `waiting` may be called on others. A failed dial here never counts as a
+failure of the backend, because no client was affected.
 """
 
 from __future__ import annotations
@@ -26,22 +28,23 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from edgeproxy.core.backends.backend import Circuit
+from edgeproxy.core.backends.live_state import Circuit
 from edgeproxy.core.metrics import Metrics
-from edgeproxy.core.routing.ranking import FULL, Candidate
+from edgeproxy.core.routing.eligibility import Ineligible, ineligible
+from edgeproxy.core.routing.ranking import Candidate
 from edgeproxy.engine import dial
 from edgeproxy.engine.descriptors import ceiling
 
 BEGUN_AT_ONCE = 2
-"""How many connections are begun for one that is taken; the next tick makes the rest."""
+"""Connections begun for one that is taken; the next tick begins the rest."""
 BEGUN_IN_A_TICK = 500
-"""Of all backends together: to begin one takes 25 µs, in which no client is given a backend."""
+"""Over all backends: beginning one takes 25 µs, during which no client is given a backend."""
 ANSWER_SECS = 1.0
-"""A dial without an answer for so long has lost its SYN, and the kernel's next may be far off."""
+"""A dial unanswered for this long has lost its SYN, and the kernel may repeat it much later."""
 DESCRIPTOR_SHARE = 0.75
 """Descriptors beyond this share of the engine's are left to clients."""
 GIVEN_WAY = 2
-"""How many connections make way for a client where descriptors are short; it takes so many."""
+"""Pooled connections closed to free descriptors for one client (it needs two)."""
 
 Address = tuple[str, int]
 
@@ -108,7 +111,7 @@ class WarmPool:
         self._settings = settings
         self._metrics = metrics
         self._longest_secs = min(settings.idle_timeout_secs, settings.max_lifetime_secs)
-        self._shelves: dict[str, _BackendPool] = {}
+        self._pools: dict[str, _BackendPool] = {}
         self._is_closed = False
 
     def take(self, candidate: Candidate, now: float) -> int:
@@ -116,10 +119,10 @@ class WarmPool:
 
         It is the caller's to close, and may still be connecting.
         """
-        shelf = self._shelf_of(candidate)
-        shelf.wanted_at = now
-        chosen = self._pick(shelf, now)
-        if not self._fill(shelf, candidate, now, BEGUN_AT_ONCE):
+        pool = self._pool_of(candidate)
+        pool.wanted_at = now
+        chosen = self._pick(pool, now)
+        if not self._fill(pool, candidate, now, BEGUN_AT_ONCE):
             self._give_way()
         if chosen is None:
             self._metrics.pool_misses += 1
@@ -130,74 +133,74 @@ class WarmPool:
     def tick(self, candidates: Mapping[str, Candidate], now: float) -> None:
         """Drop what is of no use any more, and fill up."""
         left = BEGUN_IN_A_TICK
-        for backend_id, shelf in list(self._shelves.items()):
+        for backend_id, pool in list(self._pools.items()):
             candidate = candidates.get(backend_id)
-            is_wanted = now - shelf.wanted_at < self._settings.max_lifetime_secs
-            if candidate is None or not is_wanted or not _may_wait(shelf, candidate, now):
-                del self._shelves[backend_id]
-                shelf.close()
+            is_wanted = now - pool.wanted_at < self._settings.max_lifetime_secs
+            if candidate is None or not is_wanted or not _may_wait(pool, candidate, now):
+                del self._pools[backend_id]
+                pool.close()
                 continue
-            for each in list(shelf.waiting):
-                self._look_at(shelf, each, now)
-            while len(shelf.waiting) > max(candidate.limit - candidate.live.active, 0):
-                shelf.waiting.pop().tcp.close()
-            before = len(shelf.waiting)
-            self._fill(shelf, candidate, now, left)
-            left -= len(shelf.waiting) - before
+            for each in list(pool.waiting):
+                self._look_at(pool, each, now)
+            while len(pool.waiting) > max(candidate.limit - candidate.live.active, 0):
+                pool.waiting.pop().tcp.close()
+            before = len(pool.waiting)
+            self._fill(pool, candidate, now, left)
+            left -= len(pool.waiting) - before
 
     def waiting(self) -> dict[str, int]:
         """Return how many connections wait for each backend. Any thread."""
-        return {key: len(shelf.waiting) for key, shelf in list(self._shelves.items())}
+        return {key: len(pool.waiting) for key, pool in list(self._pools.items())}
 
     def close(self) -> None:
         """Close everything that waits, and make no more."""
         self._is_closed = True
-        for shelf in self._shelves.values():
-            shelf.close()
+        for pool in self._pools.values():
+            pool.close()
 
-    def _shelf_of(self, candidate: Candidate) -> _BackendPool:
+    def _pool_of(self, candidate: Candidate) -> _BackendPool:
         backend = candidate.backend
         address = (backend.wg_ip, backend.port)
-        shelf = self._shelves.get(backend.id)
-        if shelf is None or shelf.address != address:
-            if shelf is not None:
-                shelf.close()
-            shelf = self._shelves[backend.id] = _BackendPool(address)
-        return shelf
+        pool = self._pools.get(backend.id)
+        if pool is None or pool.address != address:
+            if pool is not None:
+                pool.close()
+            pool = self._pools[backend.id] = _BackendPool(address)
+        return pool
 
-    def _pick(self, shelf: _BackendPool, now: float) -> _Waiting | None:
-        """Take the oldest that is ready off the shelf, else the oldest that may become so.
+    def _pick(self, pool: _BackendPool, now: float) -> _Waiting | None:
+        """Take the oldest ready connection, else the oldest that may still become ready.
 
-        One that should have by now makes way for a new dial.
+        One that should be ready by now is closed, to make room for a new dial.
         """
-        for each in list(shelf.waiting):
-            if self._look_at(shelf, each, now) is _State.READY:
-                shelf.waiting.remove(each)
+        for each in list(pool.waiting):
+            if self._look_at(pool, each, now) is _State.READY:
+                pool.waiting.remove(each)
                 return each
-        if not shelf.waiting:
+        if not pool.waiting:
             return None
-        oldest = shelf.waiting.popleft()
+        oldest = pool.waiting.popleft()
         if now - oldest.begun_at < ANSWER_SECS:
             return oldest
         oldest.tcp.close()
         self._metrics.pool_dropped += 1
         return None
 
-    def _look_at(self, shelf: _BackendPool, each: _Waiting, now: float) -> _State:
+    def _look_at(self, pool: _BackendPool, each: _Waiting, now: float) -> _State:
         """Return what has become of one; drop it if it is of no use any more."""
         state = _state(each)
         age_secs = now - each.begun_at
         timeout_secs = self._settings.connect_timeout_secs
         if state is _State.ENDED or (state is _State.CONNECTING and age_secs >= timeout_secs):
-            shelf.rests_until = now + timeout_secs
+            pool.rests_until = now + timeout_secs
         elif age_secs < self._longest_secs:
             return state
-        shelf.waiting.remove(each)
+        pool.waiting.remove(each)
         each.tcp.close()
         self._metrics.pool_dropped += 1
         return _State.ENDED
 
-    def _fill(self, shelf: _BackendPool, candidate: Candidate, now: float, most: int) -> bool:
+    def _fill(self, pool: _BackendPool, candidate: Candidate, now: float, most: int) -> bool:
         """Begin up to so many connections, as far as there is room for them.
 
         None while the backend is on trial: only clients tell how it does. Nor while probes call
@@ -205,37 +208,37 @@ class WarmPool:
         were descriptors enough.
         """
         live = candidate.live
-        is_on_trial = live.failures or live.withheld or live.circuit is not Circuit.CLOSED
-        if self._is_closed or is_on_trial or now < shelf.rests_until:
+        is_on_trial = live.failures or not live.takes_clients or live.circuit is not Circuit.CLOSED
+        if self._is_closed or is_on_trial or now < pool.rests_until:
             return True
         free = candidate.limit - live.active
-        room = min(self._settings.max_per_backend, free) - len(shelf.waiting)
+        room = min(self._settings.max_per_backend, free) - len(pool.waiting)
         while room > 0 and most > 0:
             room, most = room - 1, most - 1
             try:
-                tcp = dial.begin(shelf.address, int(ceiling() * DESCRIPTOR_SHARE))
+                tcp = dial.begin(pool.address, int(ceiling() * DESCRIPTOR_SHARE))
             except dial.DialError as error:
                 if error.may_wait:  # what waits stays, or it would be made again at the next tick
                     return False
-                shelf.rests_until = now + self._settings.connect_timeout_secs
+                pool.rests_until = now + self._settings.connect_timeout_secs
                 return True
-            shelf.waiting.append(_Waiting(tcp, now))
+            pool.waiting.append(_Waiting(tcp, now))
         return True
 
     def _give_way(self) -> None:
         """Leave descriptors to a client, at the cost of the backend for which most wait."""
         for _ in range(GIVEN_WAY):
-            fullest = max(self._shelves.values(), key=lambda shelf: len(shelf.waiting))
+            fullest = max(self._pools.values(), key=lambda pool: len(pool.waiting))
             if fullest.waiting:
                 fullest.waiting.popleft().tcp.close()
 
 
-def _may_wait(shelf: _BackendPool, candidate: Candidate, now: float) -> bool:
+def _may_wait(pool: _BackendPool, candidate: Candidate, now: float) -> bool:
     """Return whether connections may wait for this backend."""
     backend = candidate.backend
-    if shelf.address != (backend.wg_ip, backend.port):
+    if pool.address != (backend.wg_ip, backend.port):
         return False
-    return candidate.obstacle(now) in (None, FULL)
+    return ineligible(backend, candidate.live, now, is_bound=True) in (None, Ineligible.FULL)
 
 
 def _state(each: _Waiting) -> _State:

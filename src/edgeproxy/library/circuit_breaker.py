@@ -7,9 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from edgeproxy.core.backends.backend import Circuit
 from edgeproxy.core.backends.breaker import Breaker, BreakerSettings, circuit_of
-from edgeproxy.core.backends.live_state import LiveState
+from edgeproxy.core.backends.live_state import Circuit, LiveState
 
 TRIAL_SECS = 60.0
 """Seconds after which a trial without a recorded result counts as over."""

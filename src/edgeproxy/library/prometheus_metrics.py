@@ -11,8 +11,8 @@ from prometheus_client.core import Metric
 
 from edgeproxy.control.observe.metrics_page import of_backends
 from edgeproxy.control.observe.reading import BackendReading
-from edgeproxy.core.backends.backend import Circuit
 from edgeproxy.core.backends.counters import BackendCounters
+from edgeproxy.core.backends.live_state import Circuit
 
 
 class PrometheusMetrics:

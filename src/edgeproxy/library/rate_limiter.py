@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from edgeproxy.core.admission.access import key_of
 from edgeproxy.core.admission.rate_limit import RateLimit, RateLimitSettings
-from edgeproxy.core.geo.locator import normalise
+from edgeproxy.core.geo.address import normalise
 
 Address = str | IPv4Address | IPv6Address
 

@@ -32,7 +32,7 @@ from edgeproxy.control.geoip import Geo
 from edgeproxy.control.observe.access_log import OFF, AccessLog
 from edgeproxy.core.admission.access import AccessControl
 from edgeproxy.core.admission.admission import Admission
-from edgeproxy.core.backends.backend import Circuit
+from edgeproxy.core.backends.live_state import Circuit
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.engine.choice import make_engine
 from edgeproxy.engine.descriptors import raise_limit

@@ -12,6 +12,7 @@ from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.breaker import circuit_of
 from edgeproxy.core.backends.leases import Leases
+from edgeproxy.core.routing.eligibility import ineligible
 from edgeproxy.core.routing.ranking import Candidate
 from edgeproxy.version import VERSION
 
@@ -71,7 +72,7 @@ class Listing:
         if self.stopping:
             return Readiness(False, "the proxy is draining")
         now = time.monotonic()
-        if any(each.exclusion(now) is None for each in self._candidates()):
+        if any(ineligible(each.backend, each.live, now) is None for each in self._candidates()):
             return Readiness(True, None)
         return Readiness(False, "no backend is eligible")
 
@@ -83,7 +84,7 @@ class Listing:
             self._admission.table.version,
             round(now - self._status.published_at, 3),
             sum(not each.backend.deleted for each in candidates),
-            sum(each.exclusion(now) is None for each in candidates),
+            sum(ineligible(each.backend, each.live, now) is None for each in candidates),
             len(self.leases),
             self.leases.holding,
         )
@@ -112,6 +113,7 @@ class Listing:
             left_secs = max(ttl_secs - silent_secs, 0.0)
             lease = Lease(round(silent_secs, 3), round(left_secs, 3), ttl_secs)
         verdict = self._status.verdicts().get(backend.id)
+        reason = ineligible(backend, live, now)
         return BackendView(
             id=backend.id,
             app=backend.app,
@@ -124,7 +126,7 @@ class Listing:
             hard_limit=backend.hard_limit,
             healthy=backend.healthy,
             deleted=backend.deleted,
-            state=candidate.exclusion(now) or ELIGIBLE,
+            state=ELIGIBLE if reason is None else reason.value,
             up=None if verdict is None else verdict.up,
             circuit=circuit_of(live, now),
             draining=live.draining,

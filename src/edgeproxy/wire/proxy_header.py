@@ -19,7 +19,7 @@ _MAPPED_PREFIX = 0xFFFF << 32
 
 
 class Endpoint(NamedTuple):
-    """One end of a connection; `ip` is in normal form (`core.origin.normalise`)."""
+    """One end of a connection; `ip` is in normal form (`core.geo.address.normalise`)."""
 
     ip: str
     port: int

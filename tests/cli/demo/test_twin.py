@@ -8,8 +8,9 @@ from edgeproxy.cli.demo.twin import why, why_not
 from edgeproxy.core.admission.admission import Admission, AdmissionSettings
 from edgeproxy.core.admission.affinity import AffinitySettings
 from edgeproxy.core.admission.explanation import Decision, explain
-from edgeproxy.core.backends.backend import Backend, Origin
+from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.ejection import EjectionSettings
+from edgeproxy.core.geo.origin import Origin
 
 SA, US = Backend("sa-1", "myapp", "sa", "127.0.0.1", 1), Backend("us-1", "myapp", "us", "::1", 2)
 

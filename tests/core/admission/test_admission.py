@@ -16,12 +16,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from edgeproxy.core.admission.admission import Admission, AdmissionSettings
 from edgeproxy.core.admission.affinity import AffinitySettings
 from edgeproxy.core.admission.explanation import explain
-from edgeproxy.core.admission.ticket import Blame, How, Reason, Refusal, Ticket
-from edgeproxy.core.backends.backend import Backend, Origin
+from edgeproxy.core.admission.ticket import Blame, Refusal, Ticket
+from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.breaker import BreakerSettings
 from edgeproxy.core.backends.ejection import EjectionSettings
 from edgeproxy.core.backends.health import HealthSettings
+from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.routing import ranking, scoring
+from edgeproxy.core.routing.choice import How, Reason
+from edgeproxy.core.routing.eligibility import Ineligible, ineligible
 from edgeproxy.core.routing.ranking import Candidate
 
 ORIGINS = {
@@ -722,7 +725,7 @@ class Books(RuleBasedStateMachine):
             if row.healthy
             and not row.deleted
             and row.weight
-            and not lives.of(row.id).withheld
+            and lives.of(row.id).takes_clients
             and scope in ("", row.app)
             and before.get(row.id, 0) < (row.hard_limit or 1 << 30)
             and (row.id == ticket.backend.id or lives.of(row.id).passed_over_until <= self.now)
@@ -756,7 +759,7 @@ class Books(RuleBasedStateMachine):
         for each in self.pop.table.candidates.values():
             assert each.live.address == each.backend.address
             for place in each.rankings:
-                there = [member for member in place.members if not member.live.withheld]
+                there = [member for member in place.members if member.live.takes_clients]
                 assert place.available == sum(map(parts, there))
                 assert place.slow == sum(parts(each) for each in there if each.live.share < 1)
 
@@ -790,6 +793,12 @@ TestBooks = Books.TestCase
 TestBooks.settings = hypothesis_settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
+def eligibility(pop: Admission, backend_id: str) -> Ineligible | None:
+    """Return why a backend takes no client at time 0, or None."""
+    candidate = pop.table.candidates[backend_id]
+    return ineligible(candidate.backend, candidate.live, 0.0)
+
+
 class TestLeases:
     """A registered backend whose lease has expired gets nobody."""
 
@@ -799,7 +808,7 @@ class TestLeases:
         assert held.backend.id == "a"
         assert pop.expire("a", True)
         assert admit(pop, "br").backend.id == "b"
-        assert pop.table.candidates["a"].exclusion(0.0) == "lease expired"
+        assert eligibility(pop, "a") == "lease expired"
         assert held.held is not None  # an open connection goes on
         pop.expire("a", False)
         assert admit(pop, "br-2").backend.id == "a"
@@ -817,9 +826,8 @@ class TestLeases:
         pop = admission(backend("a"))
         pop.drain("a", True)
         pop.expire("a", True)
-        live = pop.table.candidates["a"].live
-        assert live.withheld == "draining"
+        assert eligibility(pop, "a") == "draining"
         pop.drain("a", False)
-        assert live.withheld == "lease expired"
+        assert eligibility(pop, "a") == "lease expired"
         pop.expire("a", False)
-        assert live.withheld == ""
+        assert eligibility(pop, "a") is None

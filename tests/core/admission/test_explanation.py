@@ -6,8 +6,9 @@ from edgeproxy.core.admission.admission import Admission, AdmissionSettings
 from edgeproxy.core.admission.affinity import AffinitySettings
 from edgeproxy.core.admission.explanation import explain
 from edgeproxy.core.admission.ticket import Ticket
-from edgeproxy.core.backends.backend import Backend, Origin
+from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.ejection import EjectionSettings
+from edgeproxy.core.geo.origin import Origin
 
 BR = Origin("200.160.2.3", "BR", "sa", "database", "200.160.0.0/15")
 
@@ -40,7 +41,7 @@ def test_the_record_holds_the_parts_of_every_score() -> None:
     admission.load.of("full").active = 1
     for name in ("near", "full"):
         admission.table.candidates.get(name)
-    admission.publish([each.backend for each in admission._latest.candidates.values()])
+    admission.publish([each.backend for each in admission._publication._latest.candidates.values()])
     told = explain(admission, "200.160.2.3", "", now=0.0)
     assert (told.backend, told.how) == ("near", "scored")
     assert [each.id for each in told.candidates][:3] == ["near", "pop", "far"]

@@ -10,12 +10,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from edgeproxy.core.admission.admission import Admission, AdmissionSettings
 from edgeproxy.core.admission.affinity import AffinitySettings
-from edgeproxy.core.admission.ticket import How, Reason, Refusal, Ticket
-from edgeproxy.core.backends.backend import Backend, Circuit, Origin
+from edgeproxy.core.admission.ticket import Refusal, Ticket
+from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.breaker import Breaker, BreakerSettings, circuit_of
 from edgeproxy.core.backends.ejection import EjectionSettings
 from edgeproxy.core.backends.health import HealthSettings
-from edgeproxy.core.backends.live_state import LiveState
+from edgeproxy.core.backends.live_state import Circuit, LiveState
+from edgeproxy.core.geo.origin import Origin
+from edgeproxy.core.routing.choice import How, Reason
 
 SETTINGS = BreakerSettings(enabled=True, failure_threshold=3, success_threshold=2, timeout_secs=30)
 DIAL_SECS = 5.0

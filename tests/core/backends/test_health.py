@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeproxy.core.backends.health import LEAST_SHARE, HealthSettings, Verdict, share
+from edgeproxy.core.backends.health import HealthSettings, Verdict
 
 SETTINGS = HealthSettings(healthy_threshold=2, unhealthy_threshold=3)
 
@@ -40,8 +40,3 @@ def test_it_tells_when_it_changes_and_what_was_wrong() -> None:
     assert not verdict.hear(SETTINGS, "", 9.0)
     assert verdict.hear(SETTINGS, "", 10.0)
     assert (verdict.since, verdict.last) == (10.0, "")
-
-
-def test_a_ramp_begins_low_and_ends_at_the_full_share() -> None:
-    assert [share(100, 10, 100 + n) for n in (0, 5, 10, 20)] == [LEAST_SHARE, 0.5, 1.0, 1.0]
-    assert share(100, 0, 100) == 1.0

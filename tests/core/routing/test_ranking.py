@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.live_state import LiveState
 from edgeproxy.core.routing import ranking
+from edgeproxy.core.routing.eligibility import ineligible
 from edgeproxy.core.routing.ranking import Candidate, Ranking
 
 
@@ -70,20 +71,6 @@ def test_the_last_resort_are_those_passed_over_and_not_full() -> None:
     assert {each.backend.id for each in ranked.last_resort(())} == {"a"}
 
 
-def test_every_exclusion_has_its_reason() -> None:
-    fine = candidate("a", hard=2)
-    assert fine.exclusion(0.0) is None
-    set_active(fine, 2)
-    assert fine.exclusion(0.0) == ranking.FULL
-    set_active(fine, 0)
-    fine.live.passed_over_until = 1.0
-    assert fine.exclusion(0.0) == ranking.PASSED_OVER
-    assert candidate("a", weight=0).exclusion(0.0) == ranking.NO_WEIGHT
-    for healthy, deleted, reason in ((False, False, "unhealthy"), (True, True, "deleted")):
-        row = Backend("a", "m", "sa", "10.0.0.1", 80, healthy=healthy, deleted=deleted)
-        assert Candidate(row, LiveState("a")).exclusion(0.0) == reason
-
-
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 12), st.integers(0, 3)), min_size=1, max_size=12),
@@ -108,7 +95,9 @@ def test_the_choice_is_the_minimum_whatever_happened_before(
         set_active(changed, active)
         now += 0.1
         if look:
-            eligible = [each for each in candidates if each.exclusion(now) is None]
+            eligible = [
+                each for each in candidates if ineligible(each.backend, each.live, now) is None
+            ]
             entry = ranked.best(now, ())
             if not eligible:
                 assert entry is None
@@ -218,10 +207,10 @@ def test_what_a_place_has_is_the_sum_of_what_its_members_have(
     for index, away, share in news + changes:
         each = candidates[index % len(candidates)]
         each.live.share = share
-        each.live.withheld = ranking.DOWN if away else ""
+        each.live.down = away
         each.weigh()
     for ranked in rankings:
-        there = [each for each in ranked.members if not each.live.withheld]
+        there = [each for each in ranked.members if each.live.takes_clients]
         assert ranked.available == sum(
             int(each.backend.weight * each.live.share * ranking.PARTS) for each in there
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.core.backends.backend import Backend, Origin
+from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.routing import scoring
 
 REGIONS = st.sampled_from(["sa", "us", "eu", "ap", "mars"])

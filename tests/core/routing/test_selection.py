@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from edgeproxy.core.admission.admission import Admission, AdmissionSettings
 from edgeproxy.core.admission.affinity import AffinitySettings
-from edgeproxy.core.admission.ticket import How, Reason, Refusal, Ticket
-from edgeproxy.core.backends.backend import Backend, Circuit, Origin
+from edgeproxy.core.admission.ticket import Refusal, Ticket
+from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.breaker import BreakerSettings
 from edgeproxy.core.backends.ejection import EjectionSettings
+from edgeproxy.core.backends.live_state import Circuit
+from edgeproxy.core.geo.origin import Origin
+from edgeproxy.core.routing.choice import How, Reason
 
 
 def all_down(*names: str, breaker: BreakerSettings | None = None) -> Admission:

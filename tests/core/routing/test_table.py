@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from edgeproxy.core.backends.backend import Backend, Origin
+from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.live_state import LiveStates
+from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.routing import table as routing
 from edgeproxy.core.routing.table import RoutingTable
 

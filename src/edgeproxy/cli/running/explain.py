@@ -49,7 +49,7 @@ def _ask(client_ip: str, app: str | None) -> Decision:
     """Return the decision of the running proxy."""
     from edgeproxy.cli.running.ask import ask
     from edgeproxy.core.admission.explanation import CandidateRecord, Decision
-    from edgeproxy.core.backends.backend import Origin
+    from edgeproxy.core.geo.origin import Origin
 
     found = ask("/explain", client=client_ip, **({} if app is None else {"app": app}))
     found["origin"] = Origin(**found["origin"])
@@ -66,7 +66,7 @@ def _decide(client_ip: str, app: str | None) -> Decision:
     from edgeproxy.core.admission.admission import Admission
     from edgeproxy.core.admission.explanation import explain
     from edgeproxy.core.backends.local_overrides import overlaid
-    from edgeproxy.core.geo.locator import normalise
+    from edgeproxy.core.geo.address import normalise
     from edgeproxy.errors import UsageError
     from edgeproxy.store.choice import make_store
 

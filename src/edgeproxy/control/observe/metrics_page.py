@@ -22,8 +22,8 @@ from prometheus_client.core import (
 
 from edgeproxy.control.admin.pages import HttpPages, Request, Response
 from edgeproxy.control.observe.reading import BackendReading, StatusSnapshot
-from edgeproxy.core.backends.backend import Circuit
 from edgeproxy.core.backends.counters import RTT_BUCKETS_SECS, BackendCounters
+from edgeproxy.core.backends.live_state import Circuit
 
 ALL_APPS_TEXT = "*"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

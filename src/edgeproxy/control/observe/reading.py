@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from edgeproxy.core.backends.backend import Circuit
 from edgeproxy.core.backends.counters import BackendCounters
+from edgeproxy.core.backends.live_state import Circuit
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from edgeproxy.core.admission.explanation import Decision, explain
 from edgeproxy.core.admission.ticket import Ticket
 from edgeproxy.core.backends.breaker import circuit_of
 from edgeproxy.core.backends.health import Verdict
-from edgeproxy.core.geo.locator import normalise
+from edgeproxy.core.geo.address import normalise
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.engine.contract import Engine
 from edgeproxy.version import VERSION

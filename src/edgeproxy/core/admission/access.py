@@ -73,7 +73,7 @@ class AccessControl:
     def check(self, client: str, now: float, *, takes: bool = False) -> Denied | None:
         """Return why a client may not enter now, or None.
 
-        `client` is in normal form (`origin.normalise`). `takes` a token if it may enter.
+        `client` is in normal form (`address.normalise`). `takes` a token if it may enter.
         """
         if self._has_lists and not self._is_listed(client):
             return Denied.DENIED

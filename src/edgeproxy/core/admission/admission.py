@@ -16,28 +16,23 @@ All methods run on the gate thread, except `publish`.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from edgeproxy.core.admission.access import AccessControl
 from edgeproxy.core.admission.affinity import Affinity, AffinitySettings
-from edgeproxy.core.admission.ticket import (
-    Blame,
-    Choice,
-    How,
-    Reason,
-    Refusal,
-    Ticket,
-    TicketDetails,
-)
-from edgeproxy.core.backends.backend import Backend, Circuit, Origin
+from edgeproxy.core.admission.ticket import Blame, Refusal, Ticket, TicketDetails
+from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.breaker import Breaker, BreakerSettings, Changed
 from edgeproxy.core.backends.ejection import Ejection, EjectionSettings
-from edgeproxy.core.backends.health import LEAST_SHARE, HealthSettings, share
-from edgeproxy.core.backends.live_state import BuildWatch, LiveState, LiveStates
+from edgeproxy.core.backends.health import HealthSettings
+from edgeproxy.core.backends.live_state import Circuit, LiveState, LiveStates
+from edgeproxy.core.backends.slow_start import LEAST_SHARE, SlowStarts
+from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.pacing import Pause, no_pause
-from edgeproxy.core.routing import ranking, selection
+from edgeproxy.core.routing import selection
+from edgeproxy.core.routing.choice import Choice, How, Reason
+from edgeproxy.core.routing.publication import Publication
 from edgeproxy.core.routing.ranking import Candidate
 from edgeproxy.core.routing.table import ALL_APPS, RoutingTable
 
@@ -87,16 +82,18 @@ class Admission:
         self._failing: Breaker | Ejection = self._ejection
         self._circuit_changed = circuit_changed
         self.access = access or AccessControl()
-        self._ramping: dict[str, float] = {}
+        self._slow_starts = SlowStarts()
         self.affinity = Affinity(affinity)
         self.load = LiveStates()
-        self.table = RoutingTable((), self.load, settings.region)
-        self._latest = self.table
-        self._published: deque[tuple[RoutingTable, BuildWatch]] = deque()
-        self._replaced: deque[RoutingTable] = deque()
+        self._publication = Publication(self.load, settings.region, self._moved)
         self.change(breaker or BreakerSettings(), health or HealthSettings())
 
     # -- the table ---------------------------------------------------------------------
+
+    @property
+    def table(self) -> RoutingTable:
+        """The routing table in force."""
+        return self._publication.table
 
     def publish(
         self,
@@ -104,47 +101,19 @@ class Admission:
         scopes: Collection[str] = (),
         rest: Pause = no_pause,
     ) -> RoutingTable:
-        """Build a table of these backends and put it into force at the next decision.
+        """Build a table of these backends and put it in force at the next decision.
 
-        May run on another thread, but only on one at a time; `rest` is called now and then
-        for the good of the others (`core/pacing`). What changes while the table
-        is being built is placed anew when it comes into force.
+        May run on another thread; see `Publication.publish`.
         """
-        while self._replaced:
-            self._replaced.popleft().retire()
-        watch = self.load.watch()
-        latest = self._latest
-        table = RoutingTable(
-            backends,
-            self.load,
-            self._settings.region,
-            scopes or (self._settings.app,),
-            latest.version + 1,
-            rest,
-        )
-        self.load.forget(latest.candidates, table.candidates, rest=rest)
-        self._latest = table
-        self._published.append((table, watch))
-        return table
+        return self._publication.publish(backends, scopes or (self._settings.app,), rest)
 
     def adopt(self) -> None:
-        """Put the latest published table into force."""
-        watch = None
-        while self._published:
-            self._replaced.append(self.table)
-            self.table, watch = self._published.popleft()
-        if watch is None:
-            return
-        for candidate in self.table.moved:
-            candidate.live.address = candidate.backend.address
-            self._failing.forget(candidate.live)
-        self.table.moved = []
-        for backend_id in watch.touched:
-            touched = self.table.candidates.get(backend_id)
-            if touched is not None:
-                touched.weigh()
-                touched.place()
-        self.load.settle(watch)
+        """Put the latest published table in force."""
+        self._publication.adopt()
+
+    def _moved(self, live: LiveState) -> None:
+        """A backend has another address now: what it did at the old one does not count."""
+        self._failing.forget(live)
 
     # -- decisions ---------------------------------------------------------------------
 
@@ -152,29 +121,21 @@ class Admission:
         self, client: str, scope: str, now: float, tried: Collection[str] = ()
     ) -> Choice | Refusal:
         """Return the backend this client gets now. Reserves, binds and changes nothing."""
-        if self._published:
-            self.adopt()
-        bound = self._bound((client, scope), now)
+        publication = self._publication
+        if publication.waiting:
+            publication.adopt()
+        table = publication.table
+        bound = self.affinity.usable((client, scope), now, table)
         if bound is not None and bound.backend.id not in tried:
             return Choice(bound, How.BOUND)
         origin = self.locate(client)
-        tiers = self.table.tiers(scope, origin)
+        tiers = table.tiers(scope, origin)
         return (
             selection.lowest(tiers, origin, now, tried)
             or selection.last_resort(tiers, origin, tried)
             or (selection.panic(tiers, origin, now, tried) if self._health.panic else None)
             or Refusal(Reason.UNREACHABLE if tried else selection.why_nobody(tiers))
         )
-
-    def _bound(self, key: tuple[str, str], now: float) -> Candidate | None:
-        """Return the backend this client is bound to, if it can be used now."""
-        backend_id = self.affinity.get(key, now)
-        if backend_id is None:
-            return None
-        candidate = self.table.candidates.get(backend_id)
-        if candidate is None or not self.table.serves(candidate, key[1]):
-            return None
-        return candidate if candidate.obstacle(now) is None else None
 
     # -- one client --------------------------------------------------------------------
 
@@ -188,22 +149,14 @@ class Admission:
         if isinstance(choice, Refusal):
             return choice
         key = (client, scope)
-        stays = None if choice.how is How.BOUND else self._stays_bound_to(key, now)
-        self.affinity.bind(key, stays or choice.candidate.backend.id, now)
+        kept = None if choice.how is How.BOUND else self.affinity.kept(key, now, self.table)
+        self.affinity.bind(key, kept or choice.candidate.backend.id, now)
         ticket = Ticket(client, scope, choice)
         entered = self.access.enter(client)
         if entered is not None or self._keeps_details:
             ticket.details = TicketDetails(entered)
         self._reserve(ticket, choice, now)
         return ticket
-
-    def _stays_bound_to(self, key: tuple[str, str], now: float) -> str | None:
-        """Return the backend of a binding that cannot be used now but is worth keeping."""
-        backend_id = self.affinity.get(key, now)
-        candidate = self.table.candidates.get(backend_id) if backend_id else None
-        if candidate is None or not candidate.usable or candidate.live.withheld:
-            return None
-        return backend_id if self.table.serves(candidate, key[1]) else None
 
     def failed(self, ticket: Ticket, now: float, blame: Blame = Blame.BACKEND) -> Ticket | Refusal:
         """A dial failed: release the slot and choose another backend, or refuse."""
@@ -277,20 +230,20 @@ class Admission:
             live.deaths = 0
             trial = details.trial
             if trial and self._breaker.ended(trial, now, has_spoken=bytes_out > 0):
-                self._reconsider(live.backend_id)
+                self._rank_anew(live)
 
     def tick(self, now: float) -> None:
         """Do what is due: adopt a table nobody has asked for yet, sweep, ramp."""
         self.adopt()
         self.affinity.sweep(now)
         self.access.rate.sweep(now)
-        for backend_id, since in list(self._ramping.items()):
-            part = share(since, self._health.slow_start_secs, now)
-            if part == 1.0:
-                del self._ramping[backend_id]
-            self._reconsider(backend_id, share=part)
+        for backend_id, share in self._slow_starts.advance(self._health.slow_start_secs, now):
+            live = self.load.known(backend_id)
+            if live is not None:
+                live.share = share
+                self._rank_anew(live)
         for live in self._breaker.outlived(now) if self._breaker is not None else ():
-            self._reconsider(live.backend_id)
+            self._rank_anew(live)
 
     # -- what others know of backends --------------------------------------------------
 
@@ -311,46 +264,59 @@ class Admission:
             moved = self._breaker.change(breaker, lives)
         self._failing = self._breaker or self._ejection
         for live in moved:
-            self._reconsider(live.backend_id)
+            self._rank_anew(live)
 
     def set_health(self, backend_id: str, up: bool, now: float) -> None:
         """The probes of a backend say that it is up or down."""
-        self._ramping.pop(backend_id, None)
-        ramps = up and self._health.slow_start_secs > 0
-        known = self._reconsider(backend_id, down=not up, share=LEAST_SHARE if ramps else 1.0)
-        if ramps and known:
-            self._ramping[backend_id] = now
+        self._slow_starts.cancel(backend_id)
+        live = self._known(backend_id)
+        if live is None:
+            return
+        starts_slowly = up and self._health.slow_start_secs > 0
+        live.down = not up
+        live.share = LEAST_SHARE if starts_slowly else 1.0
+        self._rank_anew(live)
+        if starts_slowly:
+            self._slow_starts.begin(backend_id, now)
 
     def drain(self, backend_id: str, draining: bool) -> bool:
         """Give a backend no new clients, or give it clients again. Return whether it is known.
 
-        A drained one stays so when it leaves the table and comes back.
+        A backend that is drained stays so when it leaves the table and comes back.
         """
-        return self._reconsider(backend_id, draining=draining)
-
-    def expire(self, backend_id: str, expired: bool) -> bool:
-        """The lease of a backend has expired, or there is one. Return whether it is known."""
-        return self._reconsider(backend_id, lease_expired=expired)
-
-    def _reconsider(self, backend_id: str, **known: float | bool) -> bool:
-        """Note what is now known of a backend, and rank it anew.
-
-        Also of one that is in no table now: it may come back, and then this holds.
-        """
-        self.adopt()
-        live = self.load.known(backend_id)
+        live = self._known(backend_id)
         if live is None:
             return False
-        for name, each in known.items():
-            setattr(live, name, each)
-        live.withheld = ranking.withheld(live)
-        candidate = self.table.candidates.get(backend_id)
+        live.draining = draining
+        self._rank_anew(live)
+        return True
+
+    def expire(self, backend_id: str, expired: bool) -> bool:
+        """The lease of a backend has expired, or was renewed. Return whether it is known."""
+        live = self._known(backend_id)
+        if live is None:
+            return False
+        live.lease_expired = expired
+        self._rank_anew(live)
+        return True
+
+    def _known(self, backend_id: str) -> LiveState | None:
+        """Return the live state of a backend as of the latest table, if it has one."""
+        self.adopt()
+        return self.load.known(backend_id)
+
+    def _rank_anew(self, live: LiveState) -> None:
+        """Rank a backend after something was learned about it.
+
+        A backend without a place in the table keeps its live state: it may come back.
+        """
+        self.adopt()
+        candidate = self.table.candidates.get(live.backend_id)
         if candidate is None:
             self.load.touch(live)
         else:
             candidate.weigh()
             self._touch(candidate, anew=True)
-        return True
 
     def _reserve(self, ticket: Ticket, choice: Choice, now: float) -> None:
         candidate = choice.candidate
@@ -370,8 +336,9 @@ class Admission:
         self._touch(candidate)
 
     def _release(self, ticket: Ticket) -> LiveState:
-        if self._published:
-            self.adopt()
+        publication = self._publication
+        if publication.waiting:
+            publication.adopt()
         candidate = ticket.held
         assert candidate is not None
         ticket.held = None
@@ -388,8 +355,9 @@ class Admission:
         """
         live = candidate.live
         current: Candidate | None = candidate
-        if candidate.table_version != self.table.version:
-            current = self.table.candidates.get(live.backend_id)
+        table = self._publication.table
+        if candidate.table_version != table.version:
+            current = table.candidates.get(live.backend_id)
         if current is not None:
             if anew:
                 current.entry = None

@@ -1,15 +1,19 @@
 """Which backend a client is bound to.
 
-A binding lives for `ttl_secs` after its last use, exactly: it is judged when it is looked
-up, not when somebody sweeps. Bindings are kept in order of their last use, so sweeping
-and evicting take from the front and cost only what they remove. There are never more than
-`max_bindings`; the one unused for longest makes room.
+A binding lives for exactly `ttl_secs` after its last use: a lookup checks its age and does not
+depend on sweeping. Bindings are kept in order of their last use, so sweeping and evicting take
+from the front and cost only what they remove. There are never more than `max_bindings`; the one
+unused for longest makes room.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+
+from edgeproxy.core.routing.eligibility import OF_THE_MOMENT, ineligible
+from edgeproxy.core.routing.ranking import Candidate
+from edgeproxy.core.routing.table import RoutingTable
 
 Key = tuple[str, str]
 """A client's address and the scope it connected to."""
@@ -20,9 +24,9 @@ class AffinitySettings:
     """How long clients stay with their backend.
 
     Attributes:
-        ttl_secs: How long a binding outlives its last use; 0 binds nobody.
+        ttl_secs: How long a binding outlives its last use; 0: clients are not bound.
         gc_interval_secs: How often expired bindings are removed from memory.
-        max_bindings: How many there may be.
+        max_bindings: Bindings kept at most.
     """
 
     ttl_secs: float = 600.0
@@ -50,6 +54,32 @@ class Affinity:
             del self._bindings[key]
             return None
         return binding[0]
+
+    def usable(self, key: Key, now: float, table: RoutingTable) -> Candidate | None:
+        """Return the backend this client is bound to, if it can be used now."""
+        # Every client of the gate comes through here, so `_bound` is written out.
+        backend_id = self.get(key, now)
+        if backend_id is None:
+            return None
+        candidate = table.candidates.get(backend_id)
+        if candidate is None or not table.serves(candidate, key[1]):
+            return None
+        reason = ineligible(candidate.backend, candidate.live, now, True)
+        return candidate if reason is None else None
+
+    def kept(self, key: Key, now: float, table: RoutingTable) -> str | None:
+        """Return the backend of a binding that is worth keeping, though it cannot be used now."""
+        candidate = self._bound(key, now, table)
+        if candidate is None:
+            return None
+        reason = ineligible(candidate.backend, candidate.live, now, True)
+        return candidate.backend.id if reason is None or reason in OF_THE_MOMENT else None
+
+    def _bound(self, key: Key, now: float, table: RoutingTable) -> Candidate | None:
+        """Return the backend this client is bound to, if the table still has it for the scope."""
+        backend_id = self.get(key, now)
+        candidate = table.candidates.get(backend_id) if backend_id else None
+        return candidate if candidate is not None and table.serves(candidate, key[1]) else None
 
     def bind(self, key: Key, backend_id: str, now: float) -> None:
         """Bind a client, or keep its binding alive."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.admission.ticket import Refusal
-from edgeproxy.core.backends.backend import Origin
+from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.routing import scoring
+from edgeproxy.core.routing.eligibility import ineligible
 from edgeproxy.core.routing.ranking import Candidate
 
 
@@ -94,6 +95,7 @@ def _record(candidate: Candidate, origin: Origin, pop_region: str, now: float) -
     backend = candidate.backend
     distance = scoring.region_score(backend.region, backend.country, origin, pop_region)
     active = candidate.live.active
+    reason = ineligible(backend, candidate.live, now)
     score = None
     if candidate.capacity:
         load = scoring.load_score(active, candidate.capacity)
@@ -112,5 +114,5 @@ def _record(candidate: Candidate, origin: Origin, pop_region: str, now: float) -
         load_factor=active / max(backend.soft_limit, 1),
         weight=backend.weight,
         score=score,
-        excluded=candidate.exclusion(now),
+        excluded=None if reason is None else reason.value,
     )

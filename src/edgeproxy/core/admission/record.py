@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from edgeproxy.core.admission.ticket import How, Ticket
-from edgeproxy.core.backends.backend import Origin
+from edgeproxy.core.admission.ticket import Ticket
+from edgeproxy.core.geo.origin import Origin
+from edgeproxy.core.routing.choice import How
 
 FAILOVER = "failover"
 

@@ -6,38 +6,10 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from edgeproxy.core.admission.access import Denied
-from edgeproxy.core.backends.backend import Backend, Origin
+from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.breaker import Trial
-from edgeproxy.core.routing.ranking import Candidate, Ranking
-from edgeproxy.core.routing.table import Tier
-
-
-class How(StrEnum):
-    """How a backend was chosen."""
-
-    BOUND = "bound"
-    SCORED = "scored"
-    SPILLED = "spilled"
-    """Scored, but not in the nearest tier that the table has for this client."""
-    LAST_RESORT = "last_resort"
-    """It failed lately, but nothing else is eligible."""
-    PANIC = "panic"
-    """Its probes say that it is down, and say so of all others too."""
-
-
-class Reason(StrEnum):
-    """Why a client was refused."""
-
-    NO_BACKEND = "no_backend"
-    """No healthy backend with a weight is in the table for this app."""
-    FULL = "full"
-    """Every backend is at its hard limit."""
-    DOWN = "down"
-    """Every backend is down, cut off by its breaker, or draining."""
-    UNREACHABLE = "unreachable"
-    """Those that were tried could not be dialed, and nobody else is left."""
-    NO_RESOURCES = "no_resources"
-    """This host has no descriptors, ports or memory to dial with."""
+from edgeproxy.core.routing.choice import Choice, Reason
+from edgeproxy.core.routing.ranking import Candidate
 
 
 class Blame(StrEnum):
@@ -55,16 +27,6 @@ class Refusal(NamedTuple):
     """A client is turned away."""
 
     reason: Reason | Denied
-
-
-class Choice(NamedTuple):
-    """The backend for a client, before a slot is reserved."""
-
-    candidate: Candidate
-    how: How
-    origin: Origin | None = None
-    tier: Tier | None = None
-    ranking: Ranking | None = None
 
 
 class TicketDetails:

@@ -1,9 +1,8 @@
-"""The nouns of the routing database and of a client, as immutable values."""
+"""A backend: one valid row of the routing database, as an immutable value."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,30 +40,3 @@ class Backend:
         """`wg_ip:port`, with brackets around IPv6."""
         host = f"[{self.wg_ip}]" if ":" in self.wg_ip else self.wg_ip
         return f"{host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a client comes from, and how that is known.
-
-    Attributes:
-        ip: The client's address, IPv4-mapped IPv6 written as IPv4.
-        country: ISO 3166-1 alpha-2 code, or None where unknown.
-        region: Region code, or None where unknown.
-        source: `override`, `database` or `unknown`.
-        match: The override's prefix or the database's network that matched, or "".
-    """
-
-    ip: str
-    country: str | None = None
-    region: str | None = None
-    source: str = "unknown"
-    match: str = ""
-
-
-class Circuit(StrEnum):
-    """The state of a backend's circuit breaker; see `core/backends/breaker`."""
-
-    CLOSED = "closed"
-    OPEN = "open"
-    HALF_OPEN = "half_open"

@@ -23,8 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from edgeproxy.core.backends.backend import Circuit
-from edgeproxy.core.backends.live_state import LiveState
+from edgeproxy.core.backends.live_state import Circuit, LiveState
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,11 @@
     up      unhealthy_threshold failures in a row     down
     down    healthy_threshold successes in a row      up
 
-A backend nobody has probed yet is up. Results are this POP's alone: they are kept apart from
+A backend that has not been probed yet is up. Results are this POP's alone: they are kept apart from
 the `healthy` column, which is the operator's intent and is never written.
 
-After it comes up again a backend may get its full share of clients only by and by (`ramp`).
+After it comes up again a backend may get its full share of clients only gradually
+(`core/backends/slow_start`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 KINDS = ("tcp", "http", "grpc", "exec")
-LEAST_SHARE = 0.1
-"""Where a ramp begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class HealthSettings:
     Attributes:
         healthy_threshold: Successes in a row that bring a backend up.
         unhealthy_threshold: Failures in a row that take it down.
-        slow_start_secs: How long it takes to its full share after coming up; 0: at once.
+        slow_start_secs: Time from coming up to its full share of clients; 0: at once.
         panic: Where all backends of an app are down, they are all tried.
     """
 
@@ -99,10 +98,3 @@ class Verdict:
         self.streak = 0
         self.since = now
         return True
-
-
-def share(since: float, slow_start_secs: float, now: float) -> float:
-    """Return the part of its weight that a backend has, which came up at `since`."""
-    if slow_start_secs <= 0 or now - since >= slow_start_secs:
-        return 1.0
-    return max((now - since) / slow_start_secs, LEAST_SHARE)

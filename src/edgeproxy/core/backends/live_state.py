@@ -8,11 +8,19 @@ matter how often the table was replaced since.
 from __future__ import annotations
 
 from collections.abc import Container
+from enum import StrEnum
 from typing import NamedTuple
 
-from edgeproxy.core.backends.backend import Circuit
 from edgeproxy.core.backends.counters import BackendCounters
 from edgeproxy.core.pacing import Pause, no_pause, paced
+
+
+class Circuit(StrEnum):
+    """The state of a backend's circuit breaker; see `core/backends/breaker`."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
 
 
 class LiveState:
@@ -29,7 +37,6 @@ class LiveState:
         down: Its probes say that it is down; see `core/backends/health`.
         draining: It takes no new clients, not even those bound to it.
         lease_expired: Its lease has expired; it takes no clients. See `core/backends/leases`.
-        withheld: Why it takes nobody, if it is one of these; else "".
         share: The part of its weight that it has; see `core/backends/health`.
         counters: What it has done.
     """
@@ -50,7 +57,6 @@ class LiveState:
         "successes",
         "trials",
         "turn",
-        "withheld",
     )
 
     def __init__(self, backend_id: str, address: str = "") -> None:
@@ -67,9 +73,13 @@ class LiveState:
         self.down = False
         self.draining = False
         self.lease_expired = False
-        self.withheld = ""
         self.share = 1.0
         self.counters = BackendCounters()
+
+    @property
+    def takes_clients(self) -> bool:
+        """Whether it takes clients as long as it has room: up, leased and not draining."""
+        return not (self.draining or self.lease_expired or self.down)
 
     def __repr__(self) -> str:
         return f"<Live {self.backend_id} active={self.active} failures={self.failures}>"

@@ -9,11 +9,11 @@ callable.
 from __future__ import annotations
 
 from collections import OrderedDict
-from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
-from edgeproxy.core.backends.backend import Origin
 from edgeproxy.core.geo import overrides as override_file
+from edgeproxy.core.geo.address import normalise
+from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.geo.regions import region_of
 
 if TYPE_CHECKING:
@@ -35,19 +35,6 @@ _PRIVATE = override_file.parse(
     fe80::/10,
     """
 )
-
-
-def normalise(ip: str) -> str:
-    """Return an address in the one form in which it is compared and stored.
-
-    IPv4-mapped IPv6 becomes IPv4; other IPv6 loses its scope id and is written in its
-    shortest lower-case form. Text without a colon comes back as it is, unchecked: this runs
-    for every connection. Raises ValueError for text with a colon that is no address.
-    """
-    if ":" not in ip:
-        return ip
-    address = IPv6Address(ip.partition("%")[0])
-    return str(address.ipv4_mapped or address)
 
 
 class Locator:

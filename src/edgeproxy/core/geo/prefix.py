@@ -35,7 +35,7 @@ class Prefixes(Generic[T]):
     def find(self, ip: str) -> T | None:
         """Return what belongs to the longest prefix that holds `ip`, or None.
 
-        `ip` is an address in normal form (`core.origin.normalise`). Raises ValueError if it is
+        `ip` is an address in normal form (`core.geo.address.normalise`). Raises ValueError if it is
         no address and there are prefixes to compare it with.
         """
         tables = self._v6 if ":" in ip else self._v4

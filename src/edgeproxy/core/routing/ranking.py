@@ -25,10 +25,11 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from heapq import heappop, heappush, heapreplace
 
-from edgeproxy.core.backends.backend import Backend, Circuit
-from edgeproxy.core.backends.live_state import LiveState
+from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.backends.live_state import Circuit, LiveState
 from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.core.routing import scoring
+from edgeproxy.core.routing.eligibility import Ineligible, ineligible
 
 Entry = tuple[float, float, int, "Candidate"]
 
@@ -39,25 +40,6 @@ MAX_QUEUES = 8
 
 PARTS = 1000
 """What a place has is counted in such parts of a weight, which add up exactly."""
-
-DELETED = "deleted"
-UNHEALTHY = "unhealthy"
-NO_WEIGHT = "weight 0"
-FULL = "full"
-PASSED_OVER = "failed lately"
-CIRCUIT_OPEN = "circuit open"
-DOWN = "down"
-DRAINING = "draining"
-LEASE_EXPIRED = "lease expired"
-
-
-def withheld(live: LiveState) -> str:
-    """Return why a backend takes nobody, whatever its load, or ""."""
-    if live.draining:
-        return DRAINING
-    if live.lease_expired:
-        return LEASE_EXPIRED
-    return DOWN if live.down else ""
 
 
 class Candidate:
@@ -71,7 +53,6 @@ class Candidate:
         capacity: See `scoring.capacity`; 0 if its weight is 0.
         unit: Connections in a round; see `scoring`.
         limit: Slots it never exceeds.
-        usable: Neither deleted nor unhealthy.
         rankings: Where it is ranked; empty if it takes no new clients.
         standing: What it adds to what they have, in `PARTS` of its weight.
         slow: The same if that is only a share of its weight, else 0.
@@ -90,7 +71,6 @@ class Candidate:
         "standing",
         "table_version",
         "unit",
-        "usable",
     )
 
     def __init__(
@@ -107,11 +87,10 @@ class Candidate:
         self.sequence = sequence
         self.capacity = scoring.capacity(backend)
         self.limit: float = backend.hard_limit or NEVER
-        self.usable = backend.healthy and not backend.deleted
         self.rankings: list[Ranking] = []
         self.entry: Entry | None = None
         share = live.share
-        self.standing = 0 if live.withheld else int(backend.weight * share * PARTS)
+        self.standing = int(backend.weight * share * PARTS) if live.takes_clients else 0
         self.slow = self.standing if share < 1.0 else 0
 
     def weigh(self) -> None:
@@ -121,7 +100,8 @@ class Candidate:
         then: `place` it.
         """
         share = self.live.share
-        standing = 0 if self.live.withheld else int(self.backend.weight * share * PARTS)
+        takes_clients = self.live.takes_clients
+        standing = int(self.backend.weight * share * PARTS) if takes_clients else 0
         slow = standing if share < 1.0 else 0
         if (standing, slow) == (self.standing, self.slow):
             return
@@ -138,25 +118,6 @@ class Candidate:
         """Return by how much its turn advances when it is chosen."""
         return 1.0 / (self.backend.weight * self.live.share)
 
-    def obstacle(self, now: float) -> str | None:
-        """Return why this backend takes nobody now, not even a client bound to it, or None."""
-        if not self.usable:
-            return DELETED if self.backend.deleted else UNHEALTHY
-        live = self.live
-        if live.withheld:
-            return live.withheld
-        if live.active >= self.limit:
-            return FULL
-        if live.passed_over_until <= now:
-            return None
-        return PASSED_OVER if live.circuit is Circuit.CLOSED else CIRCUIT_OPEN
-
-    def exclusion(self, now: float) -> str | None:
-        """Return why this backend takes no new client now, or None."""
-        if self.usable and not self.capacity:
-            return NO_WEIGHT
-        return self.obstacle(now)
-
     def load(self) -> float:
         """Return what its load adds to the score when candidates are compared."""
         live = self.live
@@ -168,7 +129,7 @@ class Candidate:
         Nothing is done where that makes no difference; who ends the time that a backend is
         passed over before it is up takes its `entry` away first.
         """
-        if not self.rankings or self.live.withheld:
+        if not self.rankings or not self.standing:
             return
         load, turn, entry = self.load(), self.live.turn, self.entry
         if entry is None or entry[0] != load or entry[1] != turn:
@@ -324,15 +285,20 @@ class Ranking:
         candidate = entry[3]
         if candidate.entry is not entry:
             return False
-        excluded = candidate.exclusion(now)
-        if excluded is None and candidate.backend.id not in tried:
-            return True
-        if excluded is FULL or candidate.live.withheld:
-            candidate.entry = None
+        reason = ineligible(candidate.backend, candidate.live, now)
+        if reason is None:
+            if candidate.backend.id not in tried:
+                return True
+            self._set_aside(candidate, now)
+        elif reason is Ineligible.PASSED_OVER or reason is Ineligible.CIRCUIT_OPEN:
+            self._set_aside(candidate, candidate.live.passed_over_until)
         else:
-            self._aside[candidate] = None
-            self._wake = min(self._wake, candidate.live.passed_over_until if excluded else now)
+            candidate.entry = None
         return False
+
+    def _set_aside(self, candidate: Candidate, until: float) -> None:
+        self._aside[candidate] = None
+        self._wake = min(self._wake, until)
 
     def last_resort(self, tried: Collection[str]) -> list[Candidate]:
         """Return those passed over that could be tried when nobody else is left."""
@@ -341,7 +307,7 @@ class Ranking:
             for each in self._aside
             if each.live.active < each.limit
             and each.live.circuit is Circuit.CLOSED
-            and not each.live.withheld
+            and each.standing
             and each.backend.id not in tried
         ]
 

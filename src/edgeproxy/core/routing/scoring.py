@@ -21,7 +21,8 @@ weights give the plain formula.
 
 from __future__ import annotations
 
-from edgeproxy.core.backends.backend import Backend, Origin
+from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.geo.origin import Origin
 
 REGION_UNIT = 100.0
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from edgeproxy.core.admission.ticket import Choice, How, Reason
-from edgeproxy.core.backends.backend import Circuit, Origin
+from edgeproxy.core.backends.live_state import Circuit
+from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.routing import ranking
+from edgeproxy.core.routing.choice import Choice, How, Reason
+from edgeproxy.core.routing.eligibility import Ineligible, ineligible
 from edgeproxy.core.routing.ranking import Candidate, Ranking
 from edgeproxy.core.routing.table import Tier
 
@@ -71,14 +73,14 @@ def panic(
     clients found out is right: those that failed lately come after all others, or the dead ones,
     which carry nothing, would draw every client.
     """
-    if any(not each.live.withheld for each in _members(tiers)):
+    if any(each.standing for each in _members(tiers)):
         return None
     offered = [
         (tier, place, each)
         for tier in tiers
         for place in tier.rankings
         for each in place.members
-        if each.live.withheld in ("", ranking.DOWN)
+        if ineligible(each.backend, each.live, now) is Ineligible.DOWN
         and each.live.active < each.limit
         and each.backend.id not in tried
     ]

@@ -13,10 +13,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 from math import gcd
 
-from edgeproxy.core.backends.backend import Backend, Origin
+from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.live_state import LiveStates
+from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.core.routing import scoring
+from edgeproxy.core.routing.eligibility import ineligible_row
 from edgeproxy.core.routing.ranking import Candidate, Ranking
 
 ALL_APPS = ""
@@ -98,7 +100,7 @@ class RoutingTable:
         places: dict[tuple[str, str | None], list[Candidate]] = defaultdict(list)
         for candidate in paced(self.candidates.values(), self._rest):
             backend = candidate.backend
-            if candidate.usable and candidate.capacity:
+            if ineligible_row(backend) is None:
                 scopes = {backend.app, ALL_APPS} & self.scopes
                 for scope in scopes:
                     groups[scope][backend.region, backend.country].append(candidate)

@@ -1,0 +1,43 @@
+"""Slow start: after it comes up, a backend gets its full share of clients only gradually.
+
+The share grows evenly with time, from `LEAST_SHARE` to 1. What a share means for choosing is
+said in `core/routing/slow_start`.
+"""
+
+from __future__ import annotations
+
+LEAST_SHARE = 0.1
+"""The share of its weight that a backend starts with."""
+
+
+def share(since: float, slow_start_secs: float, now: float) -> float:
+    """Return the share of its weight that a backend has which came up at `since`."""
+    if slow_start_secs <= 0 or now - since >= slow_start_secs:
+        return 1.0
+    return max((now - since) / slow_start_secs, LEAST_SHARE)
+
+
+class SlowStarts:
+    """The backends in slow start. For one thread."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+
+    def begin(self, backend_id: str, now: float) -> None:
+        """Start a backend that has just come up."""
+        self._since[backend_id] = now
+
+    def cancel(self, backend_id: str) -> None:
+        """Forget a backend, if it is in slow start."""
+        self._since.pop(backend_id, None)
+
+    def advance(self, slow_start_secs: float, now: float) -> list[tuple[str, float]]:
+        """Return the share that each backend in slow start has now; a share of 1 is its last."""
+        shares = [
+            (backend_id, share(since, slow_start_secs, now))
+            for backend_id, since in self._since.items()
+        ]
+        for backend_id, part in shares:
+            if part == 1.0:
+                del self._since[backend_id]
+        return shares
