@@ -11,7 +11,7 @@ from prometheus_client.core import Metric
 
 from edgeproxy.control.observe.metric_table import BACKEND_METRICS
 from edgeproxy.control.observe.metrics_page import backend_families
-from edgeproxy.control.observe.reading import BackendReading
+from edgeproxy.control.observe.reading import BackendSnapshot
 from edgeproxy.core.backends.backend import Circuit
 from edgeproxy.core.backends.counters import BackendCounters
 
@@ -79,8 +79,8 @@ class PrometheusMetrics:
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics; a registry of `prometheus_client` calls this."""
         with self._lock:
-            readings = tuple(
-                BackendReading(
+            snapshots = tuple(
+                BackendSnapshot(
                     id=backend,
                     app="",
                     region=self._region,
@@ -95,4 +95,4 @@ class PrometheusMetrics:
                 )
                 for backend, counters in sorted(self._counters.items())
             )
-        yield from backend_families(_METRICS, readings)
+        yield from backend_families(_METRICS, snapshots)

@@ -78,13 +78,10 @@ def for_people(status: Mapping[str, Any]) -> str:
 
 
 def state_of(backend: Mapping[str, Any]) -> str:
-    """Return what keeps clients away from a backend, or `ok`."""
-    states = ["draining"] if backend["draining"] else []
-    if backend["up"] is False:
-        states.append("down")
-    if backend["circuit"] != "closed":
-        states.append(f"circuit {backend['circuit']}")
-    return ", ".join(states) or "ok"
+    """Return what keeps new clients from a backend of a status, or `ok`."""
+    from edgeproxy.control.observe.reading import state_text
+
+    return state_text(draining=backend["draining"], up=backend["up"], circuit=backend["circuit"])
 
 
 def size(count: float) -> str:

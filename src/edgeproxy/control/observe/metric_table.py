@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from edgeproxy.control.observe.reading import BackendReading, StatusSnapshot
+from edgeproxy.control.observe.reading import BackendSnapshot, StatusSnapshot
 from edgeproxy.core.backends.backend import Circuit
 from edgeproxy.core.backends.counters import RTT_BUCKETS_SECS, BackendCounters
 
@@ -233,7 +233,7 @@ PROCESS_METRICS: tuple[Metric[StatusSnapshot], ...] = (
 )
 
 
-def _rtt(backend: BackendReading) -> Iterable[Sample]:
+def _rtt(backend: BackendSnapshot) -> Iterable[Sample]:
     counters = backend.counters
     return (((), Distribution(list(_buckets(counters)), counters.rtt_secs)),)
 
@@ -248,20 +248,20 @@ def _buckets(counters: BackendCounters) -> Iterator[tuple[str, float]]:
     yield "+Inf", total + counts[-1]
 
 
-def _circuit(backend: BackendReading) -> Iterator[Sample]:
+def _circuit(backend: BackendSnapshot) -> Iterator[Sample]:
     for state in Circuit:
         yield (state,), backend.circuit is state
 
 
-def _up(backend: BackendReading) -> Iterable[Sample]:
+def _up(backend: BackendSnapshot) -> Iterable[Sample]:
     return () if backend.up is None else (((), backend.up),)
 
 
-def _limits(backend: BackendReading) -> Iterable[Sample]:
+def _limits(backend: BackendSnapshot) -> Iterable[Sample]:
     return (("soft",), backend.soft_limit), (("hard",), backend.hard_limit)
 
 
-BACKEND_METRICS: tuple[Metric[BackendReading], ...] = (
+BACKEND_METRICS: tuple[Metric[BackendSnapshot], ...] = (
     _counter(
         "edgeproxy_backend_connections",
         "Clients a backend has answered.",
@@ -283,12 +283,12 @@ BACKEND_METRICS: tuple[Metric[BackendReading], ...] = (
     _counter(
         "edgeproxy_backend_bytes_sent",
         "Bytes sent to clients of a backend.",
-        lambda backend: backend.counters.bytes_out + backend.bytes_out,
+        lambda backend: backend.all_bytes_out,
     ),
     _counter(
         "edgeproxy_backend_bytes_received",
         "Bytes received from clients of a backend.",
-        lambda backend: backend.counters.bytes_in + backend.bytes_in,
+        lambda backend: backend.all_bytes_in,
     ),
     Metric(
         "edgeproxy_backend_circuit",

@@ -23,7 +23,7 @@ from edgeproxy.control.observe.metric_table import (
     Metric,
     Sample,
 )
-from edgeproxy.control.observe.reading import BackendReading, StatusSnapshot
+from edgeproxy.control.observe.reading import BackendSnapshot, StatusSnapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -96,7 +96,7 @@ def metrics_page(read: Callable[[], StatusSnapshot], path: str) -> HttpPages:
 
 
 def backend_families(
-    metrics: Iterable[Metric[BackendReading]], backends: Iterable[BackendReading]
+    metrics: Iterable[Metric[BackendSnapshot]], backends: Iterable[BackendSnapshot]
 ) -> Iterator[Family]:
     """Yield these metrics of all backends."""
     labelled = [((backend.id, backend.region), backend) for backend in backends]
