@@ -136,7 +136,7 @@ class Certificates:
         return _Read(settings, pairs, min(each.expires_at for each in pairs.values()))
 
     def _sources(self) -> Iterator[Source]:
-        """Yield the files of each pair, the default pair first. Raises TlsError."""
+        """Yield the files of each pair, that of EDGEPROXY_TLS_CERT first. Raises TlsError."""
         chain, key, folder = self._settings.cert, self._settings.key, self._settings.cert_dir
         if chain is not None and key is not None:
             yield Source(chain, key)
