@@ -12,18 +12,18 @@ DEFAULT_LISTEN = ListenAddress("0.0.0.0", 8443)  # noqa: S104 — an edge serves
 
 @dataclass(frozen=True, slots=True)
 class TlsListenSettings:
-    """How listeners accept clients over TLS.
+    """Clients that come over TLS.
 
     Attributes:
-        enabled: Whether there is a listener with TLS.
-        listen: Its address.
-        cert: PEM file of a certificate and its chain. Without it and without `cert_dir`, a
-            self-signed certificate is made.
+        enabled: Whether they are accepted.
+        listen: Where.
+        cert: PEM file of a certificate and those that vouch for it; None, and no `cert_dir`: a
+            self-signed one is made.
         key: PEM file of its private key.
-        cert_dir: Directory of certificates, selected by the server name that a client sends.
-        client_ca: PEM file of authorities; clients must present a certificate signed by one.
-        alpn: The protocols that are offered, the preferred one first.
-        handshake_timeout_secs: Longest duration of a handshake.
+        cert_dir: Directory of certificates that clients ask for by name.
+        client_ca: PEM file of authorities; clients have to show a certificate of one of them.
+        alpn: The protocols that are offered, the best first.
+        handshake_timeout_secs: How long a handshake may take.
     """
 
     enabled: bool = False
