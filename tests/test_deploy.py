@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.control.observe.metrics_page import Exposition
-from edgeproxy.control.observe.reading import BackendReading, StatusSnapshot
+from edgeproxy.control.observe.reading import BackendSnapshot, StatusSnapshot
 from edgeproxy.core.backends.counters import BackendCounters
 from edgeproxy.core.backends.live_state import Circuit
 
 ROOT = Path(__file__).parent.parent
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
 DASHBOARD = ROOT / "deploy" / "grafana" / "edgeproxy.json"
-BACKEND = BackendReading(
+BACKEND = BackendSnapshot(
     "sa-1",
     "app",
     "sa",

@@ -1,7 +1,7 @@
 """The `edgeproxy` command: one file per group of commands.
 
-Exit codes: 0 done; 1 the operation could not be done; 2 bad usage or a bad value. What
-went wrong goes to stderr. Each command imports what it needs when it runs.
+Exit codes: 0 success; 1 the operation failed; 2 bad usage or a bad value. Errors go to stderr.
+Each command imports what it needs only when it runs.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ GROUPS = {
     "config": "config",
     "demo": "demo.command",
 }
-"""Which file has which command."""
+"""The module of each command."""
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    """Return the parser for this command line; of commands it does not name it knows nothing."""
+    """Return a parser for this command line. It knows only the command that the line names."""
     named = argv[:1] if argv and argv[0] in GROUPS else GROUPS
     parser = argparse.ArgumentParser(
         prog="edgeproxy",
@@ -48,7 +48,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         title="commands",
         metavar="COMMAND",
         required=True,
-        prog=parser.prog,  # without it, argparse loads a formatter that nobody asked for
+        prog=parser.prog,  # without it, argparse builds a formatter just for this
     )
     for group in dict.fromkeys(GROUPS[each] for each in named):
         importlib.import_module(f"edgeproxy.cli.{group}").add_parser(commands)
@@ -60,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_standard_descriptors()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # any id on any terminal
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # a terminal may not be able to show every id
     given = sys.argv[1:] if argv is None else argv
     arguments = _parser(given).parse_args(given)
     try:
@@ -73,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"edgeproxy: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        _forget_output()  # whoever read it has seen enough
+        _forget_output()  # the reader has closed the pipe
         return 1
     except OSError as error:
         what = error.filename
@@ -88,14 +90,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _open_standard_descriptors() -> None:
-    """Make sure that nothing else gets the numbers of the standard streams."""
+    """Open closed standard streams on /dev/null, so that no other file gets their numbers."""
     while (opened := os.open(os.devnull, os.O_RDWR)) <= STDERR:
         pass
     os.close(opened)
 
 
 def _forget_output() -> None:
-    """Let nothing be flushed at the exit into what cannot be written."""
+    """Redirect stdout to /dev/null, so that the flush at exit cannot fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 

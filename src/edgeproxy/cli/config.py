@@ -1,4 +1,4 @@
-"""`edgeproxy config`: what the environment and the file amount to."""
+"""`edgeproxy config`: check and show the configuration from environment and file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run_check(_arguments: argparse.Namespace) -> int:
-    """Say whether a proxy would start with this configuration."""
+    """Validate the configuration as a starting proxy would."""
     from edgeproxy.api.settings import token_of
     from edgeproxy.config import load as config
     from edgeproxy.control.geoip import Geo

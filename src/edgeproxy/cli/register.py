@@ -1,4 +1,4 @@
-"""`edgeproxy register`: keep a backend registered, by itself or around its command."""
+"""`edgeproxy register`: keep a backend registered, alone or around the command that runs it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def add_parser(commands: Any) -> None:
         help="register a backend with a POP, and keep it registered",
         usage="edgeproxy register --api URL --id ID --app APP --region REGION --ip IP --port PORT "
         "[options] [-- COMMAND ...]",
-        description="Register a backend, show that it lives, and deregister it on SIGTERM, "
-        "SIGINT or SIGQUIT. With a command: start it, register when it accepts connections, pass "
-        "signals on, deregister before it is ended, and exit with its exit code. The token of the "
-        f"API comes from {TOKEN} or {TOKEN_FILE}.",
+        description="Register a backend, send heartbeats, and deregister it on SIGTERM, SIGINT or "
+        "SIGQUIT. With a command: start it, register when it accepts connections, pass signals "
+        "on, deregister before it ends, and exit with its exit code. The token of the API comes "
+        f"from {TOKEN} or {TOKEN_FILE}.",
     )
     parser.add_argument("--api", required=True, metavar="URL", help="such as http://10.50.0.1:8081")
     for name, text in (
@@ -47,13 +47,15 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--country", help="two letters, such as DE")
     parser.add_argument("--weight", type=int, metavar="N", help="(default: 2)")
     parser.add_argument("--soft-limit", type=int, metavar="N", help="(default: 100)")
-    parser.add_argument("--hard-limit", type=int, metavar="N", help="0: none (default: 150)")
-    parser.add_argument("command", nargs=argparse.REMAINDER, help="what is to be run")
+    parser.add_argument(
+        "--hard-limit", type=int, metavar="N", help="0 means no limit (default: 150)"
+    )
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="the command to run")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Register until a signal comes or the command ends."""
+    """Keep the backend registered until a signal arrives or the command ends."""
     command = arguments.command
     if command[:1] == ["--"]:
         command = command[1:]
@@ -81,17 +83,17 @@ class _Wrapped:
         self._registration = registration
         self._command = command
         self._address = (ip, port)
-        self._asked: list[int] = []  # signals that ask for the end
+        self._asked: list[int] = []  # ending signals that have arrived
         self._child: subprocess.Popen[bytes] | None = None
 
     def run(self) -> int:
-        """Run it; return its exit code."""
+        """Run the command; return its exit code."""
         for number in ENDING:
             signal.signal(number, lambda number, _frame: self._asked.append(number))
         for number in PASSED_ON:
             signal.signal(number, self._pass_on)
-        # A terminal sends its signals to the whole group. The command is in one of its own: it
-        # hears of the end from here, after it has been deregistered.
+        # A terminal sends its signals to the whole process group. The command has its own group,
+        # so that it gets the signal from here, after it has been deregistered.
         try:
             child = self._child = subprocess.Popen(self._command, process_group=0)  # noqa: S603
         except OSError as error:
@@ -110,7 +112,7 @@ class _Wrapped:
         return code if code >= 0 else 128 - code
 
     def _await_end(self, child: subprocess.Popen[bytes]) -> int:
-        """Wait until the command ends, passing on who asks for it; return its exit code."""
+        """Wait until the command ends, passing on ending signals; return its exit code."""
         while (code := child.poll()) is None:
             while self._asked:
                 child.send_signal(self._asked.pop(0))

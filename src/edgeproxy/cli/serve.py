@@ -15,14 +15,14 @@ def add_parser(commands: Any) -> None:
         help="run the proxy",
         description="Run the proxy. It is configured by EDGEPROXY_* variables and the file "
         "named by EDGEPROXY_CONFIG; see `edgeproxy config show`. SIGTERM lets open "
-        "connections finish, SIGHUP looks at the database and the geo files at once.",
+        "connections finish, SIGHUP reads the database and the geo files again at once.",
     )
     parser.add_argument("--version", action=Version, help="print version and engine, and exit")
     parser.set_defaults(run=run)
 
 
 def run(_arguments: argparse.Namespace) -> int:
-    """Serve until a signal."""
+    """Serve until a signal stops the proxy."""
     import os
 
     from edgeproxy.config import load as config

@@ -1,4 +1,4 @@
-"""Text tables for people: aligned columns, one line a row, whatever the values hold."""
+"""Text tables for people: aligned columns, one line per row, for any values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--version`: which edgeProxy this is, and which engine `auto` gives here."""
+"""`--version`: the version of edgeProxy and the engine that `auto` selects here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Version(argparse.Action):
-    """Prints one line and exits; looks for the engine only then."""
+    """Prints one line and exits. Only then does it look for the engine."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=options.get("help"))
@@ -21,7 +21,7 @@ class Version(argparse.Action):
         values: object,
         option_string: str | None = None,
     ) -> None:
-        """Print it."""
+        """Print the version and exit."""
         from edgeproxy.engine.choice import best_kind
         from edgeproxy.version import VERSION
 

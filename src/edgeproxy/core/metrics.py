@@ -1,6 +1,7 @@
 """Counters of one proxy process.
 
-Plain integers that the gate thread adds to; anybody may read them. They only ever grow.
+They are plain integers. The gate thread adds to them, and any thread may read them. Counters only
+grow; `database_up` and `leases` are the current state.
 """
 
 from __future__ import annotations
@@ -9,27 +10,27 @@ from collections import Counter, defaultdict
 
 
 class Metrics:
-    """What happened since the process started.
+    """Counts since the process started.
 
     Attributes:
         accepted: Clients that were given a backend.
-        accepted_by_app: The same by what they connected to; "" is all apps as one pool.
-        refused_by_app: Clients that were turned away, by what they connected to and reason.
-        failovers: Dial attempts that were given to another backend.
-        refused: Clients that were turned away, by reason.
+        accepted_by_app: The same by app; "" is all apps as one pool.
+        refused_by_app: Refused clients, by app and reason.
+        failovers: Dials repeated on another backend after a failure.
+        refused: Refused clients, by reason.
         closed: Sessions that ended, by reason.
         dial_failures: Failed dial attempts, by reason.
         bytes_in: Bytes carried from clients to backends by ended sessions.
         bytes_out: Bytes carried from backends to clients by ended sessions.
-        pool_hits: Clients that were given a connection that waited for them.
-        pool_misses: Clients for whom none waited.
-        pool_dropped: Connections that waited for nobody.
-        rows_skipped: Rows of the routing database that could not be used, ever read.
-        reload_errors: Times the routing database could not be read.
-        database_up: Whether the routing database could be read when it was last looked at.
+        pool_hits: Clients given an idle connection from the pool.
+        pool_misses: Clients for which the pool had no idle connection.
+        pool_dropped: Idle connections closed unused.
+        rows_skipped: Rows of the routing database that could not be used.
+        reload_errors: Failed reads of the routing database.
+        database_up: Whether the last read of the routing database succeeded.
         leases: Backends that are registered now.
         leases_expired: Leases of registered backends that expired.
-        leases_held_back: Times that expiry began to be held back.
+        leases_held_back: Times the expiry of leases was suspended.
     """
 
     def __init__(self) -> None:

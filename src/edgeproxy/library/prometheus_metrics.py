@@ -1,4 +1,4 @@
-"""Counts by backend, as Prometheus reads them; the names are those of the proxy."""
+"""Metrics of backends for programs that embed the library, under the names the proxy uses."""
 
 from __future__ import annotations
 
@@ -9,14 +9,30 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 
-from edgeproxy.control.observe.metrics_page import of_backends
-from edgeproxy.control.observe.reading import BackendReading
+from edgeproxy.control.observe.metric_table import BACKEND_METRICS
+from edgeproxy.control.observe.metrics_page import backend_families
+from edgeproxy.control.observe.reading import BackendSnapshot
 from edgeproxy.core.backends.counters import BackendCounters
 from edgeproxy.core.backends.live_state import Circuit
 
+_METRICS = [
+    metric
+    for metric in BACKEND_METRICS
+    if metric.name
+    in (
+        "edgeproxy_backend_connections",
+        "edgeproxy_backend_connections_active",
+        "edgeproxy_backend_errors",
+        "edgeproxy_backend_rtt_seconds",
+        "edgeproxy_backend_bytes_sent",
+        "edgeproxy_backend_bytes_received",
+    )
+]
+"""The metrics that a caller's records can fill."""
+
 
 class PrometheusMetrics:
-    """Counts. Safe to use from several threads.
+    """Counts connections, errors and bytes by backend. Safe to use from several threads.
 
     Args:
         region: The label `region` of all backends.
@@ -31,18 +47,18 @@ class PrometheusMetrics:
         self._registry.register(self)
 
     def record_connection(self, backend: str, rtt_secs: float = 0.0) -> None:
-        """A connection to a backend was made, in so long."""
+        """A backend answered a dial after this time; 0 if nothing waited for it."""
         with self._lock:
             self._counters[backend].answered(rtt_secs)
             self._active[backend] += 1
 
     def record_closed(self, backend: str) -> None:
-        """It is over."""
+        """A connection to a backend has ended."""
         with self._lock:
             self._active[backend] = max(self._active[backend] - 1, 0)
 
     def record_error(self, backend: str) -> None:
-        """A connection to a backend could not be made."""
+        """A dial to a backend has failed."""
         with self._lock:
             self._counters[backend].errors += 1
 
@@ -52,19 +68,19 @@ class PrometheusMetrics:
             self._counters[backend].bytes_out += count
 
     def record_bytes_received(self, backend: str, count: int) -> None:
-        """Bytes for a backend were received of a client."""
+        """Bytes for a backend were received from a client."""
         with self._lock:
             self._counters[backend].bytes_in += count
 
     def export_prometheus(self) -> str:
-        """Return the page."""
+        """Return the page of metrics as text."""
         return generate_latest(self._registry).decode()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield what there is, for a registry of `prometheus_client`."""
+        """Yield the metrics; a registry of `prometheus_client` calls this."""
         with self._lock:
-            readings = tuple(
-                BackendReading(
+            snapshots = tuple(
+                BackendSnapshot(
                     id=backend,
                     app="",
                     region=self._region,
@@ -79,12 +95,4 @@ class PrometheusMetrics:
                 )
                 for backend, counters in sorted(self._counters.items())
             )
-        documented = (
-            "edgeproxy_backend_connections",
-            "edgeproxy_backend_connections_active",
-            "edgeproxy_backend_errors",
-            "edgeproxy_backend_rtt_seconds",
-            "edgeproxy_backend_bytes_sent",
-            "edgeproxy_backend_bytes_received",
-        )
-        yield from (each for each in of_backends(readings) if each.name in documented)
+        yield from backend_families(_METRICS, snapshots)

@@ -1,1 +1,1 @@
-"""Certificates and authorities: read from files, followed, and handed to engines as values."""
+"""Certificates and authorities: read from files, reloaded when they change, used by engines."""

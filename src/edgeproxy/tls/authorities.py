@@ -1,6 +1,6 @@
-"""Who signs the certificates of backends: read at the start, followed while running.
+"""The authorities that sign the certificates of backends: read at start, reloaded on change.
 
-What turned bad is reported once and changes nothing until it is good again.
+A file that turns bad is reported once; the authorities read before stay in force.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ LOG = EventLog("tls")
 
 
 class Authorities:
-    """Turns a file into what engines take.
+    """Reads the authorities from a PEM file.
 
-    `load` comes first; it and `reload` may run in any thread, one call at a time.
+    Call `load` first. `load` and `reload` may run in any thread, one call at a time.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,7 +33,7 @@ class Authorities:
         return found
 
     def reload(self) -> bytes | None:
-        """Look at the file; return what it holds if that is new and good. Never raises."""
+        """Return the certificates if the file changed and is good, else None. Never raises."""
         before = self._seen
         try:
             if pem.read(self._path) == before:

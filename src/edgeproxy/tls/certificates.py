@@ -1,8 +1,8 @@
-"""The certificates of listeners: read and checked at start, followed while running.
+"""The certificates of listeners: read and checked at start, reloaded when their files change.
 
-A look costs one `stat` a file. What turned bad is reported once a change and changes nothing until
-it is good again; so a pair of which only one file is new waits for the other. A pair that is in
-force stays good when it expires.
+A check costs one `stat` per file. Files that turn bad are reported once per change; the
+certificates in force stay. So a pair with only one new file waits for the other. A pair in force
+stays in force when it expires.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from edgeproxy.tls.self_signed import ADDRESSES, NAMES, self_signed
 from edgeproxy.tls.settings import TlsListenSettings
 
 SETTLED_SECS = 1.0
-"""Files that changed less long ago may change again and look the same."""
+"""A file changed more recently than this may change again with the same time stamp."""
 
 LOG = EventLog("tls")
 
 
 class _Stamp(NamedTuple):
-    """What changes whenever a file is replaced, edited or made readable, links followed."""
+    """Changes whenever a file is replaced, edited or made readable. Links are followed."""
 
     path: Path
     changed_ns: int = 0
@@ -40,14 +40,14 @@ class _Stamp(NamedTuple):
 
 
 class _Look(NamedTuple):
-    """All files as they are, and whether a later change is sure to be seen."""
+    """The stamps of all files, and whether any later change will alter them."""
 
     stamps: tuple[_Stamp, ...]
     is_settled: bool
 
 
 class _Read(NamedTuple):
-    """What the files say; `pairs` by what each says, `expires_at` is the first of them."""
+    """The content of the files: `pairs` by their hashes, and the earliest expiry."""
 
     settings: TlsSettings
     pairs: dict[bytes, Pair]
@@ -55,12 +55,12 @@ class _Read(NamedTuple):
 
 
 class Certificates:
-    """Turns files into what engines take.
+    """Reads the TLS settings of listeners from files.
 
-    `load` comes first; it and `reload` may run in any thread, one call at a time.
+    Call `load` first. `load` and `reload` may run in any thread, one call at a time.
 
     Attributes:
-        errors: How often the files changed into something that cannot be used.
+        errors: Number of changes that left the files unusable.
         expires_at: When the first of the certificates in force expires, in Unix seconds.
     """
 
@@ -74,12 +74,12 @@ class Certificates:
         self._told: tuple[tuple[_Stamp, ...], str] | None = None
 
     def load(self) -> TlsSettings:
-        """Return what the files say. Raises TlsError."""
+        """Read the files and return the settings. Raises TlsError."""
         look = self._look()
         return self._use(self._read({}), look)
 
     def reload(self) -> TlsSettings | None:
-        """Look at the files; return what they say if that is new and good. Never raises."""
+        """Return the settings if the files changed and are good, else None. Never raises."""
         before = self._in_force
         assert before is not None
         look = self._look()
@@ -88,7 +88,7 @@ class Certificates:
         try:
             read = self._read(before.pairs)
         except TlsError as error:
-            self._seen = None  # may pass without a change of the files: try again next time
+            self._seen = None  # the fault may pass although no file changes: try again next time
             if self._told != (look.stamps, str(error)):
                 self._told = look.stamps, str(error)
                 self.errors += 1
@@ -116,14 +116,14 @@ class Certificates:
         return read.settings
 
     def _read(self, known: dict[bytes, Pair]) -> _Read:
-        """Read all files; what is known already is not checked again. Raises TlsError."""
+        """Read all files. Pairs in `known` are not checked again. Raises TlsError."""
         now = time.time()
         pairs: dict[bytes, Pair] = {}
         for source in self._sources():
             chain = pem.read(source.chain)
             key = chain if source.key == source.chain else pem.read(source.key)
-            said = sha256(chain).digest() + sha256(key).digest()
-            pairs[said] = known.get(said) or pem.pair(source.chain, chain, source.key, key, now)
+            digest = sha256(chain).digest() + sha256(key).digest()
+            pairs[digest] = known.get(digest) or pem.pair(source.chain, chain, source.key, key, now)
         if not pairs:
             pairs[b""] = self._self_signed(now)
         ca = self._settings.client_ca
@@ -136,7 +136,7 @@ class Certificates:
         return _Read(settings, pairs, min(each.expires_at for each in pairs.values()))
 
     def _sources(self) -> Iterator[Source]:
-        """Yield the files of each pair, the first one first. Raises TlsError."""
+        """Yield the files of each pair, that of EDGEPROXY_TLS_CERT first. Raises TlsError."""
         chain, key, folder = self._settings.cert, self._settings.key, self._settings.cert_dir
         if chain is not None and key is not None:
             yield Source(chain, key)
@@ -177,14 +177,14 @@ class Certificates:
             try:
                 paths += (folder / name for name in sorted(names_in(folder)))
             except (OSError, ValueError):
-                pass  # so says the stamp of the directory
+                pass  # the stamp of the directory shows this
         stamps = tuple(map(_stamp, paths))
         newest = max((each.changed_ns for each in stamps), default=0) / 1e9
         return _Look(stamps, newest + SETTLED_SECS < now)
 
 
 def _shared_out(pairs: Iterable[Pair]) -> Iterator[Certificate]:
-    """Yield the certificates; of a name that several have, the first one keeps it."""
+    """Yield the certificates. A name that several have stays with the first."""
     taken: set[str] = set()
     for certificate, _ in pairs:
         names = tuple(name for name in certificate.names if name not in taken)

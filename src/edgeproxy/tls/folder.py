@@ -1,4 +1,4 @@
-"""A directory of certificates: which of its files belong together, and in which order."""
+"""Finds the pairs of certificate and key in a directory, and their order."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from edgeproxy.tls.pem import shown
 
 ENDINGS = (".crt", ".pem", ".key")
 FIRST = "default"
-"""The pair of this name is for clients that ask for no name."""
+"""The pair with this name serves clients that send no server name."""
 
 
 class Source(NamedTuple):
-    """The files of a pair; one file may be both."""
+    """The files of a pair; both may be the same file."""
 
     chain: Path
     key: Path
 
 
 def names_in(folder: Path) -> list[str]:
-    """Return the names of certificates and keys. What is hidden is somebody's work in progress."""
+    """Return the names of certificate and key files. Hidden files are skipped as unfinished."""
     return [name for name in os.listdir(folder) if name.endswith(ENDINGS) and name[0] != "."]
 
 
 def sources_in(folder: Path) -> list[Source]:
-    """Return the files of each pair in a directory, the first one first. Raises TlsError."""
+    """Return the files of each pair in a directory, the default pair first. Raises TlsError."""
     try:
         names = names_in(folder)
     except (OSError, ValueError) as error:

@@ -1,7 +1,7 @@
-"""Reads certificates and keys from PEM files, and says whether they can be used.
+"""Reads certificates and keys from PEM files and checks that they can be used.
 
-What is returned is written anew, so that no two parsers can differ about it. No message holds
-anything of a file but dates.
+The result is encoded again, so that no two parsers can read it differently. Of a file's content,
+messages contain only dates.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LONGEST_NAME = 253
 
 
 class Pair(NamedTuple):
-    """A certificate with its key, and when it expires, in Unix seconds."""
+    """A certificate with its key, and its expiry in Unix seconds."""
 
     certificate: Certificate
     expires_at: float
@@ -43,14 +43,14 @@ def shown(path: Path) -> str:
 
 
 def moment(seconds: float) -> str:
-    """Return a moment in Unix seconds as people write it."""
+    """Return a time in Unix seconds as ISO 8601 text."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def read(path: Path) -> bytes:
-    """Return what a file holds. Raises TlsError."""
+    """Return the content of a file. Raises TlsError."""
     try:
-        # whoever opens a pipe waits for its writer
+        # without O_NONBLOCK, opening a pipe would wait for its writer
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(number, "rb") as file:
             if not stat.S_ISREG(os.fstat(number).st_mode):
@@ -67,7 +67,7 @@ def read(path: Path) -> bytes:
 
 
 def pair(chain_path: Path, chain_pem: bytes, key_path: Path, key_pem: bytes, now: float) -> Pair:
-    """Return what two files hold, which may be the same one. Raises TlsError."""
+    """Return the pair in two files, which may be the same file. Raises TlsError."""
     chain = _certificates(chain_path, chain_pem)
     key = _private_key(key_path, key_pem)
     _compare(chain, chain_path, key, key_path)
@@ -94,12 +94,12 @@ def pair(chain_path: Path, chain_pem: bytes, key_path: Path, key_pem: bytes, now
 
 
 def authorities(path: Path, written: bytes) -> bytes:
-    """Return the certificates that a file holds, as PEM. Raises TlsError."""
+    """Return the certificates in a file, as PEM. Raises TlsError."""
     return _written(_certificates(path, written))
 
 
 def _blocks(path: Path, written: bytes) -> list[tuple[bytes, bytes]]:
-    """Return the label and the text of each block. A block that is cut off is a fault."""
+    """Return the label and the text of each block. Raises TlsError if a block is cut off."""
     found: list[tuple[bytes, bytes]] = []
     begun: re.Match[bytes] | None = None
     for edge in _EDGE.finditer(written):
@@ -150,7 +150,7 @@ def _private_key(path: Path, written: bytes) -> PrivateKeyTypes:
             "which begins with -----BEGIN PRIVATE KEY-----"
         )
     try:
-        # checking an RSA key takes up to 200 ms, trying it takes 2
+        # validating an RSA key takes up to 200 ms, one signature takes 2 ms
         key = serialization.load_pem_private_key(
             blocks[0], password=None, unsafe_skip_rsa_key_validation=True
         )
@@ -181,7 +181,7 @@ def _private_key(path: Path, written: bytes) -> PrivateKeyTypes:
 def _compare(
     chain: list[x509.Certificate], chain_path: Path, key: PrivateKeyTypes, key_path: Path
 ) -> None:
-    """Raise TlsError if the first certificate is of another key."""
+    """Raise TlsError if the first certificate does not match the key."""
     public = key.public_key()
     for number, certificate in enumerate(chain, start=1):
         try:
@@ -202,7 +202,7 @@ def _compare(
 
 
 def _names(certificate: x509.Certificate, path: Path) -> tuple[str, ...]:
-    """Return the names that clients can ask for, each once."""
+    """Return the server names that clients can send for it, each once."""
     try:
         given = _given_names(certificate)
     except Exception:  # noqa: BLE001 - a foreign parser over a foreign file

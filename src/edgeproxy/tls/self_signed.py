@@ -1,6 +1,6 @@
-"""A certificate that nobody vouches for, made in memory for who has none.
+"""Makes a self-signed certificate, kept in memory, for listeners without one.
 
-It is for `NAMES` and `ADDRESSES`, ECDSA on P-256, and gone with the process.
+It is valid for `NAMES` and `ADDRESSES`, uses ECDSA on P-256, and ends with the process.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ NAMES = ("edgeproxy.internal", "localhost")
 ADDRESSES = ("127.0.0.1", "::1")
 VALID = timedelta(days=397)
 EARLIER = timedelta(hours=1)
-"""Clocks differ."""
+"""How long before now it becomes valid, because the clocks of clients differ."""
 
 
 def self_signed(now: float) -> tuple[Certificate, float]:
-    """Return a new certificate and when it expires, in Unix seconds; so is `now`."""
+    """Return a new certificate and its expiry. Both times are in Unix seconds."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec

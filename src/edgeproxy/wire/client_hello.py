@@ -1,12 +1,12 @@
-"""What the first message of a TLS client says about where it wants to go.
+"""Decodes the ClientHello, the first message of a TLS client, for the server it asks for.
 
-Reads the ClientHello (RFC 8446 section 4.1.2, RFC 5246 section 7.4.1.2) out of the first bytes
-of a connection, however they are cut into records and segments, and changes nothing: they are
-passed on as they are. Every length must fit exactly, no extension may come twice, and nothing
-may follow in the record that ends the message. TLS 1.3 down to SSL 3.0 are read; an SSL 2.0
-hello is refused. Encrypted ClientHello changes nothing here: the outer name is the name.
+Reads the message (RFC 8446 section 4.1.2, RFC 5246 section 7.4.1.2) from the first bytes of a
+connection, in whatever records and segments they arrive. The proxy passes the bytes on unchanged.
+Every length must fit exactly, an extension may not occur twice, and no byte may follow the message
+in its last record. SSL 3.0 to TLS 1.3 are read; an SSL 2.0 hello is refused. With Encrypted
+ClientHello the outer name is the name.
 
-It never judges versions or ciphers: that is between the client and the backend.
+The decoder does not judge versions or ciphers: client and backend agree on those.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from edgeproxy.errors import WireError
 from edgeproxy.wire import server_name
 
 MOST_MESSAGE_BYTES = 16384
-"""Of the ClientHello; those with post-quantum keys have about 1,800."""
+"""Largest ClientHello. One with post-quantum keys has about 1,800 bytes."""
 
 MOST_RECORDS = 64
-"""Over which a ClientHello may be spread."""
+"""Most records that one ClientHello may span."""
 
 MOST_ENTRIES = 128
-"""Of a list in it, that of the extensions included; nobody's thousands cost others time."""
+"""Longest list in it, the extensions included. Bounds the time that one client can cost."""
 
 _RECORD_HEADER_BYTES = 5
 _MESSAGE_HEADER_BYTES = 4
 MOST_BYTES = _MESSAGE_HEADER_BYTES + MOST_MESSAGE_BYTES + MOST_RECORDS * _RECORD_HEADER_BYTES
-"""With so many bytes the answer of `decode` is never None."""
+"""Given this many bytes, `decode` never returns None."""
 
 _MOST_RECORD_BYTES = 16384
 _HANDSHAKE = 22
@@ -45,15 +45,15 @@ _HOST_NAME = 0
 
 @dataclass(frozen=True, slots=True)
 class ClientHello:
-    """What a TLS client asks for.
+    """The fields of a ClientHello that the proxy uses.
 
     Attributes:
-        server_name: In normal form (`core.server_names.host_name`); None where the client names
-            none, or an IP address.
-        alpn: The protocols that it offers, best first; hostile bytes.
+        server_name: In normal form (`core.server_names.host_name`); None if the client sends no
+            name, or an IP address.
+        alpn: The protocols that it offers, the preferred one first; untrusted bytes.
         legacy_version: For instance 0x0303, which TLS 1.2 and 1.3 both send.
-        supported_versions: Those that it lists, best first, unknown ones too; empty before
-            TLS 1.3.
+        supported_versions: The versions that it lists, the preferred one first, unknown ones
+            included; empty before TLS 1.3.
     """
 
     server_name: str | None
@@ -63,17 +63,17 @@ class ClientHello:
 
 
 def decode(received: bytes | memoryview) -> ClientHello | None:
-    """Return the ClientHello that a connection begins with; None while more bytes are needed.
+    """Return the ClientHello at the start of a connection; None while more bytes are needed.
 
-    `received` is everything that has come so far. Raises WireError at the first byte that
-    makes it something else.
+    `received` is all bytes received so far. Raises WireError at the first byte that no
+    ClientHello can have.
     """
     message = _message(bytes(received[:MOST_BYTES]))
     return None if message is None else _client_hello(message)
 
 
 def _message(received: bytes) -> bytes | None:
-    """Return the body of the handshake message that the records hold, once it is complete."""
+    """Return the body of the handshake message in these records, or None if it is incomplete."""
     message = bytearray()
     start = 0
     for _ in range(MOST_RECORDS):
@@ -98,7 +98,7 @@ def _message(received: bytes) -> bytes | None:
 
 
 def _record_size(header: bytes) -> int:
-    """Return the size of a record's content (RFC 8446 section 5.1); at least, of a cut header."""
+    """Return the size of a record's content (RFC 8446 5.1); a lower bound if its header is cut."""
     if header and header[0] != _HANDSHAKE:
         raise WireError("not a TLS handshake record")
     if len(header) > 1 and header[1] != _MAJOR_VERSION:
@@ -112,7 +112,7 @@ def _record_size(header: bytes) -> int:
 
 
 def _message_size(message: bytes | bytearray) -> int:
-    """Return the size of a message's body; at least, where its header is not complete."""
+    """Return the size of a message's body; a lower bound if its header is incomplete."""
     if message and message[0] != _CLIENT_HELLO:
         raise WireError("the first TLS message is not a ClientHello")
     size = int.from_bytes(message[1:_MESSAGE_HEADER_BYTES].ljust(3, b"\0"))
@@ -182,7 +182,7 @@ def _versions(extension: bytes) -> tuple[int, ...]:
 
 
 def _list(content: bytes, length_bytes: int) -> bytes:
-    """Return the list, not empty, that an extension consists of."""
+    """Return the non-empty list that fills an extension."""
     vector, end = _vector(content, 0, length_bytes)
     if end != len(content) or not vector:
         raise WireError("a list in the ClientHello is empty or does not fill its extension")

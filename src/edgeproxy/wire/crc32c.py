@@ -15,7 +15,7 @@ _TABLE = tuple(_entry(byte) for byte in range(256))
 
 
 def crc32c(of: bytes) -> int:
-    """Return the checksum of some bytes."""
+    """Return the checksum of these bytes."""
     crc = 0xFFFFFFFF
     for byte in of:
         crc = crc >> 8 ^ _TABLE[(crc ^ byte) & 0xFF]

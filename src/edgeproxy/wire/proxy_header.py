@@ -1,7 +1,7 @@
-"""What a PROXY protocol header says, in either of its versions.
+"""The content of a PROXY protocol header, the same for both versions.
 
-HAProxy's proxy-protocol.txt is the specification; `wire.proxy_v1` and `wire.proxy_v2` read and
-write the two forms of it, `wire.proxy_protocol` tells them apart.
+The specification is HAProxy's proxy-protocol.txt. `wire.proxy_v1` and `wire.proxy_v2` decode and
+encode the two forms; `wire.proxy_protocol` tells them apart.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ class Endpoint(NamedTuple):
 class Header:
     """A PROXY protocol header.
 
-    `source` and `destination` are both given or both None: then the header says nothing of them
-    (LOCAL, UNKNOWN, UNSPEC, Unix sockets, datagrams), and the ends of the connection that
-    brought it are the ends.
+    `source` and `destination` are both set or both None. None means that the header has no
+    addresses (LOCAL, UNKNOWN, UNSPEC, Unix sockets, datagrams); then the addresses of the
+    connection itself count.
 
     Attributes:
         version: 1 or 2.
-        size: Bytes of the header; what follows is the client's.
-        source: Where the client connected from.
-        destination: What the client connected to.
-        is_local: The sender speaks for itself, for instance to check the health of this end; some
-            say the same of clients without an address.
+        size: Length of the header in bytes; the client's bytes follow it.
+        source: The address the client connected from.
+        destination: The address the client connected to.
+        is_local: The sender speaks for itself, for instance for a health check. Some senders also
+            use it for clients without an address.
         server_name: The authority, in normal form (`core.server_names.host_name`).
-        alpn: The application protocol; hostile bytes.
-        unique_id: What the sender calls the connection, up to 128 bytes; hostile bytes.
-        over_tls: The client came to the sender over TLS.
+        alpn: The application protocol; untrusted bytes.
+        unique_id: The sender's id for the connection, up to 128 untrusted bytes.
+        over_tls: Whether the client used TLS towards the sender.
     """
 
     version: int
@@ -64,10 +64,10 @@ def endpoint(address: Address, port: int) -> Endpoint:
 
 
 def of_one_family(source: Endpoint, destination: Endpoint) -> tuple[Address, Address]:
-    """Return the addresses of both ends; IPv4 is mapped into IPv6 where the other end is IPv6.
+    """Return the addresses of both ends; IPv4 is mapped into IPv6 if the other end is IPv6.
 
-    A scope id is left out, for no header can carry it. Raises WireError for what is no address
-    or no port.
+    A scope id is left out, because no header can carry it. Raises WireError for an invalid
+    address or port.
     """
     ends = []
     for end in (source, destination):

@@ -1,8 +1,8 @@
-"""A PROXY protocol header of either version at the start of a connection.
+"""Decodes a PROXY protocol header of either version at the start of a connection.
 
-Which of the two it is, the bytes say; whether there is one at all, they must never decide: a
-client could then write its own (HAProxy, proxy-protocol.txt section 5). Who asks here has been
-configured to expect one, and trusts the peer.
+The bytes decide which version it is. They never decide whether there is a header: a client could
+then forge one (HAProxy, proxy-protocol.txt section 5). The caller must be configured to expect a
+header, and must trust the peer.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from edgeproxy.wire import proxy_v1, proxy_v2
 from edgeproxy.wire.proxy_header import Header
 
 MOST_BYTES = max(proxy_v1.MOST_BYTES, proxy_v2.MOST_BYTES)
-"""With so many bytes the answer of `decode` is never None."""
+"""Given this many bytes, `decode` never returns None."""
 
 
 def decode(received: bytes | memoryview) -> Header | None:
-    """Return the header that a connection begins with; None while more bytes are needed.
+    """Return the header at the start of a connection; None while more bytes are needed.
 
-    `received` is everything that has come so far; the client's own bytes begin after
-    `Header.size`. Raises WireError at the first byte that makes it something else.
+    `received` is all bytes received so far; the client's own bytes begin after `Header.size`.
+    Raises WireError at the first byte that no header can have.
     """
     if not len(received):
         return None

@@ -2,9 +2,9 @@ r"""The PROXY protocol, version 1: a line of text (HAProxy, proxy-protocol.txt s
 
     PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n
 
-One space between fields, ports and IPv4 addresses without leading zeros, addresses of the family
-that is announced, CRLF at the end and at most 107 bytes with it. After UNKNOWN anything printable
-may follow and is not read. Nothing outside printable ASCII is ever part of the line.
+Fields are separated by one space. Ports and IPv4 addresses have no leading zeros, and addresses are
+of the announced family. The line ends in CRLF and has at most 107 bytes with it. After UNKNOWN any
+printable text may follow; it is not read. The line consists of printable ASCII only.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _IPV6 = re.compile(
 
 
 def decode(received: bytes | memoryview) -> Header | None:
-    """Return the header that a connection begins with; None while more bytes are needed.
+    """Return the header at the start of a connection; None while more bytes are needed.
 
-    Raises WireError at the first byte that makes it something else; fields are looked into when
-    the line is complete.
+    Raises WireError at the first byte that no header can have. Fields are checked when the line
+    is complete.
     """
     start = bytes(received[:MOST_BYTES])
     if not any(start.startswith(each[: len(start)]) for each in _BEGINNINGS):
@@ -77,10 +77,10 @@ def _ends(line: bytes) -> tuple[Endpoint, Endpoint]:
 
 
 def encode(source: Endpoint | None, destination: Endpoint | None) -> bytes:
-    """Return the header for a connection; UNKNOWN where an end is None.
+    """Return the header for a connection; UNKNOWN if an end is None.
 
-    IPv4 is mapped into IPv6 if the other end is IPv6. Raises WireError for what is no address
-    or no port.
+    IPv4 is mapped into IPv6 if the other end is IPv6. Raises WireError for an invalid address
+    or port.
     """
     if source is None or destination is None:
         return UNKNOWN
@@ -90,7 +90,7 @@ def encode(source: Endpoint | None, destination: Endpoint | None) -> bytes:
 
 
 def _text(address: Address) -> str:
-    """Return an address as the specification wants it: no dots in IPv6."""
+    """Return an address in the form of the specification: no dots in IPv6."""
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     if mapped is None:
         return str(address)

@@ -2,10 +2,10 @@
 
     signature 12   version and command 1   family and transport 1   length 2   addresses   TLVs
 
-Lengths are believed by nobody: the block must hold its addresses, and TLVs must fill what is
-left exactly. Nothing is read of the block of LOCAL, and of families and transports that are not
-specified, for its form is not known. Where the specification is silent: a header has at most
-4,096 bytes, and a TLV that is read may come once.
+No length is trusted: the block must be long enough for its addresses, and TLVs must fill the rest
+exactly. The block of LOCAL is skipped, and so is that of unspecified families and transports,
+because its form is not known. Two limits are our own: a header has at most 4,096 bytes, and a TLV
+that we read may occur once.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ MOST_UNIQUE_ID_BYTES = 128
 LOCAL = SIGNATURE + b"\x20\x00\x00\x00"
 """The header of a sender that speaks for itself, for instance to check a backend's health.
 
-It also stands for clients without an address, as of Unix sockets: HAProxy sends it for them, and
-accepts no PROXY command with the family UNSPEC.
+It also stands for clients without an address, such as those of Unix sockets: HAProxy sends it for
+them, and rejects a PROXY command with the family UNSPEC.
 """
 
 _FIXED_BYTES = 16
@@ -36,7 +36,7 @@ _VERSION_PROXY = 0x21
 _TCP4 = 0x11
 _TCP6 = 0x21
 _ADDRESS_BYTES = {0x11: 12, 0x12: 12, 0x21: 36, 0x22: 36, 0x31: 216, 0x32: 216}
-"""By family and transport: TCP and UDP over IPv4 and IPv6, Unix streams and datagrams."""
+"""Bytes of the addresses by family and transport: TCP and UDP over IPv4 and IPv6, Unix sockets."""
 _UNSPECIFIED = {0x00, 0x01, 0x02, 0x10, 0x20, 0x30}
 
 _ALPN = 0x01
@@ -54,10 +54,10 @@ _TOO_LONG = f"the PROXY header is longer than {MOST_BYTES} bytes"
 
 
 def decode(received: bytes | memoryview) -> Header | None:
-    """Return the header that a connection begins with; None while more bytes are needed.
+    """Return the header at the start of a connection; None while more bytes are needed.
 
-    Raises WireError at the first byte that makes it something else; addresses and TLVs are
-    looked into when the block is complete.
+    Raises WireError at the first byte that no header can have. Addresses and TLVs are checked
+    when the block is complete.
     """
     fixed = bytes(received[:_FIXED_BYTES])
     size = _size(fixed)
@@ -71,7 +71,7 @@ def decode(received: bytes | memoryview) -> Header | None:
 
 
 def _size(fixed: bytes) -> int:
-    """Return the size of a header; at least, where its fixed part is not complete."""
+    """Return the size of a header; a lower bound if its fixed part is incomplete."""
     if not SIGNATURE.startswith(fixed[:12]):
         raise WireError("not a PROXY header of version 2")
     is_local = False
@@ -129,7 +129,7 @@ def _ends(kind: int, block: bytes) -> tuple[Endpoint, Endpoint] | tuple[None, No
 
 
 def _tlvs(of: bytes, at: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the type of each TLV, and where its value starts and ends."""
+    """Yield the type of each TLV and the start and end of its value."""
     while at < len(of):
         start = at + _TLV_HEADER_BYTES
         end = start + int.from_bytes(of[at + 1 : start])
@@ -158,7 +158,7 @@ def _is_over_tls(value: bytes) -> bool:
     if len(value) < _SSL_FIXED_BYTES:
         raise WireError("the PROXY header's TLV about TLS is too short")
     for _ in _tlvs(value, _SSL_FIXED_BYTES):
-        pass  # only to see that they fit
+        pass  # iterating checks that the TLVs fit
     return bool(value[0] & _CLIENT_SSL)
 
 
@@ -171,11 +171,11 @@ def encode(
     unique_id: bytes | None = None,
     checksum: bool = False,
 ) -> bytes:
-    """Return the header for a connection; LOCAL, without TLVs, where an end is None.
+    """Return the header for a connection; LOCAL, without TLVs, if an end is None.
 
     IPv4 is mapped into IPv6 if the other end is IPv6. The server name is sent as the authority;
-    `checksum` adds a CRC-32C. Raises WireError for what is no address, no port or no host name,
-    and for what is too long.
+    `checksum` adds a CRC-32C. Raises WireError for an invalid address, port or host name, and
+    for a value that is too long.
     """
     if source is None or destination is None:
         return LOCAL
@@ -201,7 +201,7 @@ def _authority(server_name: str) -> bytes:
 
 
 def _tlv(type_: int, value: bytes | None) -> bytes:
-    """Return a TLV; nothing where there is no value."""
+    """Return a TLV; no bytes if there is no value."""
     if not value:
         return b""
     if len(value) > MOST_BYTES:

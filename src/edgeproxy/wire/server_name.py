@@ -1,8 +1,7 @@
-"""The name of a server as a client has sent it, in TLS or passed on by a proxy in front.
+"""Checks the server name that a client has sent, in TLS or through a proxy in front.
 
-It is hostile text: what comes out of here is a host name in normal form and nothing else, safe
-to log, to compare and to show. Where it may come from says `wire.client_hello` and
-`wire.proxy_v2`.
+The name is untrusted text. The result is always a host name in normal form, safe to log, compare
+and show. `wire.client_hello` and `wire.proxy_v2` are the two places a name comes from.
 """
 
 from __future__ import annotations
@@ -13,15 +12,15 @@ from edgeproxy.core.routing.server_names import host_name
 from edgeproxy.errors import WireError
 
 MOST_BYTES = 255
-"""Of what is sent, no more is looked at; a longer name is none."""
+"""Longest name that is accepted, in bytes."""
 
 
 def decode(sent: bytes) -> str | None:
-    """Return the server name; None if an IP address stands in its place.
+    """Return the server name; None if it is an IP address.
 
     RFC 6066 section 3 forbids addresses and the trailing dot, but some clients send them: an
-    address counts as no name, a dot is dropped. Raises WireError for all else that is no host
-    name, above all for NUL, spaces, line ends and anything outside ASCII.
+    address counts as no name, and the dot is dropped. Raises WireError for any other text that is
+    no host name, such as one with NUL, spaces, line ends or non-ASCII characters.
     """
     text = sent[: MOST_BYTES + 1].decode("latin-1")
     name = host_name(text)

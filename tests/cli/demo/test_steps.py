@@ -7,22 +7,22 @@ from collections.abc import Iterator
 
 import pytest
 
-from edgeproxy.cli.demo.cast import AMERICAN, ARGENTINE, BRAZILIAN
-from edgeproxy.cli.demo.expectation import UnmetError
-from edgeproxy.cli.demo.interruption import Interruptions
-from edgeproxy.cli.demo.screen import Screen
-from edgeproxy.cli.demo.stage import Stage
+from edgeproxy.cli.demo.clients import AMERICAN, ARGENTINE, BRAZILIAN
+from edgeproxy.cli.demo.environment import Environment
+from edgeproxy.cli.demo.expected import UnmetError
+from edgeproxy.cli.demo.output import Output
+from edgeproxy.cli.demo.signals import StopSignals
 from edgeproxy.cli.demo.steps import Steps
 from edgeproxy.store.sqlite.nodes import Nodes
 
 pytestmark = pytest.mark.system
 
 
-class OddStage(Stage):
-    """A stage whose proxy has another setting than the demo relies on."""
+class OddEnvironment(Environment):
+    """An environment whose proxy has another setting than the demo relies on."""
 
     def __init__(self, **odd: str) -> None:
-        super().__init__(Interruptions())
+        super().__init__(StopSignals())
         self._odd = odd
 
     @property
@@ -31,14 +31,14 @@ class OddStage(Stage):
 
 
 class Play:
-    """A demo that has started, and somebody who spoils it."""
+    """A demo that has started, and a way to break it."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, environment: Environment) -> None:
         self.out = io.StringIO()
-        self.stage = stage
-        self.steps = Steps(self.stage, Screen(self.out))
+        self.environment = environment
+        self.steps = Steps(self.environment, Output(self.out))
         try:
-            self.stage.open()
+            self.environment.open()
             self.steps.start()
         except BaseException:
             self.close()
@@ -46,18 +46,18 @@ class Play:
 
     def kill(self, node_id: str) -> None:
         """End a backend behind the demo's back."""
-        process = self.stage.backends[node_id]
+        process = self.environment.backends[node_id]
         process.kill()
         process.wait()
 
     def close(self) -> None:
         self.steps.hang_up()
-        self.stage.close()
+        self.environment.close()
 
 
 @pytest.fixture
 def play() -> Iterator[Play]:
-    play = Play(Stage(Interruptions()))
+    play = Play(Environment(StopSignals()))
     yield play
     play.close()
 
@@ -73,7 +73,7 @@ def test_a_client_that_reaches_another_backend_than_decided_is_noticed(play: Pla
 
 def test_a_client_that_moves_without_cause_is_noticed(play: Play) -> None:
     play.steps.geography()
-    Nodes(play.stage.database).disable(play.steps.reached[ARGENTINE])
+    Nodes(play.environment.database).disable(play.steps.reached[ARGENTINE])
     with pytest.raises(UnmetError) as raised:
         play.steps.disable()
     assert raised.value.claim == "the clients of sa-node-1 moved and nobody else"
@@ -99,7 +99,7 @@ def test_a_failover_to_another_backend_than_decided_is_noticed(play: Play) -> No
 
 
 def test_a_decision_against_plain_geography_is_noticed() -> None:
-    play = Play(OddStage(EDGEPROXY_REGION="eu"))
+    play = Play(OddEnvironment(EDGEPROXY_REGION="eu"))
     try:
         with pytest.raises(UnmetError) as raised:
             play.steps.geography()
@@ -110,7 +110,7 @@ def test_a_decision_against_plain_geography_is_noticed() -> None:
 
 
 def test_a_proxy_that_cuts_transfers_is_noticed() -> None:
-    play = Play(OddStage(EDGEPROXY_SHUTDOWN_TIMEOUT_SECS="0"))
+    play = Play(OddEnvironment(EDGEPROXY_SHUTDOWN_TIMEOUT_SECS="0"))
     try:
         play.steps.geography()
         with pytest.raises(UnmetError):

@@ -1,17 +1,17 @@
-"""`edgeproxy db …`: make the routing database, look at it, take it elsewhere.
+"""`edgeproxy db …`: create the routing database, list its nodes, migrate it.
 
-The store, and with it SQLite, is imported when a command runs.
+The store, and with it SQLite, is imported only when a command runs.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeproxy.cli.database import migrate
+from edgeproxy.cli.database.options import database_option, json_option
+from edgeproxy.cli.database.output import json_node
 from edgeproxy.cli.table import cell, text_table
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
 from edgeproxy.errors import StoreError
@@ -19,15 +19,10 @@ from edgeproxy.errors import StoreError
 if TYPE_CHECKING:
     from edgeproxy.store.sqlite.nodes import Node
 
-VARIABLE = "EDGEPROXY_DB_PATH"
-DEFAULT_PATH = "routing.db"
-
-_INFINITIES = (float("inf"), float("-inf"))  # JSON has no such numbers, SQLite has
-
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `db` and what can be done with it to the commands of `edgeproxy`."""
-    parser = commands.add_parser("db", help="make the routing database and look at it")
+    """Add `db` and its subcommands to the commands of `edgeproxy`."""
+    parser = commands.add_parser("db", help="create the routing database and list its nodes")
     subcommands = parser.add_subparsers(metavar="COMMAND", dest="db_command", required=True)
 
     init = subcommands.add_parser(
@@ -35,10 +30,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         parents=[database_option()],
         help="create the routing database",
         description="Create an empty routing database: a file, or the tables on a PostgreSQL "
-        "server. What exists is left alone.",
+        "server. An existing database is left unchanged.",
     )
     init.add_argument(
-        "--force", action="store_true", help="replace what is there: its nodes are lost"
+        "--force", action="store_true", help="replace an existing database; its nodes are lost"
     )
     init.set_defaults(run=_init)
 
@@ -51,49 +46,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         )
         command.set_defaults(run=run)
     migrate.add_parser(subcommands)
-
-
-def database_option() -> argparse.ArgumentParser:
-    """Return the `--db` option, for `parents=`."""
-    parent = argparse.ArgumentParser(add_help=False)
-    parent.add_argument(
-        "--db",
-        metavar="PATH",
-        type=Path,
-        help=f"the routing database, a file (default: PostgreSQL if the configuration says so, "
-        f"else {VARIABLE}, else {DEFAULT_PATH})",
-    )
-    return parent
-
-
-def json_option() -> argparse.ArgumentParser:
-    """Return the `--json` option, for `parents=`."""
-    parent = argparse.ArgumentParser(add_help=False)
-    parent.add_argument("--json", action="store_true", help="print JSON, for programs")
-    return parent
-
-
-def database_path(args: argparse.Namespace) -> Path:
-    """Return the file that a command is about.
-
-    Option, environment, configuration file, default: the first that says it. The
-    configuration is loaded only where there is a file, so that a command starts fast.
-    """
-    chosen: Path | None = args.db
-    if chosen is None and os.environ.get("EDGEPROXY_CONFIG"):
-        from edgeproxy.config import load as config
-
-        return config.load(os.environ).config.database.path
-    return chosen or Path(os.environ.get(VARIABLE) or DEFAULT_PATH)
-
-
-def json_node(node: Node) -> dict[str, object]:
-    """Return a node as an object for JSON; `fault` is there only if it has one."""
-    values = {
-        name: cell(value) if isinstance(value, bytes) or value in _INFINITIES else value
-        for name, value in node.values.items()
-    }
-    return {**values, "fault": node.fault} if node.fault else values
 
 
 def _init(args: argparse.Namespace) -> int:
@@ -128,7 +80,7 @@ def _print(nodes: list[Node], *, as_json: bool) -> None:
     if as_json:
         import json
 
-        print(json.dumps([json_node(node) for node in nodes], indent=2))
+        print(json.dumps([json_node(node.values, node.fault) for node in nodes], indent=2))
         return
     headers = [*COLUMNS]
     if nodes and COUNTRY in nodes[0].values:

@@ -1,12 +1,12 @@
-"""`edgeproxy db migrate`: take the nodes of one routing database to another one."""
+"""`edgeproxy db migrate`: copy the nodes and server names of one routing database to another."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeproxy.cli.database.output import note
 from edgeproxy.cli.table import cell
 from edgeproxy.errors import UsageError
 
@@ -22,10 +22,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the command to those of `edgeproxy db`."""
     parser = commands.add_parser(
         "migrate",
-        help="take all nodes from a file to PostgreSQL, or back",
-        description="Take all nodes and server names from one routing database to the other, in "
-        "one transaction. What is there stays, and what is there and differs is refused. "
-        "The source is only read.",
+        help="copy all nodes from a file to PostgreSQL, or back",
+        description="Copy all nodes and server names from one routing database to the other, in "
+        "one transaction. The target keeps its own rows; the command fails if a row is in both "
+        "and differs. The source is only read.",
     )
     parser.add_argument("--from", dest="source", choices=KINDS, required=True)
     parser.add_argument("--to", dest="target", choices=KINDS, required=True)
@@ -34,19 +34,19 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument(
         "--url",
-        help="the server (default: EDGEPROXY_POSTGRES_URL, which others cannot see in `ps`)",
+        help="the server (default: EDGEPROXY_POSTGRES_URL; `ps` shows an option to all users)",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace nodes that are there and differ"
+        "--overwrite", action="store_true", help="replace nodes of the target that differ"
     )
     parser.add_argument(
-        "--skip-faulty", action="store_true", help="leave behind what proxies would skip"
+        "--skip-faulty", action="store_true", help="do not copy nodes that proxies would skip"
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Take everything over, or nothing."""
+    """Copy everything, or nothing."""
     if args.source == args.target:
         raise UsageError("--from and --to name the same: allowed is sqlite to postgres, or back")
     from edgeproxy.store.migration import migrate
@@ -64,9 +64,9 @@ def run(args: argparse.Namespace) -> int:
         )
     )
     if done.faulty:
-        _note(f"{done.faulty} faulty nodes were left behind")
+        note(f"{done.faulty} faulty nodes were left behind")
     if done.countries_lost:
-        _note(
+        note(
             f"warning: the countries of {done.countries_lost} nodes are not kept: the table there "
             "has no column country (ALTER TABLE backends ADD COLUMN country TEXT, then once more)"
         )
@@ -96,7 +96,3 @@ def _end(kind: str, args: argparse.Namespace) -> End:
     if settings.url is None:
         raise UsageError("EDGEPROXY_POSTGRES_URL or --url says where the server is")
     return PostgresEnd(settings)
-
-
-def _note(text: str) -> None:
-    print(f"edgeproxy: {cell(text)}", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""Which routing database a command is about: `--db`, else what the configuration names.
+"""Opens the routing database that a command works on: `--db`, or what the configuration names.
 
-The configuration is loaded only where it may name a PostgreSQL server, so that a command on a
-file starts fast.
+The configuration is loaded only if it may name a PostgreSQL server, so that a command on a file
+starts fast.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ENABLED = "EDGEPROXY_POSTGRES_ENABLED"
 
 
 def postgres_settings(args: argparse.Namespace) -> PostgresSettings | None:
-    """Return the server that a command is about, or None if it is about a file."""
+    """Return the settings of the PostgreSQL server, or None if the database is a file."""
     if args.db is not None or not (os.environ.get("EDGEPROXY_CONFIG") or os.environ.get(ENABLED)):
         return None
     from edgeproxy.config import load as config
@@ -32,10 +32,10 @@ def postgres_settings(args: argparse.Namespace) -> PostgresSettings | None:
 
 
 def open_nodes(args: argparse.Namespace) -> NodeEdits:
-    """Return the nodes that a command is about."""
+    """Return the nodes of the database that the arguments select."""
     postgres = postgres_settings(args)
     if postgres is None:
-        from edgeproxy.cli.database.db import database_path
+        from edgeproxy.cli.database.options import database_path
         from edgeproxy.store.sqlite.nodes import Nodes
 
         return Nodes(database_path(args))
@@ -43,17 +43,17 @@ def open_nodes(args: argparse.Namespace) -> NodeEdits:
 
 
 def nodes_on(postgres: PostgresSettings) -> NodeEdits:
-    """Return the nodes on a server."""
+    """Return the nodes of the database on a server."""
     from edgeproxy.store.postgres.nodes import PostgresNodes
 
     return PostgresNodes(_link_to(postgres))
 
 
 def open_routes(args: argparse.Namespace) -> Routes | PostgresRoutes:
-    """Return the server names that a command is about."""
+    """Return the server names of the database that the arguments select."""
     postgres = postgres_settings(args)
     if postgres is None:
-        from edgeproxy.cli.database.db import database_path
+        from edgeproxy.cli.database.options import database_path
         from edgeproxy.store.sqlite.routes import Routes
 
         return Routes(database_path(args))
@@ -63,13 +63,13 @@ def open_routes(args: argparse.Namespace) -> Routes | PostgresRoutes:
 
 
 def make(args: argparse.Namespace, *, force: bool = False) -> tuple[object, bool]:
-    """Make the database if it is missing; with `force` take everything out of one that is there.
+    """Create the database if it is missing; with `force`, replace an existing one.
 
-    Return what it is called, and whether something was made.
+    Return the path or URL of the database, and whether something was created.
     """
     postgres = postgres_settings(args)
     if postgres is None:
-        from edgeproxy.cli.database.db import database_path
+        from edgeproxy.cli.database.options import database_path
         from edgeproxy.store.sqlite.database import create, replace
 
         path = database_path(args)
@@ -83,14 +83,14 @@ def make(args: argparse.Namespace, *, force: bool = False) -> tuple[object, bool
         if force:
             link.edit(replace_all)
             return link.url, True
-        # Whoever may only edit can add nodes where everything is there.
+        # A role that may not create tables can still add nodes if all tables exist.
         return link.url, bool(link.read(missing_parts) and link.edit(make_parts))
     finally:
         link.close()
 
 
 def _link_to(postgres: PostgresSettings) -> Link:
-    """Return the way to a server. Raises ConfigError without the driver."""
+    """Return the link to a server. Raises ConfigError without the driver."""
     from edgeproxy.store.choice import check_driver
     from edgeproxy.store.postgres.link import Link
 

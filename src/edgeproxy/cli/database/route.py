@@ -1,4 +1,4 @@
-"""`edgeproxy route …`: which app is meant by a server name, on listeners of the mode `sni`."""
+"""`edgeproxy route …`: edit which app a server name selects on listeners with the mode `sni`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from edgeproxy.cli.database.db import database_option, json_option
 from edgeproxy.cli.database.opening import open_routes
+from edgeproxy.cli.database.options import database_option, json_option
 from edgeproxy.cli.table import cell, text_table
 
 if TYPE_CHECKING:
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `route` and what can be done with it to the commands of `edgeproxy`."""
-    parser = commands.add_parser("route", help="lead clients of server names to apps")
+    """Add `route` and its subcommands to the commands of `edgeproxy`."""
+    parser = commands.add_parser("route", help="map server names to apps")
     subcommands = parser.add_subparsers(metavar="COMMAND", dest="route_command", required=True)
     options = [database_option(), json_option()]
     for name, run, what in (
-        ("set", _set, "lead the clients of a server name to an app"),
-        ("remove", _remove, "take a server name out"),
-        ("list", _list, "list all of them"),
+        ("set", _set, "map a server name to an app"),
+        ("remove", _remove, "remove a server name"),
+        ("list", _list, "list all server names"),
     ):
         command = subcommands.add_parser(name, parents=options, help=what, description=what)
         if name != "list":
@@ -54,6 +54,6 @@ def _list(args: argparse.Namespace) -> int:
     return 0
 
 
-def _done(args: argparse.Namespace, said: dict[str, str], line: str) -> int:
-    print(json.dumps(said) if args.json else cell(line))
+def _done(args: argparse.Namespace, fields: dict[str, str], line: str) -> int:
+    print(json.dumps(fields) if args.json else cell(line))
     return 0

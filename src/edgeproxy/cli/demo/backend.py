@@ -1,13 +1,13 @@
-"""A sample backend: a program of its own that tells everybody who connects which one it is.
+"""A sample backend: a separate program that answers each client with its own id.
 
-It can be talked to with `nc` and with `curl`:
+`nc` and `curl` can talk to it:
 
     GET /                      an HTTP response with the id
     GET /lines/COUNT[/SECS]    an HTTP response of COUNT numbered lines, spread over SECS
-    any other line             the id and that line, as often as one likes
+    any other line             the id and that line, any number of times
 
-It prints the port it listens on and ends when its stdin does, because then whoever started
-it is gone. It imports nothing of edgeproxy and as little as it can: nine of them start at once.
+It prints the port it listens on. It ends when its stdin is closed, because then the program that
+started it is gone. It imports nothing of edgeproxy and little else: nine of them start at once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PAUSE = threading.Event()  # never set: waiting on it is a pause
 def numbered_lines(backend_id: str, count: int) -> Iterator[bytes]:
     """Yield `count` lines of LINE_BYTES each, in instalments of equal size; the last is the rest.
 
-    Every line names the backend and its own number, so that whatever is lost shows.
+    Every line names the backend and its own number, so that a lost line shows.
     """
     size = max(1, count // MAX_INSTALMENTS)
     for start in range(1, count + 1, size):

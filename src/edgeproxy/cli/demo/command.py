@@ -1,7 +1,7 @@
 """`edgeproxy demo`: show the main job on processes and connections of this machine.
 
-Exit code 0 only if every step really happened as printed. However it ends, no process and
-no file of it is left.
+The exit code is 0 only if every step happened as printed. However the demo ends, it leaves no
+process and no file.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeproxy.cli.demo.interruption import Interruptions
-    from edgeproxy.cli.demo.screen import Screen
+    from edgeproxy.cli.demo.output import Output
+    from edgeproxy.cli.demo.signals import StopSignals
 
 LOG_LINES_SHOWN = 10
 
@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--keep",
         action="store_true",
-        help="leave it running before the last step, with commands to play with",
+        help="keep it running before the last step, and print commands to try",
     )
     parser.set_defaults(run=run)
 
@@ -38,49 +38,49 @@ def run(arguments: argparse.Namespace) -> int:
     """Show everything. Exit code 1 if a step did not happen, 128+N if signal N ended it."""
     import time
 
-    from edgeproxy.cli.demo.interruption import Interruption, Interruptions
-    from edgeproxy.cli.demo.screen import Screen
+    from edgeproxy.cli.demo.output import Output
+    from edgeproxy.cli.demo.signals import Interruption, StopSignals
 
     began = time.monotonic()
-    screen = Screen(sys.stdout)
-    interruptions = Interruptions()
-    with interruptions.caught():
+    output = Output(sys.stdout)
+    signals = StopSignals()
+    with signals.caught():
         try:
-            code = _show(interruptions, screen, keep=arguments.keep)
+            code = _show(signals, output, keep=arguments.keep)
         except Interruption as interruption:
             print(f"edgeproxy: demo ended by {interruption.name}", file=sys.stderr)
             return 128 + interruption.number
     if not code and not arguments.keep:
-        screen.ending(f"Done in {time.monotonic() - began:.1f} s; nothing is left running.")
+        output.ending(f"Done in {time.monotonic() - began:.1f} s; nothing is left running.")
     return code
 
 
-def _show(interruptions: Interruptions, screen: Screen, *, keep: bool) -> int:
-    from edgeproxy.cli.demo.expectation import UnmetError
-    from edgeproxy.cli.demo.stage import Stage
+def _show(signals: StopSignals, output: Output, *, keep: bool) -> int:
+    from edgeproxy.cli.demo.environment import Environment
+    from edgeproxy.cli.demo.expected import UnmetError
     from edgeproxy.cli.demo.steps import Steps
 
-    stage = Stage(interruptions)
-    steps = Steps(stage, screen)
+    environment = Environment(signals)
+    steps = Steps(environment, output)
     try:
-        with interruptions.allowed():
-            stage.open()
+        with signals.allowed():
+            environment.open()
             steps.start()
             steps.geography()
             steps.disable()
             steps.failover()
             if keep:
-                steps.keep(interruptions)
+                steps.keep(signals)
             else:
                 steps.drain()
     except UnmetError as error:
-        screen.unmet(error)
-        lines = stage.log_lines()[-LOG_LINES_SHOWN:]
+        output.unmet(error)
+        lines = environment.log_lines()[-LOG_LINES_SHOWN:]
         if lines:
-            screen.note("the proxy's last log lines:")
-            screen.aside("\n".join(lines))
+            output.note("the proxy's last log lines:")
+            output.aside("\n".join(lines))
         return 1
     finally:
         steps.hang_up()
-        stage.close()
+        environment.close()
     return 0

@@ -1,9 +1,9 @@
-"""The steps of the demo. Each does something, sees what came of it, and prints exactly that.
+"""The steps of the demo. Each one acts, observes the result, and prints what it observed.
 
-A step that sees anything else than it claims raises UnmetError. What must happen is known
-from two sides: the decision of the product's own code for these very clients (`cli/demo/twin`),
-and the region where a client from that country plainly belongs (`cli/demo/cast`). Connections stay
-open from step to step, so that loads, and with them the decisions, are the same in every run.
+A step raises UnmetError if the result is not what it claims. Two sources say what must happen:
+the decision of the product's own code for the same clients (`cli/demo/prediction`), and the region
+of each client's country (`cli/demo/clients`). Connections stay open from step to step, so loads
+and decisions are the same in every run.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import time
 from collections.abc import Mapping
 
 from edgeproxy.cli.demo.backend import LINE_BYTES
-from edgeproxy.cli.demo.cast import AMERICAN, BRAZILIAN, CLIENTS, GERMAN, Client, check_addresses
-from edgeproxy.cli.demo.client import Connection, Transfer
-from edgeproxy.cli.demo.expectation import UnmetError, eventually, expect, unbroken
-from edgeproxy.cli.demo.interruption import Interruption, Interruptions
-from edgeproxy.cli.demo.invitation import invitation
-from edgeproxy.cli.demo.screen import Screen
-from edgeproxy.cli.demo.stage import LOOPBACK, NODES, Stage, typed_command
-from edgeproxy.cli.demo.twin import Twin, why, why_not
+from edgeproxy.cli.demo.clients import AMERICAN, BRAZILIAN, CLIENTS, GERMAN, Client, check_addresses
+from edgeproxy.cli.demo.commands import commands_to_try
+from edgeproxy.cli.demo.connection import Connection, Transfer
+from edgeproxy.cli.demo.environment import LOOPBACK, NODES, Environment, typed_command
+from edgeproxy.cli.demo.expected import UnmetError, eventually, expect, unbroken
+from edgeproxy.cli.demo.output import Output
+from edgeproxy.cli.demo.prediction import Predictor, why, why_not
+from edgeproxy.cli.demo.signals import Interruption, StopSignals
 from edgeproxy.cli.table import text_table
 from edgeproxy.core.admission.explanation import Decision
 
@@ -38,9 +38,9 @@ class Steps:
         listen: Where the proxy listens.
     """
 
-    def __init__(self, stage: Stage, screen: Screen) -> None:
-        self._stage = stage
-        self._screen = screen
+    def __init__(self, environment: Environment, output: Output) -> None:
+        self._environment = environment
+        self._output = output
         self._open: list[Connection] = []
         self.reached: dict[Client, str] = {}
         self.listen: tuple[str, int] = (LOOPBACK, 0)
@@ -50,32 +50,32 @@ class Steps:
     def start(self) -> None:
         """Start everything. Raises EdgeProxyError where clients cannot have their addresses."""
         check_addresses()
-        self._stage.start_backends()
+        self._environment.start_backends()
         regions = ", ".join(dict.fromkeys(NODES.values()))
-        self._screen.met(f"{len(NODES)} backends run, each a process of its own, in {regions}")
+        self._output.met(f"{len(NODES)} backends run, each a process of its own, in {regions}")
         prefixes = {f"{each.ip}/32": each.country for each in CLIENTS if each.country}
-        ready = self._stage.start_proxy(prefixes)
+        ready = self._environment.start_proxy(prefixes)
         host, _, port = ready["listen"].rpartition(":")
         self.listen = (host, int(port))
-        self._twin = Twin(self._stage.variables)
+        self._predictor = Predictor(self._environment.variables)
         expect("the proxy knows all backends", str(len(NODES)), ready["backends"])
         shown = " ".join(f"{key}={ready[key]}" for key in ("listen", "region", "engine"))
-        self._screen.met(f"`edgeproxy serve` is ready: {shown}")
+        self._output.met(f"`edgeproxy serve` is ready: {shown}")
 
     def geography(self) -> None:
         """Connect every client: each must reach the backend that the decision names."""
-        self._screen.heading("1. Each client gets a backend by where it is")
+        self._output.heading("1. Each client gets a backend by where it is")
         decisions = {}
         for client in CLIENTS:
-            decisions[client] = self._twin.connect(client.ip)
+            decisions[client] = self._predictor.connect(client.ip)
             self._connect(client)
         rows = [
             (each.ip, each, self.reached[each], _score(decision), why(decision))
             for each, decision in decisions.items()
         ]
-        self._screen.note(text_table(("CLIENT", "COUNTRY", "BACKEND", "SCORE", "WHY"), rows))
+        self._output.note(text_table(("CLIENT", "COUNTRY", "BACKEND", "SCORE", "WHY"), rows))
         self._expect_reached(decisions)
-        self._screen.met(AS_DECIDED)
+        self._output.met(AS_DECIDED)
 
     def disable(self) -> None:
         """Disable a node with the CLI: its clients must move, all others must stay."""
@@ -83,102 +83,104 @@ class Steps:
         node = before[BRAZILIAN]
         bound = [each.ip for each in CLIENTS if before[each] == node]
         theirs = [each for each in self._open if each.client_ip in bound]
-        self._screen.heading("2. A node is disabled: its clients move, the others stay")
-        self._screen.command(f"export EDGEPROXY_DB_PATH={self._stage.database}")
-        self._screen.command(f"{typed_command()} node disable {node}")
-        self._screen.aside(self._stage.command("node", "disable", node))
+        self._output.heading("2. A node is disabled: its clients move, the others stay")
+        self._output.command(f"export EDGEPROXY_DB_PATH={self._environment.database}")
+        self._output.command(f"{typed_command()} node disable {node}")
+        self._output.aside(self._environment.command("node", "disable", node))
         began = time.monotonic()
-        self._twin.reload()
-        decisions = {BRAZILIAN: self._twin.connect(BRAZILIAN.ip)}
+        self._predictor.reload()
+        decisions = {BRAZILIAN: self._predictor.connect(BRAZILIAN.ip)}
         eventually(f"new connections avoid {node}", lambda: self._avoids(BRAZILIAN, node))
         secs = time.monotonic() - began
         for client in CLIENTS:
             if client is not BRAZILIAN:
-                decisions[client] = self._twin.connect(client.ip)
+                decisions[client] = self._predictor.connect(client.ip)
                 self._connect(client)
         rows = [
             (each.ip, each, before[each], self.reached[each], why_not(decision, before[each]))
             for each, decision in decisions.items()
         ]
-        self._screen.note(text_table(("CLIENT", "COUNTRY", "BEFORE", "NOW", "WHY"), rows))
+        self._output.note(text_table(("CLIENT", "COUNTRY", "BEFORE", "NOW", "WHY"), rows))
         self._expect_reached(decisions)
         moved = [each.ip for each in CLIENTS if self.reached[each] != before[each]]
         expect(f"the clients of {node} moved and nobody else", bound, moved)
-        self._screen.met(f"{len(moved)} clients moved, {secs:.2f} s after the command")
+        self._output.met(f"{len(moved)} clients moved, {secs:.2f} s after the command")
         claim = f"connections opened before stay with {node}"
         with unbroken(claim):
             for connection in theirs:
                 expect(claim, node, connection.ask())
-        self._screen.met(f"their {len(theirs)} connections opened before were left alone")
+        self._output.met(f"their {len(theirs)} connections opened before were left alone")
 
     def failover(self) -> None:
         """Kill a backend's process: its client must be served by another one."""
-        self._screen.heading("3. A backend dies: the next connection fails over")
+        self._output.heading("3. A backend dies: the next connection fails over")
         dead = self.reached[AMERICAN]
-        process = self._stage.backends[dead]
+        process = self._environment.backends[dead]
         process.send_signal(signal.SIGKILL)
         process.wait()
-        self._screen.command(f"kill -KILL {process.pid}  # {dead}")
-        decision = self._twin.connect_to_dead(AMERICAN.ip)
+        self._output.command(f"kill -KILL {process.pid}  # {dead}")
+        decision = self._predictor.connect_to_dead(AMERICAN.ip)
         began = time.monotonic()
         self._connect(AMERICAN)
         secs = time.monotonic() - began
         row = (AMERICAN.ip, AMERICAN, dead, self.reached[AMERICAN], why_not(decision, dead))
-        self._screen.note(text_table(("CLIENT", "COUNTRY", "BEFORE", "NOW", "WHY"), [row]))
+        self._output.note(text_table(("CLIENT", "COUNTRY", "BEFORE", "NOW", "WHY"), [row]))
         self._expect_reached({AMERICAN: decision})
         claim = f"the proxy noticed that {dead} is dead"
-        expect(claim, dead, self._stage.logged("dial_failed", claim)["backend"])
-        self._screen.met(f"served within the same connection, {secs * 1000:.0f} ms after its start")
+        expect(claim, dead, self._environment.logged("dial_failed", claim)["backend"])
+        self._output.met(f"served within the same connection, {secs * 1000:.0f} ms after its start")
 
     def drain(self) -> None:
         """Ask the proxy to stop: open transfers must finish, new clients are refused."""
-        self._screen.heading("4. SIGTERM: open transfers finish, new clients are refused")
+        self._output.heading("4. SIGTERM: open transfers finish, new clients are refused")
         self.hang_up()
         transfers = [self._begin_transfer(each) for each in (BRAZILIAN, AMERICAN, GERMAN)]
         size = TRANSFER_LINES * LINE_BYTES
         parts = ", ".join(f"{each.received_bytes / size:.1%}" for each in transfers)
-        self._screen.note(f"{len(transfers)} downloads of {size / 1e6:.1f} MB are at {parts}")
-        self._screen.command(f"kill -TERM {self._stage.proxy.pid}  # the proxy")
-        self._stage.proxy.terminate()
-        draining = self._stage.logged("draining", "the proxy stops accepting")
-        self._screen.aside(f"draining connections={draining['connections']}")
+        self._output.note(f"{len(transfers)} downloads of {size / 1e6:.1f} MB are at {parts}")
+        self._output.command(f"kill -TERM {self._environment.proxy.pid}  # the proxy")
+        self._environment.proxy.terminate()
+        draining = self._environment.logged("draining", "the proxy stops accepting")
+        self._output.aside(f"draining connections={draining['connections']}")
         eventually("a new connection is refused", self._is_refused)
-        expect("the proxy waits for the transfers", None, self._stage.proxy.poll())
-        self._screen.met("a new connection is refused")
+        expect("the proxy waits for the transfers", None, self._environment.proxy.poll())
+        self._output.met("a new connection is refused")
         for transfer in transfers:
             self._finish_transfer(transfer, size)
-        self._screen.met(
+        self._output.met(
             f"{len(transfers)} downloads finished: {len(transfers) * size / 1e6:.1f} MB, "
             "SHA-256 as expected"
         )
-        stopped = self._stage.logged("stopped", "the proxy stops")
+        stopped = self._environment.logged("stopped", "the proxy stops")
         names = ("refused", "failovers", "cut", "still_active")
         books = " ".join(f"{name}={stopped[name]}" for name in names)
         expect("the proxy's books are right", "refused=0 failovers=1 cut=0 still_active=0", books)
-        expect("the proxy exits with 0", 0, eventually("the proxy ends", self._stage.proxy.poll))
-        self._screen.met(f"the proxy exited with 0: {books}")
+        expect(
+            "the proxy exits with 0", 0, eventually("the proxy ends", self._environment.proxy.poll)
+        )
+        self._output.met(f"the proxy exited with 0: {books}")
 
-    def keep(self, interruptions: Interruptions) -> None:
-        """Let people play until they interrupt; then stop as a proxy should.
+    def keep(self, signals: StopSignals) -> None:
+        """Keep everything running until a signal, then drain the proxy.
 
-        A second interruption is raised: whoever catches it ends everything at once.
+        A second signal is raised to the caller, which then ends everything at once.
         """
         self.hang_up()
-        proxy = self._stage.proxy
-        variables, log = self._stage.variables, str(self._stage.log)
-        self._screen.heading("It all keeps running. In another terminal:")
-        self._screen.note(invitation(typed_command(), self.listen, variables, log))
+        proxy = self._environment.proxy
+        variables, log = self._environment.variables, str(self._environment.log)
+        self._output.heading("It all keeps running. In another terminal:")
+        self._output.note(commands_to_try(typed_command(), self.listen, variables, log))
         try:
-            self._screen.note("Ctrl+C stops it; open connections may finish, unless pressed twice.")
+            self._output.note("Ctrl+C stops it; open connections may finish, unless pressed twice.")
             code = proxy.wait()
         except Interruption:
             proxy.terminate()
-            with interruptions.allowed():
+            with signals.allowed():
                 code = proxy.wait()
         else:
             raise UnmetError("the proxy keeps running", "no end", f"exit code {code}")
         expect("the proxy exits with 0", 0, code)
-        self._screen.met("the proxy finished its open connections and exited with 0")
+        self._output.met("the proxy finished its open connections and exited with 0")
 
     def hang_up(self) -> None:
         """Close all connections of the steps so far."""
@@ -186,7 +188,7 @@ class Steps:
             connection.close()
         self._open.clear()
 
-    # -- their parts -------------------------------------------------------------------
+    # -- parts of the steps -------------------------------------------------------------------
 
     def _connect(self, client: Client) -> None:
         """Open a connection, note which backend answers, and keep it open."""

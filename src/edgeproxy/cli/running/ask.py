@@ -1,7 +1,7 @@
-"""Asks the running proxy over its control socket.
+"""Sends requests to the running proxy over its control socket.
 
-Of the configuration only the path of the socket is wanted, whatever else is wrong with it: a
-proxy that runs can be asked and told while its file is being edited.
+Of the configuration only the path of the socket is read, and faults elsewhere are ignored: these
+commands work while the configuration file is being edited.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def ask(path: str, method: str = "GET", **query: str) -> Any:
 
 
 def _where(environ: Mapping[str, str]) -> str:
-    """Return the path of the socket, of the environment or the file. Raises UsageError."""
+    """Return the path of the socket from the environment or the file. Raises UsageError."""
     from edgeproxy.config import file as config_file
 
     if environ.get(VARIABLE):

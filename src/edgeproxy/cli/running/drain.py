@@ -1,4 +1,4 @@
-"""`edgeproxy drain` and `edgeproxy undrain`: give a backend no new clients, or clients again."""
+"""`edgeproxy drain` and `edgeproxy undrain`: stop or resume giving a backend new clients."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ def add_parser(commands: Any) -> None:
     """Add the commands to the subparsers."""
     drain = commands.add_parser(
         "drain",
-        help="give a backend of the running proxy no new clients",
+        help="stop giving a backend of the running proxy new clients",
         description="Give a backend no new clients, not even those bound to it; open "
-        "connections go on. It holds for this POP, until `undrain` or a restart. The routing "
-        "database stays as it is. Needs EDGEPROXY_CONTROL_SOCKET.",
+        "connections continue. This holds for this POP only, until `undrain` or a restart. The "
+        "routing database does not change. Needs EDGEPROXY_CONTROL_SOCKET.",
     )
     drain.add_argument("backend", help="id of the backend")
     drain.set_defaults(run=run, action="/drain")
-    undrain = commands.add_parser("undrain", help="give a drained backend clients again")
+    undrain = commands.add_parser("undrain", help="give a drained backend new clients again")
     undrain.add_argument("backend", help="id of the backend")
     undrain.set_defaults(run=run, action="/undrain")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Tell the proxy, and say what it did."""
+    """Send the request and print the result."""
     from edgeproxy.cli.running.ask import ask
 
     done = ask(arguments.action, "POST", backend=arguments.backend)

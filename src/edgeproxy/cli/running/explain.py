@@ -16,8 +16,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "explain",
         help="say which backend a client would get, and why",
-        description="Decide for a client as the proxy would with this environment, on the "
-        "routing database as it is now, with no connections open and nobody bound.",
+        description="Decide for a client as the proxy would with this environment and the "
+        "current routing database, with no open connections and no bound clients.",
     )
     parser.add_argument("client_ip", help="IPv4 or IPv6 address of the client")
     parser.add_argument("--app", help="decide for this app (default: EDGEPROXY_APP)")

@@ -1,4 +1,4 @@
-"""`edgeproxy status` and `edgeproxy sessions`: what the running proxy is doing."""
+"""`edgeproxy status` and `edgeproxy sessions`: show the state of the running proxy."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 def add_parser(commands: Any) -> None:
     """Add the commands to the subparsers."""
     for name, text, run in (
-        ("status", "say what the running proxy is doing", run_status),
-        ("sessions", "list its open sessions", run_sessions),
+        ("status", "show the state of the running proxy", run_status),
+        ("sessions", "list the open sessions of the running proxy", run_sessions),
     ):
         parser = commands.add_parser(
             name, help=text, description=f"{text.capitalize()}. Needs EDGEPROXY_CONTROL_SOCKET."
@@ -22,7 +22,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run_status(arguments: argparse.Namespace) -> int:
-    """Print what is known of the proxy and its backends."""
+    """Print the state of the proxy and its backends."""
     from edgeproxy.cli.running.ask import ask
 
     status = ask("/status")
@@ -78,17 +78,14 @@ def for_people(status: Mapping[str, Any]) -> str:
 
 
 def state_of(backend: Mapping[str, Any]) -> str:
-    """Return what keeps clients away from a backend, or `ok`."""
-    states = ["draining"] if backend["draining"] else []
-    if backend["up"] is False:
-        states.append("down")
-    if backend["circuit"] != "closed":
-        states.append(f"circuit {backend['circuit']}")
-    return ", ".join(states) or "ok"
+    """Return what keeps new clients from a backend of a status, or `ok`."""
+    from edgeproxy.control.observe.reading import state_text
+
+    return state_text(draining=backend["draining"], up=backend["up"], circuit=backend["circuit"])
 
 
 def size(count: float) -> str:
-    """Return a number of bytes for people."""
+    """Return a number of bytes with its unit."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

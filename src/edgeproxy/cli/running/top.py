@@ -1,4 +1,4 @@
-"""`edgeproxy top`: the running proxy, looked at again and again."""
+"""`edgeproxy top`: show the state of the running proxy and refresh it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def add_parser(commands: Any) -> None:
         "top",
         help="watch the running proxy",
         description="Show clients, bytes, refusals and each backend, the busiest first, with "
-        "what happened since the last look. Ends with Ctrl+C. Needs EDGEPROXY_CONTROL_SOCKET.",
+        "rates since the last refresh. Ends with Ctrl+C. Needs EDGEPROXY_CONTROL_SOCKET.",
     )
-    parser.add_argument("--interval", type=float, default=1.0, help="seconds between looks (1)")
-    parser.add_argument("--count", type=int, default=0, help="end after so many looks (0: never)")
+    parser.add_argument("--interval", type=float, default=1.0, help="seconds between refreshes (1)")
+    parser.add_argument("--count", type=int, default=0, help="number of refreshes (0: no end)")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Look until somebody has seen enough."""
+    """Refresh until Ctrl+C or `--count`."""
     import shutil
     import signal
 
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--interval takes 0.1 to 3600 seconds")
     on_screen = sys.stdout.isatty()
     before: Status | None = None
-    looks = 0
+    refreshes = 0
     try:
         if on_screen:
             sys.stdout.write(ALTERNATE)
@@ -53,8 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
                 print("\n".join(lines), end="\n\n")
             sys.stdout.flush()
             before = status
-            looks += 1
-            if looks == arguments.count:
+            refreshes += 1
+            if refreshes == arguments.count:
                 return 0
             signal.sigtimedwait([], arguments.interval)
     except KeyboardInterrupt:
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def page(before: Status | None, status: Status) -> str:
-    """Return what is to be seen; rates are since `before`."""
+    """Return the page as text. Rates are since `before`."""
     from edgeproxy.cli.running.status import size, state_of
     from edgeproxy.cli.table import text_table
 

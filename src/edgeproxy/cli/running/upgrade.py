@@ -11,15 +11,15 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "upgrade",
         help="let the running proxy start a successor that takes over",
-        description="Start the version that is installed now beside the one that runs. When it "
-        "accepts clients, the old one lets its connections finish and ends. Nobody is refused "
+        description="Start the installed version beside the running one. When it accepts "
+        "clients, the old process lets its connections finish and ends. No client is refused "
         "meanwhile. Needs EDGEPROXY_CONTROL_SOCKET; SIGUSR2 does the same.",
     )
     parser.set_defaults(run=run)
 
 
 def run(_arguments: argparse.Namespace) -> int:
-    """Tell the proxy, and say who its successor is."""
+    """Send the request and print the process id of the successor."""
     from edgeproxy.cli.running.ask import ask
 
     print(f"process {ask('/upgrade', 'POST')['pid']} has taken over")

@@ -56,7 +56,7 @@ def console(floor: Floor, upgrade: Callable[[], Awaitable[int]]) -> HttpPages:
 
     async def status(_asked: Request) -> Response:
         reading = await asyncio.to_thread(floor.read)
-        return _json(_plain(reading))
+        return _json(reading.as_json())
 
     async def sessions(_asked: Request) -> Response:
         return _json(await asyncio.to_thread(floor.sessions))
@@ -99,20 +99,3 @@ def _json(content: object, status: int = 200) -> Response:
 
 def _fault(status: int, text: str) -> Response:
     return _json({"error": text}, status)
-
-
-def _plain(reading: StatusSnapshot) -> dict[str, Any]:
-    """Return a reading as JSON can hold it."""
-    plain = {name: getattr(reading, name) for name in reading.__slots__}
-    plain["backends"] = [
-        {
-            **{name: getattr(each, name) for name in each.__slots__ if name != "counters"},
-            "connections": each.counters.connections,
-            "errors": each.counters.errors,
-            "bytes_in": each.counters.bytes_in + each.bytes_in,
-            "bytes_out": each.counters.bytes_out + each.bytes_out,
-            "rtt_secs": each.counters.rtt_secs / max(sum(each.counters.rtt), 1),
-        }
-        for each in reading.backends
-    ]
-    return plain

@@ -1,1 +1,1 @@
-"""Health checks: one probe, by TCP, HTTP, gRPC or a command, and the loop that runs them."""
+"""Health checks: a probe by TCP, HTTP, gRPC or a command, and the loop that runs the probes."""

@@ -1,8 +1,8 @@
-"""Probes all backends, each by itself, and says when one is up or down.
+"""Probes every backend on its own schedule and reports when one goes up or down.
 
-Each backend has a task of its own and a moment of its own in the interval, so that neither a
-slow one nor the number of them delays anybody. Verdicts are kept here, for this POP, and told to
-whoever decides; the `healthy` column is the operator's and is never written.
+Each backend has its own task and its own offset in the interval, so neither a slow backend nor
+their number delays a probe. Verdicts are kept here, for this POP only, and reported to the
+callback. The `healthy` column belongs to the operator and is never written.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from edgeproxy.log import EventLog
 log = EventLog("health")
 
 JITTER = 0.1
-"""Part of the interval by which it varies."""
+"""The interval varies by up to this fraction."""
 AT_ONCE = 512
-"""Probes under way; each needs a descriptor."""
+"""Most probes at a time; each needs a descriptor."""
 
 Judged = Callable[[str, bool], object]
 """Called with a backend's id and whether it is up, when that changes."""
@@ -32,7 +32,7 @@ class Checker:
     """The probes of all backends. For one event loop.
 
     Attributes:
-        verdicts: What is known of each backend, by id.
+        verdicts: The verdict on each backend, by id.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class Checker:
         self._followed: Sequence[Backend] = ()
 
     def use(self, settings: ProbeSettings, health: HealthSettings, more: object = None) -> None:
-        """Go on with these settings if they are others; what is known of backends is kept.
+        """Apply these settings if they changed; verdicts are kept.
 
-        `more` is whatever else `settings_of` depends on.
+        `more` is any other value that `settings_of` depends on.
         """
         if self._in_use == (settings, health, more):
             return
@@ -66,13 +66,13 @@ class Checker:
         for _, task in self._tasks.values():
             task.cancel()
         if settings.enabled:
-            self._tasks.clear()  # but not what is known
+            self._tasks.clear()  # the verdicts stay
         self.follow(known)
 
     def follow(self, backends: Sequence[Backend]) -> None:
         """Probe these backends from now on, and no others.
 
-        They are not to be changed: the same ones again are nothing new.
+        The caller must not modify the sequence: the same object again counts as unchanged.
         """
         if backends is self._followed:
             return
@@ -92,7 +92,7 @@ class Checker:
                 self._tasks[backend_id] = (backend, task)
 
     def stop(self) -> None:
-        """Probe nobody any more."""
+        """End all probes."""
         for _, task in self._tasks.values():
             task.cancel()
         self._tasks.clear()
@@ -102,7 +102,7 @@ class Checker:
             self._judged(backend_id, True)
 
     async def _watch(self, backend: Backend) -> None:
-        """Probe one backend for ever."""
+        """Probe one backend until the task is cancelled."""
         settings = self._settings_of(backend, self._settings)
         await asyncio.sleep(self._rng.random() * settings.interval_secs)
         while True:
@@ -110,9 +110,9 @@ class Checker:
             try:
                 async with self._room:
                     fault = await probe(backend, settings)
-            except Exception as error:  # noqa: BLE001 — who cannot be probed is not known to be well
+            except Exception as error:  # noqa: BLE001 — a probe that fails for any reason counts as a failed check
                 fault = f"probe failed: {type(error).__name__}: {error}"
-                if fault != self.verdicts[backend.id].last:  # told once, not at each probe
+                if fault != self.verdicts[backend.id].last:  # logged once, not at each probe
                     log.bug("probe_failed", backend=backend.id)
             self._hear(backend, fault)
             pause_secs = settings.interval_secs * self._rng.uniform(1 - JITTER, 1 + JITTER)

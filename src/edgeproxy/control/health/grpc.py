@@ -1,7 +1,7 @@
-"""Asks a backend for its health by gRPC (`grpc.health.v1.Health/Check`).
+"""Checks the health of a backend by gRPC (`grpc.health.v1.Health/Check`).
 
-One unary call over HTTP/2 without TLS. The two messages of the protocol are small enough to be
-written out here: a request is field 1, a string; an answer is field 1, an enum.
+It makes one unary call over HTTP/2 without TLS. The two messages of the protocol are small enough
+to encode by hand: a request is field 1, a string; a response is field 1, an enum.
 https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 """
 
@@ -18,9 +18,9 @@ READ_BYTES = 65536
 
 
 async def check(backend: Backend, service: str) -> str:
-    """Return what is wrong with a service of a backend, "" if it is serving.
+    """Return what is wrong with a service of a backend, or "" if it is serving.
 
-    Raises OSError if it cannot be asked.
+    Raises OSError if the call cannot be made.
     """
     from h2.config import H2Configuration
     from h2.connection import H2Connection
@@ -62,7 +62,7 @@ def _headers(authority: str) -> list[tuple[str, str]]:
 
 
 def _request(service: str) -> bytes:
-    """Return a HealthCheckRequest, with the length before it that gRPC wants."""
+    """Return a HealthCheckRequest with the length prefix of gRPC."""
     name = service.encode()
     message = b"\x0a" + _varint(len(name)) + name if name else b""
     return b"\x00" + len(message).to_bytes(4, "big") + message
@@ -78,7 +78,7 @@ def _varint(number: int) -> bytes:
 
 
 class _Answer:
-    """What has come back so far."""
+    """The response received so far."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -86,11 +86,11 @@ class _Answer:
         self._body = b""
 
     def take(self, event: object) -> None:
-        """Take one event of the connection."""
+        """Record one event of the connection."""
         from h2 import events
 
         if isinstance(event, events.ResponseReceived | events.TrailersReceived):
-            self._headers.update((_text(name), _text(said)) for name, said in event.headers or ())
+            self._headers.update((_text(name), _text(value)) for name, value in event.headers or ())
         elif isinstance(event, events.DataReceived):
             self._body += event.data or b""
         elif isinstance(
@@ -99,7 +99,7 @@ class _Answer:
             self.ended = True
 
     def fault(self) -> str:
-        """Return what is wrong, "" if the service is serving."""
+        """Return what is wrong, or "" if the service is serving."""
         status = self._headers.get(":status", "none")
         if status != "200":
             return f"no gRPC: HTTP status {status}"
@@ -113,10 +113,10 @@ class _Answer:
 
 
 def _text(given: bytes | str) -> str:
-    """Return a part of a header, which may hold any bytes."""
+    """Return a header name or value, which may contain any bytes, as text."""
     return given if isinstance(given, str) else given.decode("utf-8", "backslashreplace")
 
 
 def _status(message: bytes) -> int:
-    """Return field 1 of a HealthCheckResponse; 0, UNKNOWN, where it is left out."""
+    """Return field 1 of a HealthCheckResponse; 0, which is UNKNOWN, if it is missing."""
     return message[1] if len(message) >= 2 and message[0] == 0x08 else 0

@@ -1,12 +1,12 @@
-"""One probe of one backend, by TCP, HTTP, gRPC or a command of the operator's.
+"""Probes one backend once, by TCP, HTTP, gRPC or a command of the operator.
 
-    tcp    it accepts a connection
-    http   a GET of `path` is answered with the expected status
+    tcp    the backend accepts a connection
+    http   it answers a GET of `path` with the expected status
     grpc   `grpc.health.v1.Health/Check` says SERVING
     exec   the command ends with exit code 0
 
-A probe never raises and never takes longer than its timeout. What it finds is "" for a backend
-that is well, or what is wrong in a few words.
+A probe never raises and never takes longer than its timeout. It returns "" for a healthy backend,
+or a short text that says what is wrong.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.health import ProbeSettings
 
 ANSWER_BYTES = 65536
-"""A probe reads no more than this."""
+"""Most bytes that a probe reads."""
 
 
 async def probe(backend: Backend, settings: ProbeSettings) -> str:
-    """Return what is wrong with a backend, "" if nothing."""
+    """Return what is wrong with a backend, or "" if it is healthy."""
     ask = _PROBES[settings.kind]
     try:
         async with asyncio.timeout(settings.timeout_secs):
@@ -94,7 +94,7 @@ async def _exec(backend: Backend, settings: ProbeSettings) -> str:
     try:
         code = await process.wait()
     finally:
-        if process.returncode is None:  # with all that it has started
+        if process.returncode is None:  # the command and all processes it has started
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await asyncio.shield(process.wait())

@@ -1,9 +1,9 @@
-"""The access log: one JSON object a line for each connection that is over.
+"""The access log: one line with a JSON object for each connection that has ended.
 
-Taking a record never waits, and wakes nobody: a thread writes every tenth of a second what has
-come together. What it cannot write, because too many wait or the disk is full, is dropped and
-counted. A file that was moved away, as log rotation does it, is made anew; where that fails, the
-old one is kept. A descriptor is closed only when there is another in its place.
+`take` never waits and wakes no thread: a thread writes the collected records every tenth of a
+second. Records that cannot be written, because too many wait or the disk is full, are dropped and
+counted. A file that log rotation has moved away is created again; if that fails, the old file stays
+in use. A descriptor is closed only after another one has replaced it.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ BACKLOG = 50_000
 GATHER_SECS = 0.1
 STOP_SECS = 2.0
 READER_SECS = 1.0
-"""So long the reader of a full FIFO is waited for."""
+"""How long to wait for the reader of a full FIFO."""
 QUIET_SECS = 60.0
-"""That it cannot be written is said once in so long."""
+"""Seconds between two warnings that the log cannot be written."""
 
 
 class AccessLog:
-    """An access log that is open. `take` may be called from one thread.
+    """An open access log. Call `take` from one thread only.
 
     Attributes:
-        dropped: How many records could not be written.
+        dropped: Number of records that could not be written.
     """
 
     def __init__(self, target: str, clock: Callable[[], float] = time.time) -> None:
-        """Open it: a path, or `-` for standard output. Raises EdgeProxyError."""
+        """Open the log at a path, or `-` for standard output. Raises EdgeProxyError."""
         self.dropped = 0
         self._target = target
         self._clock = clock
@@ -61,14 +61,14 @@ class AccessLog:
         self._thread.start()
 
     def take(self, record: ConnectionRecord) -> None:
-        """Note a connection that is over just now."""
+        """Record a connection that has just ended."""
         if len(self._waiting) >= BACKLOG:
             self.dropped += 1
         else:
             self._waiting.append((self._clock(), record))
 
     def close(self) -> None:
-        """Write what is waiting, for at most `STOP_SECS`."""
+        """Write the waiting records, for at most `STOP_SECS`."""
         self._closing.set()
         self._thread.join(STOP_SECS)
 
@@ -98,7 +98,7 @@ class AccessLog:
             self._tell(error)
 
     def _put(self, data: memoryview) -> int:
-        """Write what fits; let a reader that is late catch up for a while. Raises OSError."""
+        """Write as much as fits; give a slow reader READER_SECS to catch up. Raises OSError."""
         try:
             return os.write(self._fd, data)
         except BlockingIOError:
@@ -113,7 +113,7 @@ class AccessLog:
             log.warning("access_log_failed", path=self._target, error=error.strerror)
 
     def _mend(self, torn: int) -> None:
-        """Let no line stand that was written in part."""
+        """Remove a line that was written in part."""
         if torn and self._target != STDOUT:
             try:
                 os.ftruncate(self._fd, os.fstat(self._fd).st_size - torn)
@@ -121,10 +121,10 @@ class AccessLog:
                 pass
 
     def _follow_rotation(self) -> None:
-        """Write to what is there now, if it is something else.
+        """Open the path again if it no longer names the open file.
 
-        Until that can be opened the old file goes on: whoever moved it away still has it. Raises
-        OSError if nobody has.
+        If it cannot be opened, the old file stays in use as long as it has a name somewhere. Raises
+        OSError if it has been deleted.
         """
         if self._target == STDOUT:
             return
@@ -142,13 +142,13 @@ class AccessLog:
                 raise
             self._tell(error)
             return
-        # Only now: the number of a closed one is given to the next client.
+        # Close it only now: the number of a closed descriptor goes to the next client.
         os.close(self._fd)
         self._fd = opened
 
 
 def line_of(at: float, record: ConnectionRecord) -> bytes:
-    """Return the line for a connection that was over at this time of the clock, in ASCII."""
+    """Return the line, in ASCII, for a connection that ended at this Unix time."""
     from msgspec.json import encode  # only where there is an access log
 
     fields = {
@@ -182,7 +182,7 @@ def _stamp(secs: int) -> str:
 
 
 def _opened(target: str) -> int:
-    """Return a descriptor to write to. Raises OSError; never waits for a reader."""
+    """Return a descriptor to write to; never wait for a reader. Raises OSError."""
     if target == STDOUT:
         return 1
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
@@ -190,14 +190,14 @@ def _opened(target: str) -> int:
 
 
 def _reason(target: str, error: OSError) -> str:
-    """Return why it cannot be opened, and what helps."""
+    """Return why the log cannot be opened, and the remedy."""
     if error.errno == errno.ENXIO and Path(target).is_fifo():
         return "it is a FIFO that nobody reads; start its reader first"
     return error.strerror or str(error)
 
 
 def _blocks(lines: list[bytes]) -> Iterator[bytes]:
-    """Yield the lines, several at a time: so many as a pipe takes in whole or not at all."""
+    """Yield blocks of whole lines, each small enough for a pipe to take whole or not at all."""
     block = b""
     for line in lines:
         if block and len(block) + len(line) > select.PIPE_BUF:
@@ -208,7 +208,7 @@ def _blocks(lines: list[bytes]) -> Iterator[bytes]:
 
 
 def _in_whole(lines: list[bytes], written: int) -> tuple[int, int]:
-    """Return how many lines so many bytes are, and how many bytes of one more."""
+    """Return how many whole lines were written, and how many bytes of the next line."""
     for number, line in enumerate(lines):
         if written < len(line):
             return number, written

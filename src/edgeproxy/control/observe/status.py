@@ -15,11 +15,10 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeproxy.config.load import Config
-from edgeproxy.control.observe.reading import BackendReading, StatusSnapshot
+from edgeproxy.control.observe.reading import BackendSnapshot, StatusSnapshot, backend_snapshot
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.admission.explanation import Decision, explain
 from edgeproxy.core.admission.ticket import Ticket
-from edgeproxy.core.backends.breaker import circuit_of
 from edgeproxy.core.backends.health import Verdict
 from edgeproxy.core.geo.address import normalise
 from edgeproxy.core.metrics import Metrics
@@ -171,32 +170,22 @@ class Status:
 
     def _backends(
         self, carried: dict[str, tuple[int, int]], now: float
-    ) -> tuple[BackendReading, ...]:
+    ) -> tuple[BackendSnapshot, ...]:
         verdicts = self.verdicts()
-        waiting = self.pool_waiting()
+        idle = self.pool_waiting()
         found = []
         for candidate in list(self._admission.table.candidates.values()):
-            backend, live = candidate.backend, candidate.live
-            if backend.deleted and not live.active:
+            backend_id = candidate.backend.id
+            if candidate.backend.deleted and not candidate.live.active:
                 continue
-            verdict = verdicts.get(backend.id)
-            bytes_in, bytes_out = carried.get(backend.id, (0, 0))
+            verdict = verdicts.get(backend_id)
             found.append(
-                BackendReading(
-                    id=backend.id,
-                    app=backend.app,
-                    region=backend.region,
-                    active=live.active,
-                    soft_limit=backend.soft_limit,
-                    hard_limit=backend.hard_limit,
-                    weight=backend.weight,
-                    circuit=circuit_of(live, now),
+                backend_snapshot(
+                    candidate,
+                    now,
                     up=None if verdict is None else verdict.up,
-                    draining=live.draining,
-                    warm=waiting.get(backend.id, 0),
-                    counters=live.counters,
-                    bytes_in=bytes_in,
-                    bytes_out=bytes_out,
+                    warm=idle.get(backend_id, 0),
+                    carried=carried.get(backend_id, (0, 0)),
                 )
             )
         return tuple(found)

@@ -6,13 +6,13 @@ import hashlib
 import socket
 
 from edgeproxy.cli.demo.backend import numbered_lines
-from edgeproxy.cli.demo.expectation import DEADLINE_SECS
+from edgeproxy.cli.demo.expected import DEADLINE_SECS
 
 READ_BYTES = 1 << 18
 
 
 class Connection:
-    """One open connection. Everything raises OSError if it fails or takes DEADLINE_SECS."""
+    """One open connection. Its methods raise OSError on failure and after DEADLINE_SECS."""
 
     def __init__(self, client_ip: str, proxy: tuple[str, int]) -> None:
         self.client_ip = client_ip
@@ -34,21 +34,21 @@ class Connection:
         return backend_id
 
     def read(self, limit: int = READ_BYTES) -> bytes:
-        """Return what comes next, at most `limit` bytes; nothing at the end."""
+        """Return the next bytes, at most `limit`; none at the end of the stream."""
         return self._stream.read1(limit)
 
     def close(self) -> None:
-        """Leave."""
+        """Close the connection."""
         self._stream.close()
         self._socket.close()
 
 
 class Transfer:
-    """Numbered lines on their way from a backend to a client; read only when asked to.
+    """A download of numbered lines from a backend; it reads only when `read_part` is called.
 
     Attributes:
         backend: The id of the backend that sends them.
-        received_bytes: How much has been read.
+        received_bytes: The number of bytes read so far.
     """
 
     def __init__(self, connection: Connection, lines: int) -> None:
@@ -66,15 +66,15 @@ class Transfer:
         return bool(part)
 
     def close(self) -> None:
-        """Close the connection, as a client does that has all it wanted."""
+        """Close the connection."""
         self._connection.close()
 
     def digest(self) -> str:
-        """Return the SHA-256 of what was read."""
+        """Return the SHA-256 of the bytes read."""
         return self._digest.hexdigest()
 
     def expected_digest(self) -> str:
-        """Return the SHA-256 of what the backend was asked for."""
+        """Return the SHA-256 of the bytes that the backend should have sent."""
         digest = hashlib.sha256()
         for part in numbered_lines(self.backend, self._lines):
             digest.update(part)

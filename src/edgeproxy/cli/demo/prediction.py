@@ -1,7 +1,7 @@
-"""Says what the proxy must decide: its own decision code, fed with the same clients in turn.
+"""Predicts the proxy's decisions by running the same decision code on the same clients in order.
 
-Made from the same environment as the proxy, exactly as `edgeproxy explain` does it. It never
-sees a connection; the demo compares what it says with the backend that really answered.
+It is built from the same environment as the proxy, as `edgeproxy explain` does it. It opens no
+connection. The demo compares its decisions with the backends that really answered.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from edgeproxy.core.admission.ticket import Refusal
 from edgeproxy.store.sqlite.store import SqliteStore
 
 
-class Twin:
-    """Decides as the proxy does. All connections it is told of stay open."""
+class Predictor:
+    """Decides as the proxy does. It counts every connection as open for good."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         settings = config.load(environ).config
@@ -31,7 +31,7 @@ class Twin:
         self.reload()
 
     def reload(self) -> None:
-        """Take the routing database as it is now."""
+        """Read the routing database again."""
         store = SqliteStore(self._database)
         try:
             backends = store.read().backends
@@ -40,14 +40,14 @@ class Twin:
         self._admission.publish(backends, (self._scope,))
 
     def connect(self, client_ip: str) -> Decision:
-        """Return the decision for a client that connects now, and let it connect."""
+        """Return the decision for a client that connects now, and count its connection."""
         now = time.monotonic()
         decision = explain(self._admission, client_ip, self._scope, now)
         self._admission.admit(client_ip, self._scope, now)
         return decision
 
     def connect_to_dead(self, client_ip: str) -> Decision:
-        """Let a client connect whose backend refuses; return the decision it then gets."""
+        """Count a failed dial to the client's backend; return the decision that follows."""
         now = time.monotonic()
         ticket = self._admission.admit(client_ip, self._scope, now)
         if not isinstance(ticket, Refusal):
@@ -56,7 +56,7 @@ class Twin:
 
 
 def why(decision: Decision) -> str:
-    """Return in a few words why this backend was chosen."""
+    """Return a short text that says why this backend was chosen."""
     if decision.backend is None:
         return f"refused: {decision.how}"
     chosen = decision.candidates[0]

@@ -1,9 +1,9 @@
 """Turns Ctrl+C, SIGTERM and SIGHUP into one exception, raised only where that is allowed.
 
-Cleaning up must not be interrupted, and neither must the moment between making a child
-process and noting that it exists: either would leave something behind. So nothing is raised
-unless `allowed`, and after one interruption nothing until it is allowed anew. A signal that
-comes meanwhile is raised as soon as it may be.
+A signal must not interrupt the clean-up, nor the moment between starting a child process and
+recording it: either would leave a process or file behind. So a signal raises only inside `allowed`.
+After one has been raised, the next waits until it is allowed again. A signal that arrives in
+between is raised as soon as that is allowed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interruption(BaseException):
-    """Somebody wants this program to end. `number` is the signal."""
+    """A signal asks this program to end. `number` is the signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -28,8 +28,8 @@ class Interruption(BaseException):
         return signal.Signals(self.number).name
 
 
-class Interruptions:
-    """The signals that ask this program to end."""
+class StopSignals:
+    """Receives the signals that ask this program to end."""
 
     def __init__(self) -> None:
         self._allowed = False
@@ -56,7 +56,7 @@ class Interruptions:
 
     @contextmanager
     def held_off(self) -> Iterator[None]:
-        """Raise nothing inside; what comes meanwhile is raised at the end, if allowed before."""
+        """Raise nothing inside; a signal that arrives is raised at the end, if allowed before."""
         before, self._allowed = self._allowed, False
         try:
             yield

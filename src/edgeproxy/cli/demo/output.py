@@ -1,7 +1,7 @@
-"""What the demo prints: headings, commands, tables, and a mark for each claim.
+"""Prints the demo: headings, commands, tables, and a mark for each claim.
 
-Colours only on a terminal (and not with NO_COLOR); marks in ASCII where the encoding of the
-output has no others. Every line is written at once: the demo is watched while it runs.
+Colours are used only on a terminal, and not with NO_COLOR. Marks are ASCII where the encoding
+has no others. Every line is flushed at once, because people watch the demo run.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import os
 import textwrap
 from typing import TextIO
 
-from edgeproxy.cli.demo.expectation import UnmetError
+from edgeproxy.cli.demo.expected import UnmetError
 
 INDENT = "  "
 
 _BOLD, _DIM, _GREEN, _RED = "1", "2", "32", "31"
 
 
-class Screen:
+class Output:
     """Prints to one stream."""
 
     def __init__(self, out: TextIO) -> None:
@@ -39,11 +39,11 @@ class Screen:
         self._print(textwrap.indent(text, INDENT))
 
     def command(self, text: str) -> None:
-        """Print a command as a person would type it."""
+        """Print a command as the user would type it."""
         self._print(INDENT + self._in(_BOLD, f"$ {text}"))
 
     def aside(self, text: str) -> None:
-        """Print what a program said."""
+        """Print the output of a program."""
         self._print(textwrap.indent(self._in(_DIM, text), INDENT))
 
     def met(self, claim: str) -> None:

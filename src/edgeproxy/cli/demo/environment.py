@@ -1,8 +1,8 @@
 """Everything the demo runs on: a temporary directory, nine backends and a real proxy.
 
-Each backend is a process of its own, and so is the proxy. All of them, and the directory,
-are gone when the stage is closed, whatever has happened before. Children are in process
-groups of their own: Ctrl+C reaches the demo alone, which then decides who ends when.
+The proxy and each backend are separate processes. Closing the environment ends them all and
+removes the directory, whatever happened before. Each child has its own process group: Ctrl+C
+reaches only the demo, which then ends the children in order.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgeproxy.cli.demo import backend as backend_program
-from edgeproxy.cli.demo.expectation import DEADLINE_SECS, UnmetError, eventually
-from edgeproxy.cli.demo.interruption import Interruptions
+from edgeproxy.cli.demo.expected import DEADLINE_SECS, UnmetError, eventually
+from edgeproxy.cli.demo.signals import StopSignals
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.errors import EdgeProxyError
 from edgeproxy.store.sqlite.database import create
@@ -33,27 +33,27 @@ NODES = {f"{region}-node-{n}": region for region in ("sa", "us", "eu") for n in 
 RELOAD_SECS = 0.2
 
 _FROM_OUTSIDE = ("EDGEPROXY_ENGINE",)
-"""Variables of ours that whoever starts the demo may set."""
+"""Variables that are passed on to the proxy from the environment of the demo."""
 
 
-class Stage:
+class Environment:
     """The processes and files of one demo.
 
     Attributes:
-        directory: Holds all the files; there once the stage is open.
+        directory: Holds all files; exists once the environment is open.
         backends: The process of each backend by its id.
     """
 
-    def __init__(self, interruptions: Interruptions) -> None:
-        self._interruptions = interruptions
+    def __init__(self, signals: StopSignals) -> None:
+        self._signals = signals
         self.directory = Path()
         self.backends: dict[str, subprocess.Popen[str]] = {}
         self._proxy: subprocess.Popen[bytes] | None = None
 
     def open(self) -> None:
-        """Make the directory; nothing runs yet. Raises EdgeProxyError if that fails."""
+        """Make the directory and start nothing. Raises EdgeProxyError if that fails."""
         try:
-            with self._interruptions.held_off():
+            with self._signals.held_off():
                 self.directory = Path(tempfile.mkdtemp(prefix="edgeproxy-"))
         except OSError as error:
             raise EdgeProxyError(
@@ -72,7 +72,7 @@ class Stage:
 
     @property
     def log(self) -> Path:
-        """What the proxy writes to stderr."""
+        """The file that takes the stderr of the proxy."""
         return self.directory / "proxy.log"
 
     @property
@@ -89,7 +89,7 @@ class Stage:
 
     @property
     def environ(self) -> dict[str, str]:
-        """The environment of every `edgeproxy` command, free of settings from outside."""
+        """The environment of every `edgeproxy` command, without the settings of the caller."""
         ours = {
             name: text
             for name, text in os.environ.items()
@@ -106,7 +106,7 @@ class Stage:
     def start_backends(self) -> None:
         """Start all backends and write them into the routing database."""
         for node_id in NODES:
-            with self._interruptions.held_off():
+            with self._signals.held_off():
                 self.backends[node_id] = subprocess.Popen(  # noqa: S603
                     [sys.executable, "-I", "-S", str(backend_program.__file__), node_id],
                     stdin=subprocess.PIPE,
@@ -127,7 +127,7 @@ class Stage:
         """
         lines = [f"{prefix},{country}\n" for prefix, country in countries.items()]
         self.overrides.write_text("".join(lines), "utf-8")
-        with self.log.open("wb") as stderr, self._interruptions.held_off():
+        with self.log.open("wb") as stderr, self._signals.held_off():
             self._proxy = subprocess.Popen(
                 [sys.executable, "-m", "edgeproxy", "serve"],
                 env=self.environ,
@@ -163,7 +163,7 @@ class Stage:
         """Run an `edgeproxy` command on the routing database; return what it printed."""
         typed = f"edgeproxy {shlex.join(words)}"
         try:
-            with self._interruptions.held_off():
+            with self._signals.held_off():
                 done = subprocess.run(  # noqa: S603
                     [sys.executable, "-m", "edgeproxy", *words],
                     env=self.environ,
@@ -182,7 +182,7 @@ class Stage:
         return done.stdout.strip()
 
     def close(self) -> None:
-        """End every process and remove every file. Not to be interrupted."""
+        """End every process and remove every file. Call it while no signal is raised."""
         children: list[subprocess.Popen[bytes] | subprocess.Popen[str]]
         children = [*self.backends.values()]
         if self._proxy:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from edgeproxy.cli.demo import expectation
-from edgeproxy.cli.demo.expectation import UnmetError, eventually, expect
+from edgeproxy.cli.demo import expected
+from edgeproxy.cli.demo.expected import UnmetError, eventually, expect
 
 
 def test_what_is_as_expected_passes_silently() -> None:
@@ -28,6 +28,6 @@ def test_waiting_ends_with_the_first_thing_that_is_seen_even_if_it_is_zero() -> 
 
 
 def test_waiting_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(expectation, "DEADLINE_SECS", 0.05)
+    monkeypatch.setattr(expected, "DEADLINE_SECS", 0.05)
     with pytest.raises(UnmetError, match=r"it happens: expected within 0\.05 s, seen not yet"):
         eventually("it happens", lambda: None)

@@ -8,34 +8,32 @@ from contextlib import suppress
 
 import pytest
 
-from edgeproxy.cli.demo.interruption import SIGNALS, Interruption, Interruptions
+from edgeproxy.cli.demo.signals import SIGNALS, Interruption, StopSignals
 
 
 @pytest.fixture
-def interruptions() -> Iterator[Interruptions]:
-    interruptions = Interruptions()
-    with interruptions.caught():
-        yield interruptions
+def signals() -> Iterator[StopSignals]:
+    signals = StopSignals()
+    with signals.caught():
+        yield signals
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_is_raised_where_that_is_allowed(
-    interruptions: Interruptions, number: int
-) -> None:
-    with pytest.raises(Interruption) as raised, interruptions.allowed():
+def test_a_signal_is_raised_where_that_is_allowed(signals: StopSignals, number: int) -> None:
+    with pytest.raises(Interruption) as raised, signals.allowed():
         signal.raise_signal(number)
     assert raised.value.number == number
     assert raised.value.name == signal.Signals(number).name
 
 
-def test_what_is_held_off_is_raised_afterwards(interruptions: Interruptions) -> None:
+def test_what_is_held_off_is_raised_afterwards(signals: StopSignals) -> None:
     done = []
 
     def work() -> None:
-        with interruptions.allowed():
-            with interruptions.held_off():
+        with signals.allowed():
+            with signals.held_off():
                 signal.raise_signal(signal.SIGTERM)
-                with interruptions.held_off():
+                with signals.held_off():
                     done.append("inner")
                 done.append("outer")
             done.append("never")
@@ -46,38 +44,38 @@ def test_what_is_held_off_is_raised_afterwards(interruptions: Interruptions) -> 
 
 
 def test_an_error_while_held_off_comes_through_and_the_signal_stays(
-    interruptions: Interruptions,
+    signals: StopSignals,
 ) -> None:
-    with interruptions.allowed():
-        with suppress(ValueError), interruptions.held_off():
+    with signals.allowed():
+        with suppress(ValueError), signals.held_off():
             signal.raise_signal(signal.SIGTERM)
             raise ValueError
-        with pytest.raises(Interruption), interruptions.held_off():
+        with pytest.raises(Interruption), signals.held_off():
             pass
 
 
 def test_after_one_interruption_none_is_raised_until_allowed_anew(
-    interruptions: Interruptions,
+    signals: StopSignals,
 ) -> None:
-    with interruptions.allowed():
+    with signals.allowed():
         with pytest.raises(Interruption):
             signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)  # as while everything is being cleaned up
-        with pytest.raises(Interruption), interruptions.allowed():
+        with pytest.raises(Interruption), signals.allowed():
             pass
 
 
-def test_nothing_is_raised_where_it_is_not_allowed(interruptions: Interruptions) -> None:
-    with interruptions.allowed():
+def test_nothing_is_raised_where_it_is_not_allowed(signals: StopSignals) -> None:
+    with signals.allowed():
         pass
     for number in SIGNALS:
         signal.raise_signal(number)
-    with interruptions.held_off():
+    with signals.held_off():
         pass
 
 
 def test_signals_do_afterwards_what_they_did_before() -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
-    with Interruptions().caught():
+    with StopSignals().caught():
         assert [signal.getsignal(number) for number in SIGNALS] != before
     assert [signal.getsignal(number) for number in SIGNALS] == before

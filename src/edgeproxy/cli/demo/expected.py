@@ -1,6 +1,6 @@
-"""What a step of the demo claims, and the error that says a claim was not met.
+"""Checks the claims of the demo's steps, and the error for a claim that does not hold.
 
-Everything the demo waits for has a deadline; nothing is believed because time has passed.
+Every wait has a deadline. The passing of time proves nothing: each wait ends with a check.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _PAUSE = threading.Event()  # never set: waiting on it is a pause
 
 
 class UnmetError(Exception):
-    """Something did not happen as claimed.
+    """A claim does not hold.
 
     Attributes:
-        claim: What was to happen.
-        expected: What should have been seen.
-        seen: What was seen.
+        claim: What should have happened.
+        expected: The value that would prove it.
+        seen: The value that was found.
     """
 
     def __init__(self, claim: str, expected: object, seen: object) -> None:

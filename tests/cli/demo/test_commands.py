@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from edgeproxy.cli.demo.invitation import invitation
+from edgeproxy.cli.demo.commands import commands_to_try
 
 VARIABLES = {
     "EDGEPROXY_DB_PATH": "/tmp/my files/routing.db",
@@ -15,7 +15,7 @@ VARIABLES = {
 
 
 def test_paths_survive_a_shell_and_addresses_are_those_of_the_proxy() -> None:
-    text = invitation("edgeproxy", ("127.0.0.1", 4711), VARIABLES, "/tmp/my files/proxy.log")
+    text = commands_to_try("edgeproxy", ("127.0.0.1", 4711), VARIABLES, "/tmp/my files/proxy.log")
     commands = [shlex.split(line, comments=True) for line in text.splitlines() if line[:1] == " "]
     assert ["export", "EDGEPROXY_DB_PATH=/tmp/my files/routing.db"] in commands
     assert ["export", "EDGEPROXY_GEO_OVERRIDES=/tmp/my files/countries.csv"] in commands

@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from edgeproxy.cli.demo.expectation import UnmetError
-from edgeproxy.cli.demo.screen import Screen
+from edgeproxy.cli.demo.expected import UnmetError
+from edgeproxy.cli.demo.output import Output
 
 
 class Paper(io.TextIOWrapper):
@@ -33,15 +33,15 @@ def terminal_with_colours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_marks_need_an_encoding_that_has_them() -> None:
     paper, typewriter = Paper(), Paper("ascii")
-    Screen(paper).met("it works")
-    Screen(typewriter).met("it works")
+    Output(paper).met("it works")
+    Output(typewriter).met("it works")
     assert paper.printed() == "✓ it works\n"
     assert typewriter.printed() == "ok it works\n"
 
 
 def test_an_unmet_claim_says_what_was_expected_and_what_was_seen() -> None:
     paper = Paper()
-    Screen(paper).unmet(UnmetError("the client is served", "sa-node-1", "nothing"))
+    Output(paper).unmet(UnmetError("the client is served", "sa-node-1", "nothing"))
     assert paper.printed().splitlines() == [
         "✗ the client is served",
         "    expected: sa-node-1",
@@ -63,11 +63,11 @@ def test_colours_are_for_terminals_that_want_them(
 ) -> None:
     monkeypatch.setenv(name, value)
     paper = Paper(terminal=terminal)
-    Screen(paper).heading("1. A step")
+    Output(paper).heading("1. A step")
     assert ("\x1b[" in paper.printed()) == coloured
 
 
 def test_every_line_of_a_table_is_indented() -> None:
     paper = Paper()
-    Screen(paper).note("CLIENT  COUNTRY\n127.0.0.1  unknown")
+    Output(paper).note("CLIENT  COUNTRY\n127.0.0.1  unknown")
     assert all(line.startswith("  ") for line in paper.printed().splitlines())

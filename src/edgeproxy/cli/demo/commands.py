@@ -1,4 +1,4 @@
-"""What can be tried on a demo that keeps running, as commands to copy into another shell."""
+"""The commands that `edgeproxy demo --keep` prints: to be copied into another shell."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import shlex
 from collections.abc import Mapping
 
 
-def invitation(
+def commands_to_try(
     edgeproxy: str, listen: tuple[str, int], variables: Mapping[str, str], log: str
 ) -> str:
     """Return the commands as text.
 
-    `edgeproxy` is how the command is typed, `variables` are those of the proxy, and `log` is
-    the file it logs to.
+    `edgeproxy` is the command as the user types it. `variables` are the proxy's variables, and
+    `log` is its log file.
     """
     host, port = listen
     url = f"http://{host}:{port}"

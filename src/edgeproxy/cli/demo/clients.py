@@ -1,23 +1,23 @@
-"""The clients of the demo: where they come from and where they belong."""
+"""The clients of the demo: the country of each, and the region that must serve it."""
 
 from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
 
-from edgeproxy.cli.demo.stage import LOOPBACK, POP_REGION
+from edgeproxy.cli.demo.environment import LOOPBACK, POP_REGION
 from edgeproxy.errors import EdgeProxyError
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Somebody who connects.
+    """A client.
 
     Attributes:
         ip: A loopback address; its second number is the country's telephone code.
         country: ISO code, or "" for a client that no override maps.
         name: The country's name.
-        region: Where its backend must be.
+        region: The region its backend must be in.
     """
 
     ip: str
@@ -33,7 +33,7 @@ BRAZILIAN = Client("127.55.0.1", "BR", "Brazil", "sa")
 ARGENTINE = Client("127.54.0.1", "AR", "Argentina", "sa")
 AMERICAN = Client("127.1.0.1", "US", "United States", "us")
 GERMAN = Client("127.49.0.1", "DE", "Germany", "eu")
-# No backend is in the region of these two, so those of the POP serve them.
+# The region of these two has no backend, so backends of the POP's region serve them.
 JAPANESE = Client("127.81.0.1", "JP", "Japan", POP_REGION)
 UNKNOWN = Client(LOOPBACK, "", "unknown", POP_REGION)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edgeproxy.cli.demo import cast
-from edgeproxy.cli.demo.cast import CLIENTS, Client, check_addresses
-from edgeproxy.cli.demo.stage import NODES, POP_REGION
+from edgeproxy.cli.demo import clients
+from edgeproxy.cli.demo.clients import CLIENTS, Client, check_addresses
+from edgeproxy.cli.demo.environment import NODES, POP_REGION
 from edgeproxy.core.geo.regions import region_of
 from edgeproxy.errors import EdgeProxyError
 
@@ -24,6 +24,6 @@ def test_every_client_can_have_its_address_here() -> None:
 def test_an_address_that_cannot_be_had_is_named_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cast, "CLIENTS", (*CLIENTS, Client("192.0.2.1", "BR", "Brazil", "sa")))
+    monkeypatch.setattr(clients, "CLIENTS", (*CLIENTS, Client("192.0.2.1", "BR", "Brazil", "sa")))
     with pytest.raises(EdgeProxyError, match=r"192\.0\.2\.1 cannot be used here.*lo0 alias"):
         check_addresses()
