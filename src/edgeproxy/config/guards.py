@@ -101,7 +101,7 @@ GUARDS = (
     Setting(
         "EDGEPROXY_CIRCUIT_MOMENT_SECS",
         "circuit_breaker.moment_secs",
-        "breaker.moment_secs",
+        "breaker.early_close_secs",
         value.seconds,
         "a connection that the backend ends within so long, mute, is a failure too; 0: it is none",
     ),

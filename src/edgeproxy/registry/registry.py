@@ -40,8 +40,7 @@ from edgeproxy.errors import StoreError, UsageError
 from edgeproxy.log import EventLog
 from edgeproxy.registry.views import Listing
 from edgeproxy.registry.writer import RegistrationWriter
-from edgeproxy.store.sqlite.nodes import Node, NodeEdits, UnknownNodeError
-from edgeproxy.store.sqlite.registrations import RefusedError, RegisteredRows
+from edgeproxy.store.edits import Node, NodeEdits, RefusedError, RegisteredRows, UnknownNodeError
 
 log = EventLog("registry")
 

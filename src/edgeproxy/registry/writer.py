@@ -15,7 +15,7 @@ from typing import TypeVar
 from edgeproxy.core.backends.registration import Edit, Outcome
 from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
-from edgeproxy.store.sqlite.registrations import RegisteredRows
+from edgeproxy.store.edits import RegisteredRows
 
 log = EventLog("registry")
 

@@ -16,10 +16,9 @@ from edgeproxy.store.sqlite.database import EDIT_WAIT_SECS
 from edgeproxy.store.sqlite.store import DatabaseSettings, SqliteStore
 
 if TYPE_CHECKING:
+    from edgeproxy.store.edits import NodeEdits, RegisteredRows
     from edgeproxy.store.feed import Store
     from edgeproxy.store.postgres.url import PostgresSettings
-    from edgeproxy.store.sqlite.nodes import NodeEdits
-    from edgeproxy.store.sqlite.registrations import RegisteredRows
 
 
 def make_store(

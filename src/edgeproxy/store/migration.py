@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY, parse_row, parse_rows, shown
 from edgeproxy.errors import StoreError
+from edgeproxy.store.edits import Node, node_of
 from edgeproxy.store.snapshot import ROUTES
 from edgeproxy.store.sqlite.database import (
     EDIT_WAIT_SECS,
@@ -25,7 +26,6 @@ from edgeproxy.store.sqlite.database import (
     read_rows,
     transaction,
 )
-from edgeproxy.store.sqlite.nodes import Node, node_of
 
 if TYPE_CHECKING:
     from edgeproxy.core.backends.backend import Backend

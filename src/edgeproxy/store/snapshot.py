@@ -14,7 +14,9 @@ from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.core.routing.server_names import pattern
 
 ROUTES = "edgeproxy_routes"
-"""The table of server names, which need not be there."""
+"""The table of server names; it is optional."""
+LEASES = "edgeproxy_leases"
+"""The table of registered backends; it is optional."""
 
 
 @dataclass(frozen=True, slots=True)

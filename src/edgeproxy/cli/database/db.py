@@ -17,7 +17,7 @@ from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
 from edgeproxy.errors import StoreError
 
 if TYPE_CHECKING:
-    from edgeproxy.store.sqlite.nodes import Node
+    from edgeproxy.store.edits import Node
 
 VARIABLE = "EDGEPROXY_DB_PATH"
 DEFAULT_PATH = "routing.db"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import argparse
 
     from edgeproxy.core.backends.backend import Backend
-    from edgeproxy.store.sqlite.nodes import Node
+    from edgeproxy.store.edits import Node
 
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
 from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.errors import StoreError
-from edgeproxy.store.snapshot import ROUTES
+from edgeproxy.store.snapshot import LEASES, ROUTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,8 +41,6 @@ _ROW_VERDICT = re.compile(
 )
 """What an integrity check says of a single row: the row is at fault, not the file."""
 
-LEASES = "edgeproxy_leases"
-"""The table of registered backends (`store/sqlite/registrations`), which need not be there."""
 READ_WAIT_SECS = 1.0
 """How long a read waits for somebody else's write to finish."""
 
