@@ -1,4 +1,4 @@
-"""What can be set of the API, and the token that it demands."""
+"""The settings of the API, and the token that callers must show."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgeproxy.core.geo.prefix import Network
 from edgeproxy.errors import ConfigError
+from edgeproxy.registry.settings import RegistrySettings
 from edgeproxy.values import ListenAddress, Secret
 
 DEFAULT_LISTEN = ListenAddress("0.0.0.0", 8081)  # noqa: S104 — as documented
@@ -16,38 +17,30 @@ _TOKEN = re.compile(r"[!-~]{1,4096}")
 
 
 @dataclass(frozen=True, slots=True)
-class ApiSettings:
-    """The API.
+class ApiSettings(RegistrySettings):
+    """The API, and the registry behind it.
 
     Attributes:
-        enabled: Whether there is one.
-        listen: Where.
-        ttl_secs: How long a registered backend may be silent.
-        home: What this POP is called where several register backends in one database.
-        allow: Who may call it; empty: loopback, private and unique local addresses.
-        token: What callers have to show; empty: nothing.
-        token_file: Where it stands instead.
-        own_address_only: A backend may speak only for the address that it calls from.
-        max_backends: How many may be registered.
-        rate_limit: Requests in a second of one caller; 0: no limit.
+        enabled: Whether the proxy serves the API.
+        listen: The address of the API.
+        allow: Networks that may call; empty: loopback, private and unique local addresses.
+        token: The bearer token that callers must show; empty: none.
+        token_file: A file that holds the token instead.
+        rate_limit: Requests per second of one caller; 0: no limit.
         timeout_secs: How long a request and its answer may take.
     """
 
     enabled: bool = False
     listen: ListenAddress = DEFAULT_LISTEN
-    ttl_secs: float = 60.0
-    home: str | None = None
     allow: tuple[Network, ...] = ()
     token: Secret = NO_TOKEN
     token_file: Path | None = None
-    own_address_only: bool = False
-    max_backends: int = 20_000
     rate_limit: int = 1000
     timeout_secs: float = 10.0
 
 
 def token_of(settings: ApiSettings) -> Secret:
-    """Return the token that callers have to show, empty for none. Raises ConfigError."""
+    """Return the token that callers must show, empty for none. Raises ConfigError."""
     path = settings.token_file
     if path is None:
         return settings.token
