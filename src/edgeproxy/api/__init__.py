@@ -1,4 +1,4 @@
-"""The API by which backends register and leave, and by which a POP is asked and told over HTTP.
+"""The HTTP API: backends register and leave, operators read the state of a POP and change it.
 
-Only `settings` is imported before it is enabled.
+A proxy without the API imports nothing of this folder but `settings`.
 """

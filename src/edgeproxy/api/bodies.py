@@ -1,12 +1,19 @@
-"""What requests and answers of the API hold, as types that check and describe themselves."""
+"""The bodies of requests and answers, as types: msgspec checks them and describes them for OpenAPI.
+
+An answer that shows a record of the registry uses its type (`registry/views.py`). The docstrings
+of all these types are part of the OpenAPI document.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from edgeproxy.core.backends.rows import MAX_LIMIT, MAX_NAME_CHARS, MAX_WEIGHT
+from edgeproxy.core.backends.rows import COUNTRY, MAX_LIMIT, MAX_NAME_CHARS, MAX_WEIGHT
+from edgeproxy.registry.views import BackendView
 
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
 Region = Annotated[
@@ -34,6 +41,23 @@ class Registration(Struct, forbid_unknown_fields=True):
     hard_limit: Annotated[Limit, Meta(description="never exceeded; 0: none")] = 150
 
 
+def row_of(wanted: Registration) -> Mapping[str, object]:
+    """Return the row of a backend that registers, by column; its values are not checked yet."""
+    return {
+        "id": wanted.id,
+        "app": wanted.app,
+        "region": wanted.region,
+        "wg_ip": wanted.ip,
+        "port": wanted.port,
+        "healthy": 1,
+        "weight": wanted.weight,
+        "soft_limit": wanted.soft_limit,
+        "hard_limit": wanted.hard_limit,
+        "deleted": 0,
+        COUNTRY: wanted.country,
+    }
+
+
 class NewWeight(Struct, forbid_unknown_fields=True):
     """Another weight."""
 
@@ -47,42 +71,8 @@ class NewLimits(Struct, forbid_unknown_fields=True):
     hard_limit: Limit
 
 
-class Lease(Struct):
-    """How long a registered backend has been silent, and when its lease expires."""
-
-    age_secs: float
-    expires_in_secs: float
-    ttl_secs: float
-
-
-class BackendView(Struct, kw_only=True):
-    """A backend: what is stored, and how this POP sees it.
-
-    `state` is `eligible`, or why it takes no new clients; `healthy` is the operator's intent,
-    `up` what probes say, if it is probed. Without a `lease` it was added by an operator.
-    """
-
-    id: str
-    app: str
-    region: str
-    country: str | None
-    ip: str
-    port: int
-    weight: int
-    soft_limit: int
-    hard_limit: int
-    healthy: bool
-    deleted: bool
-    state: str
-    up: bool | None
-    circuit: str
-    draining: bool
-    active_connections: int
-    registered: bool
-    lease: Lease | None
-
-
-class RegisteredView(BackendView, kw_only=True):
+@dataclass(slots=True, kw_only=True)
+class RegisteredView(BackendView):
     """A backend that has registered just now.
 
     `status` is `registered` or `updated`; send a heartbeat every `heartbeat_secs`.
@@ -114,38 +104,6 @@ class Deregistered(Struct):
 
     id: str
     status: str
-
-
-class Health(Struct):
-    """This process lives."""
-
-    status: str
-    version: str
-    backends: int
-    uptime_secs: int
-    engine: str
-    region: str
-
-
-class Readiness(Struct):
-    """Whether clients would be served; `reason` says why not."""
-
-    ready: bool
-    reason: str | None
-
-
-class TableView(Struct):
-    """The routing table in force, and the leases.
-
-    While `expiry_held_back`, most backends are silent, and none expires.
-    """
-
-    version: int
-    age_secs: float
-    backends: int
-    eligible: int
-    leases: int
-    expiry_held_back: bool
 
 
 class SessionView(Struct):

@@ -1,4 +1,4 @@
-"""Turns the body of a request into its type, or says which field is wrong."""
+"""Decodes the body of a request into its type, or names the field that is wrong."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAMED = re.compile(r"(?:required|unknown) field `([^`]{1,64})")
 
 
 def body_of(body: bytes, wanted: type[T]) -> T:
-    """Return what a body says. Raises FaultError."""
+    """Return the decoded body. Raises FaultError."""
     try:
         return msgspec.json.decode(body, type=wanted)
     except msgspec.ValidationError as error:

@@ -1,19 +1,43 @@
-"""Why a request is not done: a status, words, and the field of the request that is wrong."""
+"""Why a request is refused, as HTTP says it: a status, a reason, the field that is wrong.
+
+This is the one place that maps the errors of the registry to statuses and headers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
+from edgeproxy.core.backends.rows import RowError
 from edgeproxy.errors import EdgeProxyError
+from edgeproxy.registry.errors import (
+    ConflictError,
+    InvalidClientError,
+    NotOwnerError,
+    NotRegisteredError,
+    RegistryError,
+    UnavailableError,
+    UnknownBackendError,
+)
+
+STATUS_OF: Mapping[type[RegistryError], int] = {
+    InvalidClientError: 400,
+    NotOwnerError: 403,
+    UnknownBackendError: 404,
+    NotRegisteredError: 404,
+    ConflictError: 409,
+    UnavailableError: 503,
+}
+"""The status of each kind of error; a subclass has the status of its base."""
 
 
 class FaultError(EdgeProxyError):
-    """The answer is this status, and JSON with these words.
+    """The answer is this status, with the message as JSON.
 
     Attributes:
-        status: Of HTTP.
+        status: The HTTP status.
         field: Which field of the request is wrong, or None.
-        headers: Of the answer.
+        headers: Further headers of the answer.
     """
 
     def __init__(
@@ -29,8 +53,22 @@ class FaultError(EdgeProxyError):
         self.headers = dict(headers or {})
 
 
-def unknown(backend_id: str) -> FaultError:
-    """Return that there is no such backend."""
-    from edgeproxy.core.backends.rows import shown
+@contextmanager
+def mapping_faults() -> Iterator[None]:
+    """Turn errors of the registry into FaultError."""
+    try:
+        yield
+    except RowError as error:
+        # The API calls the address `ip`; the column is `wg_ip`.
+        field = "ip" if error.field == "wg_ip" else error.field
+        raise FaultError(400, error.reason.replace("wg_ip", "ip", 1), field) from None
+    except RegistryError as error:
+        raise _fault_of(error) from None
 
-    return FaultError(404, f"there is no backend {shown(backend_id)}", "id")
+
+def _fault_of(error: RegistryError) -> FaultError:
+    (status,) = [status for kind, status in STATUS_OF.items() if isinstance(error, kind)]
+    headers = {}
+    if isinstance(error, UnavailableError) and error.retry_after_secs is not None:
+        headers["Retry-After"] = str(error.retry_after_secs)
+    return FaultError(status, str(error), error.field, headers)

@@ -1,11 +1,12 @@
-"""Who may call the API, how often, and with how much: asked before anything else is.
+"""Decides whether a request reaches the API: the first stage of every request.
 
-In this order: where the caller is, how fast it asks, its token, where its page comes from, how long
-its body is. Every answer that is not what was asked for is JSON. Nothing of a request is logged.
+The checks, in this order: the caller's address, its rate, its token, the origin of the page that
+sends the request, the length and type of the body. Every refusal is JSON. The log gets nothing of a
+request.
 
-A browser may not write: it says where a page comes from (`Origin`, `Sec-Fetch-Site`), and a page of
-somebody else could make it ask whatever its user may reach. With a token, which no such page has,
-that is no danger.
+Without a token, a browser may not write. A foreign page could make the browser of a user send
+requests to any address that the user can reach; `Origin` and `Sec-Fetch-Site` give such a page
+away. With a token this check is not needed, because a foreign page does not know the token.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MOST_BYTES = 64 * 1024
 OPEN_PATHS = ("/health", "/ready")
-"""What is told without a token: whoever balances load asks for it."""
-HOME = (
+"""Paths that need no token: load balancers probe them."""
+LOCAL_NETWORKS = (
     "127.0.0.0/8",
     "::1/128",
     "10.0.0.0/8",
@@ -54,13 +55,13 @@ MOST_CALLERS = 65_536
 
 
 class Guard:
-    """Lets requests through to the API, or answers them."""
+    """Passes requests to the API, or refuses them."""
 
     def __init__(self, app: App, settings: ApiSettings, token: Secret) -> None:
         self._app = app
         self._timeout_secs = settings.timeout_secs
         self.demand(token)
-        networks = settings.allow or tuple(each for each in map(network, HOME) if each)
+        networks = settings.allow or tuple(each for each in map(network, LOCAL_NETWORKS) if each)
         self._allowed = Prefixes(dict.fromkeys(networks, True))
         most = settings.rate_limit
         self._rate = None
@@ -70,11 +71,11 @@ class Guard:
             )
 
     def allows(self, caller: str) -> bool:
-        """Return whether this address may call."""
+        """Return whether this address may call the API."""
         return bool(caller and self._allowed.find(caller.partition("%")[0]))
 
     def demand(self, token: Secret) -> None:
-        """Let callers show this token from now on; from any thread."""
+        """Demand this token from now on; from any thread."""
         self._token = b"Bearer " + token.reveal().encode() if token else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -158,7 +159,7 @@ def _check_kind(headers: Mapping[bytes, bytes], body: bytes) -> None:
 
 
 def _given(body: bytes) -> Receive:
-    """Return what gives this body, once."""
+    """Return a `receive` that gives this body once."""
     messages = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> Message:

@@ -1,12 +1,12 @@
-"""The page for people: what can be asked for, and the backends as they are."""
+"""The HTML page at `/`: the operations of the API, and the backends as they are."""
 
 from __future__ import annotations
 
 from html import escape
 
-from edgeproxy.api.bodies import BackendView
-from edgeproxy.api.directory import Directory
 from edgeproxy.api.operations import OPERATIONS
+from edgeproxy.registry.registry import Registry
+from edgeproxy.registry.views import BackendView
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
@@ -22,9 +22,9 @@ th,td{text-align:left;padding:.25rem .75rem .25rem 0;border-bottom:1px solid #88
 code{font-size:.95em}"""
 
 
-def page(directory: Directory) -> str:
-    """Return the page. Takes a while; not for the loop."""
-    health, table, views = directory.health(), directory.table(), directory.views()
+def page(registry: Registry) -> str:
+    """Return the page. Slow with many backends, so it runs in a thread."""
+    health, table, views = registry.health(), registry.table(), registry.views()
     shown = views[:MOST_SHOWN]
     rest = f"<p>and {len(views) - len(shown)} more</p>" if len(views) > len(shown) else ""
     operations = "".join(

@@ -1,12 +1,12 @@
-"""What can be asked of the API: every method and path, what it takes and gives.
+"""The operations of the API: method, path, types of request and answer, and what each does.
 
-Routes and the OpenAPI document are both made of this one table.
+Routes and the OpenAPI document both come from this one table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import msgspec
@@ -15,25 +15,26 @@ from starlette.responses import Response
 
 from edgeproxy.api import bodies
 from edgeproxy.api.body import body_of
-from edgeproxy.api.directory import Directory
 from edgeproxy.api.fault import FaultError
 from edgeproxy.api.guard import JSON
 from edgeproxy.core.admission.explanation import Decision
+from edgeproxy.registry import views
+from edgeproxy.registry.registry import Registry
 
-Handler = Callable[[Directory, Request], Awaitable[Response]]
+Handler = Callable[[Registry, Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One thing that can be asked for.
+    """One operation.
 
     Attributes:
-        path: With `{id}` where the id of a backend stands.
+        path: Its path, with `{id}` for the id of a backend.
         takes: The type of its body, if it takes one.
         gives: The type of its answer.
-        statuses: Of answers that are not faults.
-        faults: Statuses of faults, beside those that everything may have.
-        query: Its parameters: name, whether it is needed, what it says.
+        statuses: The statuses of its answers that are not faults.
+        faults: The statuses of its faults, beside those that every operation may have.
+        query: Its query parameters: name, whether it is required, description.
     """
 
     method: str
@@ -53,24 +54,24 @@ def answer(content: object, status: int = 200, **headers: str) -> Response:
     return Response(msgspec.json.encode(content), status, headers, JSON)
 
 
-async def health(directory: Directory, _request: Request) -> Response:
+async def health(registry: Registry, _request: Request) -> Response:
     """Answer that this process lives."""
-    return answer(directory.health())
+    return answer(registry.health())
 
 
-async def ready(directory: Directory, _request: Request) -> Response:
+async def ready(registry: Registry, _request: Request) -> Response:
     """Answer whether clients would be served."""
-    readiness = directory.readiness()
+    readiness = registry.readiness()
     return answer(readiness, 200 if readiness.ready else 503)
 
 
-async def register(directory: Directory, request: Request) -> Response:
+async def register(registry: Registry, request: Request) -> Response:
     """Register a backend."""
     wanted = body_of(await request.body(), bodies.Registration)
-    view, is_new = await directory.register(wanted, _caller(request))
+    view, is_new = await registry.register(bodies.row_of(wanted), _caller(request))
     ttl_secs = view.lease.ttl_secs if view.lease else 0.0
     registered = bodies.RegisteredView(
-        **msgspec.structs.asdict(view),
+        **{each.name: getattr(view, each.name) for each in fields(view)},
         status="registered" if is_new else "updated",
         ttl_secs=ttl_secs,
         heartbeat_secs=ttl_secs / 3,
@@ -78,79 +79,85 @@ async def register(directory: Directory, request: Request) -> Response:
     return answer(registered, 201 if is_new else 200)
 
 
-async def heartbeat(directory: Directory, request: Request) -> Response:
+async def heartbeat(registry: Registry, request: Request) -> Response:
     """Renew a lease."""
-    return answer(directory.beat(_id(request), _caller(request)))
+    return beat(registry, _id(request), _caller(request))
 
 
-async def deregister(directory: Directory, request: Request) -> Response:
-    """Take a backend out."""
+def beat(registry: Registry, backend_id: str, caller: str) -> Response:
+    """Renew a lease, and answer for how long."""
+    registry.beat(backend_id, caller)
+    return answer(bodies.HeartbeatAccepted(backend_id, "ok", registry.ttl_secs))
+
+
+async def deregister(registry: Registry, request: Request) -> Response:
+    """Take a registered backend out."""
     backend_id = _id(request)
-    await directory.deregister(backend_id, _caller(request))
+    await registry.deregister(backend_id, _caller(request))
     return answer(bodies.Deregistered(backend_id, "deregistered"))
 
 
-async def backends(directory: Directory, _request: Request) -> Response:
+async def backends(registry: Registry, _request: Request) -> Response:
     """Answer with all backends."""
     import asyncio
 
     def made() -> bytes:
-        views = directory.views()
-        version = directory.table().version
-        return msgspec.json.encode(bodies.BackendList(views, len(views), version))
+        listed = registry.views()
+        version = registry.table().version
+        return msgspec.json.encode(bodies.BackendList(listed, len(listed), version))
 
     return Response(await asyncio.to_thread(made), media_type=JSON)
 
 
-async def backend(directory: Directory, request: Request) -> Response:
+async def backend(registry: Registry, request: Request) -> Response:
     """Answer with one backend."""
-    return answer(directory.view(_id(request)))
+    return answer(registry.view(_id(request)))
 
 
 def _change(action: str) -> Handler:
-    async def change(directory: Directory, request: Request) -> Response:
-        return answer(await directory.change(_id(request), _caller(request), action))
+    async def change(registry: Registry, request: Request) -> Response:
+        return answer(await registry.change(_id(request), _caller(request), action))
 
     return change
 
 
-async def weight(directory: Directory, request: Request) -> Response:
+async def weight(registry: Registry, request: Request) -> Response:
     """Set a weight."""
     wanted = body_of(await request.body(), bodies.NewWeight)
     values = msgspec.structs.asdict(wanted)
-    return answer(await directory.change(_id(request), _caller(request), "weight", **values))
+    return answer(await registry.change(_id(request), _caller(request), "weight", **values))
 
 
-async def limits(directory: Directory, request: Request) -> Response:
+async def limits(registry: Registry, request: Request) -> Response:
     """Set both limits."""
     wanted = body_of(await request.body(), bodies.NewLimits)
     values = msgspec.structs.asdict(wanted)
-    return answer(await directory.change(_id(request), _caller(request), "limits", **values))
+    return answer(await registry.change(_id(request), _caller(request), "limits", **values))
 
 
 def _drain(draining: bool) -> Handler:
-    async def drain(directory: Directory, request: Request) -> Response:
-        return answer(await directory.drain(_id(request), _caller(request), draining))
+    async def drain(registry: Registry, request: Request) -> Response:
+        return answer(await registry.drain(_id(request), _caller(request), draining))
 
     return drain
 
 
-async def explain(directory: Directory, request: Request) -> Response:
+async def explain(registry: Registry, request: Request) -> Response:
     """Answer which backend a client would get."""
     client = request.query_params.get("client", "")
     if not client:
         raise FaultError(400, "say ?client=ADDRESS", "client")
-    return answer(await directory.explain(client, request.query_params.get("app")))
+    return answer(await registry.explain(client, request.query_params.get("app")))
 
 
-async def sessions(directory: Directory, _request: Request) -> Response:
+async def sessions(registry: Registry, _request: Request) -> Response:
     """Answer with the open connections."""
-    return answer({"sessions": await directory.sessions()})
+    return answer({"sessions": await registry.sessions()})
 
 
-async def table(directory: Directory, _request: Request) -> Response:
-    """Answer what is known of the routing table."""
-    return answer(directory.table())
+async def table(registry: Registry, _request: Request) -> Response:
+    """Answer with the state of the routing table."""
+    return answer(registry.table())
 
 
 def _id(request: Request) -> str:
@@ -163,17 +170,17 @@ def _caller(request: Request) -> str:
 
 V1 = "/api/v1"
 ONE = f"{V1}/backends/{{id}}"
-View = bodies.BackendView
+View = views.BackendView
 
 OPERATIONS = (
-    Operation("GET", "/health", "health", "Whether this process lives.", health, bodies.Health),
+    Operation("GET", "/health", "health", "Whether this process lives.", health, views.Health),
     Operation(
         "GET",
         "/ready",
         "ready",
         "Whether clients would be served.",
         ready,
-        bodies.Readiness,
+        views.Readiness,
         statuses=(200, 503),
     ),
     Operation(
@@ -262,5 +269,5 @@ OPERATIONS = (
     Operation(
         "GET", f"{V1}/sessions", "sessions", "The open connections.", sessions, bodies.SessionList
     ),
-    Operation("GET", f"{V1}/table", "table", "The routing table.", table, bodies.TableView),
+    Operation("GET", f"{V1}/table", "table", "The routing table.", table, views.TableView),
 )

@@ -12,53 +12,55 @@ from starlette.routing import Route
 
 from edgeproxy.api import home, openapi
 from edgeproxy.api.bodies import FaultView
-from edgeproxy.api.directory import Directory
-from edgeproxy.api.fault import FaultError
+from edgeproxy.api.fault import FaultError, mapping_faults
 from edgeproxy.api.guard import JSON, Guard, Receive, Scope, Send
-from edgeproxy.api.operations import OPERATIONS, V1, answer
+from edgeproxy.api.operations import OPERATIONS, V1, answer, beat
 from edgeproxy.api.settings import ApiSettings
+from edgeproxy.registry.registry import Registry
 from edgeproxy.values import Secret
 
 HEARTBEAT = f"{V1}/heartbeat/"
 
 
-def api(directory: Directory, settings: ApiSettings, token: Secret) -> Guard:
-    """Return the API over this directory, behind its guard."""
+def api(registry: Registry, settings: ApiSettings, token: Secret) -> Guard:
+    """Return the API of this registry, behind its guard."""
 
     async def document(_request: Request) -> Response:
         return Response(openapi.document(), media_type=JSON)
 
-    async def welcome(_request: Request) -> Response:
-        text = await asyncio.to_thread(home.page, directory)
+    async def index(_request: Request) -> Response:
+        text = await asyncio.to_thread(home.page, registry)
         return HTMLResponse(text, headers=home.HEADERS)
 
     # Ids may hold slashes, so the longest paths come first.
     paths = sorted({each.path for each in OPERATIONS}, key=lambda path: -path.count("/"))
-    routes = [_route(path, directory) for path in paths]
-    routes += [Route("/openapi.json", document), Route("/", welcome)]
+    routes = [_route(path, registry) for path in paths]
+    routes += [Route("/openapi.json", document), Route("/", index)]
     app = Starlette(
         routes=routes,
         exception_handlers={HTTPException: _http_fault, FaultError: _fault, Exception: _bug},
     )
     app.router.redirect_slashes = False
 
-    async def entrance(scope: Scope, receive: Receive, send: Send) -> None:
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
-        if scope["method"] == "POST" and path.startswith(HEARTBEAT):  # nearly all that comes
-            beat = directory.beat(path.removeprefix(HEARTBEAT), scope["caller"])
-            await answer(beat)(scope, receive, send)
+        if scope["method"] == "POST" and path.startswith(HEARTBEAT):  # most requests
+            with mapping_faults():
+                response = beat(registry, path.removeprefix(HEARTBEAT), scope["caller"])
+            await response(scope, receive, send)
         else:
             await app(scope, receive, send)
 
-    return Guard(entrance, settings, token)
+    return Guard(dispatch, settings, token)
 
 
-def _route(path: str, directory: Directory) -> Route:
+def _route(path: str, registry: Registry) -> Route:
     handlers = {each.method: each.handler for each in OPERATIONS if each.path == path}
 
     async def endpoint(request: Request) -> Response:
         method = "GET" if request.method == "HEAD" else request.method
-        return await handlers[method](directory, request)
+        with mapping_faults():
+            return await handlers[method](registry, request)
 
     return Route(path.replace("{id}", "{id:path}"), endpoint, methods=list(handlers))
 

@@ -1,4 +1,4 @@
-"""The settings of the API, and the token that it requires."""
+"""The settings of the API, and the token that callers must show."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgeproxy.core.geo.prefix import Network
 from edgeproxy.errors import ConfigError
+from edgeproxy.registry.settings import RegistrySettings
 from edgeproxy.values import BadValueError, ListenAddress, Secret, secret
 
 DEFAULT_LISTEN = ListenAddress("0.0.0.0", 8081)  # noqa: S104 — as documented
@@ -14,38 +15,30 @@ NO_TOKEN = Secret("")
 
 
 @dataclass(frozen=True, slots=True)
-class ApiSettings:
-    """The API.
+class ApiSettings(RegistrySettings):
+    """The API, and the registry behind it.
 
     Attributes:
-        enabled: Serve it.
-        listen_addr: Address to serve it on.
-        heartbeat_ttl_secs: A registered backend is removed after this time without a heartbeat.
-        home: Name of this POP, if several register backends in one database.
-        allow: Networks that may call it; empty: loopback, private and unique local addresses.
-        token: Bearer token that callers must send; empty: none.
-        token_file: A file that contains the token instead.
-        own_address_only: A caller may register and change only its own address.
-        max_backends: Maximum number of registered backends.
+        enabled: Whether the proxy serves the API.
+        listen_addr: The address of the API.
+        allow: Networks that may call; empty: loopback, private and unique local addresses.
+        token: The bearer token that callers must show; empty: none.
+        token_file: A file that holds the token instead.
         rate_limit: Requests per second of one caller; 0: no limit.
-        timeout_secs: How long a request and its response may take.
+        timeout_secs: How long a request and its answer may take.
     """
 
     enabled: bool = False
     listen_addr: ListenAddress = DEFAULT_LISTEN
-    heartbeat_ttl_secs: float = 60.0
-    home: str | None = None
     allow: tuple[Network, ...] = ()
     token: Secret = NO_TOKEN
     token_file: Path | None = None
-    own_address_only: bool = False
-    max_backends: int = 20_000
     rate_limit: int = 1000
     timeout_secs: float = 10.0
 
 
 def token_of(settings: ApiSettings) -> Secret:
-    """Return the token that callers must send, empty for none. Raises ConfigError."""
+    """Return the token that callers must show, empty for none. Raises ConfigError."""
     path = settings.token_file
     if path is None:
         return settings.token

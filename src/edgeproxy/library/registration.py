@@ -1,4 +1,4 @@
-"""A backend's side of registering itself: register, show life, leave. See docs/api.md."""
+"""Registers a backend with a proxy: register, send heartbeats, deregister. See docs/api.md."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 TIMEOUT_SECS = 10.0
 LEAVING_SECS = 3.0
-"""How long an API that does not answer holds up the end; of whom it is not told is missed soon."""
+"""How long `stop` waits for the API. If it never answers, the lease expires anyway."""
 FIRST_RETRY_SECS = 0.2
 TTL_SECS = 60.0
-"""Until the API says how long leases last."""
+"""The TTL to assume until the API says how often to send heartbeats."""
 _TOKEN = re.compile(r"[!-~]*")
 _NO_ANSWER = (OSError, http.client.HTTPException, ValueError, RecursionError)
 
@@ -31,13 +31,14 @@ class Registration:
     """Keeps a backend registered while a block lasts, or from `start` to `stop`.
 
     Args:
-        api: Where the API is, such as http://10.50.0.1:8081.
+        api: The URL of the API, such as http://10.50.0.1:8081.
         id, app, region, ip, port: The backend.
-        token: What the API demands, if it does.
-        changed: Called with what is wrong, or "" when all is well again; in another thread.
-        more: country, weight, soft_limit, hard_limit, where they are not the API's defaults.
+        token: The token, if the API demands one.
+        changed: Called with what is wrong, or "" when all is well again; on another thread.
+        more: country, weight, soft_limit, hard_limit, if they are not the API's defaults.
 
-    `start` raises RegistrationRefusedError. An API that is away is waited for, in the background.
+    `start` raises RegistrationRefusedError. While the API cannot be reached, a background thread
+    tries again.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Registration:
         **more: str | int,
     ) -> None:
         self._address = _address(api)
-        if not _TOKEN.fullmatch(token):  # which is not shown
+        if not _TOKEN.fullmatch(token):  # the message does not show it
             raise ValueError("token is one line of printable ASCII characters without spaces")
         self._id = id
         self._body = {"id": id, "app": app, "region": region, "ip": ip, "port": port, **more}
@@ -67,13 +68,13 @@ class Registration:
         self.last_fault = ""
 
     def start(self) -> None:
-        """Register, and go on showing life."""
+        """Register, and send heartbeats from now on."""
         pause_secs = self._tend(FIRST_RETRY_SECS, is_first=True)
         self._thread = threading.Thread(target=self._run, args=(pause_secs,), daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Leave. Never raises: a backend that cannot say so is missed soon enough."""
+        """Deregister. Never raises: if the API cannot be told, the lease expires."""
         self._leaving.set()
         if self._thread is not None:
             self._thread.join(LEAVING_SECS)
@@ -106,7 +107,7 @@ class Registration:
             retry_secs = min(retry_secs * 2, self._beat_secs) if self.last_fault else 0.2
 
     def _tend(self, retry_secs: float, *, is_first: bool = False) -> float:
-        """Show life, or register where that is not enough; return when to do so again."""
+        """Send a heartbeat, or register where needed; return the pause until the next one."""
         try:
             status, fault = 404, ""
             if self.is_registered:
@@ -159,9 +160,9 @@ def _address(api: str) -> SplitResult:
     raise ValueError(f"api is like http://10.50.0.1:8081, not {api!r}")
 
 
-def _beat_secs(said: Mapping[str, object]) -> float | None:
-    """Return how often to show life, None if that was not said, or is none."""
-    secs = said.get("heartbeat_secs")
+def _beat_secs(answer: Mapping[str, object]) -> float | None:
+    """Return the pause between heartbeats, None if the answer has no usable one."""
+    secs = answer.get("heartbeat_secs")
     if isinstance(secs, int | float) and 0 < secs <= threading.TIMEOUT_MAX:
         return float(secs)
     return None

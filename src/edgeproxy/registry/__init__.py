@@ -1,4 +1,6 @@
-"""Backends that register themselves: requests become rows, leases are watched, silence expires.
+"""Backends that register themselves: requests become rows, and silent backends lose their lease.
 
-Knows no HTTP: it raises errors of its own, which `api/fault.py` turns into statuses.
+`registry` checks a request, `writer` stores it and puts it in force, `lease_watch` ends leases,
+`views` shows the result. The registry knows no HTTP: it raises the errors in `errors`, which
+`api/fault.py` turns into statuses.
 """

@@ -1,21 +1,28 @@
-"""Writes what backends ask for: all that waits together, in one transaction, then one new table.
+"""Writes registrations and deregistrations: many in one transaction, then one new table.
 
-What became of each is told when that table is in force. For the control plane's event loop; the
-database is read and written in a thread of its own, one thing at a time.
+Edits that arrive during a write wait, and the next write takes all of them. A caller gets its
+outcome when the table with its edit is in force and its lease has begun or ended.
+
+For the control plane's event loop. One thread of its own reads and writes the database, one thing
+at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from edgeproxy.core.backends.registration import Edit, Outcome
+from edgeproxy.core.backends.leases import Leases
+from edgeproxy.core.backends.registration import Deregister, Edit, Outcome
+from edgeproxy.core.metrics import Metrics
 from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
-from edgeproxy.store.sqlite.registrations import RegisteredRows
+from edgeproxy.registry.published import PublishedTable
+from edgeproxy.store.edits import RegisteredRows
 
 log = EventLog("registry")
 
@@ -24,30 +31,21 @@ _Waiting = tuple[Edit, "asyncio.Future[Outcome]"]
 
 
 class RegistrationWriter:
-    """The one who writes.
-
-    `publish` puts into force what is stored. `is_void` is asked right before something is written
-    whether it no longer is to be, which counts as not done. `settle` is told what became of edits
-    before those who asked for them are.
-    """
+    """Writes the registered backends of one POP."""
 
     def __init__(
-        self,
-        rows: RegisteredRows,
-        publish: Callable[[], Awaitable[object]],
-        is_void: Callable[[Edit], bool],
-        settle: Callable[[list[Edit], list[Outcome]], Awaitable[object]],
+        self, rows: RegisteredRows, leases: Leases, table: PublishedTable, metrics: Metrics
     ) -> None:
         self._rows = rows
-        self._publish = publish
-        self._is_void = is_void
-        self._settle = settle
+        self._leases = leases
+        self._table = table
+        self._metrics = metrics
         self._thread = ThreadPoolExecutor(1, "registry")
         self._waiting: list[_Waiting] = []
         self._writing: asyncio.Task[None] | None = None
 
     async def write(self, edit: Edit) -> Outcome:
-        """Write this, together with whatever else is waiting; return what became of it."""
+        """Write an edit together with all others that wait; return its outcome."""
         done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.append((edit, done))
         if self._writing is None or self._writing.done():
@@ -55,39 +53,67 @@ class RegistrationWriter:
         return await done
 
     async def known(self) -> set[str]:
-        """Return the ids of those whose home is here. Raises StoreError."""
+        """Return the ids of the backends whose home is this POP. Raises StoreError."""
         return await self.run(self._rows.known)
 
     async def run(self, function: Callable[[], T]) -> T:
-        """Return what this gives, in the thread of the database."""
+        """Return the result of a function that runs on the thread of the database."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
     def close(self) -> None:
-        """Write nothing any more."""
+        """Finish the write that is under way, and write no more."""
         self._thread.shutdown(wait=True)
 
     async def _write_all(self) -> None:
         while self._waiting:
             waiting, self._waiting = self._waiting, []
-            batch = [each for each in waiting if not self._is_void(each[0])]
+            batch = [(edit, done) for edit, done in waiting if not self._is_void(edit)]
             edits = [edit for edit, _ in batch]
-            outcomes = await self._written(edits) if edits else []
+            outcomes: list[Outcome] = []
+            try:
+                if edits:
+                    outcomes = await self.run(partial(self._rows.apply, edits))
+                    await self._table.publish()
+            except StoreError as error:
+                outcomes = [error] * len(edits)
+            except Exception as error:  # noqa: BLE001
+                log.bug("registry_failed")
+                outcomes = [StoreError(repr(error))] * len(edits)
             try:
                 await self._settle(edits, outcomes)
             except Exception:  # noqa: BLE001
                 log.bug("registry_failed")
-            told = dict(zip((done for _, done in batch), outcomes, strict=True))
+            outcome_of = dict(zip((done for _, done in batch), outcomes, strict=True))
             for _, done in waiting:
                 if not done.done():
-                    done.set_result(told.get(done, False))
+                    done.set_result(outcome_of.get(done, False))  # a void edit was not done
 
-    async def _written(self, edits: list[Edit]) -> list[Outcome]:
-        try:
-            outcomes = await self.run(partial(self._rows.apply, edits))
-            await self._publish()
-        except StoreError as error:
-            return [error] * len(edits)
-        except Exception as error:  # noqa: BLE001
-            log.bug("registry_failed")
-            return [StoreError(repr(error))] * len(edits)
-        return outcomes
+    def _is_void(self, edit: Edit) -> bool:
+        """Return whether this edit ends an expired lease that has been renewed since."""
+        return isinstance(edit, Deregister) and edit.is_expired and edit.backend_id in self._leases
+
+    async def _settle(self, edits: list[Edit], outcomes: list[Outcome]) -> None:
+        """Begin and end the leases of a batch, and wait until the gate decides by them."""
+        now = time.monotonic()
+        registered = []
+        for edit, outcome in zip(edits, outcomes, strict=True):
+            if isinstance(outcome, StoreError):
+                continue
+            if isinstance(edit, Deregister):
+                if outcome or not edit.is_expired:
+                    self._leases.forget(edit.backend_id)
+                continue
+            self._leases.register(edit.backend.id, now)
+            registered.append(edit.backend.id)
+        count_leases(self._leases, self._metrics)
+        # A backend may be about to be marked as expired. The gate takes the marks in order, so
+        # this one comes last and holds.
+        if registered:
+            await self._table.mark(registered, expired=False)
+
+
+def count_leases(leases: Leases, metrics: Metrics) -> None:
+    """Put the numbers of leases into the metrics."""
+    metrics.leases = len(leases)
+    metrics.leases_expired = leases.expired_total
+    metrics.leases_held_back = leases.held_back

@@ -1,6 +1,6 @@
-"""Which routing database it is: a file, or one on a PostgreSQL server.
+"""Chooses the routing database: an SQLite file, or one on a PostgreSQL server.
 
-What is not chosen is not imported.
+The kind that is not chosen is not imported.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from edgeproxy.store.sqlite.database import EDIT_WAIT_SECS
 from edgeproxy.store.sqlite.store import DatabaseSettings, SqliteStore
 
 if TYPE_CHECKING:
+    from edgeproxy.store.edits import NodeEdits, RegisteredRows
     from edgeproxy.store.feed import Store
     from edgeproxy.store.postgres.url import PostgresSettings
-    from edgeproxy.store.sqlite.nodes import NodeEdits
-    from edgeproxy.store.sqlite.registrations import RegisteredRows
 
 
 def make_store(
@@ -30,11 +29,10 @@ def make_store(
     *,
     makes: bool = True,
 ) -> Store:
-    """Return the store that these settings name; nothing is opened yet.
+    """Return the store that these settings name, without opening it.
 
-    `wake` is called on another thread when the database tells of a change, if it can. Without
-    `makes` reading makes no table on a server. Raises ConfigError without the driver that is
-    needed.
+    A database that notifies of changes calls `wake`, on another thread. Without `makes`, reading
+    creates no table on a server. Raises ConfigError if the driver is not installed.
     """
     if not postgres.enabled:
         return SqliteStore(database.path, rest)
@@ -45,9 +43,9 @@ def make_store(
 
 
 def nodes_in(store: Store, wait_secs: float = EDIT_WAIT_SECS) -> NodeEdits:
-    """Return what edits the nodes of this store, over the same connections.
+    """Return the node edits of this store, over the same connections.
 
-    `wait_secs` is how long a file that somebody else writes is waited for.
+    `wait_secs` is how long to wait for another program that writes the file.
     """
     if isinstance(store, SqliteStore):
         from edgeproxy.store.sqlite.nodes import Nodes
@@ -65,8 +63,8 @@ def registrations_in(
 ) -> RegisteredRows:
     """Return the registered backends of this store, over the same connections.
 
-    `home` is what this POP is called there. Unset, whoever uses a file is one; on a server it is
-    this host and where it listens.
+    `home` is the name of this POP there. Without it, all proxies on one file are one POP; on a
+    server, the name is this host and the address of the API.
     """
     if isinstance(store, SqliteStore):
         from edgeproxy.store.sqlite.registrations import Registrations

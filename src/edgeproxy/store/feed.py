@@ -5,7 +5,7 @@ damaged or emptied-out file never takes the backends away, rows that an operator
 A fault is one warning when it begins (and one for each further reason while it lasts) and
 one line when it is over; a faulty row is one warning per change of its fault.
 
-It has no timer and no thread: somebody calls `poll`, in any one thread at a time.
+It has no timer and no thread: the control plane calls `poll`, from one thread at a time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgeproxy.core.metrics import Metrics
 
 FIRST_WAIT_SECS = 5.0
-"""How long a start waits for somebody else's write; a poll can simply come again."""
+"""How long a start waits for another program's write; a poll simply comes again."""
 
 _log = EventLog("store")
 
@@ -34,36 +34,36 @@ class Store(Protocol):
     """Where backends come from. For one thread at a time, not always the same.
 
     Attributes:
-        path: What it is called: a file, or a URL without its password.
-        rest: Called now and then while much is worked on.
+        path: The name of the database: a file, or a URL without its password.
+        rest: Called every few rows of long work, to let other threads run.
     """
 
     @property
     def path(self) -> object:
-        """What it is called."""
+        """The name of the database."""
 
     @property
     def rest(self) -> Pause:
-        """What lets others work in between."""
+        """The pause between the parts of long work."""
 
     def ensure(self) -> bool:
-        """Make what is missing of it; return whether something was. Raises `StoreError`."""
+        """Create what the database lacks; return whether it lacked any. Raises `StoreError`."""
 
     def changed(self) -> bool:
-        """Return whether a `read` may give something else. Raises `StoreError`."""
+        """Return whether a `read` may differ from the last one. Raises `StoreError`."""
 
     def read(self, wait_secs: float = ...) -> Snapshot:
         """Return all backends. Raises `StoreError`, whose message says what to do."""
 
     def interrupt(self) -> None:
-        """Let a read that waits fail at once; from any thread."""
+        """Make a waiting read fail at once; from any thread."""
 
     def close(self) -> None:
-        """Let go of everything; a later `read` takes it up again."""
+        """Close all connections; a later `read` opens them again."""
 
 
 class Feed:
-    """Turns what a store holds into published tables."""
+    """Reads a store and publishes its backends."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Feed:
         """Read and publish for the first time.
 
         Raises `StoreError` when the database cannot be read. One without a table counts as
-        empty, unless that is needed, so that a proxy can be started before its database is filled.
+        empty unless `needs_table`, so that a proxy can start before its database is filled.
         """
         try:
             snapshot = self._store.read(wait_secs)
@@ -122,7 +122,7 @@ class Feed:
             return False
         self._metrics.database_up = True
         is_other = snapshot is not None and self._take(snapshot)
-        if self._faults:  # only now: who waits for this finds the table in force
+        if self._faults:  # only now: a reader of this event finds the table in force
             self._faults.clear()
             _log.info("database_recovered", path=self._store.path)
         return is_other

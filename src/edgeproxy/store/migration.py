@@ -1,7 +1,7 @@
-"""Taking the nodes of one routing database to another: all of them in one transaction, or none.
+"""Copies the nodes and server names of one routing database to another, in one transaction.
 
-What is there already stays. A node that is there and differs is replaced only if that is asked
-for; a faulty one is left behind only if that is asked for.
+Rows that only the target has stay. A node that differs in the target is replaced only with
+`overwrite`; a faulty node of the source is left out only with `skip_faulty`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY, parse_row, parse_rows, shown
 from edgeproxy.errors import StoreError
+from edgeproxy.store.edits import Node, node_of
 from edgeproxy.store.snapshot import ROUTES
 from edgeproxy.store.sqlite.database import (
     EDIT_WAIT_SECS,
@@ -25,7 +26,6 @@ from edgeproxy.store.sqlite.database import (
     read_rows,
     transaction,
 )
-from edgeproxy.store.sqlite.nodes import Node, node_of
 
 if TYPE_CHECKING:
     from edgeproxy.core.backends.backend import Backend
@@ -39,7 +39,7 @@ Routes = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Cargo:
-    """What a routing database holds, as it is."""
+    """The content of a routing database, as it is."""
 
     nodes: list[Node] = field(default_factory=list)
     routes: Routes = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Cargo:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is written: whole nodes and server names."""
+    """The nodes and server names that a migration writes."""
 
     added: list[Backend]
     replaced: list[Backend]
@@ -56,7 +56,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a migration has done, in numbers of nodes and of server names."""
+    """The result of a migration, in numbers of nodes and of server names."""
 
     added: int
     replaced: int
@@ -71,23 +71,23 @@ class End(Protocol):
 
     @property
     def path(self) -> object:
-        """What it is called."""
+        """The name of the database."""
 
     def read(self) -> Cargo:
-        """Return all of it. Raises StoreError."""
+        """Return the whole content. Raises StoreError."""
 
     def write(self, decide: Callable[[Cargo], Change]) -> tuple[Change, bool]:
-        """Write, in one transaction, what is decided on what is there.
+        """Let `decide` choose the change by the content of the database; write it.
 
-        Return it, and whether the table has countries.
+        Both happen in one transaction. Return the change, and whether the table has countries.
         """
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the connections to the database."""
 
 
 def migrate(source: End, target: End, *, overwrite: bool, skip_faulty: bool) -> Done:
-    """Take everything over. Raises StoreError; nothing has changed then."""
+    """Copy everything. If it raises StoreError, nothing has changed."""
     cargo = source.read()
     faulty = [node for node in cargo.nodes if node.fault]
     if faulty and not skip_faulty:
@@ -132,7 +132,7 @@ def _is_same(backend: Backend, node: Node) -> bool:
     if node.fault:
         return False
     there = parse_row(node.values)
-    if COUNTRY not in node.values:  # it cannot keep one
+    if COUNTRY not in node.values:  # the table has no such column
         return all(getattr(backend, name) == getattr(there, name) for name in COLUMNS)
     return backend == there
 
@@ -152,20 +152,20 @@ def _values(backend: Backend) -> dict[str, object]:
 
 
 class SqliteEnd:
-    """A file."""
+    """A routing database in an SQLite file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self) -> Cargo:
-        """Return all of it. Raises StoreError."""
+        """Return the whole content. Raises StoreError."""
         with naming_faults(self.path), closing(connect(self.path, EDIT_WAIT_SECS)) as connection:
             connection.execute("BEGIN")
             rows = read_rows(connection, self.path)
             return Cargo(_nodes(rows), _routes(read_routes(connection)))
 
     def write(self, decide: Callable[[Cargo], Change]) -> tuple[Change, bool]:
-        """Write what is decided; a missing file is made."""
+        """Write what `decide` chooses; create a missing file."""
         create(self.path)
         with transaction(self.path) as connection:
             rows = read_rows(connection, self.path)
@@ -198,11 +198,11 @@ class SqliteEnd:
             return change, has_country
 
     def close(self) -> None:
-        """Do nothing: no file is open."""
+        """Do nothing: the file is closed after each call."""
 
 
 class PostgresEnd:
-    """A server."""
+    """A routing database on a PostgreSQL server."""
 
     def __init__(self, settings: PostgresSettings) -> None:
         from edgeproxy.store.postgres.link import Link
@@ -215,7 +215,7 @@ class PostgresEnd:
         return self._link.url
 
     def read(self) -> Cargo:
-        """Return all of it. Raises StoreError."""
+        """Return the whole content. Raises StoreError."""
         return self._link.read(self._read)
 
     async def _read(self, connection: PostgresConnection) -> Cargo:
@@ -226,7 +226,7 @@ class PostgresEnd:
         return Cargo(_nodes(map(dict, rows)), _routes(await routes_of(connection)))
 
     def write(self, decide: Callable[[Cargo], Change]) -> tuple[Change, bool]:
-        """Write what is decided; what the schema lacks is made."""
+        """Write what `decide` chooses; create what the schema lacks."""
         from edgeproxy.store.postgres.nodes import insert, update, values_of
         from edgeproxy.store.postgres.schema import columns_of, make_parts, missing_parts
 
@@ -255,5 +255,5 @@ class PostgresEnd:
         return self._link.edit(work)
 
     def close(self) -> None:
-        """Let go of the server."""
+        """Close the connections to the server."""
         self._link.close()

@@ -1,6 +1,6 @@
-"""What a routing database holds at one moment, whichever database it is.
+"""The content of a routing database at one moment, whichever kind of database it is.
 
-Rows and routes that cannot be used are named with the reason; the others count.
+A row or route that cannot be used is skipped and named with the reason; the others count.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.core.routing.server_names import pattern
 
 ROUTES = "edgeproxy_routes"
-"""The table of server names, which need not be there."""
+"""The table of server names; it is optional."""
+LEASES = "edgeproxy_leases"
+"""The table of registered backends; it is optional."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class SkippedRow:
 
     Attributes:
         id: Its id, cut to the length that ids may have, or `row N`, counted from 1, without one.
-        reason: What is wrong with it and what is allowed.
+        reason: What is wrong with the row, and what is allowed.
     """
 
     id: str
@@ -47,7 +49,7 @@ def snapshot_of(
     routes: Iterable[tuple[object, object]],
     rest: Pause = no_pause,
 ) -> Snapshot:
-    """Return what these rows mean, each checked by `core/backends/rows`."""
+    """Return the snapshot of these rows; `core/backends/rows` checks each."""
     backends: list[Backend] = []
     skipped: list[SkippedRow] = []
     both = zip(rows, parse_rows(rows), strict=True)

@@ -1,7 +1,7 @@
 """A local file that keeps the last good table of a server that may be down at the next start.
 
-One line of JSON for each row, after a line that says what it is. It is written beside and put
-in place whole. Its rows are checked like any others when it is read.
+The first line is a header, then one line of JSON for each row. A new version is written to a
+temporary file and renamed. Reading checks the rows like rows of a database.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NAMES = (*COLUMNS, COUNTRY)
 
 
 def save(path: Path, snapshot: Snapshot, rest: Pause = no_pause) -> None:
-    """Keep this table. Raises StoreError; the file is as before then."""
+    """Write this table. If it raises StoreError, the file is unchanged."""
     new = path.with_name(f".{path.name}.{os.urandom(4).hex()}.new")
     first = {"format": FORMAT, "backends": len(snapshot.backends), "routes": snapshot.routes}
     try:
@@ -45,7 +45,7 @@ def save(path: Path, snapshot: Snapshot, rest: Pause = no_pause) -> None:
 
 
 def load(path: Path, rest: Pause = no_pause) -> Snapshot:
-    """Return the table that was kept. Raises StoreError."""
+    """Return the table in the file. Raises StoreError."""
     rows = []
     try:
         with open(path, encoding="utf-8") as file:

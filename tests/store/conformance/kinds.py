@@ -9,11 +9,10 @@ from typing import Any, Protocol
 
 from edgeproxy.core.backends.rows import COLUMNS
 from edgeproxy.store.choice import nodes_in, registrations_in
+from edgeproxy.store.edits import NodeEdits, RegisteredRows
 from edgeproxy.store.feed import Store
 from edgeproxy.store.postgres.store import PostgresStore
 from edgeproxy.store.postgres.url import PostgresSettings, PostgresUrl
-from edgeproxy.store.sqlite.nodes import NodeEdits
-from edgeproxy.store.sqlite.registrations import RegisteredRows
 from edgeproxy.store.sqlite.store import SqliteStore
 from tests.store.editing import execute
 from tests.store.server import Database

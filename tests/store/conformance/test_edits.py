@@ -10,7 +10,7 @@ import pytest
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.rows import COLUMNS, RowError
 from edgeproxy.errors import StoreError
-from edgeproxy.store.sqlite.nodes import Node, NodeEdits
+from edgeproxy.store.edits import Node, NodeEdits
 from tests.store.conformance.kinds import Kind
 
 NEW = Backend("sa-node-2", "myapp", "sa", "10.50.1.2", 8080)

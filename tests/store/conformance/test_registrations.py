@@ -11,7 +11,7 @@ from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.registration import CrowdedError, Deregister, Edit, Outcome, Register
 from edgeproxy.core.backends.rows import parse_node
 from edgeproxy.errors import StoreError
-from edgeproxy.store.sqlite.registrations import RefusedError
+from edgeproxy.store.edits import RefusedError
 from tests.store.conformance.kinds import ROW, Kind
 
 A = Backend("a", "myapp", "eu", "10.0.0.1", 80, weight=2, hard_limit=150)

@@ -14,7 +14,8 @@ import pytest
 
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.errors import StoreError
-from edgeproxy.store.sqlite.nodes import Node, NodeEdits, Nodes
+from edgeproxy.store.edits import Node, NodeEdits
+from edgeproxy.store.sqlite.nodes import Nodes
 from edgeproxy.store.sqlite.store import SqliteStore
 from tests.store.conformance.test_edits import EDITS
 from tests.store.editing import documented, execute, locked, release

@@ -17,7 +17,7 @@ from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
 from edgeproxy.errors import StoreError
 
 if TYPE_CHECKING:
-    from edgeproxy.store.sqlite.nodes import Node
+    from edgeproxy.store.edits import Node
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

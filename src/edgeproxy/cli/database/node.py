@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import argparse
 
     from edgeproxy.core.backends.backend import Backend
-    from edgeproxy.store.sqlite.nodes import Node, NodeEdits
+    from edgeproxy.store.edits import Node, NodeEdits
 
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
+    from edgeproxy.store.edits import NodeEdits
     from edgeproxy.store.postgres.link import Link
     from edgeproxy.store.postgres.routes import PostgresRoutes
     from edgeproxy.store.postgres.url import PostgresSettings
-    from edgeproxy.store.sqlite.nodes import NodeEdits
     from edgeproxy.store.sqlite.routes import Routes
 
 ENABLED = "EDGEPROXY_POSTGRES_ENABLED"

@@ -1,4 +1,4 @@
-"""One connection to a PostgreSQL server, and every fault of it named with what to do.
+"""One connection to a PostgreSQL server; every fault becomes an error that says what to do.
 
 The driver, asyncpg, is imported when the first connection is made. No message ever holds a
 password.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     PostgresConnection = Connection[Any]
 
 NAME = "edgeproxy"
-"""What the server calls us in pg_stat_activity."""
+"""The name of our connections in pg_stat_activity."""
 
 LOCKED = "is locked by another program: nothing was changed, try again when it has finished"
 UNREACHABLE = "cannot be reached"
@@ -48,7 +48,7 @@ class ReadOnlyError(PostgresError):
 
 
 def url_of(settings: PostgresSettings) -> PostgresUrl:
-    """Return where the server is; the configuration has been checked for it."""
+    """Return the URL of the server; the configuration is known to have one."""
     assert settings.url is not None
     return settings.url
 
@@ -56,8 +56,8 @@ def url_of(settings: PostgresSettings) -> PostgresUrl:
 async def connect(settings: PostgresSettings, **_of_pool: object) -> PostgresConnection:
     """Return a connection to the first host that takes edits, else to the first that answers.
 
-    Each host has the whole connect timeout for itself. Where the URL says which session
-    attributes are wanted, it is done as it says. Raises PostgresError.
+    Each host has the whole connect timeout. Session attributes that the URL asks for decide
+    instead. Raises PostgresError.
     """
     url = url_of(settings)
     chooses = len(url.hosts) > 1 and "target_session_attrs" not in url.parameters
@@ -87,7 +87,7 @@ async def connect(settings: PostgresSettings, **_of_pool: object) -> PostgresCon
 
 
 async def is_standby(connection: PostgresConnection, settings: PostgresSettings) -> bool:
-    """Return whether the server follows another one. Raises PostgresError if it is mute."""
+    """Return whether the server is a standby. Raises PostgresError if it does not answer."""
     async with naming_faults(settings):
         query = "SELECT pg_catalog.pg_is_in_recovery()"
         return bool(await connection.fetchval(query, timeout=settings.connect_timeout_secs))
@@ -105,7 +105,7 @@ async def _connect_to(host: Host | None, settings: PostgresSettings) -> Postgres
             url.reveal(),
             timeout=settings.connect_timeout_secs,
             command_timeout=settings.query_timeout_secs,
-            statement_cache_size=0,  # so that a pooler in between may be one of transactions
+            statement_cache_size=0,  # a pooler in transaction mode may be in between
             **chosen,
         )
         return connection
@@ -178,7 +178,7 @@ def _reason(error: Exception, url: PostgresUrl) -> tuple[bool, str]:
         asyncpg.AdminShutdownError,
         asyncpg.CrashShutdownError,
         asyncpg.InterfaceError,
-        asyncpg.InternalClientError,  # the driver has lost the thread: on a new one it has it
+        asyncpg.InternalClientError,  # a protocol error of the driver: a new connection cures it
         asyncpg.TargetServerAttributeNotMatched,
         OSError,
         EOFError,

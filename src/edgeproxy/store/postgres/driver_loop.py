@@ -1,4 +1,4 @@
-"""The event loop on which the driver for PostgreSQL works."""
+"""The event loop of the PostgreSQL driver: its name look-ups never delay the end of the process."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _Key = tuple[Any, ...]
 
 
 class DriverLoop(asyncio.SelectorEventLoop):
-    """A loop whose look-ups of names hold up nobody's end, and whose driver may fail unseen.
+    """A loop that resolves names on daemon threads and ignores network errors in the background.
 
-    Threads of a pool are waited for when the process ends; a name server that does not answer
-    takes them many seconds.
+    Python waits for the threads of a pool when the process ends, and a name server that does not
+    answer would delay that by many seconds.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._lookups: dict[_Key, asyncio.Future[Any]] = {}  # those under way, each once
+        self._lookups: dict[_Key, asyncio.Future[Any]] = {}  # those under way, one per name
         self.set_exception_handler(_failed)
 
     async def getaddrinfo(
@@ -61,9 +61,9 @@ class DriverLoop(asyncio.SelectorEventLoop):
 
 
 def _failed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Tell of what nobody waited for, unless it is the end of a server that is away.
+    """Report an error of a background task, unless it is a network error.
 
-    The driver closes expired connections in tasks of their own.
+    The driver closes expired connections in such tasks, also while the server is away.
     """
     if not isinstance(context.get("exception"), OSError):
         loop.default_exception_handler(context)

@@ -1,12 +1,11 @@
-"""The way to a PostgreSQL server: a pool of connections on an event loop in a thread of its own.
+"""The connections to a PostgreSQL server: a pool, on an event loop in a thread of its own.
 
-Any thread may read and edit; it waits, the loop does not. Each piece of work is one transaction
-that has all of its effect or none, on a server that was asked to end it after the query timeout.
-A read that meets a lost connection is done again on a new one, and so is an edit that had not
-come to its commit.
+Any thread may read and edit; that thread waits, the loop does not. Each piece of work is one
+transaction, and the server ends it after the query timeout. If the connection is lost, a read is
+repeated on a new one, and so is an edit that had not reached its commit.
 
-One more connection, if somebody listens, hears of changes and of the server's end. It is made
-again with a back-off for as long as it takes, on whichever host takes edits, and the pool
+With a callback for notifications, one more connection listens for changes and notices the end of
+the server. It reconnects with a back-off, without a limit, to a host that takes edits, and the pool
 follows it.
 """
 
@@ -47,12 +46,12 @@ CHANNEL = "edgeproxy"
 FIRST_PAUSE_SECS = 0.1
 LONGEST_PAUSE_SECS = 5.0
 LOOK_SECS = 5.0
-"""How often the listening connection is tried, so that a server that vanished is noticed."""
+"""Seconds between two checks of the listening connection, so that a vanished server is noticed."""
 END_SECS = 1.0
-"""How long a server that hangs may hold up the end."""
+"""How long a server that hangs may delay `close`."""
 LAST_END_SECS = 0.1
 LOCK_WAIT_SECS = 5.0
-"""How long an edit waits for somebody else's, as long as with a file."""
+"""How long an edit waits for another program's, as long as with a file."""
 
 
 class Link:
@@ -67,8 +66,8 @@ class Link:
     ) -> None:
         """`noticed` is called on the loop's thread: with True when something has changed.
 
-        With False it had better be looked at: the server is there (again). Without `noticed`
-        nobody listens, and a connection is made for each piece of work.
+        It is called with False when the server is up (again), and a change may have been missed.
+        Without `noticed`, nothing listens, and each piece of work has its own connection.
         """
         self.settings = settings
         self.url = url_of(settings)
@@ -81,11 +80,11 @@ class Link:
         self._starting = threading.Lock()
 
     def read(self, work: Callable[[PostgresConnection], Awaitable[_T]]) -> _T:
-        """Return what `work` makes of one state of the database. Raises StoreError."""
+        """Return the result of `work` on one state of the database. Raises StoreError."""
         return self._run(self._transaction(work, is_read=True))
 
     def edit(self, work: Callable[[PostgresConnection], Awaitable[_T]]) -> _T:
-        """Return what `work` gives when all of it is committed. Raises StoreError."""
+        """Return the result of `work`, once it is committed. Raises StoreError."""
         return self._run(self._transaction(work, is_read=False))
 
     def call_later(self, secs: float, function: Callable[[], object]) -> None:
@@ -96,7 +95,7 @@ class Link:
                 loop.call_soon_threadsafe(loop.call_later, secs, function)
 
     def interrupt(self) -> None:
-        """Let what is being done fail at once; from any thread, also in a signal's handler."""
+        """Make the work under way fail at once; from any thread, also in a signal handler."""
         for each in list(self._running):
             each.cancel()
 
@@ -136,12 +135,12 @@ class Link:
             each.cancel()
         if others:
             await asyncio.wait(others, timeout=END_SECS)
-            await asyncio.wait(others, timeout=LAST_END_SECS)  # of who kept the loop so long
+            await asyncio.wait(others, timeout=LAST_END_SECS)  # a task may have blocked the loop
         pool, self._pool = self._pool, None
         if pool is not None:
-            with suppress(Exception):  # one that never was open
+            with suppress(Exception):  # the pool may never have been open
                 pool.terminate()
-        await asyncio.sleep(0)  # what was terminated lets go of its sockets
+        await asyncio.sleep(0)  # terminated connections close their sockets
 
     # -- transactions -----------------------------------------------------------------
 
@@ -162,7 +161,7 @@ class Link:
     async def _attempt(
         self, work: Callable[[PostgresConnection], Awaitable[_T]], *, is_read: bool
     ) -> _T:
-        """Do it once. Raises _Unbegun if it may be done again, for nothing has happened."""
+        """Try the work once. Raises _Unbegun if nothing has happened, so it may be repeated."""
         secs = self.settings.query_timeout_secs
         async with self._connection() as connection:
             ending = False
@@ -215,7 +214,7 @@ class Link:
         try:
             yield pooled  # type: ignore[misc]
         finally:
-            with suppress(Exception):  # one that is broken is thrown away by the pool
+            with suppress(Exception):  # the pool discards a broken connection
                 await pool.release(pooled)
 
     def _acquire_secs(self) -> float:
@@ -226,11 +225,11 @@ class Link:
         if self._pool is None:
             import asyncpg
 
-            most = self.settings.max_connections - 1  # one listens
+            most = self.settings.max_connections - 1  # one more connection listens
             self._pool = asyncpg.create_pool(
                 min_size=min(max(self.settings.min_connections - 1, 0), most),
                 max_size=most,
-                max_inactive_connection_lifetime=0,  # those that are kept open stay open
+                max_inactive_connection_lifetime=0,  # kept connections stay open
                 connect=self._connect,
             )
             self._opening = asyncio.ensure_future(_opened(self._pool))
@@ -239,7 +238,7 @@ class Link:
             await asyncio.shield(self._opening)
         except BaseException:
             if self._pool is pool and self._opening.done():
-                self._pool = None  # one that could not be opened stays closed
+                self._pool = None  # a pool that failed to open cannot be opened again
             raise
         return pool
 
@@ -267,18 +266,18 @@ class Link:
                 )
             except StoreError as fault:
                 self.down = fault
-            except Exception:  # noqa: BLE001 — whoever listens goes on
+            except Exception:  # noqa: BLE001 — listening goes on
                 _log.bug("listening_failed")
             await self._expire()
             await asyncio.sleep(pause_secs * random.uniform(0.5, 1.0))  # noqa: S311
             pause_secs = min(pause_secs * 2, LONGEST_PAUSE_SECS)
 
     async def _listen_on(self, connection: PostgresConnection) -> None:
-        """Return when the connection is lost, or another host had better be tried."""
+        """Listen until the connection is lost, or the server becomes a primary or a standby."""
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _connection: lost.set())
         follows = await is_standby(connection, self.settings)
-        if not follows:  # a standby has nothing to tell
+        if not follows:  # a standby sends no notifications
             async with naming_faults(self.settings):
                 await connection.add_listener(CHANNEL, self._heard)
         await self._pooled()
@@ -294,7 +293,7 @@ class Link:
                 await self._look_for_primary()
 
     async def _look_for_primary(self) -> None:
-        """Raise PostgresError if there is a host that takes edits: let us go there."""
+        """Raise PostgresError if another host takes edits, so that the caller reconnects."""
         other = await connect(self.settings)
         try:
             follows = await is_standby(other, self.settings)
@@ -312,7 +311,7 @@ class Link:
 
 
 def _terminate(connection: PostgresConnection) -> None:
-    """End a connection of the pool; the driver may have taken it back when the server ended it."""
+    """End a connection of the pool; the pool may have taken it back when the server ended it."""
     import asyncpg
 
     with suppress(asyncpg.InterfaceError):
@@ -320,13 +319,13 @@ def _terminate(connection: PostgresConnection) -> None:
 
 
 async def _opened(pool: Pool[Any]) -> None:
-    # What it tells of connections that it cannot make is told by us, and in our form.
+    # edgeProxy reports connections that fail, in its own form.
     logging.getLogger("asyncpg").setLevel(logging.CRITICAL)
     await pool
 
 
 class _Unbegun(Exception):  # noqa: N818 — a way out, no error
-    """Nothing has happened yet, so that it may be tried again."""
+    """Nothing has happened yet, so the work may be repeated."""
 
     def __init__(self, fault: PostgresError) -> None:
         super().__init__(fault)
@@ -334,7 +333,7 @@ class _Unbegun(Exception):  # noqa: N818 — a way out, no error
 
 
 def _limits(secs: float) -> str:
-    lock_secs = min(secs / 2, LOCK_WAIT_SECS)  # sooner than the query's end, which it explains
+    lock_secs = min(secs / 2, LOCK_WAIT_SECS)  # ends before the query timeout, and names the cause
     return (
         f"SET LOCAL statement_timeout = {secs * 1000:.0f}; "
         f"SET LOCAL idle_in_transaction_session_timeout = {secs * 1000:.0f}; "

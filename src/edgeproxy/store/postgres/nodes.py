@@ -1,18 +1,17 @@
-"""Editing a routing database on a PostgreSQL server: as `store/sqlite/nodes` does it with a file.
+"""Editing the nodes of a routing database on a PostgreSQL server.
 
-Each edit is one transaction and returns the node as it is afterwards. Values are validated
-before the server is asked; when something is raised, nothing has changed, except where the
-message says that nobody knows. Running proxies are told by the trigger of the schema.
+Each edit is one transaction. The trigger of the schema notifies running proxies. If the
+connection breaks during a commit, the message says that the outcome is unknown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from edgeproxy.core.backends.rows import COLUMNS, COUNTRY, check_limits, check_weight, parse_rows
+from edgeproxy.core.backends.rows import COLUMNS, COUNTRY, parse_rows
+from edgeproxy.store.edits import Node, NodeEdits, exists_already, node_of, unknown_node
 from edgeproxy.store.postgres.schema import columns_of, wanted
-from edgeproxy.store.sqlite.nodes import Node, exists_already, node_of, unknown_node
 
 if TYPE_CHECKING:
     from edgeproxy.core.backends.backend import Backend
@@ -21,17 +20,11 @@ if TYPE_CHECKING:
     from edgeproxy.store.postgres.url import PostgresUrl
 
 MOST_GUESSES = 2000
-"""Among so many ids the one that was meant is looked for."""
-
-_Changes = Callable[[], Mapping[str, object]]
+"""How many ids are searched for one that is similar to an unknown id."""
 
 
-class PostgresNodes:
-    """The nodes of one routing database on a server.
-
-    Every method raises `StoreError` when the database or the node is not as it must be, and
-    `RowError`, a `UsageError`, for a value that is not allowed.
-    """
+class PostgresNodes(NodeEdits):
+    """The nodes of one routing database on a server."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -42,7 +35,7 @@ class PostgresNodes:
         return self._link.url
 
     def read(self) -> list[Node]:
-        """Return all nodes in the order of their ids, also deleted and faulty ones."""
+        """Return all nodes in the order of their ids, including deleted and faulty ones."""
 
         async def work(connection: PostgresConnection) -> list[Any]:
             names = wanted(await columns_of(connection, self.path))
@@ -52,7 +45,7 @@ class PostgresNodes:
         return [node_of(row, parsed) for row, parsed in zip(rows, parse_rows(rows), strict=True)]
 
     def add(self, backend: Backend) -> Node:
-        """Insert a node (from `core.rows.parse_node`) whose id is not in the table yet."""
+        """Insert a node (from `core.backends.rows.parse_node`) whose id is not in the table yet."""
 
         async def work(connection: PostgresConnection) -> Node:
             columns = await columns_of(connection, self.path)
@@ -68,29 +61,19 @@ class PostgresNodes:
 
         return self._link.edit(work)
 
-    def remove(self, node_id: str) -> Node:
-        """Mark a node as deleted; `enable` brings it back."""
-        return self._change(node_id, deleted=1)
+    def change(self, node_id: str, **values: int) -> Node:
+        """Set these columns of a node, without checking the values."""
 
-    def enable(self, node_id: str) -> Node:
-        """Let a node take clients: healthy and not deleted."""
-        return self._change(node_id, healthy=1, deleted=0)
+        async def work(connection: PostgresConnection) -> Node:
+            columns = await columns_of(connection, self.path)
+            await self._get(connection, columns, node_id)
+            await connection.execute(update(values, columns), node_id, *values.values())
+            return await self._get(connection, columns, node_id)
 
-    def disable(self, node_id: str) -> Node:
-        """Keep clients from a node: not healthy."""
-        return self._change(node_id, healthy=0)
-
-    def set_weight(self, node_id: str, weight: object) -> Node:
-        """Set how large a share of new clients a node takes."""
-        return self._change(node_id, weight=check_weight(weight))
-
-    def set_limits(self, node_id: str, soft_limit: object, hard_limit: object) -> Node:
-        """Set both connection limits of a node."""
-        soft, hard = check_limits(soft_limit, hard_limit)
-        return self._change(node_id, soft_limit=soft, hard_limit=hard)
+        return self._link.edit(work)
 
     def delete(self, node_id: str) -> Node:
-        """Take a node out of the database for good; return what it was."""
+        """Delete the row of a node; return what it was."""
 
         async def work(connection: PostgresConnection) -> Node:
             columns = await columns_of(connection, self.path)
@@ -101,17 +84,8 @@ class PostgresNodes:
         return self._link.edit(work)
 
     def close(self) -> None:
-        """Let go of the server."""
+        """Close the connections to the server."""
         self._link.close()
-
-    def _change(self, node_id: str, **values: int) -> Node:
-        async def work(connection: PostgresConnection) -> Node:
-            columns = await columns_of(connection, self.path)
-            await self._get(connection, columns, node_id)
-            await connection.execute(update(values, columns), node_id, *values.values())
-            return await self._get(connection, columns, node_id)
-
-        return self._link.edit(work)
 
     async def _get(self, connection: PostgresConnection, columns: list[str], name: str) -> Node:
         node = await self._find(connection, columns, name)
@@ -123,7 +97,7 @@ class PostgresNodes:
     async def _find(
         self, connection: PostgresConnection, columns: list[str], name: str
     ) -> Node | None:
-        if not is_text(name):  # so no id can be equal
+        if not is_text(name):  # so it equals no id
             return None
         query = _select(wanted(columns)) + " WHERE id = $1 FOR UPDATE"
         found = await connection.fetchrow(query, name)
@@ -134,7 +108,7 @@ class PostgresNodes:
 
 
 def values_of(backend: Backend, columns: list[str]) -> dict[str, object]:
-    """Return what is stored of a backend in a table with these columns."""
+    """Return the values of a backend for a table with these columns."""
     values = {name: getattr(backend, name) for name in COLUMNS}
     values = {name: int(each) if type(each) is bool else each for name, each in values.items()}
     if COUNTRY in columns:

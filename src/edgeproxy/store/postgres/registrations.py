@@ -1,9 +1,9 @@
 """Backends that register themselves, on a PostgreSQL server; `sqlite/registrations` is its twin.
 
-Which rows are theirs, and whose, stands in the side table `edgeproxy_leases`; it is made when the
-first one registers. Whoever writes it, writes alone, so that nobody is counted or moved twice.
-Only what is another is written, and no row is locked before: an operator who holds one holds up
-that one alone.
+The side table `edgeproxy_leases` says which rows are registered backends, and the home of each.
+The first registration makes it. An advisory lock admits one writer at a time, so that no backend is
+counted or moved twice. Only changed values are written, and no row is locked before that: an
+operator who holds a row delays that row alone.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 from edgeproxy.core.backends.registration import Edit, Outcome, Row, apply_changes, id_of
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
 from edgeproxy.errors import StoreError
+from edgeproxy.store.edits import RefusedError
 from edgeproxy.store.postgres.connection import LOCKED
 from edgeproxy.store.postgres.nodes import insert, is_text, update
 from edgeproxy.store.postgres.schema import columns_of, wanted
-from edgeproxy.store.sqlite.database import LEASES
-from edgeproxy.store.sqlite.registrations import RefusedError
+from edgeproxy.store.snapshot import LEASES
 
 if TYPE_CHECKING:
     from edgeproxy.store.postgres.connection import PostgresConnection
     from edgeproxy.store.postgres.link import Link
 
 LOCK_WAIT_SECS = 1.0
-"""How long a row that somebody else holds is waited for: all who register wait, too."""
+"""How long to wait for a row that another program holds; all registrations wait that long."""
 
 _SIDE_TABLE = f"""
 CREATE TABLE IF NOT EXISTS {LEASES} (id TEXT PRIMARY KEY, home TEXT NOT NULL);
@@ -64,7 +64,7 @@ _Statement = tuple[str, tuple[object, ...]]
 class PostgresRegistrations:
     """The registered backends of one routing database on a server.
 
-    `home` is what this POP is called there.
+    `home` is the name of this POP in that database.
     """
 
     def __init__(self, link: Link, home: str) -> None:
@@ -72,7 +72,7 @@ class PostgresRegistrations:
         self._home = home
 
     def known(self) -> set[str]:
-        """Return the ids of those whose home is here. Raises StoreError."""
+        """Return the ids of the backends whose home is this POP. Raises StoreError."""
 
         async def work(connection: PostgresConnection) -> set[str]:
             if not await connection.fetchval(_IS_THERE):
@@ -82,9 +82,9 @@ class PostgresRegistrations:
         return self._link.read(work)
 
     def apply(self, edits: Sequence[Edit]) -> list[Outcome]:
-        """Do all of this in one transaction, in this order; return what became of each.
+        """Apply all edits in order, in one transaction; return the outcome of each.
 
-        One that is refused leaves the others alone. Raises StoreError if nothing was done.
+        A refused edit does not affect the others. Raises StoreError if nothing was done.
         """
 
         async def work(connection: PostgresConnection) -> list[Outcome]:
@@ -125,7 +125,7 @@ async def _write(
     rows: Mapping[str, Row],
     changes: list[_Change],
 ) -> dict[str, StoreError]:
-    """Write all of this together, or, where something is refused, all but that."""
+    """Write all changes but those that the server refuses; return the faults of those."""
     await connection.execute(f"SET LOCAL lock_timeout = {LOCK_WAIT_SECS * 1000:.0f}")
     refused = await _try(connection, columns, rows, changes)
     if refused is None:
@@ -142,7 +142,7 @@ async def _try(
     rows: Mapping[str, Row],
     changes: list[_Change],
 ) -> StoreError | None:
-    """Write all of this or nothing; return why not."""
+    """Write all of these changes, or none and return the fault."""
     import asyncpg
 
     statements = [
@@ -168,7 +168,7 @@ async def _try(
 def _statements(
     backend_id: str, row: Row | None, found: Row | None, columns: list[str]
 ) -> list[_Statement]:
-    """Return what makes a stored row another one."""
+    """Return the statements that turn the row `found` into `row`."""
     if row is None:
         return [(_DELETE, (backend_id,))]
     names = [name for name in wanted(columns) if name in (*COLUMNS, COUNTRY)]

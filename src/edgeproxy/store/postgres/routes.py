@@ -1,12 +1,12 @@
-"""Editing the server names on a PostgreSQL server, as `store/sqlite/routes` does it with a file."""
+"""Editing the server names of a routing database on a PostgreSQL server."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgeproxy.store.edits import check_app, normal_name, unknown_route
 from edgeproxy.store.postgres.schema import ROUTES_TABLE, has_routes, routes_of
 from edgeproxy.store.snapshot import ROUTES
-from edgeproxy.store.sqlite.routes import checked, no_route, normal
 
 if TYPE_CHECKING:
     from edgeproxy.store.postgres.connection import PostgresConnection
@@ -23,7 +23,7 @@ class PostgresRoutes:
     """The routes of one routing database on a server.
 
     Every method raises `StoreError` when the database is not as it must be, and `UsageError` for
-    what is not allowed.
+    a value that is not allowed.
     """
 
     def __init__(self, link: Link) -> None:
@@ -34,9 +34,9 @@ class PostgresRoutes:
         return [(str(name), str(app)) for name, app in self._link.read(routes_of)]
 
     def set(self, name: str, app: str) -> str:
-        """Lead the clients of a server name to an app; return the name in its normal form."""
-        key = normal(name)
-        checked(app)
+        """Send the clients of a server name to an app; return the name in its normal form."""
+        key = normal_name(name)
+        check_app(app)
 
         async def work(connection: PostgresConnection) -> None:
             if not await has_routes(connection):
@@ -47,17 +47,17 @@ class PostgresRoutes:
         return key
 
     def remove(self, name: str) -> str:
-        """Take a server name out; return it in its normal form. StoreError if it is not there."""
-        key = normal(name)
+        """Delete the route of a server name; return the name in its normal form."""
+        key = normal_name(name)
 
         async def work(connection: PostgresConnection) -> None:
             if key not in {found for found, _ in await routes_of(connection)}:
-                raise no_route(key)
+                raise unknown_route(key)
             await connection.execute(_REMOVE, key)
 
         self._link.edit(work)
         return key
 
     def close(self) -> None:
-        """Let go of the server."""
+        """Close the connections to the server."""
         self._link.close()

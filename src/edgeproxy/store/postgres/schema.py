@@ -1,8 +1,8 @@
-"""The tables that edgeProxy uses on a PostgreSQL server, and how they are made and asked.
+"""The tables that edgeProxy uses on a PostgreSQL server: how it creates and queries them.
 
-What is there already is left alone, whoever made it: a table with more columns, without the
-indexes, without the trigger. Names are not qualified, so that the search path of the user
-decides about the schema.
+Existing parts are left alone, whatever created them: a table with more columns, without the
+indexes, without the trigger. Names are not qualified, so that the search path of the user decides
+the schema.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _TRIGGER = """CREATE TRIGGER edgeproxy_notify
 
 _OURS = "tgname = 'edgeproxy_notify' AND tgrelid"
 
-# Each part: its name, whether it is there, how it is made. In the order in which they are made.
+# Each part: its name, the test whether it exists, the statement that creates it; in that order.
 _PARTS = (
     ("backends", "to_regclass('backends') IS NOT NULL", TABLE),
     (
@@ -77,16 +77,16 @@ FINGERPRINT = (
 
 
 async def missing_parts(connection: PostgresConnection) -> list[str]:
-    """Return the names of the parts that are not there."""
+    """Return the names of the missing parts."""
     found = await connection.fetchrow("SELECT " + ", ".join(test for _, test, _ in _PARTS))
     assert found is not None
     return [name for (name, _, _), is_there in zip(_PARTS, found, strict=True) if not is_there]
 
 
 async def make_parts(connection: PostgresConnection) -> list[str]:
-    """Make what is missing, in this transaction; return the names.
+    """Create the missing parts, in this transaction; return their names.
 
-    Of many who do it at the same time one does, and the others find it done.
+    If several proxies do this at once, one creates the parts and the others find them.
     """
     await connection.execute(_LOCK)
     missing = await missing_parts(connection)
@@ -112,7 +112,7 @@ async def columns_of(connection: PostgresConnection, url: PostgresUrl) -> list[s
 
 
 async def has_routes(connection: PostgresConnection) -> bool:
-    """Return whether there is a table of server names that can be read."""
+    """Return whether the table of server names exists and can be read."""
     return {"pattern", "app"} <= set(await _columns(connection, ROUTES))
 
 
@@ -125,9 +125,9 @@ async def routes_of(connection: PostgresConnection) -> list[tuple[object, object
 
 
 async def fingerprint(connection: PostgresConnection, columns: list[str]) -> tuple[str, ...]:
-    """Return something that is another when the rows are others; the server works it out.
+    """Return a fingerprint of the rows, computed by the server: it changes when they change.
 
-    Only these columns of `backends` count, those that are read: others need not be visible.
+    It covers only these columns of `backends`, the ones that are read; others need not be visible.
     """
     tables = {"backends": columns}
     if await has_routes(connection):
@@ -137,12 +137,12 @@ async def fingerprint(connection: PostgresConnection, columns: list[str]) -> tup
 
 
 def wanted(columns: list[str]) -> list[str]:
-    """Return which of these columns are read, in the documented order."""
+    """Return the columns to read of these, in the documented order."""
     return [name for name in (*COLUMNS, COUNTRY) if name in columns]
 
 
 async def replace_all(connection: PostgresConnection) -> None:
-    """Take all nodes out of the table, and make what is missing."""
+    """Delete all nodes, and create the missing parts."""
     await make_parts(connection)
     await connection.execute("DELETE FROM backends")
 

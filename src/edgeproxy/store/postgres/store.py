@@ -1,13 +1,12 @@
 """The routing database on a PostgreSQL server as a source of backends.
 
-A change is followed at once where the trigger of the schema tells of it, and otherwise found
-when somebody looks: the server works out a fingerprint of the rows, and they are fetched only
-if it is another one. Rows are fetched a few at a time, so that the interpreter is never kept
-from the gate thread for long.
+The trigger of the schema notifies the store of a change. Without the trigger, a regular check finds
+it: the server computes a fingerprint of the rows, and the store fetches them only if that differs.
+Rows are fetched in small groups, so that the gate thread never waits long for the interpreter.
 
-While the server is down, the way to it (`postgres_link`) tries to get it back; looks fail at
-once meanwhile, so that whatever else is looked at does not wait for it. A start without it is
-served from a local file, if one is kept (`snapshot_file`).
+While the server is down, `link` reconnects. Checks fail at once meanwhile, so that the control
+plane's other checks do not wait. A proxy that starts without the server uses a local file, if the
+settings name one (`snapshot_file`).
 """
 
 from __future__ import annotations
@@ -40,13 +39,13 @@ if TYPE_CHECKING:
 _log = EventLog("store")
 
 ROWS_AT_ONCE = 250
-"""To decode so many takes about half a millisecond."""
+"""Decoding this many rows takes about half a millisecond."""
 SHARE_OF_TIME = 4
-"""After a read that took so long, the next one is not begun before so many times that."""
+"""The pause after a read is at least this many times the length of the read."""
 RETRY_SECS = 2.0
-"""After a look that failed although the server is there."""
+"""The pause after a check that failed although the server is up."""
 SOON_SECS = 0.01
-"""Several edits one after the other are read together."""
+"""The delay after a notification, so that one read covers several edits."""
 
 _Read = tuple[tuple[str, ...], list[Any], list[tuple[object, object]]]
 
@@ -56,7 +55,7 @@ class PostgresStore:
 
     Attributes:
         link: The way to the server, also for edits.
-        rest: Called now and then while much is worked on.
+        rest: Called every few rows of long work, to let other threads run.
     """
 
     def __init__(
@@ -67,9 +66,9 @@ class PostgresStore:
         *,
         makes: bool = True,
     ) -> None:
-        """`wake` is called on another thread when a look is worth it; None: nobody waits.
+        """`wake` is called on another thread when a check is due; None: for a single read.
 
-        With `makes` a first read makes the table where there is none.
+        With `makes`, the first read creates a missing table.
         """
         self.rest = rest
         self._settings = settings
@@ -93,10 +92,10 @@ class PostgresStore:
         return self.link.url
 
     def ensure(self) -> bool:
-        """Make what the schema lacks; return whether something was made.
+        """Create what the schema lacks; return whether anything was created.
 
-        Where that is not allowed, a table that is there is enough, and what is missing is told.
-        Raises StoreError otherwise.
+        If the user may not create it but the table exists, the missing parts are logged. Without
+        the table, raises StoreError.
         """
         missing = self.link.read(missing_parts)
         if "backends" in missing and not self._may_make():
@@ -115,7 +114,7 @@ class PostgresStore:
             return False
 
     def _may_make(self) -> bool:
-        """Return whether a table made now, an empty one, takes nobody's backends away."""
+        """Return whether an empty table, created now, would take no backends away."""
         if self._serves_kept or not self._makes:
             return False
         path = self._settings.snapshot
@@ -127,7 +126,7 @@ class PostgresStore:
     def changed(self) -> bool:
         """Return whether a `read` may give something else than the last one gave."""
         if self._failed and (down := self.link.down) is not None:
-            raise down.with_traceback(None)  # it would grow with every look
+            raise down.with_traceback(None)  # the traceback would grow with every check
         if self._fingerprint is None or self._is_noticed:
             return True
         with self._failing():
@@ -139,8 +138,8 @@ class PostgresStore:
     def read(self, wait_secs: float = 0.0) -> Snapshot:  # noqa: ARG002 — the settings say it
         """Return all backends.
 
-        Raises `StoreError`, whose message says what to do. Before the first good read a table
-        that was kept in a local file is returned instead, if there is one.
+        Raises `StoreError`, whose message says what to do. Before the first good read, the table
+        in the local file is returned instead, if there is one.
         """
         is_first = self._read_at == 0.0 and not self._serves_kept
         try:
@@ -154,17 +153,17 @@ class PostgresStore:
         return snapshot
 
     def interrupt(self) -> None:
-        """Let a read that waits for the server fail at once."""
+        """Make a read that waits for the server fail at once."""
         self.link.interrupt()
 
     def close(self) -> None:
-        """Let go of the server. A later `read` connects again."""
+        """Close the connections to the server. A later `read` connects again."""
         self.link.close()
         self._fingerprint = None
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
-        """Look again soon after a fault, unless that comes by itself with the connection."""
+        """Check again soon after a fault, unless the new connection will cause a check."""
         self._failed = True
         try:
             yield
@@ -176,7 +175,7 @@ class PostgresStore:
 
     def _fetched(self) -> Snapshot:
         begun = time.monotonic()
-        # A proxy makes what is missing; whoever only reads once, as `explain` does, does not.
+        # A proxy creates what is missing; a command that reads once, as `explain` does, does not.
         if self._wake is not None and not self._is_ensured and self.ensure():
             _log.info("database_created", path=self.path)
         self._is_noticed = False
@@ -186,7 +185,7 @@ class PostgresStore:
         self._read_secs = self._read_at - begun
         snapshot = snapshot_of(rows, routes, self.rest)
         for _ in paced(range(len(rows)), self.rest):
-            rows.pop()  # not all at once when the list goes
+            rows.pop()  # a list freed at once would hold the interpreter for long
         self._fingerprint = found
         self._serves_kept = False
         return snapshot
@@ -218,7 +217,7 @@ class PostgresStore:
         except StoreError as error:
             if self._unkept is None:
                 _log.warning("snapshot_not_written", reason=error)
-            self._unkept = snapshot  # every look tries again
+            self._unkept = snapshot  # every check tries again
             return
         self._kept = self._fingerprint
         self._unkept = None
@@ -235,16 +234,16 @@ class PostgresStore:
         _log.warning("snapshot_used", path=path, backends=len(snapshot.backends), reason=reason)
         return snapshot
 
-    # -- being told -------------------------------------------------------------------
+    # -- notifications ---------------------------------------------------------------
 
     def _noticed(self, is_change: bool) -> None:
-        """Let somebody look soon. On the link's thread."""
+        """Ask for a check soon. On the link's thread."""
         self._is_noticed |= is_change
         rested = time.monotonic() - self._read_at
         self._wake_in(max(SOON_SECS, self._read_secs * SHARE_OF_TIME - rested))
 
     def _wake_in(self, secs: float) -> None:
-        """Let somebody look, once for all who ask for it until then."""
+        """Ask for a check after this time; all requests until then share it."""
         due = time.monotonic() + secs
         if self._wake is not None and not time.monotonic() < self._wakes_at <= due:
             self._wakes_at = due

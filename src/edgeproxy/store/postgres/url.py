@@ -1,7 +1,7 @@
-"""How a PostgreSQL server is named, and the settings of the store that is on one.
+"""The URL of a PostgreSQL server, and the settings of a store on one.
 
-A URL holds a password. As text it never shows it: whoever needs the password has to ask with
-`reveal`. This module imports no driver.
+A URL may hold a password. Its text form masks it; `reveal` returns it. This module imports no
+driver.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _OF_LIBPQ = {
     *("keepalives", "keepalives_count", "keepalives_idle", "keepalives_interval"),
     "tcp_user_timeout",
 }
-"""Parameters for libpq alone: they are taken, and mean nothing here."""
+"""Parameters for libpq alone: accepted, without an effect here."""
 _UNKEPT = {"hostaddr", "replication", "require_auth", "requirepeer", "requiressl", "sslcrldir"}
-"""Parameters of libpq that promise what is not done here."""
+"""Parameters of libpq that promise something that edgeProxy does not do: refused."""
 _ALLOWED = (
     "allowed is a URL such as postgres://user:password@host:5432/database, with commas between "
     "several hosts; special characters of a password are written like %40"
@@ -53,8 +53,8 @@ class PostgresUrl:
     """A connection URL. Its text form has `***` in the place of passwords.
 
     Attributes:
-        hosts: Those before the path, in their order; none if they are said elsewhere.
-        parameters: What stands behind the `?`.
+        hosts: The hosts before the path, in their order; none if a parameter names them.
+        parameters: The query parameters.
     """
 
     __slots__ = ("_text", "hosts", "parameters")
@@ -81,16 +81,16 @@ class PostgresUrl:
         self.hosts = tuple(map(_host, authority[2].split(","))) if authority[2] else ()
 
     def reveal(self) -> str:
-        """Return the URL with its secrets, to connect with and for nothing else.
+        """Return the URL with its secrets, only for connecting.
 
-        The driver would ask the server for parameters that are libpq's own.
+        It leaves out the parameters of libpq alone, which the driver would send to the server.
         """
         rest, _, query = self._text.partition("?")
         kept = [each for each in query.split("&") if each.partition("=")[0] not in _OF_LIBPQ]
         return f"{rest}?{'&'.join(kept)}" if query and kept else rest
 
     def without_secrets(self, text: str) -> str:
-        """Return a text of somebody else's, less the passwords of this URL."""
+        """Return a text, such as a message of the driver, without the passwords of this URL."""
         parts = _URL.fullmatch(self._text)
         assert parts is not None
         password = parts["authority"].rpartition("@")[0].partition(":")[2]
@@ -119,13 +119,13 @@ class PostgresSettings:
     """The PostgreSQL server with the routing database.
 
     Attributes:
-        enabled: Whether backends come from there instead of from a file.
-        url: Where it is.
-        max_connections: Connections at most; one of them listens for changes.
-        min_connections: So many are kept open.
+        enabled: Whether backends come from the server instead of from a file.
+        url: The URL of the server.
+        max_connections: The most connections; one of them listens for changes.
+        min_connections: How many connections stay open.
         connect_timeout_secs: How long one host may take to answer.
         query_timeout_secs: How long a read or an edit may take.
-        reload_secs: How often it is looked at for changes that nobody told of.
+        reload_secs: Seconds between two checks for changes without a notification.
         snapshot: A local file that keeps the last good table for starts without the server.
     """
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
 from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.errors import StoreError
-from edgeproxy.store.snapshot import ROUTES
+from edgeproxy.store.snapshot import LEASES, ROUTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,18 +39,16 @@ SCHEMA = """CREATE TABLE backends (
 _ROW_VERDICT = re.compile(
     r"^(CHECK constraint failed|NULL value|non-unique entry|[A-Z]+ value) in "
 )
-"""What an integrity check says of a single row: the row is at fault, not the file."""
+"""The verdicts of an integrity check on a single row: the row is at fault, not the file."""
 
-LEASES = "edgeproxy_leases"
-"""The table of registered backends (`store/sqlite/registrations`), which need not be there."""
 READ_WAIT_SECS = 1.0
-"""How long a read waits for somebody else's write to finish."""
+"""How long a read waits for another program's write to finish."""
 
 STEPS_BETWEEN_RESTS = 1000
-"""Of SQLite's virtual machine: some tens of microseconds."""
+"""Steps of SQLite's virtual machine between two pauses: some tens of microseconds."""
 
 EDIT_WAIT_SECS = 5.0
-"""How long an edit waits for somebody else's read or write to finish."""
+"""How long an edit waits for another program's read or write to finish."""
 
 
 class DatabaseError(StoreError):
@@ -132,7 +130,7 @@ def read_routes(connection: sqlite3.Connection) -> list[tuple[object, object]]:
 
 
 def read_countries(connection: sqlite3.Connection) -> dict[object, object]:
-    """Return the countries that registered backends have named, by id."""
+    """Return the countries that registered backends named, by id."""
     tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (LEASES,))
     if tables.fetchone() is None:
         return {}

@@ -1,13 +1,16 @@
-"""Backends that register themselves: their rows, and which rows are theirs.
+"""Backends that register themselves, in an SQLite file: their rows, and which rows are theirs.
 
-A registered backend is a row of `backends` like any other, beside its id in the side table
-`edgeproxy_leases`, so that after a restart it is known who has to show life, and where. That table
-is written when one registers or leaves, never by a heartbeat. A trigger takes an id out of it when
-the row is deleted, by whatever tool: a node that an operator adds afterwards has no lease. Where
-there is none, because somebody made the tables anew, nobody knows: all rows are operators'.
+A registered backend is an ordinary row of `backends`. Its id is also in the side table
+`edgeproxy_leases`, together with its home, the POP that hears its heartbeats. So a proxy knows
+after a restart which backends must send heartbeats. A registration or a deregistration writes the
+side table; a heartbeat does not.
 
-The country is kept beside the id, because the documented table has no column for it; where it has,
-it is written there too.
+A trigger deletes an id from the side table when any tool deletes the row: a node that an operator
+adds later has no lease. If the trigger is missing, the tables were made anew, so the side table is
+emptied and all rows count as an operator's.
+
+The side table keeps the country, because the documented table has no column for it. If the table
+has that column, the country is written there too.
 """
 
 from __future__ import annotations
@@ -16,13 +19,13 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Protocol
 
 from edgeproxy.core.backends.registration import Edit, Outcome, Row, apply_changes, id_of
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
 from edgeproxy.errors import StoreError
+from edgeproxy.store.edits import RefusedError
+from edgeproxy.store.snapshot import LEASES
 from edgeproxy.store.sqlite.database import (
-    LEASES,
     READ_WAIT_SECS,
     connect,
     naming_faults,
@@ -51,30 +54,10 @@ _DELETE = "DELETE FROM backends WHERE id = ?"
 _COUNT = f"SELECT count(*) FROM {LEASES}"  # noqa: S608
 
 
-class RefusedError(StoreError):
-    """The database itself refuses a row, for instance by a CHECK of its operator."""
-
-    def __init__(self, reason: object) -> None:
-        super().__init__(f"the routing database refuses this row: {reason}")
-
-
-class RegisteredRows(Protocol):
-    """The registered backends of a routing database, whichever it is."""
-
-    def known(self) -> set[str]:
-        """Return the ids of those whose home is here. Raises StoreError."""
-
-    def apply(self, edits: Sequence[Edit]) -> list[Outcome]:
-        """Do all of this in one transaction, in this order; return what became of each.
-
-        One that is refused leaves the others alone. Raises StoreError if nothing was done.
-        """
-
-
 class Registrations:
     """The registered backends of one routing database in a file. For one thread at a time.
 
-    `home` is what this POP is called, where several write to one file.
+    `home` is the name of this POP, for a file that several POPs write.
     """
 
     def __init__(self, path: Path, wait_secs: float, home: str = "") -> None:
@@ -83,16 +66,16 @@ class Registrations:
         self._home = home
 
     def known(self) -> set[str]:
-        """Return the ids of those whose home is here. Raises StoreError."""
+        """Return the ids of the backends whose home is this POP. Raises StoreError."""
         with naming_faults(self._path), closing(connect(self._path, READ_WAIT_SECS)) as connection:
             if not _has_side_table(connection):
                 return set()
             return {str(row[0]) for row in connection.execute(_KNOWN, (self._home,))}
 
     def apply(self, edits: Sequence[Edit]) -> list[Outcome]:
-        """Do all of this in one transaction, in this order; return what became of each.
+        """Apply all edits in order, in one transaction; return the outcome of each.
 
-        One that is refused leaves the others alone. Raises StoreError if nothing was done.
+        A refused edit does not affect the others. Raises StoreError if nothing was done.
         """
         with transaction(self._path, self._wait_secs) as connection:
             has_country = COUNTRY in read_columns(connection, self._path)
@@ -121,7 +104,7 @@ def _found(connection: sqlite3.Connection, backend_ids: set[str]) -> list[tuple[
     for each in backend_ids:
         try:
             row = connection.execute(_FIND, (each,)).fetchone()
-        except UnicodeEncodeError:  # so no id can be equal
+        except UnicodeEncodeError:  # so it equals no id
             continue
         if row is not None:
             *values, country, home = row

@@ -1,6 +1,6 @@
-"""Editing the table of server names: what `edgeproxy route` does.
+"""Editing the server names of a routing database in an SQLite file: what `edgeproxy route` does.
 
-The table is made with its first route. Running proxies need not be told: they follow the file.
+The first route makes the table. Running proxies notice the edit on their own.
 """
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from edgeproxy.core.routing.server_names import pattern
-from edgeproxy.errors import StoreError, UsageError
+from edgeproxy.store.edits import check_app, normal_name, unknown_route
 from edgeproxy.store.snapshot import ROUTES
 from edgeproxy.store.sqlite.database import (
     EDIT_WAIT_SECS,
@@ -25,10 +24,10 @@ _REMOVE = f"DELETE FROM {ROUTES} WHERE pattern = ?"  # noqa: S608
 
 
 class Routes:
-    """The routes of one routing database.
+    """The routes of one routing database in a file.
 
     Every method raises `StoreError` when the database is not as it must be, and `UsageError` for
-    what is not allowed.
+    a value that is not allowed.
     """
 
     def __init__(self, path: Path, wait_secs: float = EDIT_WAIT_SECS) -> None:
@@ -41,42 +40,23 @@ class Routes:
             return [(str(name), str(app)) for name, app in read_routes(connection)]
 
     def set(self, name: str, app: str) -> str:
-        """Lead the clients of a server name to an app; return the name in its normal form."""
-        key = normal(name)
-        checked(app)
+        """Send the clients of a server name to an app; return the name in its normal form."""
+        key = normal_name(name)
+        check_app(app)
         with transaction(self.path, self._wait_secs) as connection:
             connection.execute(_TABLE)
             connection.execute(_SET, (key, app))
         return key
 
     def remove(self, name: str) -> str:
-        """Take a server name out; return it in its normal form. StoreError if it is not there."""
-        key = normal(name)
+        """Delete the route of a server name; return the name in its normal form."""
+        key = normal_name(name)
         with transaction(self.path, self._wait_secs) as connection:
-            there = {found for found, _ in read_routes(connection)}
-            if key not in there:
-                raise no_route(key)
+            names = {found for found, _ in read_routes(connection)}
+            if key not in names:
+                raise unknown_route(key)
             connection.execute(_REMOVE, (key,))
         return key
 
     def close(self) -> None:
-        """Do nothing: between edits no file is open."""
-
-
-def checked(app: str) -> None:
-    """Raise UsageError for what cannot be the name of an app."""
-    if not app or not app.isprintable() or len(app) > 128:
-        raise UsageError(f"app {app!r}: allowed is printable text of 1 to 128 characters")
-
-
-def no_route(key: str) -> StoreError:
-    """Return the error that there is no such route."""
-    return StoreError(f"there is no route of {key}; see `edgeproxy route list`")
-
-
-def normal(name: str) -> str:
-    """Return a server name in its normal form, or raise UsageError."""
-    try:
-        return pattern(name)
-    except ValueError as error:
-        raise UsageError(f"{name!r}: {error}") from None
+        """Do nothing: the file is closed after each edit."""

@@ -1,7 +1,7 @@
 """The routing database as a source of backends: reading it whole, noticing that it changed.
 
 People edit the file with any tool while the proxy runs, replace it, overwrite it or delete
-it; each of these is noticed by one of two cheap signs. The file's identity, size and times
+it; two cheap signs show each of these. The file's identity, size and times
 show what happened to the file. `PRAGMA data_version`, on the connection of the last read,
 shows what other programs committed, also while that is still in a write-ahead log.
 
@@ -38,7 +38,7 @@ class DatabaseSettings:
 
     Attributes:
         path: The SQLite file.
-        reload_secs: How often it is looked at for changes; more than 0.
+        reload_secs: Seconds between two checks for changes; more than 0.
     """
 
     path: Path = Path("routing.db")
@@ -74,7 +74,7 @@ class SqliteStore:
             return _data_version(self._connection) != self._data_version
 
     def read(self, wait_secs: float = READ_WAIT_SECS) -> Snapshot:
-        """Return all backends, waiting up to `wait_secs` for somebody else's write.
+        """Return all backends, waiting up to `wait_secs` for another program's write.
 
         Raises `StoreError`, whose message says what to do, when the file is missing,
         locked, damaged or has no table of the documented columns.
@@ -90,14 +90,14 @@ class SqliteStore:
                     connection.close()
                     raise
         finally:
-            # Not sooner: the last one to close a WAL database rewrites the file, and for that
-            # moment everybody else is locked out.
+            # Not sooner: the last connection that closes a WAL database rewrites the file, and
+            # locks all others out for that moment.
             if earlier is not None:
                 earlier.close()
         self._connection, self._data_version, self._stamp = connection, data_version, stamp
         snapshot = snapshot_of(rows, routes, self.rest)
         for _ in paced(range(len(rows)), self.rest):
-            rows.pop()  # not all at once when the list goes
+            rows.pop()  # a list freed at once would hold the interpreter for long
         return snapshot
 
     def _read(
@@ -113,7 +113,7 @@ class SqliteStore:
                 row[COUNTRY] = countries.get(row["id"])
         routes = read_routes(connection)
         connection.execute("COMMIT")
-        # A first read may wait longer than the looks that follow on this connection.
+        # A first read may wait longer than the later checks on this connection.
         connection.execute(f"PRAGMA busy_timeout = {READ_WAIT_SECS * 1000:.0f}")
         return data_version, rows, routes
 
@@ -121,7 +121,7 @@ class SqliteStore:
         """Do nothing: a read of a file does not wait for long."""
 
     def close(self) -> None:
-        """Let go of the file. A later `read` opens it again."""
+        """Close the file. A later `read` opens it again."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None

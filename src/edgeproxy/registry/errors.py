@@ -1,0 +1,86 @@
+"""Why the registry refuses a request, in terms of backends: no statuses, no headers.
+
+`api/fault.py` maps each kind to an answer. A value that is not allowed is a `RowError` of
+`core/backends/rows`.
+"""
+
+from __future__ import annotations
+
+from edgeproxy.core.backends.rows import shown
+from edgeproxy.errors import EdgeProxyError
+
+
+class RegistryError(EdgeProxyError):
+    """A request is refused.
+
+    Attributes:
+        field: Which field of the request is the reason, or None.
+    """
+
+    def __init__(self, reason: str, field: str | None = None) -> None:
+        super().__init__(reason)
+        self.field = field
+
+
+class InvalidClientError(RegistryError):
+    """The address of a client is none."""
+
+    def __init__(self) -> None:
+        super().__init__("client is not an IPv4 or IPv6 address", "client")
+
+
+class NotOwnerError(RegistryError):
+    """The caller's address is not the address of the backend."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(
+            "a backend may speak only for the address that it calls from; see "
+            "EDGEPROXY_API_OWN_ADDRESS_ONLY",
+            field,
+        )
+
+
+class UnknownBackendError(RegistryError):
+    """The routing table has no backend with this id."""
+
+    def __init__(self, backend_id: str) -> None:
+        super().__init__(f"there is no backend {shown(backend_id)}", "id")
+
+
+class NotRegisteredError(RegistryError):
+    """The backend has no lease here: it never registered, or its lease expired."""
+
+    def __init__(self) -> None:
+        super().__init__("this backend is not registered: register it", "id")
+
+
+class ConflictError(RegistryError):
+    """The stored row does not allow what is asked for."""
+
+
+class UnavailableError(RegistryError):
+    """The request is allowed and cannot be done now.
+
+    Attributes:
+        retry_after_secs: When the caller may try again; None: this proxy cannot say.
+    """
+
+    def __init__(self, reason: str, retry_after_secs: int | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after_secs = retry_after_secs
+
+
+class TooManyBackendsError(UnavailableError):
+    """As many backends are registered as the settings allow."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, retry_after_secs=60)
+
+
+class StoreUnavailableError(UnavailableError):
+    """The routing database cannot be written."""
+
+    def __init__(self, cause: Exception) -> None:
+        # `reason` leaves out the path or URL of the database, which callers need not know.
+        reason = getattr(cause, "reason", cause)
+        super().__init__(f"the routing database {reason}", retry_after_secs=1)

@@ -1,0 +1,78 @@
+"""The routing table in force, as the registry reads it, publishes it and marks backends in it.
+
+A change counts when the gate decides by it: `publish` and `mark` wait for the gate.
+For the control plane's event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from typing import TypeVar
+
+from edgeproxy.control.observe.status import Status
+from edgeproxy.core.admission.admission import Admission
+from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.backends.leases import Leases
+
+T = TypeVar("T")
+
+GATE_SECS = 5.0
+"""How long the gate may take to answer."""
+
+
+class PublishedTable:
+    """The backends in force.
+
+    `follow` reads the database and publishes what it holds. `in_force` returns the backends that
+    were published last; a backend that is no longer among them loses its lease.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        status: Status,
+        leases: Leases,
+        follow: Callable[[], Awaitable[object]],
+        in_force: Callable[[], tuple[Backend, ...]],
+    ) -> None:
+        self._admission = admission
+        self._status = status
+        self._leases = leases
+        self._follow = follow
+        self._in_force = in_force
+        self._seen: tuple[Backend, ...] | None = None
+        self._by_id: dict[str, Backend] = {}
+
+    def backends(self) -> dict[str, Backend]:
+        """Return the backends in force, by id, and end the leases of all others."""
+        in_force = self._in_force()
+        if in_force is not self._seen:
+            self._seen = in_force
+            self._by_id = {each.id: each for each in in_force}
+            self._leases.keep(self._by_id)
+        return self._by_id
+
+    def count(self) -> int:
+        """Return how many backends in force are not deleted."""
+        return sum(not each.deleted for each in self._in_force())
+
+    async def publish(self) -> None:
+        """Publish what the database holds, and wait until the gate decides by it."""
+        await self._follow()
+        await self.on_gate(self._admission.adopt)
+
+    async def mark(self, backend_ids: Collection[str], *, expired: bool) -> None:
+        """Note whether the leases of these backends have expired, and wait for the gate."""
+
+        def mark() -> None:
+            for backend_id in backend_ids:
+                live = self._admission.load.known(backend_id)
+                if live is not None and live.lease_expired is not expired:
+                    self._admission.expire(backend_id, expired)
+
+        await self.on_gate(mark)
+
+    async def on_gate(self, function: Callable[[], T]) -> T:
+        """Return the result of a function that runs on the gate thread."""
+        return await asyncio.wait_for(self._status.on_gate(function), GATE_SECS)
