@@ -12,11 +12,13 @@ Order of calls for one client:
                         ├─ dialed ── closed
                         └─ closed                      (the client left while dialing)
 
-Where a listener wants a preamble, the gate first hears what the client says, which stays unread:
+Where a listener wants a preamble, the gate first sees the client's first bytes, which stay unread:
 
-    heard ─┬─ More ── heard …
-           ├─ Refuse                                   (the client is closed)
-           └─ Known ── opened …                        (after the handshake, if it is of TLS)
+    preamble_read ─┬─ NeedMore ── preamble_read …
+                   ├─ Refuse                           (the client is closed)
+                   └─ Identified ── opened …           (after the handshake, where TLS is spoken)
+
+The states in between, and what leads from one to the next, are in `engine/session_states`.
 
 Every `Connect` is ended by exactly one `failed` or `closed` with its ticket, whatever
 happens. A ticket is any object of the gate's; the engine only hands it back.
@@ -155,8 +157,8 @@ class Identified(NamedTuple):
 class Preamble(NamedTuple):
     """What a client has said so far.
 
-    `is_all`: there will be no more. It has ended, has taken too long, or has said the most
-    that is heard (`PREAMBLE_BYTES`).
+    `is_all`: there will be no more. It has ended, has taken too long, or has sent the most
+    that is read (`PREAMBLE_BYTES`).
     """
 
     said: bytes
@@ -164,7 +166,7 @@ class Preamble(NamedTuple):
 
 
 PREAMBLE_BYTES = 1 << 15
-"""The most that is heard of a client before the gate has to know."""
+"""The most that is read of a client before the gate has to know it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,7 @@ class ListenerSettings:
 
     Attributes:
         preamble_secs: How long a client may take until the gate knows enough of it; 0: the
-            gate is asked at once, without hearing anything.
+            gate is asked at once, without a preamble.
         tls: How TLS is spoken with them, after the preamble; None: it is not.
         tells_local: The gate is told to which address of this host they have connected.
     """
@@ -284,7 +286,7 @@ class Engine(Protocol):
         """Accept what has already connected to this listener, then close it. Returns when done."""
 
     def live(self) -> int:
-        """How many clients are being heard, dialing or being served."""
+        """How many clients are before admission, dialing, being served or lingering."""
 
     def sessions(self) -> list[SessionInfo]:
         """List the live sessions."""

@@ -19,7 +19,7 @@ from edgeproxy.engine import dial
 from edgeproxy.engine.contract import Answer, Connect, DialFailure
 from edgeproxy.engine.descriptors import ceiling
 from edgeproxy.engine.guarded_gate import GuardedGate
-from edgeproxy.engine.portable.relay import Flow, Session
+from edgeproxy.engine.portable.session import CLOSED, Flow, Session
 from edgeproxy.engine.portable.tls_context import BackendTls
 from edgeproxy.engine.portable.tls_socket import TlsSocket
 
@@ -107,7 +107,7 @@ class Dialer:
         """Dial those for whom there was no descriptor."""
         for _ in range(len(self._short)):
             session, answer = self._short.popleft()
-            if session.state == "closed":
+            if session.state is CLOSED:
                 continue
             try:
                 if session.deadline <= now:

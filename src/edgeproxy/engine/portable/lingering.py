@@ -1,4 +1,4 @@
-"""Lets a client read what it was sent before it hears that the backend has reset.
+"""Lets a client read what it was sent before it sees that the backend has reset.
 
 A reset throws away what the sending socket still holds. So the client of a session whose
 backend has reset is kept, on its own, until the kernel has delivered everything, the client

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from edgeproxy.engine.contract import CloseReason, EngineSettings
-from edgeproxy.engine.portable.relay import Session
+from edgeproxy.engine.portable.session import OPEN, Session
 from edgeproxy.engine.portable.unacked import unacked_since, undelivered_bytes
 
 SHORT_TICK_SECS = 0.05
-"""How often timers are looked at while somebody is dialing or saying farewell."""
+"""How often timers are looked at while a session dials or a client lingers."""
 TICK_SECS = 1.0
 LOOKS_PER_TIMEOUT = 6
 """How often a session is looked at within its idle or user timeout."""
@@ -53,7 +53,7 @@ class Timeouts:
     def look_at(self, sessions: Iterable[Session], now: float) -> None:
         """End the sessions that are idle, or whose peers have vanished."""
         for session in sessions:
-            if session.state != "open":
+            if session.state is not OPEN:
                 continue
             quiet_secs = now - session.active_at
             if self._idle_secs and quiet_secs >= self._idle_secs:
