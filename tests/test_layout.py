@@ -37,8 +37,6 @@ WRONG = {
 
 IMPURE = {"asyncio", "logging", "os", "random", "socket", "sqlite3", "ssl", "time"}
 MOST_LINES = 400
-MAY_BE_LONGER = {"engine/native/engine.pyx"}
-"""One loop each, that would not become clearer in pieces."""
 
 ROOMS = {name for names in LAYERS for name in names} - {"library"}
 
@@ -98,7 +96,7 @@ def test_codecs_raise_only_wire_errors(module: str) -> None:
 @pytest.mark.parametrize("module", MODULES + CYTHON)
 def test_files_can_be_read_in_one_sitting(module: str) -> None:
     lines = len((SOURCE / module).read_text(encoding="utf-8").splitlines())
-    assert lines <= MOST_LINES or module in MAY_BE_LONGER
+    assert lines <= MOST_LINES
 
 
 @pytest.mark.parametrize("module", MODULES)
