@@ -94,7 +94,7 @@ class CloseReason(StrEnum):
     TIMED_OUT = "timed_out"
     """A peer stopped acknowledging, or answering keepalive probes."""
     ABORTED = "aborted"
-    """The proxy closed it: shutdown, or somebody asked for it."""
+    """The proxy closed it: shutdown, or a request to close it."""
     TLS_ERROR = "tls_error"
     """A peer broke the rules of TLS."""
     FAULT = "fault"
@@ -105,7 +105,7 @@ class HandshakeFailure(StrEnum):
     """Why a client has gone before the gate was asked, as given to `Gate.client_lost`."""
 
     HANDSHAKE_FAILED = "handshake_failed"
-    """It does not speak TLS, or nothing can be agreed on, or it trusts us not, or we it."""
+    """No TLS, no common parameters, or one side rejects the other's certificate."""
     HANDSHAKE_TIMEOUT = "handshake_timeout"
 
 
@@ -171,7 +171,7 @@ PREAMBLE_BYTES = 1 << 15
 
 @dataclass(frozen=True, slots=True)
 class ListenerSettings:
-    """How the clients of a listener are met.
+    """How an engine treats the clients of a listener before the gate is asked.
 
     Attributes:
         preamble_secs: How long a client may take until the gate knows enough of it; 0: the
@@ -219,7 +219,7 @@ class Gate(Protocol):
     def preamble_read(
         self, client: SocketAddress, listener: str, preamble: Preamble, now: float
     ) -> NeedMore | Identified | Refuse:
-        """A client of a listener that wants a preamble has said so much."""
+        """A client of a listener that wants a preamble has sent these first bytes."""
 
     def opened(
         self,
@@ -277,10 +277,10 @@ class Engine(Protocol):
         """Accept what has already connected, then close the listeners. Returns when done."""
 
     def renew(self, name: str, settings: TlsSettings) -> None:
-        """Meet the new clients of this listener so from now on. Raises TlsError."""
+        """Speak TLS with new clients of this listener by these settings. Raises TlsError."""
 
     def trust(self, backend_ca_pem: bytes) -> None:
-        """Have backends be trusted by these from now on (`EngineSettings`). Raises TlsError."""
+        """Trust backends by these certificates from now on (`EngineSettings`). Raises TlsError."""
 
     def unlisten(self, name: str) -> None:
         """Accept what has already connected to this listener, then close it. Returns when done."""
@@ -301,7 +301,7 @@ class Engine(Protocol):
         """Close the sessions whose ticket is `wanted` (all by default), `ABORTED`.
 
         A side that has been given everything sees an ordinary end. One that would miss
-        bytes, or whose own bytes nobody has taken, sees a reset.
+        bytes, or whose own bytes were not carried, sees a reset.
         """
 
     def call(self, function: Callable[[], object]) -> None:

@@ -32,7 +32,7 @@ class Lingering:
         return True
 
     def look(self, now: float) -> None:
-        """Reset those that have delivered everything, have gone, or had their time."""
+        """Reset clients that have taken everything, have gone, or have run out of time."""
         for leaving, deadline in list(self._deadlines.items()):
             if deadline <= now or not undelivered_bytes(leaving) or is_gone(leaving):
                 del self._deadlines[leaving]

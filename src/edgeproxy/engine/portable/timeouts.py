@@ -1,7 +1,7 @@
-"""Looks at the sessions of an engine now and then: who is idle, whose peers have vanished.
+"""Checks the sessions of an engine now and then: which are idle, which peers have vanished.
 
-A session that has been quiet for a while and owes nothing is settled: it is not looked into
-again until its next byte.
+A session is settled when it has been quiet for a while and all sent data is acknowledged. It is
+not checked again until its next byte.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from edgeproxy.engine.portable.session import OPEN, Session
 from edgeproxy.engine.portable.unacked import unacked_since, undelivered_bytes
 
 SHORT_TICK_SECS = 0.05
-"""How often timers are looked at while a session dials or a client lingers."""
+"""Seconds between two checks of timers while a session dials or a client lingers."""
 TICK_SECS = 1.0
 LOOKS_PER_TIMEOUT = 6
-"""How often a session is looked at within its idle or user timeout."""
+"""Checks of a session within its idle or user timeout."""
 BROKEN_GRACE_SECS = 30.0
 """How long a client may take to read what a backend said before it reset."""
 
@@ -33,7 +33,7 @@ class Timeouts:
     """Looks at sessions. `break_off` ends one that is idle, `finish` one whose peer is gone.
 
     Attributes:
-        pause_secs: How long to wait between two looks.
+        pause_secs: Seconds between two checks.
     """
 
     def __init__(

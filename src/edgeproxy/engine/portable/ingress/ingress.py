@@ -58,13 +58,13 @@ class Ingress:
         return len(self._preread) + len(self._handshakes)
 
     def know(self, listener: str, settings: ListenerSettings, tls: TlsContext | None) -> None:
-        """Meet the clients of this listener so from now on."""
+        """Take clients of this listener by these settings from now on."""
         self._settings[listener] = settings
         if tls is not None:
             self._contexts[listener] = tls
 
     def renew(self, listener: str, settings: TlsSettings, tls: TlsContext) -> None:
-        """Speak TLS so with the new clients of a listener from now on, if there is one."""
+        """Speak TLS with new clients of a listener by these settings, if it exists."""
         if listener in self._settings:
             self._settings[listener] = replace(self._settings[listener], tls=settings)
             self._contexts[listener] = tls
@@ -95,24 +95,24 @@ class Ingress:
         return True
 
     def expire(self, now: float) -> None:
-        """See who has taken too long."""
+        """Act on the clients that have taken too long."""
         self._now = now
         self._preread.expire(now)
         self._handshakes.expire(now)
 
     def close(self) -> None:
-        """Close everybody."""
+        """Close all clients."""
         self._preread.close()
         self._handshakes.close()
 
     def _known(self, accepted: Accepted, known: Identified) -> None:
-        """A client has said enough."""
+        """The gate has identified a client."""
         accepted.address = known.client or accepted.address
         accepted.about = known.about
         self._begin_handshake(accepted)
 
     def _begin_handshake(self, accepted: Accepted) -> None:
-        """Shake hands with a client whom the gate may be asked about, if that is to be."""
+        """Begin the handshake with an identified client, if its listener speaks TLS."""
         tls = self._settings[accepted.listener].tls
         if tls is None:
             self._admit_known(accepted)

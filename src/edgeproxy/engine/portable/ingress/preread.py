@@ -19,7 +19,7 @@ _INTEREST = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 _LAST = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
-class Preread:
+class Preread(AcceptedClients):
     """All clients in preread. Used on the gate thread only."""
 
     def __init__(
@@ -29,37 +29,27 @@ class Preread:
         known: Callable[[Accepted, Identified], object],
         turn_away: Callable[[socket.socket], object],
     ) -> None:
+        super().__init__(epoll, _INTEREST)
         self._gate = gate
         self._known = known
         self._turn_away = turn_away
-        self._clients = AcceptedClients(epoll, _INTEREST)
-
-    def __len__(self) -> int:
-        return len(self._clients)
-
-    def __contains__(self, descriptor: int) -> bool:
-        return descriptor in self._clients
-
-    def add(self, accepted: Accepted) -> None:
-        """Preread a client. Raises OSError if the system has no room to watch it."""
-        self._clients.add(accepted)
 
     def happened(self, descriptor: int, mask: int, now: float) -> None:
         """A client has sent bytes, or its end."""
-        accepted = self._clients[descriptor]
+        accepted = self[descriptor]
         accepted.has_ended |= bool(mask & _LAST)
         self._peek(accepted, now)
 
     def expire(self, now: float) -> None:
         """Ask the gate about clients whose time is over."""
-        for accepted in self._clients.late(now):
+        for accepted in self.late(now):
             accepted.has_ended = True
             self._peek(accepted, now)
 
     def close(self) -> None:
         """Turn all clients away."""
-        for accepted in self._clients:
-            self._clients.drop(accepted)
+        for accepted in self:
+            self.drop(accepted)
             self._turn_away(accepted.client)
 
     def _peek(self, accepted: Accepted, now: float) -> None:
@@ -75,7 +65,7 @@ class Preread:
         if isinstance(answer, NeedMore) and not is_all:
             accepted.bytes_wanted = max(answer.bytes_wanted, len(said) + 1)
             return
-        self._clients.drop(accepted)
+        self.drop(accepted)
         if isinstance(answer, Identified):
             if answer.skip:
                 accepted.client.recv(answer.skip)
