@@ -12,11 +12,13 @@ Order of calls for one client:
                         ├─ dialed ── closed
                         └─ closed                      (the client left while dialing)
 
-Where a listener wants a preamble, the gate first hears what the client says, which stays unread:
+Where a listener wants a preamble, the gate first sees the client's first bytes, which stay unread:
 
-    heard ─┬─ More ── heard …
-           ├─ Refuse                                   (the client is closed)
-           └─ Known ── opened …                        (after the handshake, if it is of TLS)
+    preamble_read ─┬─ NeedMore ── preamble_read …
+                   ├─ Refuse                           (the client is closed)
+                   └─ Identified ── opened …           (after the handshake, where TLS is spoken)
+
+The states in between, and what leads from one to the next, are in `engine/session_states`.
 
 Every `Connect` is ended by exactly one `failed` or `closed` with its ticket, whatever
 happens. A ticket is any object of the gate's; the engine only hands it back.
@@ -92,7 +94,7 @@ class CloseReason(StrEnum):
     TIMED_OUT = "timed_out"
     """A peer stopped acknowledging, or answering keepalive probes."""
     ABORTED = "aborted"
-    """The proxy closed it: shutdown, or somebody asked for it."""
+    """The proxy closed it: shutdown, or a request to close it."""
     TLS_ERROR = "tls_error"
     """A peer broke the rules of TLS."""
     FAULT = "fault"
@@ -103,7 +105,7 @@ class HandshakeFailure(StrEnum):
     """Why a client has gone before the gate was asked, as given to `Gate.client_lost`."""
 
     HANDSHAKE_FAILED = "handshake_failed"
-    """It does not speak TLS, or nothing can be agreed on, or it trusts us not, or we it."""
+    """No TLS, no common parameters, or one side rejects the other's certificate."""
     HANDSHAKE_TIMEOUT = "handshake_timeout"
 
 
@@ -155,8 +157,8 @@ class Identified(NamedTuple):
 class Preamble(NamedTuple):
     """What a client has said so far.
 
-    `is_all`: there will be no more. It has ended, has taken too long, or has said the most
-    that is heard (`PREAMBLE_BYTES`).
+    `is_all`: there will be no more. It has ended, has taken too long, or has sent the most
+    that is read (`PREAMBLE_BYTES`).
     """
 
     said: bytes
@@ -164,16 +166,16 @@ class Preamble(NamedTuple):
 
 
 PREAMBLE_BYTES = 1 << 15
-"""The most that is heard of a client before the gate has to know."""
+"""The most that is read of a client before the gate has to know it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListenerSettings:
-    """How the clients of a listener are met.
+    """How an engine treats the clients of a listener before the gate is asked.
 
     Attributes:
         preamble_secs: How long a client may take until the gate knows enough of it; 0: the
-            gate is asked at once, without hearing anything.
+            gate is asked at once, without a preamble.
         tls: How TLS is spoken with them, after the preamble; None: it is not.
         tells_local: The gate is told to which address of this host they have connected.
     """
@@ -217,7 +219,7 @@ class Gate(Protocol):
     def preamble_read(
         self, client: SocketAddress, listener: str, preamble: Preamble, now: float
     ) -> NeedMore | Identified | Refuse:
-        """A client of a listener that wants a preamble has said so much."""
+        """A client of a listener that wants a preamble has sent these first bytes."""
 
     def opened(
         self,
@@ -275,16 +277,16 @@ class Engine(Protocol):
         """Accept what has already connected, then close the listeners. Returns when done."""
 
     def renew(self, name: str, settings: TlsSettings) -> None:
-        """Meet the new clients of this listener so from now on. Raises TlsError."""
+        """Speak TLS with new clients of this listener by these settings. Raises TlsError."""
 
     def trust(self, backend_ca_pem: bytes) -> None:
-        """Have backends be trusted by these from now on (`EngineSettings`). Raises TlsError."""
+        """Trust backends by these certificates from now on (`EngineSettings`). Raises TlsError."""
 
     def unlisten(self, name: str) -> None:
         """Accept what has already connected to this listener, then close it. Returns when done."""
 
     def live(self) -> int:
-        """How many clients are being heard, dialing or being served."""
+        """How many clients are before admission, dialing, being served or lingering."""
 
     def sessions(self) -> list[SessionInfo]:
         """List the live sessions."""
@@ -299,7 +301,7 @@ class Engine(Protocol):
         """Close the sessions whose ticket is `wanted` (all by default), `ABORTED`.
 
         A side that has been given everything sees an ordinary end. One that would miss
-        bytes, or whose own bytes nobody has taken, sees a reset.
+        bytes, or whose own bytes were not carried, sees a reset.
         """
 
     def call(self, function: Callable[[], object]) -> None:

@@ -1,7 +1,7 @@
 """Stands between an engine and its gate, so that a bug in a decision ends one client.
 
 A gate must not raise. If it does, the traceback is logged, the client concerned is closed
-and everybody else is served on.
+and all other clients are served on.
 """
 
 from __future__ import annotations

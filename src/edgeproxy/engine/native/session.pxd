@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from edgeproxy.engine.native.system cimport sockaddr_in6
 
-# What is to be heard of both sockets of a session that is being carried.
+# The events of both sockets of a session that is being carried.
 cdef extern from *:
     """
     #include <sys/epoll.h>
@@ -13,16 +13,17 @@ cdef extern from *:
     """
     uint32_t INTEREST
 
-# The state of a session.
+# The state of a session; see `engine/session_states`. A session is half closed while it is OPEN
+# and one of its flows is DONE.
 cdef enum:
     DIALING
     OPEN
     CLOSED
-    PREREAD  # its client says something before the gate is asked
+    PREREAD  # the first bytes of its client are read, before the gate is asked
     HANDSHAKING  # in its handshake: of its client, before the gate is asked, or of its backend
     HANDSHAKEN  # after that, on its way back to the gate thread
 
-# Why a session ended; `engine.REASONS` has the words in this order.
+# Why a session ended; `sessions.REASONS` has the words in this order.
 cdef enum:
     NO_REASON
     FINISHED
@@ -40,7 +41,7 @@ cdef enum:
 # Flags of a flow.
 cdef enum:
     BLOCKED = 1  # the sink takes no more: what is waiting or piped goes first
-    URGED = 2  # there is more to hear than bytes: read until there is nothing
+    URGED = 2  # there is more than bytes: read until EAGAIN
     DONE = 4  # its end has been carried
     BULK = 8  # carried through a pipe
     QUEUED = 16  # in line for the next turn

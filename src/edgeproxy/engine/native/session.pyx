@@ -8,7 +8,7 @@ read of a session meanwhile, for a list, may be a moment old.
 
 Sessions are never freed while the engine runs, and each has a number and a generation, which
 grows with each use. An event names a session by these, not by its address: one that comes late,
-for a socket that a child process still holds open, finds nobody.
+for a socket that a child process still holds open, finds no session.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -80,7 +80,7 @@ cdef Session* session_at(Pool* pool, uint32_t number) noexcept nogil:
     return &pool.slabs[number // SLAB_SESSIONS][number % SLAB_SESSIONS]
 
 cdef void close_pool(Pool* pool) noexcept nogil:
-    """Free the memory of all sessions, whoever has them."""
+    """Free the memory of all sessions."""
     while pool.slab_count:
         pool.slab_count -= 1
         free(pool.slabs[pool.slab_count])
@@ -88,7 +88,7 @@ cdef void close_pool(Pool* pool) noexcept nogil:
     pool.slabs = NULL
     pool.free = NULL
 
-# -- lines of sessions ------------------------------------------------------------------
+# -- queues of sessions -----------------------------------------------------------------
 
 cdef void push(Queue* line, Session* session) noexcept nogil:
     session.next = NULL
@@ -108,7 +108,7 @@ cdef Session* take_first(Queue* line) noexcept nogil:
     return session
 
 cdef void link(Queue* line, Session* session) noexcept nogil:
-    """Put a session at the end of a line that it can leave anywhere (`leave`)."""
+    """Put a session at the end of a queue that it can leave from any place (`unlink`)."""
     session.previous = line.last
     push(line, session)
 

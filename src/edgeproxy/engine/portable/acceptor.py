@@ -1,7 +1,7 @@
 """Accepts clients from listening sockets, and survives every error of `accept`.
 
 Out of descriptors or memory, accepting pauses: clients wait in the kernel's queue instead
-of being turned away or of turning the loop into a busy one. It is said once per episode,
+of being turned away, and the loop does not spin. A warning is logged once per episode,
 which is over when accepting has not paused for `CALM_SECS`.
 """
 
@@ -110,13 +110,13 @@ class Acceptor:
             log.info("accept_resumed")
 
     def remove(self, name: str) -> None:
-        """Close a listener, after accepting those who have connected already."""
+        """Close a listener, after accepting the clients that have connected already."""
         for descriptor, (each, _) in list(self._listeners.items()):
             if each == name:
                 self._close(descriptor, serve_waiting=True)
 
     def close(self, *, serve_waiting: bool = True) -> None:
-        """Close the listeners, after accepting those who have connected already."""
+        """Close the listeners, after accepting the clients that have connected already."""
         for descriptor in list(self._listeners):
             self._close(descriptor, serve_waiting)
 

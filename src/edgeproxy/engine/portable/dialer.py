@@ -1,8 +1,8 @@
 """Connects sessions of the portable engine to the backends that the gate chose.
 
-The twin of `native/dialer.pyx`. A session is here from the gate's answer until its backend has
-answered, which over TLS includes the handshake, or until nobody is left to be tried. Out of
-descriptors, nobody is turned away: dials wait until something is closed.
+The twin of `native/gate_thread/dialer.pyx`. A session is here from the gate's answer until its
+backend has answered, which over TLS includes the handshake, or until no backend is left to try. Out
+of descriptors, no client is turned away: dials wait until something is closed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from edgeproxy.engine import dial
 from edgeproxy.engine.contract import Answer, Connect, DialFailure
 from edgeproxy.engine.descriptors import ceiling
 from edgeproxy.engine.guarded_gate import GuardedGate
-from edgeproxy.engine.portable.relay import Flow, Session
+from edgeproxy.engine.portable.session import CLOSED, Flow, Session
 from edgeproxy.engine.portable.tls_context import BackendTls
 from edgeproxy.engine.portable.tls_socket import TlsSocket
 
@@ -60,11 +60,11 @@ class Dialer:
 
     @property
     def is_short(self) -> bool:
-        """Whether somebody waits for a descriptor."""
+        """Whether a dial waits for a descriptor."""
         return bool(self._short)
 
     def speak(self, tls: BackendTls) -> None:
-        """Speak TLS so with backends from now on."""
+        """Speak TLS with backends by this context from now on."""
         self._tls = tls
 
     def dial(self, session: Session, answer: Answer, now: float) -> None:
@@ -99,15 +99,15 @@ class Dialer:
         return True
 
     def expire(self, now: float) -> None:
-        """See who has taken too long."""
+        """Fail the dials that have taken too long."""
         for session in [each for each in self._dialer if each.deadline <= now]:
             self._failed(session, DialFailure.TIMEOUT, now)
 
     def dial_waiting(self, now: float) -> None:
-        """Dial those for whom there was no descriptor."""
+        """Begin the dials for which there was no descriptor."""
         for _ in range(len(self._short)):
             session, answer = self._short.popleft()
-            if session.state == "closed":
+            if session.state is CLOSED:
                 continue
             try:
                 if session.deadline <= now:
@@ -177,7 +177,7 @@ def _complaint_of(error: OSError) -> str:
 
 
 def say_prefix(session: Session) -> None:
-    """Tell the backend who its client is. A new connection takes it: its buffer is empty."""
+    """Send the backend its prefix. A new connection takes all of it: its buffer is empty."""
     assert session.backend is not None
     if session.prefix and session.backend.send(session.prefix) < len(session.prefix):
         raise BrokenPipeError

@@ -1,4 +1,4 @@
-"""Lets a client read what it was sent before it hears that the backend has reset.
+"""Lets a client read what it was sent before it sees that the backend has reset.
 
 A reset throws away what the sending socket still holds. So the client of a session whose
 backend has reset is kept, on its own, until the kernel has delivered everything, the client
@@ -32,7 +32,7 @@ class Lingering:
         return True
 
     def look(self, now: float) -> None:
-        """Reset those that have delivered everything, have gone, or had their time."""
+        """Reset clients that have taken everything, have gone, or have run out of time."""
         for leaving, deadline in list(self._deadlines.items()):
             if deadline <= now or not undelivered_bytes(leaving) or is_gone(leaving):
                 del self._deadlines[leaving]

@@ -6,7 +6,7 @@ empty. Back-pressure is not reading: at most one buffer of bytes waits in a flow
 
 * Half-close: the end of the source becomes the end of the sink, after the last byte.
 * Reset: a reset arrives as a reset, after the bytes that came before it. A client's reset
-  ends the session at once: nobody is left to hear the backend.
+  ends the session at once: no client is left to read what the backend sends.
 * Bulk: after `BULK_READS` full reads in a row a flow is spliced through a pipe, until it
   gets chatty. Small messages never pay for that.
 
@@ -22,10 +22,10 @@ import struct
 from collections import deque
 from collections.abc import Callable
 
-from edgeproxy.engine.contract import CloseReason, SocketAddress
+from edgeproxy.engine.contract import CloseReason
 from edgeproxy.engine.descriptors import ceiling
-from edgeproxy.engine.portable.pipe import PIPE_BYTES, Pipe, PipePool
-from edgeproxy.engine.portable.tls_socket import TlsSocket
+from edgeproxy.engine.portable.pipe import PIPE_BYTES, PipePool
+from edgeproxy.engine.portable.session import Flow, Session
 
 BUFFER_BYTES = 64 * 1024
 READS_PER_TURN = 4
@@ -36,155 +36,6 @@ CHATTY_BYTES = 8 * 1024
 
 _SPLICE_FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-
-
-class Flow:
-    """One direction of a session, from `source` to `sink`.
-
-    Attributes:
-        source: Where bytes are read.
-        sink: Where they are written.
-        reverse: The other flow of the session.
-        waiting: Bytes read that the sink has not taken.
-        pipe: The borrowed pipe while `piped` bytes are in it.
-        blocked: The sink takes nothing until it is writable again.
-        urged: The source has more to say than the next short read shows: its end, an
-            error, or urgent data.
-        done: Nothing will be carried any more.
-        drains: The source may have bytes that no event tells of: it is read until it is empty.
-        fills: The sink may hold bytes that its socket has not taken (`TlsSocket`).
-        parting: The end of the source waits for the sink to take it.
-        carried: Bytes handed to the sink.
-        streak: Full reads in a row, or small moves in a row when `bulk`.
-        owing_since: See `engine/portable/unacked`.
-    """
-
-    __slots__ = (
-        "blocked",
-        "bulk",
-        "carried",
-        "done",
-        "eof_pending",
-        "pipe",
-        "piped",
-        "read_to_eagain",
-        "reverse",
-        "session",
-        "sink",
-        "sink_is_tls",
-        "source",
-        "source_is_tls",
-        "streak",
-        "unacked_since",
-        "waiting",
-    )
-
-    session: Session
-    source: socket.socket
-    sink: socket.socket
-    reverse: Flow
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.waiting: memoryview | None = None
-        self.pipe: Pipe | None = None
-        self.piped = 0
-        self.blocked = False
-        self.read_to_eagain = False
-        self.done = False
-        self.source_is_tls = False
-        self.sink_is_tls = False
-        self.eof_pending = False
-        self.bulk = False
-        self.carried = 0
-        self.streak = 0
-        self.unacked_since = 0.0
-
-    def has_bytes(self) -> bool:
-        """Return whether bytes that were read have not reached the sink's socket."""
-        if isinstance(self.sink, TlsSocket) and self.sink.has_unsent:
-            return True
-        return self.waiting is not None or self.piped > 0
-
-
-class Session:
-    """One client and, once dialed, its backend.
-
-    Attributes:
-        client: The client's socket.
-        backend: The socket that is connecting or connected, or None between attempts.
-        upward: The flow from the client to the backend.
-        downward: The flow from the backend to the client.
-        ticket: The gate's object for the attempt that is running.
-        address: The client's address.
-        started_at: When it was accepted.
-        active_at: When something last happened to one of its sockets.
-        deadline: When the attempt that is running fails.
-        dialed_at: When the attempt that is running began.
-        prefix: What the backend is told before anything that the client says.
-        server_name: Whom the backend has to be, where TLS is spoken with it.
-        state: `dialing`, `open` or `closed`.
-        reset_by: The side that has reset its connection while bytes before the reset are
-            still being carried.
-        settled: Everything sent since the last event has been acknowledged.
-        broken_since: When a reset was seen that cannot be carried yet.
-    """
-
-    __slots__ = (
-        "active_at",
-        "address",
-        "backend",
-        "broken_since",
-        "client",
-        "deadline",
-        "dialed_at",
-        "downward",
-        "prefix",
-        "reset_by",
-        "server_name",
-        "settled",
-        "started_at",
-        "state",
-        "ticket",
-        "upward",
-    )
-
-    ticket: object
-    deadline: float
-    dialed_at: float
-
-    def __init__(self, client: socket.socket, address: SocketAddress, now: float) -> None:
-        self.client = client
-        self.backend: socket.socket | None = None
-        self.address = address
-        self.started_at = now
-        self.active_at = now
-        self.state = "dialing"
-        self.settled = False
-        self.prefix = b""
-        self.server_name = ""
-        self.reset_by: CloseReason | None = None
-        self.broken_since = 0.0
-        self.upward = Flow(self)
-        self.downward = Flow(self)
-        self.upward.reverse = self.downward
-        self.downward.reverse = self.upward
-        self.upward.source = self.downward.sink = client
-        self.upward.source_is_tls = self.downward.sink_is_tls = isinstance(client, TlsSocket)
-
-    def attach(self, backend: socket.socket) -> None:
-        """Give the session the socket of its next attempt."""
-        self.backend = self.upward.sink = self.downward.source = backend
-        self.upward.sink_is_tls = self.downward.source_is_tls = isinstance(backend, TlsSocket)
-
-    def let_go(self) -> None:
-        """Undo the cycles of an ended session, so that it is freed without a collector."""
-        for flow in (self.upward, self.downward):
-            del flow.session, flow.reverse
-
-    def side(self, end: socket.socket) -> CloseReason:
-        """Return the reason for a session that the peer at this socket has reset."""
-        return CloseReason.CLIENT_RESET if end is self.client else CloseReason.BACKEND_RESET
 
 
 class Relay:

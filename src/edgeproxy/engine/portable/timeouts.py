@@ -1,7 +1,7 @@
-"""Looks at the sessions of an engine now and then: who is idle, whose peers have vanished.
+"""Checks the sessions of an engine now and then: which are idle, which peers have vanished.
 
-A session that has been quiet for a while and owes nothing is settled: it is not looked into
-again until its next byte.
+A session is settled when it has been quiet for a while and all sent data is acknowledged. It is
+not checked again until its next byte.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from edgeproxy.engine.contract import CloseReason, EngineSettings
-from edgeproxy.engine.portable.relay import Session
+from edgeproxy.engine.portable.session import OPEN, Session
 from edgeproxy.engine.portable.unacked import unacked_since, undelivered_bytes
 
 SHORT_TICK_SECS = 0.05
-"""How often timers are looked at while somebody is dialing or saying farewell."""
+"""Seconds between two checks of timers while a session dials or a client lingers."""
 TICK_SECS = 1.0
 LOOKS_PER_TIMEOUT = 6
-"""How often a session is looked at within its idle or user timeout."""
+"""Checks of a session within its idle or user timeout."""
 BROKEN_GRACE_SECS = 30.0
 """How long a client may take to read what a backend said before it reset."""
 
@@ -33,7 +33,7 @@ class Timeouts:
     """Looks at sessions. `break_off` ends one that is idle, `finish` one whose peer is gone.
 
     Attributes:
-        pause_secs: How long to wait between two looks.
+        pause_secs: Seconds between two checks.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Timeouts:
     def look_at(self, sessions: Iterable[Session], now: float) -> None:
         """End the sessions that are idle, or whose peers have vanished."""
         for session in sessions:
-            if session.state != "open":
+            if session.state is not OPEN:
                 continue
             quiet_secs = now - session.active_at
             if self._idle_secs and quiet_secs >= self._idle_secs:

@@ -1,14 +1,14 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False
-"""What the gate thread and the byte threads send each other.
+"""The hand-off of sessions between the gate thread and the byte threads.
 
 To a byte thread: new sessions (`hand_over`), and requests about those that it has (`ask`), which
 are taken back before a session's memory is reused (`forget`). Both are under `Worker.lock`.
 To the gate thread: sessions that have ended (`hand_back`), at the end of a turn and with their
 sockets closed, so that no event can still point to them, except that a client may still be sent
-its last bytes (`worker.say_farewell`). They are under `Ended.lock`.
+its last bytes (`worker.linger_close`). They are under `Ended.lock`.
 
-Nobody waits for another thread while holding a lock. Nothing else is written by two threads.
+No thread waits for another one while it holds a lock. Nothing else is written by two threads.
 """
 
 from libc.stdint cimport uint8_t
@@ -68,17 +68,17 @@ cdef void hand_over(Worker* worker, Session* session) noexcept nogil:
         event.events |= EPOLLOUT
     event.data.u64 = mark_of(&session.upward)
     watched &= epoll_ctl(worker.epoll, EPOLL_CTL_ADD, session.client, &event) == 0
-    if not watched:  # the system has no room for more; nobody would ever hear of it
+    if not watched:  # the system has no room for more; no event of it would ever arrive
         ask(worker, session, FAULT)
-    # Only now may the thread, which the first of them may have woken, close them.
+    # The first event may have woken the thread. It closes no socket before this.
     __atomic_store_n(&session.watched_by_worker, True, __ATOMIC_RELEASE)
 
 cdef inline int peer_socket(Session* session) noexcept nogil:
-    """Return the socket of whom a session's handshake is with."""
+    """Return the socket of the peer in the handshake of a session."""
     return session.backend if session.meets_backend else session.client
 
-cdef void hand_over_guest(Worker* worker, Session* session) noexcept nogil:
-    """Give a session to this byte thread, for its client or its backend to shake hands."""
+cdef void hand_over_handshake(Worker* worker, Session* session) noexcept nogil:
+    """Give a session to this byte thread for the handshake with its client or its backend."""
     cdef epoll_event event
     session.state = HANDSHAKING
     session.worker = worker.number
@@ -91,15 +91,15 @@ cdef void hand_over_guest(Worker* worker, Session* session) noexcept nogil:
         ask(worker, session, FAULT)
     __atomic_store_n(&session.watched_by_worker, True, __ATOMIC_RELEASE)
 
-cdef void read_mail_soon(Worker* worker) noexcept nogil:
-    """Wake a thread that has had no reason to read its mail: its new sessions are silent."""
-    cdef int mail
+cdef void wake_for_handoff(Worker* worker) noexcept nogil:
+    """Wake a thread that has not taken its new sessions: they have had no event."""
+    cdef int waiting
     if not worker.started:
         return
     pthread_mutex_lock(&worker.lock)
-    mail = worker.arriving.first != NULL
+    waiting = worker.arriving.first != NULL
     pthread_mutex_unlock(&worker.lock)
-    if mail:
+    if waiting:
         wake(worker.wakeup)
 
 cdef int ask(Worker* worker, Session* session, uint8_t reason) noexcept nogil:
@@ -138,7 +138,7 @@ cdef void forget(Worker* worker, Session* session) noexcept nogil:
     worker.asked = worker.request_count > 0
     pthread_mutex_unlock(&worker.lock)
 
-cdef void read_mail(Worker* worker) noexcept nogil:
+cdef void take_handoff(Worker* worker) noexcept nogil:
     """Take what the gate thread has sent: new sessions, and requests about old ones."""
     cdef Session* session
     cdef Request request
@@ -175,7 +175,8 @@ cdef void hand_back(Worker* worker) noexcept nogil:
     """Close the sockets of the sessions that ended in this turn and give them to the gate.
 
     The gate thread takes them before its next decision. It is woken for them at once, but not
-    more often than every `TELL_MS`: a busy one comes by itself. Who has shaken hands waits for it.
+    more often than every `TELL_MS`: a busy one comes by itself. For a handshake that is done, it
+    is woken at once, because the client waits.
     """
     cdef Session* session = worker.finished.first
     cdef Flow* flow

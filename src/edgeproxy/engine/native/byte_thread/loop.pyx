@@ -30,7 +30,7 @@ from edgeproxy.engine.native.syscalls cimport (
     unwake,
     wake,
 )
-from edgeproxy.engine.native.byte_thread.handoff cimport hand_back, read_mail, tell_late
+from edgeproxy.engine.native.byte_thread.handoff cimport hand_back, take_handoff, tell_late
 from edgeproxy.engine.native.byte_thread.relay cimport (
     break_off,
     finish,
@@ -69,7 +69,7 @@ from edgeproxy.engine.native.byte_thread.worker cimport (
     Worker,
     again,
     look_later,
-    say_farewells,
+    close_lingered,
     take_again,
     tick_by,
 )
@@ -97,7 +97,7 @@ cdef void* work(void* argument) noexcept nogil:
             worker.epoll, events, MAX_EVENTS, -1 if worker.again_first == NULL else 0
         )
         worker.now = monotonic()
-        read_mail(worker)
+        take_handoff(worker)
         for index in range(count):
             if events[index].data.u64 > TIMER:
                 flow = marked(worker.pool, events[index].data.u64)
@@ -162,7 +162,7 @@ cdef void tick(Worker* worker) noexcept nogil:
     cdef int looks = LOOKS_PER_TURN
     if worker.tell_at > 0 and worker.tell_at <= now:
         tell_late(worker)
-    say_farewells(worker)
+    close_lingered(worker)
     if worker.meeting.first != NULL:
         expire_handshakes(worker)
     while worker.looking.first != NULL and worker.looking.first.due_at <= now and looks:
@@ -178,7 +178,7 @@ cdef void tick(Worker* worker) noexcept nogil:
                 worker.looking.first.due_at, now + worker.pause_secs / LOOKS_PER_TIMEOUT
             ),
         )
-    if worker.farewell_count:
+    if worker.lingering_count:
         tick_by(worker, now + SHORT_TICK_MS / 1000.0)
     if worker.tell_at > 0:
         tick_by(worker, worker.tell_at)
@@ -281,7 +281,7 @@ cdef void stop_worker(Worker* worker) noexcept nogil:
 
 cdef void clean_up(Worker* worker) noexcept nogil:
     """The engine stops: end every session of this thread."""
-    read_mail(worker)
+    take_handoff(worker)
     while worker.meeting.first != NULL:
         fail(worker, worker.meeting.first, HANDSHAKE_TIMEOUT)
     while worker.looking.first != NULL:
@@ -292,10 +292,10 @@ cdef void clean_up(Worker* worker) noexcept nogil:
         pass
     if worker.finished.first != NULL:
         hand_back(worker)
-    while worker.farewell_count:
-        worker.farewell_count -= 1
-        reset_on_close(worker.lingering[worker.farewell_count].client)
-        close(worker.lingering[worker.farewell_count].client)
+    while worker.lingering_count:
+        worker.lingering_count -= 1
+        reset_on_close(worker.lingering[worker.lingering_count].client)
+        close(worker.lingering[worker.lingering_count].client)
     while worker.pooled:
         worker.pooled -= 1
         close(worker.pipes[worker.pooled][0])

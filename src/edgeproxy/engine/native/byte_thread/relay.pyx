@@ -52,7 +52,7 @@ from edgeproxy.engine.native.byte_thread.worker cimport (
     again,
     borrow_pipe,
     return_pipe,
-    say_farewell,
+    linger_close,
 )
 
 # The same figures as in the portable engine, where they are explained.
@@ -180,7 +180,7 @@ cdef void block(Worker* worker, Flow* flow) noexcept nogil:
         event.data.u64 = mark_of(flow.reverse)
         wait_until_watched(flow.session)
         if epoll_ctl(worker.epoll, EPOLL_CTL_MOD, flow.sink, &event) < 0:
-            finish(worker, flow.session, FAULT, True)  # nobody would ever hear of it
+            finish(worker, flow.session, FAULT, True)  # no event of it would ever arrive
 
 cdef int unblock(Worker* worker, Flow* flow) noexcept nogil:
     """Hand over what was waiting. Return whether the sink has taken all of it."""
@@ -335,7 +335,7 @@ cdef void finish(Worker* worker, Session* session, uint8_t reason, int reset) no
     unlink(&worker.settled if session.settled else &worker.looking, session)
     if reset:
         reset_on_close(session.backend)
-        if reason != BACKEND_RESET or not say_farewell(worker, session):
+        if reason != BACKEND_RESET or not linger_close(worker, session):
             reset_on_close(session.client)
     else:
         if session.client_tls.tls != NULL:

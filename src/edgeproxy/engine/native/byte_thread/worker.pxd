@@ -19,7 +19,7 @@ cdef struct Request:
     Session* session
     uint8_t reason
 
-cdef struct Farewell:
+cdef struct LingeringClient:
     int client
     double deadline
 
@@ -61,9 +61,9 @@ cdef struct Worker:
     Flow* again_last
     size_t again_count
     char* buffer
-    Farewell* lingering
-    size_t farewell_count
-    size_t farewell_room
+    LingeringClient* lingering
+    size_t lingering_count
+    size_t lingering_room
     int[MAX_POOLED][2] pipes
     size_t pooled
     double now
@@ -82,5 +82,5 @@ cdef void look_later(Worker* worker, Session* session) noexcept nogil
 cdef void tick_by(Worker* worker, double at) noexcept nogil
 cdef int borrow_pipe(Worker* worker, Flow* flow) noexcept nogil
 cdef void return_pipe(Worker* worker, Flow* flow) noexcept nogil
-cdef int say_farewell(Worker* worker, Session* session) noexcept nogil
-cdef void say_farewells(Worker* worker) noexcept nogil
+cdef int linger_close(Worker* worker, Session* session) noexcept nogil
+cdef void close_lingered(Worker* worker) noexcept nogil

@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False
-"""What a byte thread keeps: flows to go on with, pipes, farewells, and one timer for all of it.
+"""What a byte thread keeps: flows to go on with, pipes, lingering clients, and one timer for all of it.
 
 The buffer for reading belongs to the thread; a session holds memory for bytes only while
 somebody does not take them. The timer is set rarely: waiting for events sets none.
@@ -85,32 +85,32 @@ cdef void return_pipe(Worker* worker, Flow* flow) noexcept nogil:
     flow.pipe_read = flow.pipe_write = -1
     flow.piped = 0
 
-# -- farewells: the twin of engine.farewell ---------------------------------------------
+# -- lingering close: the twin of portable/lingering ------------------------------------
 
-cdef int say_farewell(Worker* worker, Session* session) noexcept nogil:
+cdef int linger_close(Worker* worker, Session* session) noexcept nogil:
     """Keep a client until it has been sent everything; see `engine/portable/lingering`."""
-    cdef Farewell* more
+    cdef LingeringClient* more
     if not undelivered_bytes(session.client):
         return False
-    if worker.farewell_count == worker.farewell_room:
-        worker.farewell_room = worker.farewell_room * 2 + 16
-        more = <Farewell*>realloc(worker.lingering, worker.farewell_room * sizeof(Farewell))
+    if worker.lingering_count == worker.lingering_room:
+        worker.lingering_room = worker.lingering_room * 2 + 16
+        more = <LingeringClient*>realloc(worker.lingering, worker.lingering_room * sizeof(LingeringClient))
         if more == NULL:
-            worker.farewell_room = worker.farewell_count
+            worker.lingering_room = worker.lingering_count
             return False
         worker.lingering = more
     epoll_ctl(worker.epoll, EPOLL_CTL_DEL, session.client, NULL)
-    worker.lingering[worker.farewell_count].client = session.client
-    worker.lingering[worker.farewell_count].deadline = worker.now + PATIENCE_SECS
-    worker.farewell_count += 1
+    worker.lingering[worker.lingering_count].client = session.client
+    worker.lingering[worker.lingering_count].deadline = worker.now + PATIENCE_SECS
+    worker.lingering_count += 1
     tick_by(worker, worker.now + SHORT_TICK_MS / 1000.0)
     session.client = -1
     return True
 
-cdef void say_farewells(Worker* worker) noexcept nogil:
+cdef void close_lingered(Worker* worker) noexcept nogil:
     cdef size_t index = 0
     cdef int client
-    while index < worker.farewell_count:
+    while index < worker.lingering_count:
         client = worker.lingering[index].client
         if (
             worker.lingering[index].deadline <= worker.now
@@ -119,7 +119,7 @@ cdef void say_farewells(Worker* worker) noexcept nogil:
         ):
             reset_on_close(client)
             close(client)
-            worker.farewell_count -= 1
-            worker.lingering[index] = worker.lingering[worker.farewell_count]
+            worker.lingering_count -= 1
+            worker.lingering[index] = worker.lingering[worker.lingering_count]
         else:
             index += 1

@@ -20,8 +20,8 @@ from edgeproxy.engine.native.byte_thread.handoff cimport (
     ask,
     forget,
     hand_over,
-    hand_over_guest,
-    read_mail_soon,
+    hand_over_handshake,
+    wake_for_handoff,
 )
 from edgeproxy.engine.native.session cimport ABORTED
 from edgeproxy.engine.native.system cimport *
@@ -72,12 +72,12 @@ cdef class Workers:
                 )
 
     cdef void give(self, Session* session) noexcept nogil:
-        """Give a session whose backend has answered to whoever has the fewest."""
+        """Give a session whose backend has answered to the thread that has the fewest."""
         hand_over(self._choose(), session)
 
     cdef void meet(self, Session* session) noexcept nogil:
-        """Have whoever has the fewest shake hands with its client, or its backend."""
-        hand_over_guest(self._choose(), session)
+        """Give a session to the thread that has the fewest, for a handshake."""
+        hand_over_handshake(self._choose(), session)
 
     cdef Worker* _choose(self) noexcept nogil:
         cdef Worker* worker = &self._workers[0]
@@ -89,7 +89,7 @@ cdef class Workers:
         return worker
 
     cdef void take_back(self, Session* session) noexcept nogil:
-        """A session has ended, and whoever had it is to forget it."""
+        """A session has ended: its byte thread forgets it."""
         cdef Worker* worker = &self._workers[session.worker]
         worker.live -= 1
         forget(worker, session)
@@ -104,22 +104,22 @@ cdef class Workers:
         return ended
 
     cdef void ask_to_end(self, Session* session) noexcept nogil:
-        """Ask whoever has a session to end it; nothing happens where its thread has ended."""
+        """Ask the thread of a session to end it; nothing happens if that thread has ended."""
         if self._workers[session.worker].started:
             ask(&self._workers[session.worker], session, ABORTED)
 
     cdef void remind(self) noexcept nogil:
-        """Wake those who have mail and no other reason to read it."""
+        """Wake the threads that have not taken their new sessions yet."""
         cdef int index
         for index in range(self._count):
-            read_mail_soon(&self._workers[index])
+            wake_for_handoff(&self._workers[index])
 
     cdef long lingering(self) noexcept nogil:
         """Return how many clients are being sent their last bytes."""
         cdef int index
         cdef long count = 0
         for index in range(self._count):
-            count += self._workers[index].farewell_count
+            count += self._workers[index].lingering_count
         return count
 
     cdef void stop(self) noexcept nogil:

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Connects sessions to the backends that the gate chose; the gate hears what became of each.
+"""Connects sessions to the backends that the gate chose, and collects what became of each dial.
 
-A session is in exactly one of the lines. Dials that are answered at once, as on a local
+A session is in exactly one of the queues. Dials that are answered at once, as on a local
 network, are found by one `poll` for all of a turn and never watched.
 """
 
@@ -39,12 +39,12 @@ cdef class Dialer:
     """The dials of an engine. Used on the gate thread only.
 
     Attributes:
-        wanted: Who is to be dialed.
-        short: Who is to be dialed when there are descriptors again.
-        dialing: Whose backend has not answered yet.
-        dialed: Whose backend has.
-        failed: Whose dial has failed; the reason is in `code`.
-        gone: Who has ended before a byte thread had them.
+        wanted: Sessions to dial.
+        short: Sessions to dial when there are descriptors again.
+        dialing: Sessions whose backend has not answered yet.
+        dialed: Sessions whose backend has answered.
+        failed: Sessions whose dial has failed; the reason is in `code`.
+        gone: Sessions that ended before a byte thread had them.
         shortage: The error number of a lack of descriptors, or 0. The reader sets it back.
     """
 
@@ -67,7 +67,7 @@ cdef class Dialer:
         self.short.first = self.short.last = NULL
         while True:
             session = take_first(&line)
-            if session != NULL and is_gone(session.client):  # nobody watches those who wait
+            if session != NULL and is_gone(session.client):  # no epoll watches waiting clients
                 session.state = CLOSED
                 session.reason = CLIENT_GONE
             if session == NULL:

@@ -21,15 +21,15 @@ cdef class Ingress:
         self, gate, Acceptor acceptor, Workers workers, Pool* pool, char* buffer, int epoll
     )
     cdef long count(self) noexcept nogil
-    cdef bint hears_anybody(self) noexcept nogil
+    cdef bint is_prereading(self) noexcept nogil
     cdef bint is_to_tell(self) noexcept nogil
     cdef void happened(self, Session* session, uint32_t mask) noexcept nogil
     cdef void expire(self, double now) noexcept nogil
     cdef object receive_all(self, double now)
-    cdef object tell_all_heard(self, double now)
+    cdef object tell_all_preread(self, double now)
     cdef object tell_met(self, Session* session, double now, bint is_stopping)
     cdef object about_of(self, Session* session)
     cdef object close(self)
-    cdef object _tell_heard(self, Session* session, double now)
+    cdef object _tell_preread(self, Session* session, double now)
     cdef object _begin_handshake(self, Session* session, about, double now)
     cdef object _tell_left(self, Session* session, double now)

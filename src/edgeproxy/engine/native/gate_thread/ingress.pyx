@@ -40,14 +40,14 @@ cdef class Ingress:
     """All clients that the gate has not been asked about. Used on the gate thread only.
 
     Attributes:
-        known: Whom the gate may be asked about, with `about_of`.
-        unwanted: Who is to be closed with decency.
+        known: Clients that the gate may be asked about, with `about_of`.
+        unwanted: Clients to close without a reset.
     """
 
     cdef object prepare(
         self, gate, Acceptor acceptor, Workers workers, Pool* pool, char* buffer, int epoll
     ):
-        """Meet those whom `acceptor` accepts. `buffer` has room for a preamble."""
+        """Take the clients of `acceptor`. `buffer` has room for a preamble."""
         self._gate = gate
         self._acceptor = acceptor
         self._workers = workers
@@ -58,27 +58,27 @@ cdef class Ingress:
         self._preread.prepare(epoll)
 
     cdef long count(self) noexcept nogil:
-        """Return how many are here."""
+        """Return the number of clients before admission."""
         return self._preread.count + self._handshaking
 
-    cdef bint hears_anybody(self) noexcept nogil:
-        """Return whether somebody may take too long, whom nobody else watches."""
+    cdef bint is_prereading(self) noexcept nogil:
+        """Return whether a client in preread may take too long."""
         return self._preread.count > 0
 
     cdef bint is_to_tell(self) noexcept nogil:
-        """Return whether the gate is to be asked about what somebody has said."""
-        return self._preread.heard.first != NULL
+        """Return whether the gate is to be asked about a preamble."""
+        return self._preread.ready.first != NULL
 
     cdef void happened(self, Session* session, uint32_t mask) noexcept nogil:
-        """Something happened to a client that is being heard."""
+        """Something happened to a client in preread."""
         self._preread.happened(session, mask)
 
     cdef void expire(self, double now) noexcept nogil:
-        """See who has taken too long to say something."""
+        """Have the gate asked about clients whose preread time is over."""
         self._preread.expire(now)
 
     cdef object receive_all(self, double now):
-        """Take in everybody who was accepted."""
+        """Take all accepted clients."""
         cdef Session* session
         while self._acceptor.opened.first != NULL:
             session = take_first(&self._acceptor.opened)
@@ -89,10 +89,10 @@ cdef class Ingress:
                 self._acceptor.pause(errno)
                 push(&self.unwanted, session)
 
-    cdef object tell_all_heard(self, double now):
-        """Tell the gate what clients have said."""
-        while self._preread.heard.first != NULL:
-            self._tell_heard(take_first(&self._preread.heard), now)
+    cdef object tell_all_preread(self, double now):
+        """Ask the gate about the preambles that are ready."""
+        while self._preread.ready.first != NULL:
+            self._tell_preread(take_first(&self._preread.ready), now)
 
     cdef object tell_met(self, Session* session, double now, bint is_stopping):
         """A handshake is over: the client is known, or the gate is told that it has left."""
@@ -115,22 +115,22 @@ cdef class Ingress:
         push(&self.known, session)
 
     cdef object about_of(self, Session* session):
-        """Return what is known of a client that leaves the reception."""
+        """Return the `about` of a client that leaves the ingress."""
         return self._abouts.pop(session.number, None) if self._abouts else None
 
     cdef object close(self):
-        """Want nobody any more."""
+        """Turn all clients away."""
         cdef Session* session
         while self.known.first != NULL:
             push(&self.unwanted, take_first(&self.known))
         self._preread.expire(FOREVER)
-        while self._preread.heard.first != NULL:
-            session = take_first(&self._preread.heard)
+        while self._preread.ready.first != NULL:
+            session = take_first(&self._preread.ready)
             self._preread.drop(session)
             push(&self.unwanted, session)
 
-    cdef object _tell_heard(self, Session* session, double now):
-        """Tell what a client has said, unless the gate wants to hear more."""
+    cdef object _tell_preread(self, Session* session, double now):
+        """Ask the gate about one preamble, unless it wants more bytes first."""
         cdef ssize_t size = recv(session.client, self._buffer, PREAMBLE_BYTES, MSG_PEEK)
         cdef bint is_all = session.read_ended or size >= PREAMBLE_BYTES
         size = max(size, 0)
@@ -161,7 +161,7 @@ cdef class Ingress:
         self._begin_handshake(session, answer.about, now)
 
     cdef object _begin_handshake(self, Session* session, about, double now):
-        """Shake hands with a client whom the gate may be asked about, if that is to be."""
+        """Begin the handshake with an identified client, if its listener speaks TLS."""
         cdef TlsContext tls = self._acceptor.tls_of(session.listener)
         if tls is not None and not tls.begin(&session.client_tls, session.client):
             push(&self.unwanted, session)
@@ -176,7 +176,7 @@ cdef class Ingress:
         self._workers.meet(session)
 
     cdef object _tell_left(self, Session* session, double now):
-        """Tell that a client is gone whose handshake failed."""
+        """Tell the gate that a client is lost: its handshake has failed."""
         client, name = address_of(&session.client_address), self._acceptor.name_of(session.listener)
         is_late = session.reason == HANDSHAKE_TIMEOUT
         try:

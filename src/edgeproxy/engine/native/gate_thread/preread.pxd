@@ -5,7 +5,7 @@ from libc.stdint cimport uint32_t
 from edgeproxy.engine.native.session cimport Queue, Session
 
 cdef class Preread:
-    cdef Queue waiting, heard
+    cdef Queue waiting, ready
     cdef readonly long count
     cdef int _epoll
 

@@ -1,8 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Reads what clients say first; the twin of `portable/ingress/preread`, where it is explained.
 
-A session that is being heard is in one of the two lines, but for the moment in which the gate is
-asked about it.
+A session is in one of the two queues, except while the gate is asked about it.
 """
 
 from edgeproxy.engine.native.session cimport PREREAD, push, link, unlink, mark_of
@@ -13,12 +12,12 @@ cdef uint32_t LAST = EPOLLRDHUP | EPOLLHUP | EPOLLERR
 
 
 cdef class Preread:
-    """The clients that are being heard. Used on the gate thread only.
+    """The clients in preread. Used on the gate thread only.
 
     Attributes:
-        waiting: Who has not said enough.
-        heard: Whom the gate is to be asked about.
-        count: How many are in either.
+        waiting: Clients that have not sent enough.
+        ready: Clients that the gate is to be asked about.
+        count: The number of clients in both.
     """
 
     cdef object prepare(self, int epoll):
@@ -26,7 +25,7 @@ cdef class Preread:
         self._epoll = epoll
 
     cdef bint add(self, Session* session, double secs) noexcept nogil:
-        """Hear a client for so long. Return whether the system has room to watch it."""
+        """Preread a client for `secs` at most. Return whether the system has room to watch it."""
         cdef epoll_event event
         event.events = INTEREST_IN_WORDS
         event.data.u64 = mark_of(&session.upward)
@@ -41,13 +40,13 @@ cdef class Preread:
         return True
 
     cdef void happened(self, Session* session, uint32_t mask) noexcept nogil:
-        """A client has said something, or ended."""
+        """A client has sent bytes, or its end."""
         if mask & LAST:
             session.read_ended = True
         self._ask(session)
 
     cdef void expire(self, double now) noexcept nogil:
-        """See who has taken too long."""
+        """Have the gate asked about clients whose time is over."""
         cdef Session* session = self.waiting.first
         cdef Session* next
         while session != NULL:
@@ -58,18 +57,18 @@ cdef class Preread:
             session = next
 
     cdef void go_on(self, Session* session, uint32_t bytes_wanted) noexcept nogil:
-        """The gate wants to hear more of a session that was in line to be asked about."""
+        """The gate wants more bytes of a client that was in `ready`."""
         session.bytes_wanted = bytes_wanted
         session.watched = True
         link(&self.waiting, session)
 
     cdef void drop(self, Session* session) noexcept nogil:
-        """A session that was in line to be asked about is heard no more."""
+        """Watch a client no more that was in `ready`."""
         self.count -= 1
         epoll_ctl(self._epoll, EPOLL_CTL_DEL, session.client, NULL)
 
     cdef void _ask(self, Session* session) noexcept nogil:
-        if session.watched:  # it is not in line already
+        if session.watched:  # it is not in `ready` already
             session.watched = False
             unlink(&self.waiting, session)
-            push(&self.heard, session)
+            push(&self.ready, session)

@@ -1,16 +1,21 @@
 # cython: language_level=3, cdivision=True
-"""Lists the sessions of an engine. On the gate thread: only it lets go of tickets.
+"""Lists the sessions of an engine, on the gate thread, which alone releases tickets.
 
 What it reads of a session that a byte thread has may be a moment old.
 """
 
 from edgeproxy.engine.contract import SessionInfo
+from edgeproxy.engine.session_states import SessionState
 
 from libc.stdint cimport uint8_t, uint32_t
 
 from edgeproxy.engine.native.gate_thread.acceptor cimport address_of
 from edgeproxy.engine.native.syscalls cimport monotonic
 from edgeproxy.engine.native.session cimport CLOSED, DONE, OPEN, Session, capacity, session_at
+
+DIALING_TEXT = SessionState.DIALING.value
+OPEN_TEXT = SessionState.OPEN.value
+HALF_CLOSED_TEXT = SessionState.HALF_CLOSED.value
 
 
 cdef object list_sessions(Pool* pool):
@@ -30,7 +35,7 @@ cdef object list_sessions(Pool* pool):
             SessionInfo(
                 <object>session.ticket,
                 address_of(&session.client_address),
-                "half_closed" if half_closed else "open" if state == OPEN else "dialing",
+                HALF_CLOSED_TEXT if half_closed else OPEN_TEXT if state == OPEN else DIALING_TEXT,
                 session.upward.carried,
                 session.downward.carried,
                 now - session.started_at,

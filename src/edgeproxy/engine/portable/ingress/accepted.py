@@ -12,15 +12,15 @@ from edgeproxy.engine.contract import SocketAddress
 
 @dataclass(slots=True)
 class Accepted:
-    """One of them.
+    """A client that the gate has not been asked about.
 
     Attributes:
-        client, address, listener: Who, from where, to whom.
-        accepted_at: Since when it is there.
-        deadline: When it has to have said enough, or its handshake has to be over.
-        bytes_wanted: The gate is not asked again before there are so many.
-        has_ended: It will say no more.
-        about: What `Gate.opened` is told of it.
+        client, address, listener: Its socket, its address, and the listener's name.
+        accepted_at: When it was accepted.
+        deadline: When its preamble has to be complete, or its handshake done.
+        bytes_wanted: The gate is asked again when there are this many bytes.
+        has_ended: It will send no more.
+        about: For `Gate.opened`.
     """
 
     client: socket.socket
@@ -34,7 +34,7 @@ class Accepted:
 
 
 class AcceptedClients:
-    """Some of them, watched for the same."""
+    """The clients in one stage, watched for the same events."""
 
     def __init__(self, epoll: select.epoll, interest: int) -> None:
         self._epoll = epoll
@@ -51,7 +51,7 @@ class AcceptedClients:
         return self._clients[descriptor]
 
     def __iter__(self) -> Iterator[Accepted]:
-        """Go over all who are there now; they may leave meanwhile."""
+        """Iterate over a copy: clients may be dropped meanwhile."""
         return iter(list(self._clients.values()))
 
     def add(self, accepted: Accepted) -> None:
@@ -65,5 +65,5 @@ class AcceptedClients:
         self._epoll.unregister(accepted.client.fileno())
 
     def late(self, now: float) -> list[Accepted]:
-        """Return who has taken too long."""
+        """Return the clients whose deadline has passed."""
         return [each for each in self._clients.values() if each.deadline <= now]

@@ -1,7 +1,7 @@
 """Shakes hands with clients that speak TLS, before the gate is asked for a backend.
 
-Nobody holds a slot of a backend meanwhile. Whoever takes too long, speaks something else or shows
-a certificate that is not trusted is gone before anybody else notices.
+A client in its handshake holds no slot of a backend. One that takes too long, does not speak TLS
+or shows a certificate that is not trusted is closed before the gate is asked.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edgeproxy.engine.tls import TlsInfo
 _INTEREST = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 
 
-class Handshakes:
+class Handshakes(AcceptedClients):
     """All clients in their handshakes. Used on the gate thread only.
 
     `handshake_done` is called for each client whose handshake is over, with what was agreed on;
@@ -30,43 +30,33 @@ class Handshakes:
         handshake_done: Callable[[Accepted, TlsInfo], object],
         handshake_failed: Callable[[Accepted, HandshakeFailure], object],
     ) -> None:
+        super().__init__(epoll, _INTEREST)
         self._handshake_done = handshake_done
         self._handshake_failed = handshake_failed
-        self._clients = AcceptedClients(epoll, _INTEREST)
-
-    def __len__(self) -> int:
-        return len(self._clients)
-
-    def __contains__(self, descriptor: int) -> bool:
-        return descriptor in self._clients
-
-    def add(self, accepted: Accepted) -> None:
-        """Shake hands with a client. Raises OSError if the system has no room to watch it."""
-        self._clients.add(accepted)
 
     def happened(self, descriptor: int) -> None:
         """Something happened to a client."""
-        accepted = self._clients[descriptor]
+        accepted = self[descriptor]
         client = accepted.client
         assert isinstance(client, TlsSocket)
         try:
             is_over = client.shake_hands()
         except OSError:
-            self._clients.drop(accepted)
+            self.drop(accepted)
             self._handshake_failed(accepted, HandshakeFailure.HANDSHAKE_FAILED)
             return
         if is_over:
-            self._clients.drop(accepted)
+            self.drop(accepted)
             self._handshake_done(accepted, client.info())
 
     def expire(self, now: float) -> None:
-        """See who has taken too long."""
-        for accepted in self._clients.late(now):
-            self._clients.drop(accepted)
+        """Fail the handshakes that have taken too long."""
+        for accepted in self.late(now):
+            self.drop(accepted)
             self._handshake_failed(accepted, HandshakeFailure.HANDSHAKE_TIMEOUT)
 
     def close(self) -> None:
-        """Close everybody."""
-        for accepted in self._clients:
-            self._clients.drop(accepted)
+        """Close all clients."""
+        for accepted in self:
+            self.drop(accepted)
             accepted.client.close()

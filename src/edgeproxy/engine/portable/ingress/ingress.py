@@ -1,7 +1,7 @@
-"""Meets clients of the portable engine before the gate is asked for a backend.
+"""Takes clients of the portable engine from accept to admission.
 
-Accepted → heard, if its listener wants a preamble → hands shaken, if it speaks TLS → admitted. Who
-is here holds a descriptor and nothing else.
+Accepted → preread, if its listener wants a preamble → handshake, if it speaks TLS → admitted. A
+client in here holds a descriptor and nothing else.
 """
 
 from __future__ import annotations
@@ -11,8 +11,14 @@ import socket
 from collections.abc import Callable
 from dataclasses import replace
 
-from edgeproxy.engine.contract import HandshakeFailure, Identified, ListenerSettings
+from edgeproxy.engine.contract import (
+    HandshakeFailure,
+    Identified,
+    ListenerSettings,
+    SocketAddress,
+)
 from edgeproxy.engine.guarded_gate import GuardedGate
+from edgeproxy.engine.portable.acceptor import local_address_of
 from edgeproxy.engine.portable.ingress.accepted import Accepted
 from edgeproxy.engine.portable.ingress.handshake import Handshakes
 from edgeproxy.engine.portable.ingress.preread import Preread
@@ -23,15 +29,16 @@ from edgeproxy.engine.tls import TlsInfo, TlsSettings
 class Ingress:
     """All clients that the gate has not been asked about. Used on the gate thread only.
 
-    `admit` is called for each who may be asked about, `turn_away` for sockets to be closed with
-    decency, `close` for those to be closed at once, `pause` where the system has no room.
+    `admit` is called for each client that the gate may be asked about, with this host's end of the
+    connection if its listener `tells_local`; `turn_away` for sockets to close without a reset,
+    `close` for those to close at once, `pause` where the system has no room.
     """
 
     def __init__(
         self,
         epoll: select.epoll,
         gate: GuardedGate,
-        admit: Callable[[Accepted], object],
+        admit: Callable[[Accepted, SocketAddress | None], object],
         turn_away: Callable[[socket.socket], object],
         close: Callable[[socket.socket], object],
         pause: Callable[[str], object],
@@ -51,20 +58,16 @@ class Ingress:
         return len(self._preread) + len(self._handshakes)
 
     def know(self, listener: str, settings: ListenerSettings, tls: TlsContext | None) -> None:
-        """Meet the clients of this listener so from now on."""
+        """Take clients of this listener by these settings from now on."""
         self._settings[listener] = settings
         if tls is not None:
             self._contexts[listener] = tls
 
     def renew(self, listener: str, settings: TlsSettings, tls: TlsContext) -> None:
-        """Speak TLS so with the new clients of a listener from now on, if there is one."""
+        """Speak TLS with new clients of a listener by these settings, if it exists."""
         if listener in self._settings:
             self._settings[listener] = replace(self._settings[listener], tls=settings)
             self._contexts[listener] = tls
-
-    def tells_local(self, listener: str) -> bool:
-        """Return whether the gate wants to know this host's end of its connections."""
-        return self._settings[listener].tells_local
 
     def receive(self, accepted: Accepted, now: float) -> None:
         """A client has connected."""
@@ -92,27 +95,27 @@ class Ingress:
         return True
 
     def expire(self, now: float) -> None:
-        """See who has taken too long."""
+        """Act on the clients that have taken too long."""
         self._now = now
         self._preread.expire(now)
         self._handshakes.expire(now)
 
     def close(self) -> None:
-        """Close everybody."""
+        """Close all clients."""
         self._preread.close()
         self._handshakes.close()
 
     def _known(self, accepted: Accepted, known: Identified) -> None:
-        """A client has said enough."""
+        """The gate has identified a client."""
         accepted.address = known.client or accepted.address
         accepted.about = known.about
         self._begin_handshake(accepted)
 
     def _begin_handshake(self, accepted: Accepted) -> None:
-        """Shake hands with a client whom the gate may be asked about, if that is to be."""
+        """Begin the handshake with an identified client, if its listener speaks TLS."""
         tls = self._settings[accepted.listener].tls
         if tls is None:
-            self._admit(accepted)
+            self._admit_known(accepted)
             return
         accepted.client = self._contexts[accepted.listener].wrap(accepted.client)
         accepted.deadline = self._now + tls.handshake_secs
@@ -125,9 +128,14 @@ class Ingress:
     def _handshake_done(self, accepted: Accepted, info: TlsInfo) -> None:
         """A handshake is over."""
         accepted.about = info._replace(about=accepted.about)
-        self._admit(accepted)
+        self._admit_known(accepted)
 
     def _handshake_failed(self, accepted: Accepted, reason: HandshakeFailure) -> None:
-        """A client is not welcome."""
+        """A handshake has failed: the client is closed."""
         self._close(accepted.client)
         self._gate.client_lost(accepted.address, accepted.listener, reason, self._now)
+
+    def _admit_known(self, accepted: Accepted) -> None:
+        """The gate may be asked about this client."""
+        tells_local = self._settings[accepted.listener].tells_local
+        self._admit(accepted, local_address_of(accepted.client) if tells_local else None)

@@ -1,8 +1,8 @@
-"""Hears what clients say first, where the gate wants to know that before it decides.
+"""Reads the first bytes of clients, where the gate wants them before it decides.
 
-What they say is only looked at and stays in the kernel's buffer, so it is carried later like
-everything else. The gate is asked again when there is as much as it wanted, or when there will
-be no more: the client has ended or is too slow. Nobody waits for a client that says nothing.
+The bytes are peeked at and stay in the kernel's buffer, so the relay carries them later like all
+others. The gate is asked again when there are as many as it wanted, or when there will be no more:
+the client has ended or is too slow.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _INTEREST = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 _LAST = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
-class Preread:
-    """All clients that are being heard. Used on the gate thread only."""
+class Preread(AcceptedClients):
+    """All clients in preread. Used on the gate thread only."""
 
     def __init__(
         self,
@@ -29,40 +29,30 @@ class Preread:
         known: Callable[[Accepted, Identified], object],
         turn_away: Callable[[socket.socket], object],
     ) -> None:
+        super().__init__(epoll, _INTEREST)
         self._gate = gate
         self._known = known
         self._turn_away = turn_away
-        self._clients = AcceptedClients(epoll, _INTEREST)
-
-    def __len__(self) -> int:
-        return len(self._clients)
-
-    def __contains__(self, descriptor: int) -> bool:
-        return descriptor in self._clients
-
-    def add(self, accepted: Accepted) -> None:
-        """Hear a client. Raises OSError if the system has no room to watch it."""
-        self._clients.add(accepted)
 
     def happened(self, descriptor: int, mask: int, now: float) -> None:
-        """A client has said something, or ended."""
-        accepted = self._clients[descriptor]
+        """A client has sent bytes, or its end."""
+        accepted = self[descriptor]
         accepted.has_ended |= bool(mask & _LAST)
-        self._hear(accepted, now)
+        self._peek(accepted, now)
 
     def expire(self, now: float) -> None:
-        """See who has taken too long."""
-        for accepted in self._clients.late(now):
+        """Ask the gate about clients whose time is over."""
+        for accepted in self.late(now):
             accepted.has_ended = True
-            self._hear(accepted, now)
+            self._peek(accepted, now)
 
     def close(self) -> None:
-        """Turn everybody away."""
-        for accepted in self._clients:
-            self._clients.drop(accepted)
+        """Turn all clients away."""
+        for accepted in self:
+            self.drop(accepted)
             self._turn_away(accepted.client)
 
-    def _hear(self, accepted: Accepted, now: float) -> None:
+    def _peek(self, accepted: Accepted, now: float) -> None:
         try:
             said = accepted.client.recv(PREAMBLE_BYTES, socket.MSG_PEEK)
         except OSError:  # nothing yet, or it has reset
@@ -75,7 +65,7 @@ class Preread:
         if isinstance(answer, NeedMore) and not is_all:
             accepted.bytes_wanted = max(answer.bytes_wanted, len(said) + 1)
             return
-        self._clients.drop(accepted)
+        self.drop(accepted)
         if isinstance(answer, Identified):
             if answer.skip:
                 accepted.client.recv(answer.skip)

@@ -35,8 +35,8 @@ def test_a_begun_dial_is_closed_with_a_client_that_cannot_be_watched() -> None:
         gate = ScriptedGate(rig.backend.address)
         gate.begin = lambda _address: begun.detach()
         rig.prepare(gate)
-        engine: Any = rig.engine
-        engine._epoll = _Full(engine._epoll)
+        sessions: Any = rig.engine._sessions  # type: ignore[attr-defined]
+        sessions._epoll = _Full(sessions._epoll)
         rig.listen()
         rig.start()
         rig.connect()

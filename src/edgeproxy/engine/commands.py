@@ -1,0 +1,71 @@
+"""Runs functions of other threads on the gate thread, in order; both engines have one of these.
+
+A function that raises is logged as a bug, and the next one runs. Functions may add functions.
+What is added after the gate thread has ended never runs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+from edgeproxy.log import EventLog
+
+log = EventLog("engine")
+
+CHECK_SECS = 0.1
+"""Seconds between two checks whether the gate thread, which has to answer, still lives."""
+
+Answer = TypeVar("Answer")
+
+
+class Commands:
+    """The functions that wait for the gate thread.
+
+    `wake` makes the gate thread, which is `thread`, come to `run_all` soon.
+
+    Attributes:
+        pending: Functions that have not run yet.
+    """
+
+    def __init__(self, wake: Callable[[], object], thread: threading.Thread) -> None:
+        self.pending: deque[Callable[[], object]] = deque()
+        self._wake = wake
+        self._thread = thread
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Run `function` on the gate thread soon. May be called from any thread."""
+        self.pending.append(function)
+        self._wake()
+
+    def ask(self, function: Callable[[], Answer]) -> Answer | None:
+        """Run `function` on the gate thread and return its result.
+
+        Returns None if `function` raises, if the thread has not started, or if it ends first.
+        On the gate thread itself, `function` runs at once.
+        """
+        if self._thread is threading.current_thread():
+            return function()
+        answers: list[Answer] = []
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                answers.append(function())
+            finally:
+                done.set()
+
+        self.call(run)
+        while self._thread.is_alive() and not done.wait(CHECK_SECS):
+            pass
+        return answers[0] if answers else None
+
+    def run_all(self) -> None:
+        """Run everything that waits. On the gate thread only."""
+        while self.pending:
+            try:
+                self.pending.popleft()()
+            except Exception:  # noqa: BLE001
+                log.bug("engine_command_failed")

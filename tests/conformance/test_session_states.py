@@ -1,0 +1,222 @@
+"""On both engines, sessions go through the states of `engine/session_states`, as its table says.
+
+Each test brings a client to a state, lets one event happen, and compares what `sessions` lists and
+what the gate is told with the row of the table for that state and event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from edgeproxy.engine.contract import CloseReason
+from edgeproxy.engine.session_states import (
+    LISTED,
+    TRANSITIONS,
+    SessionEvent,
+    SessionState,
+    Transition,
+)
+from tests.conformance.engines import MakeEngine
+from tests.conformance.gates import ScriptedGate, Ticket
+from tests.conformance.peers import Pause
+from tests.conformance.rig import Rig
+from tests.conformance.tls_rig import TlsRig, running
+from tests.waiting import wait_until
+
+TABLE = {(row.state, row.event): row for row in TRANSITIONS}
+
+
+@pytest.fixture
+def tls_rig(engine: tuple[str, MakeEngine]) -> Iterator[TlsRig]:
+    yield from running(engine)
+
+
+# -- the table itself -----------------------------------------------------------------
+
+
+def test_a_state_and_an_event_lead_to_one_state() -> None:
+    assert len(TABLE) == len(TRANSITIONS)
+
+
+def test_every_state_is_reached_and_all_but_closed_are_left() -> None:
+    left = {row.state for row in TRANSITIONS}
+    assert left == set(SessionState) - {SessionState.CLOSED}
+    assert {row.next_state for row in TRANSITIONS} | {SessionState.PREREAD} == set(SessionState)
+
+
+def test_every_close_reason_and_event_is_in_the_table() -> None:
+    assert {row.event for row in TRANSITIONS} == set(SessionEvent)
+    assert {row.reason for row in TRANSITIONS if row.told == "closed"} == set(CloseReason)
+
+
+def test_a_ticket_ends_exactly_when_its_session_closes_or_its_dial_fails() -> None:
+    for row in TRANSITIONS:
+        has_ticket = row.state in LISTED
+        ends = row.told in ("failed", "closed")
+        is_over = row.next_state is SessionState.CLOSED or row.event is SessionEvent.DIAL_FAILED
+        assert ends == (has_ticket and is_over), row
+
+
+# -- both engines ---------------------------------------------------------------------
+
+
+def test_a_refused_client_is_never_listed(rig: Rig) -> None:
+    row = TABLE[SessionState.ADMISSION, SessionEvent.REFUSED]
+    rig.serve(ScriptedGate())
+    assert rig.connect().rest() == Pause(b"", reset=False)
+    assert (row.told, len(rig.gate.clients)) == ("opened", 1)
+    assert rig.gate.tickets == []
+    _check_state(rig, row)
+
+
+def test_a_connected_client_is_dialing(rig: Rig) -> None:
+    row = TABLE[SessionState.ADMISSION, SessionEvent.CONNECT]
+    rig.backend.fall_silent()
+    rig.serve()
+    client = rig.connect()
+    _check_state(rig, row)
+    assert (row.told, len(rig.gate.clients)) == ("opened", 1)
+    assert rig.gate.tickets[0].calls == []
+    client.reset()
+
+
+def test_a_failed_dial_is_followed_by_the_next(rig: Rig) -> None:
+    failed = TABLE[SessionState.DIALING, SessionEvent.DIAL_FAILED]
+    dialed = TABLE[SessionState.DIALING, SessionEvent.DIALED]
+    rig.prepare()
+    rig.gate.route = [rig.refusing_address(), rig.backend.address]
+    rig.listen()
+    rig.start()
+    rig.connect()
+    rig.accept()
+    rig.gate.wait_for(lambda: len(rig.gate.tickets) == 2, "the second attempt")
+    first, second = rig.gate.tickets
+    _check_told(rig, failed, first)
+    _check_told(rig, dialed, second)
+    _check_state(rig, dialed)
+    assert rig.session().ticket is second
+
+
+def test_a_failed_dial_leads_back_to_dialing(rig: Rig) -> None:
+    row = TABLE[SessionState.DIALING, SessionEvent.DIAL_FAILED]
+    rig.backend.fall_silent()
+    rig.prepare()
+    rig.gate.route = [rig.refusing_address(), rig.backend.address]
+    rig.listen()
+    rig.start()
+    client = rig.connect()
+    rig.gate.wait_for(lambda: len(rig.gate.tickets) == 2, "the second attempt")
+    _check_told(rig, row, rig.gate.tickets[0])
+    _check_state(rig, row)
+    client.reset()
+
+
+def test_a_client_is_refused_after_its_last_failed_dial(rig: Rig) -> None:
+    row = TABLE[SessionState.DIALING, SessionEvent.LAST_DIAL_FAILED]
+    rig.prepare()
+    rig.gate.route = [rig.refusing_address()]
+    rig.listen()
+    rig.start()
+    assert rig.connect().rest() == Pause(b"", reset=False)
+    _check_told(rig, row)
+    _check_state(rig, row)
+
+
+def test_a_client_that_leaves_while_dialing_is_gone(rig: Rig) -> None:
+    row = TABLE[SessionState.DIALING, SessionEvent.CLIENT_GONE]
+    rig.backend.fall_silent()
+    rig.serve()
+    client = rig.connect()
+    _check_state(rig, TABLE[SessionState.ADMISSION, SessionEvent.CONNECT])
+    client.reset()
+    _check_told(rig, row)
+    _check_state(rig, row)
+
+
+def test_a_session_that_is_closed_while_dialing_is_aborted(rig: Rig) -> None:
+    row = TABLE[SessionState.DIALING, SessionEvent.ABORTED]
+    rig.backend.fall_silent()
+    rig.serve()
+    client = rig.connect()
+    _check_state(rig, TABLE[SessionState.ADMISSION, SessionEvent.CONNECT])
+    rig.engine.close_sessions()
+    _check_told(rig, row)
+    _check_state(rig, row)
+    assert client.rest() == Pause(b"", reset=False)
+
+
+def test_a_session_finishes_when_both_sides_have_ended(rig: Rig) -> None:
+    client, server = rig.pair()
+    _check_state(rig, TABLE[SessionState.DIALING, SessionEvent.DIALED])
+    client.end()
+    assert server.rest() == Pause(b"", reset=False)
+    half_closed = TABLE[SessionState.OPEN, SessionEvent.SIDE_ENDED]
+    _check_state(rig, half_closed)
+    assert (half_closed.told, rig.gate.tickets[0].calls) == ("", ["dialed"])
+    server.end()
+    finished = TABLE[SessionState.HALF_CLOSED, SessionEvent.SIDE_ENDED]
+    _check_told(rig, finished)
+    _check_state(rig, finished)
+
+
+@pytest.mark.parametrize("state", [SessionState.OPEN, SessionState.HALF_CLOSED])
+@pytest.mark.parametrize(
+    "event", [SessionEvent.CLIENT_RESET, SessionEvent.BACKEND_RESET, SessionEvent.ABORTED]
+)
+def test_what_ends_a_session_whose_backend_has_answered(
+    rig: Rig, state: SessionState, event: SessionEvent
+) -> None:
+    row = TABLE[state, event]
+    client, server = rig.pair()
+    if state is SessionState.HALF_CLOSED:
+        ending, other = (server, client) if event is SessionEvent.CLIENT_RESET else (client, server)
+        ending.end()
+        assert other.rest() == Pause(b"", reset=False)
+        _check_state(rig, TABLE[SessionState.OPEN, SessionEvent.SIDE_ENDED])
+    if event is SessionEvent.ABORTED:
+        rig.engine.close_sessions()
+    else:
+        (client if event is SessionEvent.CLIENT_RESET else server).reset()
+    _check_told(rig, row)
+    _check_state(rig, row)
+
+
+def test_a_client_whose_handshake_fails_is_lost(tls_rig: TlsRig) -> None:
+    row = TABLE[SessionState.HANDSHAKE, SessionEvent.HANDSHAKE_FAILED]
+    tls_rig.serve()
+    tcp = tls_rig.tcp()
+    tcp.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    tls_rig.gate.wait_for(lambda: tls_rig.gate.departures, "the client is lost")
+    ((address, listener, reason),) = tls_rig.gate.departures
+    assert (address, listener) == (tcp.getsockname(), "main")
+    assert (row.told, row.reason) == ("client_lost", reason)
+    assert tls_rig.gate.clients == []
+    _check_state(tls_rig, row)
+
+
+def test_a_client_whose_handshake_is_done_is_admitted(tls_rig: TlsRig) -> None:
+    done = TABLE[SessionState.HANDSHAKE, SessionEvent.HANDSHAKE_DONE]
+    assert (done.next_state, done.told) == (SessionState.ADMISSION, "")
+    tls_rig.pair()
+    _check_state(tls_rig, TABLE[SessionState.DIALING, SessionEvent.DIALED])
+    assert len(tls_rig.gate.clients) == 1
+    assert tls_rig.gate.departures == []
+
+
+def _check_state(rig: Rig, row: Transition) -> None:
+    """Wait until the engine lists one session in the next state, or none if that is not listed."""
+    expected = [row.next_state.value] if row.next_state in LISTED else []
+    wait_until(lambda: [info.state for info in rig.engine.sessions()] == expected, str(row))
+
+
+def _check_told(rig: Rig, row: Transition, ticket: Ticket | None = None) -> None:
+    """Wait until the gate is told what the row says of this ticket, or of the first one."""
+    rig.gate.wait_for(lambda: rig.gate.tickets, "a ticket")
+    told = ticket or rig.gate.tickets[0]
+    field = {"dialed": "dialed_at", "failed": "failure", "closed": "outcome"}[row.told]
+    rig.gate.wait_for(lambda: getattr(told, field) is not None, str(row))
+    assert told.calls[-1] == row.told
+    if told.outcome is not None:
+        assert told.outcome.reason == row.reason
