@@ -34,15 +34,15 @@ def lowest(
                 how = How.SCORED if tier is tiers[0] else How.SPILLED
                 best = Choice(entry[3], how, origin, tier, each)
                 best_order = order
-    if best is not None and best.candidate.slow:
+    if best is not None and best.candidate.slow_standing:
         return _in_turn(best, now, tried)
     return best
 
 
 def _in_turn(chosen: Choice, now: float, tried: Collection[str]) -> Choice:
-    """Return the choice of the place whose turn it is, for one that comes slowly.
+    """Return the choice of the place whose turn it is, instead of one in slow start.
 
-    It carries less than others because it came late, which is no reason to give it more.
+    That one carries less only because it came late, which is no reason to prefer its place.
     """
     tier = chosen.tier
     assert tier is not None
