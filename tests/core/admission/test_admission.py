@@ -761,7 +761,8 @@ class Books(RuleBasedStateMachine):
             for place in each.rankings:
                 there = [member for member in place.members if member.live.takes_clients]
                 assert place.available == sum(map(parts, there))
-                assert place.slow == sum(parts(each) for each in there if each.live.share < 1)
+                slow = [member for member in there if member.live.share < 1]
+                assert place.slow_start.standing == sum(map(parts, slow))
 
     @invariant()
     def books_balance(self) -> None:

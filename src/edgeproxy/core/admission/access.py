@@ -1,8 +1,8 @@
-"""Who may enter: lists of networks, connections per client, connections per second.
+"""Which clients may connect: lists of networks, connections per client, connections per second.
 
-Asked before anything else is decided about a client, in this order: the deny list, the allow
-list, how many connections the client has, how fast it opens them. Whoever is turned away by
-one of them costs the next ones nothing; in particular it takes no token.
+Checked before anything else is decided about a client, in this order: the deny list, the allow
+list, how many connections the client has, how fast it opens them. A client that one check
+refuses does not reach the next ones; in particular it takes no token.
 
 A client is an IPv4 address or an IPv6 /64, which is what one household or machine has.
 """
@@ -20,7 +20,7 @@ _HOST_BITS = 64
 
 
 class Denied(StrEnum):
-    """Why a client may not enter."""
+    """Why a client may not connect."""
 
     DENIED = "denied"
     CLIENT_FULL = "client_full"
@@ -29,7 +29,7 @@ class Denied(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AccessSettings:
-    """Who may enter.
+    """Which clients may connect.
 
     Attributes:
         allow: Networks whose clients may connect; empty: all.
@@ -43,11 +43,11 @@ class AccessSettings:
 
 
 class AccessControl:
-    """The entrance of this POP. For one thread.
+    """The access checks of this POP. For one thread.
 
     Attributes:
-        guarded: Whether anybody could be barred at all.
-        rate: The buckets of the clients.
+        guarded: Whether any client could be refused.
+        rate: The token buckets of the clients.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class AccessControl:
         self.change(settings or AccessSettings(), rate)
 
     def change(self, settings: AccessSettings, rate: RateLimitSettings) -> None:
-        """Go on with other settings. Nobody who is inside is thrown out."""
+        """Apply new settings. Open connections stay."""
         self.rate.change(rate)
         self._limits_rate = rate.enabled
         self._most = settings.max_conns_per_client
@@ -71,9 +71,10 @@ class AccessControl:
         self.guarded = bool(self._has_lists or self._most or rate.enabled)
 
     def check(self, client: str, now: float, *, takes: bool = False) -> Denied | None:
-        """Return why a client may not enter now, or None.
+        """Return why a client may not connect now, or None.
 
-        `client` is in normal form (`address.normalise`). `takes` a token if it may enter.
+        `client` is in normal form (`address.normalise`). `takes`: take a token if the
+        client may connect.
         """
         if self._has_lists and not self._is_listed(client):
             return Denied.DENIED
@@ -93,11 +94,11 @@ class AccessControl:
             if self._denied.find(client):
                 return False
             return not len(self._allowed) or self._allowed.find(client) is not None
-        except ValueError:  # no address at all
+        except ValueError:  # not an address
             return False
 
     def enter(self, client: str) -> str | None:
-        """Count a client that has entered. Return what to `leave` with, None if uncounted."""
+        """Count a connection. Return the key to `leave` with, or None if it is not counted."""
         if not self._most:
             return None
         key = key_of(client)
@@ -114,7 +115,7 @@ class AccessControl:
 
 
 def key_of(client: str) -> str:
-    """Return what a client shares with all that is to be counted as one."""
+    """Return the key that all addresses of one client share."""
     if ":" not in client:
         return client
     return f"{int(IPv6Address(client)) >> _HOST_BITS:x}/{_HOST_BITS}"

@@ -1,4 +1,4 @@
-"""Decides which backend a client gets, and keeps the books of who holds which slot.
+"""Decides which backend a client gets, and keeps account of the slots in use.
 
 The pipeline of `Admission.admit`: access → `decide` → reserve a slot → bind the client;
 that of `decide`: affinity → origin → candidates by tier → score → last resort.
@@ -6,7 +6,7 @@ that of `decide`: affinity → origin → candidates by tier → score → last 
 Invariants:
 * A slot is reserved when a `Ticket` is handed out for a backend, and released exactly once
   by `failed` or `closed`; a backend never has more than `hard_limit` slots reserved.
-* Nobody is refused while anything is eligible: a full or dead tier falls through to the
+* No client is refused while any backend is eligible: a full or dead tier falls through to the
   next, and backends that failed lately are tried when nothing else is left.
 * A binding to a backend that is unhealthy, deleted, gone or cannot be dialed is dropped;
   one whose backend is only full or passed over sends this connection elsewhere and stays.
@@ -55,8 +55,8 @@ class AdmissionSettings:
 class Admission:
     """Gives clients their backends.
 
-    `locate` says where a client comes from; it is asked only when no binding decides. Who
-    `keeps_details` finds `TicketDetails` on every ticket.
+    `locate` returns where a client comes from; it is called only when no binding decides. With
+    `keeps_details` every ticket has `TicketDetails`.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class Admission:
                 self._rank_anew(live)
 
     def tick(self, now: float) -> None:
-        """Do what is due: adopt a table nobody has asked for yet, sweep, ramp."""
+        """Do what is due: adopt a waiting table, sweep, advance slow start."""
         self.adopt()
         self.affinity.sweep(now)
         self.access.rate.sweep(now)
@@ -248,7 +248,7 @@ class Admission:
     # -- what others know of backends --------------------------------------------------
 
     def change(self, breaker: BreakerSettings, health: HealthSettings) -> None:
-        """Go on with other settings."""
+        """Apply new settings."""
         self._health = health
         self._keeps_details = self._is_curious or (breaker.enabled and breaker.early_close_secs > 0)
         lives = self.load.all()

@@ -13,31 +13,33 @@ from edgeproxy.core.routing.ranking import Candidate
 
 
 class Blame(StrEnum):
-    """Who is to blame for a failed dial."""
+    """What caused a failed dial."""
 
     BACKEND = "backend"
     """It did not answer: it is passed over for a while."""
     PATH = "path"
-    """This host has no port left towards it; another backend may do."""
+    """This host has no port left towards it; another backend may still work."""
     HOST = "host"
-    """This host has no descriptors or memory left; no other backend will do."""
+    """This host has no descriptors or memory left; no other backend would work."""
 
 
 class Refusal(NamedTuple):
-    """A client is turned away."""
+    """A client is refused."""
 
     reason: Reason | Denied
 
 
 class TicketDetails:
-    """What only some want to know of a ticket; made for those, so that idle clients stay cheap.
+    """Optional details of a ticket, allocated only if a feature needs them.
+
+    Without them an open connection takes less memory.
 
     Attributes:
-        entered: What the client leaves the entrance with; None if it is not counted there.
-        dialed_at: When the backend answered, or 0.
-        dial_secs: How long it took to.
-        presented: What backends are told of the client, if they are told anything.
-        trial: What it shows of a half-open backend, if it does.
+        entered: The key for `AccessControl.leave`; None if the client is not counted.
+        dialed_at: When the backend answered (monotonic seconds), or 0.
+        dial_secs: How long the dial took.
+        presented: What backends are told of the client; None if they are told nothing.
+        trial: Its trial of a half-open backend, if it is one.
     """
 
     __slots__ = ("dial_secs", "dialed_at", "entered", "presented", "trial")
@@ -58,11 +60,11 @@ class Ticket:
         scope: What it connected to.
         backend: The backend of the attempt that is running, or of the last one.
         how: How that one was chosen.
-        origin: Where the client comes from; None if nobody had to know.
+        origin: Where the client comes from; None if no decision needed it.
         attempts: How many backends it was given.
         tried: The ids of those that could not be dialed.
         held: Where its slot is reserved; None once released.
-        details: More, if anybody wants to know more.
+        details: See `TicketDetails`; None if no feature needs them.
     """
 
     __slots__ = (

@@ -5,14 +5,13 @@
     half-open   answers reach success_threshold                   closed
     half-open   a failure                                         open
 
-While half-open it takes `trials` clients at a time. Nobody waits for an open breaker: its
-backend is not even a last resort.
+While half-open it takes `trials` clients at a time. An open breaker takes none: its backend is
+not even a last resort.
 
 A failure is a dial that fails. With `early_close_secs`, it is also a connection that the backend
 ends so soon without having sent a byte; what counts then is how many of those come in a row, for
-the dials before them all succeed. An answer to a trial is then not the dial, but that its
-connection outlives the moment or ends before that with a byte from the backend. One that ends
-within the moment otherwise shows nothing.
+the dials before them all succeed. A trial then succeeds when its connection lives longer than
+that or the backend has sent a byte. An earlier end without a byte is ignored.
 
 Without the breaker, and for backends that have not failed often enough for it, `ejection` says
 which backend is passed over. Both keep their state in `live_state.LiveState`.
@@ -36,8 +35,8 @@ class BreakerSettings:
         success_threshold: Answers that close it again.
         timeout_secs: How long it is open.
         trials: How many clients at a time try a half-open one.
-        moment_secs: A connection that the backend ends within this time, without a byte,
-            is a failure too; 0: it is none.
+        early_close_secs: A connection that the backend closes within this time without having
+            sent a byte is a failure too; 0: it is not.
     """
 
     enabled: bool = False
@@ -76,7 +75,7 @@ class Breaker:
         self._trials: dict[Trial, None] = {}
 
     def change(self, settings: BreakerSettings, lives: Iterable[LiveState]) -> list[LiveState]:
-        """Go on with other settings. Return who is open for another time than before."""
+        """Apply new settings. Return the backends whose breaker is open for another time now."""
         longer_secs = settings.timeout_secs - self.settings.timeout_secs
         self.settings = settings
         moved = [live for live in lives if longer_secs and live.circuit is Circuit.OPEN]
@@ -119,7 +118,7 @@ class Breaker:
             live.trials = 0
             self._become(live, Circuit.HALF_OPEN)
         elif live.trials >= self.settings.trials:
-            live.trials = 0  # their time is up, or nobody else could be here
+            live.trials = 0  # their time is up, or this client could not be here
         live.trials += 1
         if live.trials >= self.settings.trials:
             live.passed_over_until = now + dial_timeout_secs

@@ -22,7 +22,7 @@ class EjectionSettings:
     """How long a failed backend is passed over by new clients.
 
     Attributes:
-        first_secs: After one failure; 0 passes nobody over.
+        first_secs: After one failure; 0: no backend is passed over.
         longest_secs: At most.
     """
 
@@ -49,7 +49,7 @@ class Ejection:
         live.passed_over_until = 0.0
 
     def trying(self, live: LiveState, dial_timeout_secs: float, now: float) -> None:
-        """A backend that failed before is being dialed: nobody else is to try meanwhile."""
+        """A backend that failed before is being dialed: no other client tries it meanwhile."""
         live.passed_over_until = max(live.passed_over_until, now + dial_timeout_secs)
 
     def answered(self, live: LiveState) -> bool:

@@ -27,17 +27,17 @@ class LiveState:
     """The live state of one backend.
 
     Attributes:
-        backend_id: Whose.
+        backend_id: The backend.
         address: Where it is in the table in force, or was in the last one that had it.
         active: Reserved slots: connections that are dialing or open.
-        turn: Its place among equals; see `core/routing/ranking`.
+        turn: Its place among equally loaded backends; see `core/routing/ranking`.
         failures: Dials in a row that failed.
         passed_over_until: New clients pass it over until then (monotonic seconds).
         circuit, successes, trials, deaths: Of its breaker; see `core/backends/breaker`.
         down: Its probes say that it is down; see `core/backends/health`.
         draining: It takes no new clients, not even those bound to it.
         lease_expired: Its lease has expired; it takes no clients. See `core/backends/leases`.
-        share: The part of its weight that it has; see `core/backends/health`.
+        share: The part of its weight that it has; see `core/backends/slow_start`.
         counters: What it has done.
     """
 

@@ -8,15 +8,12 @@ entry until a slot is released; those passed over wait aside.
 
 Among equal loads the lowest turn goes first. A chosen candidate's turn advances by
 1/weight, from the turn the place has reached, so shares are exact over any run of choices
-and nobody catches up in a burst after an absence (start-time fair queueing: Goyal, Vin,
+and no backend catches up in a burst after an absence (start-time fair queueing: Goyal, Vin,
 Cheng, SIGCOMM 1996).
 
-Those who come slowly, with a share of their weight, wait in a heap of their own. Together they
-get the part of the clients that their shares are of what the place has: what is least loaded
-would be the one that has just come, for every client that finds a connection of the one before
-still closing elsewhere.
+Backends in slow start wait elsewhere (`core/routing/slow_start`).
 
-Only the gate thread chooses and places. A ranking under construction is nobody's yet.
+Only the gate thread chooses and places. A ranking under construction is not yet shared.
 """
 
 from __future__ import annotations
@@ -30,16 +27,17 @@ from edgeproxy.core.backends.live_state import Circuit, LiveState
 from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.core.routing import scoring
 from edgeproxy.core.routing.eligibility import Ineligible, ineligible
+from edgeproxy.core.routing.slow_start import SlowStart
 
 Entry = tuple[float, float, int, "Candidate"]
 
 NEVER = float("inf")
 
 MAX_QUEUES = 8
-"""Idle candidates of further weights wait in the heap."""
+"""Queues for idle candidates, one for each weight; those of further weights are in the heap."""
 
 PARTS = 1000
-"""What a place has is counted in such parts of a weight, which add up exactly."""
+"""Weights are summed in thousandths, as integers, so that sums are exact."""
 
 
 class Candidate:
@@ -54,8 +52,8 @@ class Candidate:
         unit: Connections in a round; see `scoring`.
         limit: Slots it never exceeds.
         rankings: Where it is ranked; empty if it takes no new clients.
-        standing: What it adds to what they have, in `PARTS` of its weight.
-        slow: The same if that is only a share of its weight, else 0.
+        standing: What it adds to their `available`, in `PARTS`; 0 while it takes no clients.
+        slow_standing: The same while it is in slow start, else 0.
         entry: Its current entry in them, or None while it is full.
     """
 
@@ -67,7 +65,7 @@ class Candidate:
         "live",
         "rankings",
         "sequence",
-        "slow",
+        "slow_standing",
         "standing",
         "table_version",
         "unit",
@@ -91,10 +89,10 @@ class Candidate:
         self.entry: Entry | None = None
         share = live.share
         self.standing = int(backend.weight * share * PARTS) if live.takes_clients else 0
-        self.slow = self.standing if share < 1.0 else 0
+        self.slow_standing = self.standing if share < 1.0 else 0
 
     def weigh(self) -> None:
-        """Tell the places where it is ranked, after its share changed or it was withheld.
+        """Update the sums of its places, after its share changed or it stopped taking clients.
 
         A turn that lies far ahead because the share was small comes nearer. It has no entry
         then: `place` it.
@@ -103,12 +101,12 @@ class Candidate:
         takes_clients = self.live.takes_clients
         standing = int(self.backend.weight * share * PARTS) if takes_clients else 0
         slow = standing if share < 1.0 else 0
-        if (standing, slow) == (self.standing, self.slow):
+        if (standing, slow) == (self.standing, self.slow_standing):
             return
         for ranking in self.rankings:
             ranking.available += standing - self.standing
-            ranking.slow += slow - self.slow
-        self.standing, self.slow = standing, slow
+            ranking.slow_start.standing += slow - self.slow_standing
+        self.standing, self.slow_standing = standing, slow
         self.entry = None
         if self.rankings:
             clock = max(ranking.clock for ranking in self.rankings)
@@ -126,8 +124,8 @@ class Candidate:
     def place(self) -> None:
         """Rank this backend after its live state changed.
 
-        Nothing is done where that makes no difference; who ends the time that a backend is
-        passed over before it is up takes its `entry` away first.
+        Nothing is done where that makes no difference. To end the time early for which a backend
+        is passed over, set its `entry` to None first.
         """
         if not self.rankings or not self.standing:
             return
@@ -144,11 +142,13 @@ class Candidate:
 
     def take_turn(self, ranking: Ranking) -> None:
         """Note that this backend was chosen in `ranking`."""
-        if ranking.slow:
-            ranking.count(self)
-            if self.slow:
+        live, slow_start = self.live, ranking.slow_start
+        if slow_start.standing:
+            others = ranking.available - slow_start.standing
+            if self.slow_standing:
+                live.turn = slow_start.take_turn(live.turn, self.step(), others)
                 return
-        live = self.live
+            slow_start.note_other(others)
         ranking.clock = max(ranking.clock, live.turn)
         live.turn = ranking.clock + 1.0 / (self.backend.weight * live.share)
 
@@ -159,9 +159,9 @@ class Ranking:
     Attributes:
         members: All that take new clients.
         weight: The sum of their weights, in `PARTS`.
-        available: What there is of it now: without those withheld, and only the shares of those
-            that come slowly.
-        slow: The part of that which those have who come slowly.
+        available: The sum of what they have now: nothing while they take no clients, and only
+            their share while they are in slow start.
+        slow_start: Those in slow start.
         clock: The turn this place has reached.
     """
 
@@ -169,14 +169,12 @@ class Ranking:
         self.members = tuple(members)
         self.weight = sum(each.backend.weight for each in self.members) * PARTS
         self.available = sum(each.standing for each in self.members)
-        self.slow = sum(each.slow for each in self.members)
         self.clock = max((each.live.turn - each.step() for each in self.members), default=0.0)
-        self._slow_clock = self.clock
-        self._owed = 0
+        slow_standing = sum(each.slow_standing for each in self.members)
+        self.slow_start: SlowStart[Entry] = SlowStart(slow_standing, self.clock)
         weights = sorted({each.backend.weight for each in self.members})[:MAX_QUEUES]
         self._idle: dict[int, deque[Entry]] = {weight: deque() for weight in weights}
         self._busy: list[Entry] = []
-        self._slow_ones: list[Entry] = []
         self._aside: dict[Candidate, None] = {}
         self._wake = NEVER
         self._most = 2 * len(self.members) + 64
@@ -189,22 +187,22 @@ class Ranking:
         """Let go of everything; the ranking is of no use afterwards."""
         self.members = ()
         self._busy = []
-        self._slow_ones = []
+        self.slow_start.heap = []
         self._idle.clear()
         self._aside.clear()
 
     def _remake(self) -> None:
         """Fill queues and heap from the current entries."""
         self._busy = []
-        self._slow_ones = []
+        self.slow_start.heap = []
         self._aside.clear()
         self._wake = NEVER
         for line in self._idle.values():
             line.clear()
         for entry in sorted(each.entry for each in self.members if each.entry is not None):
             queue = None if entry[0] else self._idle.get(entry[3].backend.weight)
-            if entry[3].slow:
-                self._slow_ones.append(entry)
+            if entry[3].slow_standing:
+                self.slow_start.heap.append(entry)
             else:
                 (self._busy if queue is None else queue).append(entry)
 
@@ -212,8 +210,8 @@ class Ranking:
         """Take the current entry of a member."""
         line: deque[Entry] | list[Entry]
         queue, busy = None, self._busy
-        if self.slow and entry[3].slow:
-            busy = self._slow_ones
+        if entry[3].slow_standing:
+            busy = self.slow_start.heap
         elif not entry[0]:
             queue = self._idle.get(entry[3].backend.weight)
         if queue is None:
@@ -229,7 +227,7 @@ class Ranking:
             self._remake()
 
     def best(self, now: float, tried: Collection[str]) -> Entry | None:
-        """Return the entry of the candidate to choose, or None if nobody is eligible.
+        """Return the entry of the candidate to choose, or None if none is eligible.
 
         `tried` are the ids of backends that this client is not to be given again.
         """
@@ -252,33 +250,10 @@ class Ranking:
                     best = entry
                 break
             heappop(busy)
-        return self._or_slow(best, now, tried) if self.slow else best
-
-    def _or_slow(self, best: Entry | None, now: float, tried: Collection[str]) -> Entry | None:
-        """Return the entry of one that comes slowly if it is their turn, or there is no other."""
-        is_their_turn = self._owed >= self.available - self.slow
-        slow = self._slow_ones
-        while slow and (best is None or is_their_turn):
-            entry = slow[0]
-            if self._stands(entry, now, tried):
-                return entry if best is None or entry[0] <= best[0] else best
-            heappop(slow)
-        return best
-
-    def count(self, chosen: Candidate) -> None:
-        """Note who was chosen while some come slowly: how many clients these are owed.
-
-        A client of theirs costs as much as the others have, each of the others' brings as much
-        as they have; nothing is rounded.
-        """
-        live = chosen.live
-        others = self.available - self.slow
-        if chosen.slow:
-            self._owed = max(self._owed - others, 0)
-            self._slow_clock = max(self._slow_clock, live.turn)
-            live.turn = self._slow_clock + chosen.step()
-        else:
-            self._owed = min(self._owed + self.slow, others + self.slow)
+        if not self.slow_start.standing:
+            return best
+        others = self.available - self.slow_start.standing
+        return self.slow_start.choose(best, others, lambda entry: self._stands(entry, now, tried))
 
     def _stands(self, entry: Entry, now: float, tried: Collection[str]) -> bool:
         """Return whether this is the entry of a candidate that may be chosen now."""
@@ -301,7 +276,7 @@ class Ranking:
         self._wake = min(self._wake, until)
 
     def last_resort(self, tried: Collection[str]) -> list[Candidate]:
-        """Return those passed over that could be tried when nobody else is left."""
+        """Return those passed over that could be tried when no other backend is left."""
         return [
             each
             for each in self._aside

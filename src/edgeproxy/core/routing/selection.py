@@ -1,6 +1,6 @@
-"""Which of the candidates a client gets: the lowest score, or what is left if nobody is eligible.
+"""Which of the candidates a client gets: the lowest score, or what is left if none is eligible.
 
-Reserves nothing and remembers nothing. Each returns None where it has nobody.
+Reserves nothing and remembers nothing. Each function returns None if it finds no candidate.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ def lowest(
                 how = How.SCORED if tier is tiers[0] else How.SPILLED
                 best = Choice(entry[3], how, origin, tier, each)
                 best_order = order
-    if best is not None and best.candidate.slow:
+    if best is not None and best.candidate.slow_standing:
         return _in_turn(best, now, tried)
     return best
 
 
 def _in_turn(chosen: Choice, now: float, tried: Collection[str]) -> Choice:
-    """Return the choice of the place whose turn it is, for one that comes slowly.
+    """Return the choice of the place whose turn it is, instead of one in slow start.
 
-    It carries less than others because it came late, which is no reason to give it more.
+    That one carries less only because it came late, which is no reason to prefer its place.
     """
     tier = chosen.tier
     assert tier is not None
@@ -69,9 +69,9 @@ def panic(
 ) -> Choice | None:
     """Return the best of those whose probes call them down, if all are called so.
 
-    Where probes call everybody down, they are more likely wrong than all of them. But what
-    clients found out is right: those that failed lately come after all others, or the dead ones,
-    which carry nothing, would draw every client.
+    If probes call all backends down, the probes are more likely wrong than all backends are. But
+    failed dials are trusted: backends that failed lately come after all others. Otherwise the dead
+    ones, which carry nothing, would draw every client.
     """
     if any(each.standing for each in _members(tiers)):
         return None
@@ -90,7 +90,7 @@ def panic(
 
 
 def why_nobody(tiers: tuple[Tier, ...]) -> Reason:
-    """Return why nobody is eligible."""
+    """Return why no candidate is eligible."""
     if not tiers:
         return Reason.NO_BACKEND
     is_full = any(each.live.active >= each.limit for each in _members(tiers))

@@ -1,0 +1,61 @@
+"""Slow start within one place: the backends in it wait in a heap of their own.
+
+Together they receive (sum of their current shares) / (sum of all weights) of the new clients of
+the place. Without this they would get every client, because a new backend is always the least
+loaded. Among themselves the least loaded comes first, and equal loads take turns.
+
+`SlowStart` counts, in integers so that nothing is rounded, how many clients they are owed: a
+client of another backend adds what those in slow start have; a client of theirs takes away what
+the others have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop
+from typing import Generic, TypeVar
+
+AnyEntry = TypeVar("AnyEntry", bound=tuple[float, float, int, object])
+
+
+class SlowStart(Generic[AnyEntry]):
+    """The backends of one place that are in slow start.
+
+    Attributes:
+        standing: The sum of their shares, in `ranking.PARTS`; 0 if there are none.
+        heap: Their entries.
+    """
+
+    __slots__ = ("_clock", "_owed", "heap", "standing")
+
+    def __init__(self, standing: int, clock: float) -> None:
+        self.standing = standing
+        self.heap: list[AnyEntry] = []
+        self._clock = clock
+        self._owed = 0
+
+    def choose(
+        self, best: AnyEntry | None, others: int, stands: Callable[[AnyEntry], bool]
+    ) -> AnyEntry | None:
+        """Return an entry of theirs if it is their turn or there is no other, else `best`.
+
+        `others` is what the other backends have; `stands` tells whether an entry can be chosen.
+        """
+        is_their_turn = self._owed >= others
+        heap = self.heap
+        while heap and (best is None or is_their_turn):
+            entry = heap[0]
+            if stands(entry):
+                return entry if best is None or entry[0] <= best[0] else best
+            heappop(heap)
+        return best
+
+    def note_other(self, others: int) -> None:
+        """Another backend was chosen."""
+        self._owed = min(self._owed + self.standing, others + self.standing)
+
+    def take_turn(self, turn: float, step: float, others: int) -> float:
+        """One of theirs was chosen, with this turn. Return its next turn."""
+        self._owed = max(self._owed - others, 0)
+        self._clock = max(self._clock, turn)
+        return self._clock + step
