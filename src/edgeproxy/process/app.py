@@ -47,6 +47,7 @@ from edgeproxy.process import handover as upgrade
 from edgeproxy.process import systemd
 from edgeproxy.process.control_plane import ControlPlane
 from edgeproxy.process.first_table import publish_first
+from edgeproxy.process.lifecycle import Event, Lifecycle, Phase
 from edgeproxy.store.choice import make_store
 from edgeproxy.values import ListenAddress
 from edgeproxy.version import VERSION
@@ -116,11 +117,8 @@ class Proxy:
             self.plane.status.access_lines_dropped = lambda: access_log.dropped
         if self._warm_pool is not None:
             self.plane.status.pool_waiting = self._warm_pool.waiting
-        self._signals = 0
-        self._is_asked_to_upgrade = False
-        self._is_upgrading = False
-        self._has_successor = False
-        self._exit_code = 0
+        self._lifecycle = Lifecycle()
+        self._is_upgrade_due = False  # asked for before there was a loop
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: Callable[[], object] = lambda: None
 
@@ -140,11 +138,11 @@ class Proxy:
             if not publish_first(
                 self.plane.feed,
                 self._store,
-                lambda: self._signals > 0,
+                lambda: self._lifecycle.is_stopping,
                 may_come_back=self._config.postgres.enabled,
                 is_successor=upgrade.has_predecessor(),
             ):
-                return self._exit_code
+                return self._lifecycle.exit_code
             for backend_id in upgrade.handed_drains():
                 self.admission.drain(backend_id, True)
             self._listen()
@@ -153,11 +151,11 @@ class Proxy:
             self.engine.stop()
             self._store.close()
             path = self._config.proxy.control_socket
-            if path is not None and self.plane.console_socket and not self._has_successor:
+            if path is not None and self.plane.console_socket and not self._lifecycle.has_successor:
                 path.unlink(missing_ok=True)
             if self._access_log is not None:
                 self._access_log.close()
-        return self._exit_code
+        return self._lifecycle.exit_code
 
     def _listen(self) -> None:
         """Open all sockets, or take those that a predecessor or systemd has opened."""
@@ -215,9 +213,10 @@ class Proxy:
         signal.set_wakeup_fd(hearing, warn_on_full_buffer=False)
         try:
             self.plane.upgrade = self._upgrade
-            if self._is_asked_to_upgrade:
+            self._lifecycle.add(Event.READY)
+            if self._is_upgrade_due:
                 self._begin_to_upgrade()
-            if self._signals:
+            if self._lifecycle.is_stopping:
                 stopping.set()
             await self.plane.serve(stopping)
             await self._drain()
@@ -257,9 +256,9 @@ class Proxy:
             raise
 
     async def _hand_over(self) -> int:
-        if self._signals or self._has_successor:
+        if self._lifecycle.is_stopping:
             raise EdgeProxyError("the proxy is being stopped already")
-        if self._is_upgrading:
+        if self._lifecycle.phase is Phase.UPGRADING:
             raise EdgeProxyError("the proxy is being upgraded already")
         sockets = self.doors.sockets()
         if self.plane.page_socket is not None:
@@ -268,19 +267,20 @@ class Proxy:
             sockets[API] = self.plane.api_socket
         if self.plane.console_socket is not None:
             sockets[CONSOLE] = self.plane.console_socket
-        self._is_upgrading = True
+        self._lifecycle.add(Event.UPGRADE_BEGUN)
         log.info("upgrading")
         try:
             drained = [each.backend_id for each in self.admission.load.all() if each.draining]
             pid = await upgrade.start_successor(sockets, drained)
-        finally:
-            self._is_upgrading = False
-        if self._signals > 0:  # who was asked to stop meanwhile leaves nobody behind
+        except BaseException:
+            self._lifecycle.add(Event.UPGRADE_FAILED)
+            raise
+        self._lifecycle.add(Event.SUCCESSOR_READY)
+        if not self._lifecycle.has_successor:  # a stop was asked for meanwhile: nothing stays
             os.kill(pid, signal.SIGTERM)
             raise EdgeProxyError("the proxy has been asked to stop")
         log.info("upgraded", successor=pid)
         systemd.notify(f"MAINPID={pid}")
-        self._has_successor = True
         self.plane.stop_listening()
         self._wake()
         return pid
@@ -289,21 +289,21 @@ class Proxy:
         import asyncio
 
         timeout_secs = self._config.proxy.shutdown_timeout_secs
-        if self._exit_code:
+        if self._lifecycle.has_crashed:
             return
-        if not self._has_successor:
+        if not self._lifecycle.has_successor:
             systemd.notify("STOPPING=1")
-        self.doors.close(has_successor=self._has_successor)
+        self.doors.close(has_successor=self._lifecycle.has_successor)
         self.engine.stop_accepting()
         if self._warm_pool is not None:
             self.engine.call(self._warm_pool.close)
         log.info("draining", connections=self.engine.live(), timeout_secs=timeout_secs)
-        asked = max(self._signals, 1)  # after an upgrade nobody may have asked yet
+        self._lifecycle.add(Event.DRAIN_BEGUN)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_secs
         spread_secs = min(self._config.proxy.drain_spread_secs, timeout_secs)
         to_spread = 0
-        while self.engine.live() and self._signals <= asked and not self._exit_code:
+        while self.engine.live() and self._lifecycle.is_draining:
             left_secs = deadline - loop.time()
             if left_secs <= 0:
                 break
@@ -311,6 +311,7 @@ class Proxy:
                 to_spread = to_spread or self.engine.live()
                 self._close_down_to(math.ceil(to_spread * left_secs / spread_secs))
             await asyncio.sleep(min(DRAIN_LOOK_SECS, left_secs))
+        self._lifecycle.add(Event.DRAIN_ENDED)
         cut = self.engine.live()
         self.engine.stop()
         metrics = self.metrics
@@ -339,8 +340,9 @@ class Proxy:
             self.engine.call(close)
 
     def _signalled(self, number: int, _frame: object) -> None:
-        self._signals += 1
-        log.info("signal", name=signal.Signals(number).name, times=self._signals)
+        self._lifecycle.add(Event.STOP_SIGNAL)
+        times = self._lifecycle.stop_requests
+        log.info("signal", name=signal.Signals(number).name, times=times)
         self._wake()
 
     def _database_changed(self) -> None:
@@ -355,13 +357,12 @@ class Proxy:
         self._soon(self.plane.look_at_everything)
 
     def _asked_to_upgrade(self, _number: int, _frame: object) -> None:
-        self._is_asked_to_upgrade = self._loop is None  # it has come before the control plane
+        self._is_upgrade_due = self._loop is None
         self._soon(self._begin_to_upgrade)
 
     def _crashed(self, error: BaseException) -> None:
         log.error("engine_failed", error=repr(error))
-        self._exit_code = 1
-        self._signals += 1
+        self._lifecycle.add(Event.CRASH)
         self._wake()
 
 
