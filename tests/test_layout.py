@@ -28,8 +28,6 @@ LAYERS = (
 """From the innermost to the outermost; a room imports only what is further in than itself."""
 
 WRONG = {
-    ("api", "process"),
-    ("control", "config"),
     ("listeners", "config"),
     ("registry", "api"),
 }
