@@ -164,7 +164,7 @@ class Status:
         def run() -> None:
             try:
                 result = function()
-            except Exception as error:  # noqa: BLE001 — whoever asked is told
+            except Exception as error:  # noqa: BLE001 — the caller gets it
                 loop.call_soon_threadsafe(settle, partial(answer.set_exception, error))
             else:
                 loop.call_soon_threadsafe(settle, partial(answer.set_result, result))
