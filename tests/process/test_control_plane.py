@@ -19,13 +19,13 @@ def test_the_database_is_looked_at_though_all_threads_render_pages(tmp_path: Pat
     proxy = Proxy(
         config.load({"EDGEPROXY_DB_PATH": str(database), "EDGEPROXY_DB_RELOAD_SECS": "0.05"})
     )
-    plane = proxy.plane
-    plane.feed.first()
+    control_plane = proxy.control_plane
+    proxy.feed.first()
     rendered = threading.Event()
 
     async def run() -> None:
         stopping = asyncio.Event()
-        serving = asyncio.create_task(plane.serve(stopping))
+        serving = asyncio.create_task(control_plane.serve(stopping))
         # More than a loop has threads.
         pages = [asyncio.create_task(asyncio.to_thread(rendered.wait)) for _ in range(100)]
         await asyncio.sleep(0)
@@ -33,16 +33,16 @@ def test_the_database_is_looked_at_though_all_threads_render_pages(tmp_path: Pat
         execute(database, f"INSERT INTO backends VALUES ({row})")
         try:
             async with asyncio.timeout(DEADLINE_SECS):
-                while not plane.backends:
+                while not control_plane.backends:
                     await asyncio.sleep(0.01)
         finally:
             rendered.set()
             stopping.set()
             await asyncio.gather(serving, *pages)
-            await plane.close()
+            await control_plane.close()
 
     try:
         asyncio.run(run())
     finally:
         proxy.engine.stop()
-    assert [each.id for each in plane.backends] == ["a"]
+    assert [each.id for each in control_plane.backends] == ["a"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from edgeproxy.api.guard import Guard
@@ -21,12 +22,14 @@ from edgeproxy.store.choice import nodes_in, registrations_in
 from edgeproxy.values import ListenAddress, Secret
 
 if TYPE_CHECKING:
-    from edgeproxy.process.control_plane import ControlPlane
+    from edgeproxy.control.observe.status import Status
+    from edgeproxy.core.backends.backend import Backend
+    from edgeproxy.store.feed import Store
 
 log = EventLog("api")
 
 WRITE_WAIT_SECS = 2.0
-"""How long somebody else's read or write of a file is waited for; callers wait, too."""
+"""How long a write waits for another program that has the file; the caller waits, too."""
 
 
 class Api:
@@ -48,8 +51,11 @@ class Api:
         self._fault = ""
         self._watching = asyncio.ensure_future(registry.watch())
 
-    def look(self) -> bool:
-        """Read the file of the token again; one that cannot be used changes nothing."""
+    def refresh(self) -> bool:
+        """Read the file of the token again; one that cannot be used changes nothing.
+
+        Returns False: there is no new table.
+        """
         fault = ""
         try:
             token = token_of(self._settings)
@@ -66,31 +72,45 @@ class Api:
         return False
 
     def stop(self) -> None:
-        """The proxy is draining: no lease expires any more, and nothing is written."""
+        """Expire no lease and write nothing any more: the proxy is draining."""
         self.registry.stopping = True
         self._watching.cancel()
 
+    def stop_listening(self) -> None:
+        """Leave new connections to a successor."""
+        self.server.stop_listening()
+
     async def close(self) -> None:
-        """Answer nobody any more."""
+        """Stop answering."""
         await self.server.close()
         self.registry.close()
 
 
 async def start(
-    plane: ControlPlane, admission: Admission, metrics: Metrics, listening: socket.socket
+    settings: ApiSettings,
+    store: Store,
+    admission: Admission,
+    status: Status,
+    metrics: Metrics,
+    follow_database: Callable[[], Awaitable[object]],
+    backends: Callable[[], tuple[Backend, ...]],
+    listening: socket.socket,
 ) -> Api:
-    """Serve the API of this plane on a listening socket."""
-    settings = plane.config.api
+    """Serve the API on a listening socket.
+
+    `follow_database` returns when what the store holds is in force; `backends` returns those in
+    force.
+    """
     address = ListenAddress(*listening.getsockname()[:2])
     registry = Registry(
         settings,
-        registrations_in(plane.store, settings.home, address, WRITE_WAIT_SECS),
-        nodes_in(plane.store, WRITE_WAIT_SECS),
+        registrations_in(store, settings.home, address, WRITE_WAIT_SECS),
+        nodes_in(store, WRITE_WAIT_SECS),
         admission,
-        plane.status,
+        status,
         metrics,
-        plane.follow_database,
-        lambda: plane.backends,
+        follow_database,
+        backends,
     )
     token = token_of(settings)
     guard = api(registry, settings, token)
@@ -105,8 +125,8 @@ async def start(
 def _room() -> tuple[int, int]:
     """Return how many callers there may be, and the first descriptor that none of them gets.
 
-    They have a quarter of all descriptors, so that they keep nobody's clients out, and half of
-    those that the engine leaves, so that heartbeats are heard when it has all others.
+    Callers get a quarter of all descriptors, so that they never keep clients out. They also get
+    half of those that the engine leaves, so that heartbeats arrive when the engine has the rest.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:

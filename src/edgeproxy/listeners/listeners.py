@@ -172,7 +172,7 @@ class Listeners:
                 found |= self._apps
         return found
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Use certificates that are new, and try again to open what could not be opened."""
         with self._lock:
             if self._is_closed:

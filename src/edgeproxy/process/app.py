@@ -1,69 +1,69 @@
 """The composition root: builds every part, starts and stops them in order.
 
-Nothing else knows all parts. Start: settings → geo → first routing table → listener →
-ready line. The engine's threads serve clients from then on; this thread runs the control
-plane on asyncio, which is imported only now, so that nobody waits for it.
+Only this module knows all parts. Start: settings → geo → first routing table → listeners →
+ready line. The engine's threads serve clients from then on; this thread runs the control plane on
+asyncio, which is imported only now, so that no client waits for the import.
 
-Stop, on SIGTERM or SIGINT: no new clients → wait for the open ones, up to the shutdown
-timeout → close the rest. A second signal ends the waiting at once; after an upgrade, which is
-followed by the same, a first signal asks for what is being done already.
+Stop, on SIGTERM or SIGINT: the drain, see `drain.py`; after an upgrade the same follows. What a
+signal means in each phase is the table of `lifecycle.py`.
 
-Signals are heard from the first moment to the last, also when there is no loop yet or no more:
-one that comes late must not turn an orderly end into a death by signal.
+Signals are heard from the first moment to the last, also before and after the loop: a late signal
+must not turn an orderly end into a death by signal.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
+import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeproxy import log as events
-from edgeproxy.api.settings import token_of
-from edgeproxy.config.load import Loaded
-from edgeproxy.control.admin.unix_socket import open_socket
+from edgeproxy.config.load import Config, Loaded
 from edgeproxy.control.geoip import Geo
+from edgeproxy.control.health.probes import Probes
 from edgeproxy.control.observe.access_log import OFF, AccessLog
+from edgeproxy.control.observe.status import Status
 from edgeproxy.core.admission.access import AccessControl
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.backends.live_state import Circuit
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.engine.choice import make_engine
 from edgeproxy.engine.descriptors import raise_limit
-from edgeproxy.engine.sockets import open_listener
-from edgeproxy.errors import EdgeProxyError
 from edgeproxy.gate.gate import AdmissionGate
 from edgeproxy.gate.preamble import PreambleParser
 from edgeproxy.gate.proxy_header import ProxyHeaderWriter
 from edgeproxy.gate.warm_pool import WarmPool
 from edgeproxy.listeners.listeners import Listeners, backend_authorities, mode_of, needs_tls
-from edgeproxy.process import handover as upgrade
-from edgeproxy.process import systemd
-from edgeproxy.process.control_plane import ControlPlane
+from edgeproxy.process import handover, systemd
+from edgeproxy.process.control_plane import ControlPlane, LoopCalls
+from edgeproxy.process.drain import Drain
+from edgeproxy.process.endpoints import Endpoints
 from edgeproxy.process.first_table import publish_first
+from edgeproxy.process.lifecycle import Event, Lifecycle
+from edgeproxy.process.publication import Publication
+from edgeproxy.process.reload import InForce, Reload
+from edgeproxy.process.removal import Removal
+from edgeproxy.process.watchdog import LoopLag, show_life
 from edgeproxy.store.choice import make_store
-from edgeproxy.values import ListenAddress
+from edgeproxy.store.feed import Feed
 from edgeproxy.version import VERSION
 
 if TYPE_CHECKING:
     import asyncio
     import socket
 
+    from edgeproxy.api.api import Api
+
 
 log = events.EventLog("app")
 
-API = "api"
-METRICS = "metrics"
-CONSOLE = "console"
 SWITCH_INTERVAL_SECS = 0.0005
 """How long the control plane may keep the interpreter while the gate waits for it."""
-DRAIN_LOOK_SECS = 0.05
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 HEARD_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGUSR2)
 
@@ -74,55 +74,93 @@ class Proxy:
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
         self._config = config = loaded.config
+        in_force = InForce(loaded)
+        self._lifecycle = Lifecycle()
+        self._loop_calls = LoopCalls()
+        self._wake: Callable[[], object] = lambda: None
         self.metrics = Metrics()
         self._geo = Geo(config.geo)
-        self.admission = Admission(
-            config.admission,
-            config.affinity,
-            config.ejection,
-            self._geo.locate,
-            dial_timeout_secs=config.engine.connect_timeout_secs,
-            access=AccessControl(config.access, config.rate_limit),
-            breaker=config.circuit_breaker,
-            health=config.health,
-            circuit_changed=_circuit_changed,
-            keeps_details=config.proxy.access_log != OFF,
+        self.admission = _admission(config, self._geo)
+        self._store = make_store(
+            config.database,
+            config.postgres,
+            os.sched_yield,
+            lambda: self._loop_calls.soon(self.control_plane.poll_soon),
+            makes=not handover.has_predecessor(),
         )
-        makes, wake = not upgrade.has_predecessor(), self._database_changed
-        sources = config.database, config.postgres
-        self._store = make_store(*sources, os.sched_yield, wake, makes=makes)
         target = config.proxy.access_log
-        self._access_log = None if target == OFF else AccessLog(target)
-        self._warm_pool = WarmPool(config.pool, self.metrics) if config.pool.enabled else None
+        self._access_log = access_log = None if target == OFF else AccessLog(target)
+        warm_pool = WarmPool(config.pool, self.metrics) if config.pool.enabled else None
         preamble_parser = PreambleParser({}, config.listeners.proxy_protocol_in)
         gate = AdmissionGate(
             self.admission,
             self.metrics,
             preamble_parser,
             config.engine.connect_timeout_secs,
-            self._access_log.take if self._access_log else None,
-            self._warm_pool,
+            access_log.take if access_log else None,
+            warm_pool,
             ProxyHeaderWriter(config.listeners.proxy_protocol_out, os.urandom(4).hex()),
             dict(config.listeners.backend_tls),
         )
         authorities, trusted = backend_authorities(config)
         tls, settings = trusted is not None, replace(config.engine, backend_ca_pem=trusted)
         self.engine = make_engine(settings, gate, self._crashed, with_tls=tls or needs_tls(config))
-        self.doors = Listeners(config, self.engine, preamble_parser, authorities)
-        self.plane = ControlPlane(
-            loaded, self.admission, self.engine, self._geo, self._store, self.metrics, self.doors
+        self.listeners = Listeners(config, self.engine, preamble_parser, authorities)
+        removal = Removal(
+            self.engine, lambda: in_force.config.proxy.on_remove, self._loop_calls.soon
         )
-        if (access_log := self._access_log) is not None:
-            self.plane.status.access_lines_dropped = lambda: access_log.dropped
-        if self._warm_pool is not None:
-            self.plane.status.pool_waiting = self._warm_pool.waiting
-        self._signals = 0
-        self._is_asked_to_upgrade = False
-        self._is_upgrading = False
-        self._has_successor = False
-        self._exit_code = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._wake: Callable[[], object] = lambda: None
+        self._publication = Publication(
+            self.admission, self.listeners, removal, lambda: in_force.loaded.overlays
+        )
+        self.feed = Feed(
+            self._store, self._publication.publish, self.metrics, gc.collect, self.listeners.route
+        )
+        probes, loop_lag = Probes(self._judged), LoopLag()
+        self._status = Status(
+            config.admission.app,
+            config.admission.region,
+            self.admission,
+            self.metrics,
+            self.engine,
+            published_at=lambda: self._publication.published_at,
+            loop_lag_secs=lambda: loop_lag.secs,
+            verdicts=probes.verdicts,
+            pool_waiting=warm_pool.waiting if warm_pool else dict,
+            certificates=self.listeners.certificates_state,
+            access_lines_dropped=(lambda: access_log.dropped) if access_log else int,
+        )
+        self._upgrade = handover.Upgrade(
+            self._lifecycle,
+            lambda: self.listeners.sockets() | self._endpoints.sockets(),
+            lambda: [each.backend_id for each in self.admission.load.all() if each.draining],
+            self._handed_over,
+        )
+        self._endpoints = Endpoints(config, self._status, self._start_api, self._upgrade.run)
+        background = [lambda: show_life(lambda: self._status.on_gate(int))]
+        if config.metrics.enabled or config.proxy.control_socket is not None:
+            background.append(loop_lag.measure)
+        self.control_plane = ControlPlane(
+            in_force,
+            self._store,
+            self.feed,
+            self._publication,
+            Reload(in_force, self.engine, self.admission, self.listeners, self._publication),
+            self._geo,
+            self.listeners,
+            self._endpoints,
+            probes,
+            background,
+        )
+        self._drain = Drain(
+            self._lifecycle,
+            self.engine,
+            self.listeners,
+            warm_pool,
+            self.metrics,
+            self.admission.load.active,
+            timeout_secs=config.proxy.shutdown_timeout_secs,
+            spread_secs=config.proxy.drain_spread_secs,
+        )
 
     def run(self) -> int:
         """Serve until a signal asks to stop. Raises EdgeProxyError if it cannot start."""
@@ -138,64 +176,52 @@ class Proxy:
         try:
             self._wake = self._store.interrupt
             if not publish_first(
-                self.plane.feed,
+                self.feed,
                 self._store,
-                lambda: self._signals > 0,
+                lambda: self._lifecycle.is_stopping,
                 may_come_back=self._config.postgres.enabled,
-                is_successor=upgrade.has_predecessor(),
+                is_successor=handover.has_predecessor(),
             ):
-                return self._exit_code
-            for backend_id in upgrade.handed_drains():
+                return self._lifecycle.exit_code
+            for backend_id in handover.handed_drains():
                 self.admission.drain(backend_id, True)
             self._listen()
             self._control()
         finally:
             self.engine.stop()
             self._store.close()
-            path = self._config.proxy.control_socket
-            if path is not None and self.plane.console_socket and not self._has_successor:
-                path.unlink(missing_ok=True)
+            if not self._lifecycle.has_successor:
+                self._endpoints.remove_files()
             if self._access_log is not None:
                 self._access_log.close()
-        return self._exit_code
+        return self._lifecycle.exit_code
 
     def _listen(self) -> None:
         """Open all sockets, or take those that a predecessor or systemd has opened."""
-        handed = upgrade.handed_sockets()
-        path = self._config.proxy.control_socket
-        if path is not None:
-            self.plane.console_socket = handed.pop(CONSOLE, None) or open_socket(path)
-        if self._config.metrics.enabled:
-            self.plane.page_socket = handed.pop(METRICS, None) or _open(
-                self._config.metrics.listen_addr, "EDGEPROXY_METRICS_LISTEN_ADDR"
-            )
-        if self._config.api.enabled:
-            token_of(self._config.api)  # what is wrong with it is said before anybody is served
-            self.plane.api_socket = handed.pop(API, None) or _open(
-                self._config.api.listen_addr, "EDGEPROXY_API_LISTEN_ADDR"
-            )
-        listeners = self.doors.open(handed, systemd.given_sockets())
+        inherited = handover.handed_sockets()
+        self._endpoints.open(inherited)
+        opened = self.listeners.open(inherited, systemd.given_sockets())
         if self._config.engine.kind == "auto" and self.engine.kind == "portable":
             log.info(
                 "native_engine_missing",
                 hint="it is built when the package is installed where there is a C compiler",
             )
         self.engine.start()
-        for each in listeners[1:]:
+        for each in opened[1:]:
             log.info("listener_opened", listen=each.address, mode=mode_of(each))
         log.info(
             "ready",
-            listen=str(listeners[0].address),
+            listen=str(opened[0].address),
             region=self._config.admission.region,
             engine=self.engine.kind,
-            backends=len(self.plane.backends),
+            backends=len(self._publication.backends),
             app=self._config.admission.app or "*",
             db=self._store.path,
             pid=os.getpid(),
             version=VERSION,
         )
-        systemd.notify("READY=1", f"STATUS=serving on {listeners[0].address}")
-        upgrade.tell_predecessor()
+        systemd.notify("READY=1", f"STATUS=serving on {opened[0].address}")
+        handover.tell_predecessor()
 
     def _control(self) -> None:
         import asyncio
@@ -206,173 +232,80 @@ class Proxy:
         """Run the control plane until asked to stop, then drain."""
         import asyncio
 
-        loop = self._loop = asyncio.get_running_loop()
-        self._wake = lambda: self._soon(stopping.set)
+        loop = asyncio.get_running_loop()
+        self._lifecycle.add(Event.READY)
+        self._loop_calls.begin(loop)
+        self._wake = lambda: self._loop_calls.soon(stopping.set)
         # A signal may come just before the loop waits, and would be heard only when it has
         # waited; its byte is there then. asyncio's own handlers end before the process does.
         heard, hearing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         loop.add_reader(heard, os.read, heard, 512)
         signal.set_wakeup_fd(hearing, warn_on_full_buffer=False)
         try:
-            self.plane.upgrade = self._upgrade
-            if self._is_asked_to_upgrade:
-                self._begin_to_upgrade()
-            if self._signals:
+            if self._lifecycle.is_stopping:
                 stopping.set()
-            await self.plane.serve(stopping)
-            await self._drain()
-            await self.plane.close()
+            await self.control_plane.serve(stopping)
+            await self._drain.run()
+            await self.control_plane.close()
         finally:
             signal.set_wakeup_fd(-1)
             loop.remove_reader(heard)
             os.close(hearing)
             os.close(heard)
 
-    def _soon(self, function: Callable[[], object]) -> None:
-        """Run this on the control plane's loop, unless that has ended; from any thread."""
-        if self._loop is not None:
-            with suppress(RuntimeError):  # it is closed
-                self._loop.call_soon_threadsafe(function)
+    async def _start_api(self, listening: socket.socket) -> Api:
+        from edgeproxy.api.api import start
 
-    def _begin_to_upgrade(self) -> None:
-        import asyncio
-
-        self._upgrading = asyncio.ensure_future(self._try_to_upgrade())
-
-    async def _try_to_upgrade(self) -> None:
-        try:
-            await self._upgrade()
-        except EdgeProxyError:
-            pass  # it has been told
-
-    async def _upgrade(self) -> int:
-        """Start a successor, then stop as on SIGTERM. Return its process id.
-
-        Raises EdgeProxyError if there is none; then everything goes on as before.
-        """
-        try:
-            return await self._hand_over()
-        except EdgeProxyError as error:
-            log.warning("upgrade_failed", reason=error)
-            raise
-
-    async def _hand_over(self) -> int:
-        if self._signals or self._has_successor:
-            raise EdgeProxyError("the proxy is being stopped already")
-        if self._is_upgrading:
-            raise EdgeProxyError("the proxy is being upgraded already")
-        sockets = self.doors.sockets()
-        if self.plane.page_socket is not None:
-            sockets[METRICS] = self.plane.page_socket
-        if self.plane.api_socket is not None:
-            sockets[API] = self.plane.api_socket
-        if self.plane.console_socket is not None:
-            sockets[CONSOLE] = self.plane.console_socket
-        self._is_upgrading = True
-        log.info("upgrading")
-        try:
-            drained = [each.backend_id for each in self.admission.load.all() if each.draining]
-            pid = await upgrade.start_successor(sockets, drained)
-        finally:
-            self._is_upgrading = False
-        if self._signals > 0:  # who was asked to stop meanwhile leaves nobody behind
-            os.kill(pid, signal.SIGTERM)
-            raise EdgeProxyError("the proxy has been asked to stop")
-        log.info("upgraded", successor=pid)
-        systemd.notify(f"MAINPID={pid}")
-        self._has_successor = True
-        self.plane.stop_listening()
-        self._wake()
-        return pid
-
-    async def _drain(self) -> None:
-        import asyncio
-
-        timeout_secs = self._config.proxy.shutdown_timeout_secs
-        if self._exit_code:
-            return
-        if not self._has_successor:
-            systemd.notify("STOPPING=1")
-        self.doors.close(has_successor=self._has_successor)
-        self.engine.stop_accepting()
-        if self._warm_pool is not None:
-            self.engine.call(self._warm_pool.close)
-        log.info("draining", connections=self.engine.live(), timeout_secs=timeout_secs)
-        asked = max(self._signals, 1)  # after an upgrade nobody may have asked yet
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_secs
-        spread_secs = min(self._config.proxy.drain_spread_secs, timeout_secs)
-        to_spread = 0
-        while self.engine.live() and self._signals <= asked and not self._exit_code:
-            left_secs = deadline - loop.time()
-            if left_secs <= 0:
-                break
-            if left_secs < spread_secs:
-                to_spread = to_spread or self.engine.live()
-                self._close_down_to(math.ceil(to_spread * left_secs / spread_secs))
-            await asyncio.sleep(min(DRAIN_LOOK_SECS, left_secs))
-        cut = self.engine.live()
-        self.engine.stop()
-        metrics = self.metrics
-        log.info(
-            "stopped",
-            cut=cut,
-            accepted=metrics.accepted,
-            closed=metrics.closed.total(),
-            refused=metrics.refused.total(),
-            failovers=metrics.failovers,
-            bytes_in=metrics.bytes_in,
-            bytes_out=metrics.bytes_out,
-            still_active=sum(self.admission.load.active().values()),
+        return await start(
+            self._config.api,
+            self._store,
+            self.admission,
+            self._status,
+            self.metrics,
+            self.control_plane.follow_database,
+            lambda: self._publication.backends,
+            listening,
         )
 
-    def _close_down_to(self, most: int) -> None:
-        """Close open connections until there are no more than so many."""
-
-        def close() -> None:
-            # Counted where they end: one whose end is under way is not closed for again.
-            too_many = max(self.engine.live() - most, 0)
-            chosen = itertools.islice(itertools.repeat(True), too_many)
-            self.engine.close_sessions(lambda _ticket: next(chosen, False))
-
-        if self.engine.live() > most:
-            self.engine.call(close)
-
-    def _signalled(self, number: int, _frame: object) -> None:
-        self._signals += 1
-        log.info("signal", name=signal.Signals(number).name, times=self._signals)
+    def _handed_over(self) -> None:
+        """Leave new connections to the successor, and stop."""
+        self._endpoints.stop_listening()
         self._wake()
 
-    def _database_changed(self) -> None:
-        """Look at it soon; on a thread of its store."""
-        if self._loop is None:
-            self.plane.look_soon()
-        self._soon(self.plane.look_soon)
+    def _judged(self, backend_id: str, up: bool) -> None:
+        self.engine.call(lambda: self.admission.set_health(backend_id, up, time.monotonic()))
+
+    def _signalled(self, number: int, _frame: object) -> None:
+        self._lifecycle.add(Event.STOP_SIGNAL)
+        times = self._lifecycle.stop_requests
+        log.info("signal", name=signal.Signals(number).name, times=times)
+        self._wake()
 
     def _hung_up(self, _number: int, _frame: object) -> None:
-        if self._loop is None:
-            self.plane.look_at_everything()
-        self._soon(self.plane.look_at_everything)
+        self._loop_calls.soon(self.control_plane.reload_soon)
 
     def _asked_to_upgrade(self, _number: int, _frame: object) -> None:
-        self._is_asked_to_upgrade = self._loop is None  # it has come before the control plane
-        self._soon(self._begin_to_upgrade)
+        self._loop_calls.soon(self._upgrade.begin)
 
     def _crashed(self, error: BaseException) -> None:
         log.error("engine_failed", error=repr(error))
-        self._exit_code = 1
-        self._signals += 1
+        self._lifecycle.add(Event.CRASH)
         self._wake()
 
 
-def _open(wanted: ListenAddress, variable: str) -> socket.socket:
-    """Return a listening socket. Raises EdgeProxyError, which names the variable."""
-    try:
-        return open_listener(wanted.host, wanted.port)
-    except OSError as error:
-        raise EdgeProxyError(
-            f"cannot listen on {wanted}: {error.strerror}; choose another address with {variable}"
-        ) from None
+def _admission(config: Config, geo: Geo) -> Admission:
+    return Admission(
+        config.admission,
+        config.affinity,
+        config.ejection,
+        geo.locate,
+        dial_timeout_secs=config.engine.connect_timeout_secs,
+        access=AccessControl(config.access, config.rate_limit),
+        breaker=config.circuit_breaker,
+        health=config.health,
+        circuit_changed=_circuit_changed,
+        keeps_details=config.proxy.access_log != OFF,
+    )
 
 
 def _circuit_changed(backend_id: str, circuit: Circuit) -> None:

@@ -1,8 +1,8 @@
-"""The first routing table of a proxy: nobody listens before there is one.
+"""Publishes the first routing table of a proxy: no listener opens before there is one.
 
-A file that cannot be read ends the start, since nothing will change by itself. A server may come
-back: it is waited for, with a back-off, and the log says for what. Whoever takes over from a proxy
-that still serves makes no empty table: better that one goes on.
+A file that cannot be read ends the start, since nothing will change by itself. A database server
+may come back: the start waits for it, with a back-off, and the log says why. A successor makes no
+empty table: it is better that its predecessor goes on serving.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = EventLog("app")
 
 FIRST_PAUSE_SECS = 0.25
 LONGEST_PAUSE_SECS = 5.0
-LOOK_SECS = 0.05
+POLL_SECS = 0.05
 
 _NEVER = threading.Event()
 
@@ -57,6 +57,6 @@ def publish_first(
             log.warning("database_awaited", path=store.path, reason=reason)
         until = time.monotonic() + pause_secs
         while time.monotonic() < until and not is_stopped():
-            _NEVER.wait(LOOK_SECS)
+            _NEVER.wait(POLL_SECS)
         pause_secs = min(pause_secs * 2, LONGEST_PAUSE_SECS)
     return False

@@ -1,21 +1,31 @@
-"""Starts a successor of this process; hands it the listening sockets, and who is drained.
+"""Starts a successor of this process; hands it the listening sockets and the drained backends.
 
-The sockets are the same for both, so that nobody who connects meanwhile is refused or lost: the
-successor accepts as soon as it is ready, and only then does this process stop to. If it does not
-get ready, nothing has changed.
+Both processes have the same sockets, so no client that connects meanwhile is refused or lost: the
+successor accepts as soon as it is ready, and only then does this process stop accepting. If the
+successor does not get ready, nothing has changed.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from edgeproxy.errors import EdgeProxyError
+from edgeproxy.log import EventLog
+from edgeproxy.process import systemd
+from edgeproxy.process.lifecycle import Event, Lifecycle, Phase
+
+if TYPE_CHECKING:
+    import asyncio
+
+log = EventLog("app")
 
 HANDED = "_EDGEPROXY_HANDED"
 """Names and descriptors of what is handed, such as `default:7,metrics:8`."""
@@ -28,6 +38,67 @@ ENDING_SECS = 5.0
 NOT_HANDED = {"WATCHDOG_PID"}
 """Variables that speak of this process alone. Without the first, systemd's wish for signs of
 life is the successor's, which takes this process's place there."""
+
+
+class Upgrade:
+    """The upgrade of one proxy: it starts a successor, and then this process is to stop."""
+
+    def __init__(
+        self,
+        lifecycle: Lifecycle,
+        sockets: Callable[[], dict[str, socket.socket]],
+        drained: Callable[[], list[str]],
+        handed_over: Callable[[], object],
+    ) -> None:
+        """`sockets` and `drained` return what is handed; `handed_over` is called after that."""
+        self._lifecycle = lifecycle
+        self._sockets = sockets
+        self._drained = drained
+        self._handed_over = handed_over
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Start a successor in the background; how that ends is logged. Loop only."""
+        import asyncio
+
+        self._task = asyncio.ensure_future(self._try())
+
+    async def run(self) -> int:
+        """Start a successor, then let this process stop as on SIGTERM. Return its process id.
+
+        Raises EdgeProxyError if no successor gets ready; then everything goes on as before.
+        """
+        try:
+            return await self._run()
+        except EdgeProxyError as error:
+            log.warning("upgrade_failed", reason=error)
+            raise
+
+    async def _try(self) -> None:
+        with suppress(EdgeProxyError):  # `run` has logged it
+            await self.run()
+
+    async def _run(self) -> int:
+        if self._lifecycle.is_stopping:
+            raise EdgeProxyError("the proxy is being stopped already")
+        if self._lifecycle.phase is Phase.UPGRADING:
+            raise EdgeProxyError("the proxy is being upgraded already")
+        sockets = self._sockets()
+        self._lifecycle.add(Event.UPGRADE_BEGUN)
+        log.info("upgrading")
+        try:
+            pid = await start_successor(sockets, self._drained())
+        except BaseException:
+            self._lifecycle.add(Event.UPGRADE_FAILED)
+            raise
+        self._lifecycle.add(Event.SUCCESSOR_READY)
+        if not self._lifecycle.has_successor:  # a stop was asked for meanwhile: nothing stays
+            os.kill(pid, signal.SIGTERM)
+            raise EdgeProxyError("the proxy has been asked to stop")
+        log.info("upgraded", successor=pid)
+        systemd.notify(f"MAINPID={pid}")
+        self._handed_over()
+        return pid
 
 
 def handed_sockets() -> dict[str, socket.socket]:
@@ -48,7 +119,7 @@ def has_predecessor() -> bool:
 
 
 def tell_predecessor() -> None:
-    """Say to whoever started this process as its successor that clients are accepted."""
+    """Tell the process that started this one as its successor that clients are accepted."""
     fd = os.environ.pop(READY, "")
     if fd:
         os.write(int(fd), str(os.getpid()).encode())
@@ -88,13 +159,13 @@ async def start_successor(sockets: Mapping[str, socket.socket], drained: Iterabl
         said = await asyncio.to_thread(_read_within, reading, READY_SECS)
         fault = "" if said else await asyncio.to_thread(_ended, process, said)
     except asyncio.CancelledError:
-        process.kill()  # nobody waits for it any more
+        process.kill()  # its readiness is not waited for any more
         raise
     finally:
         os.close(reading)
     if fault:
         raise EdgeProxyError(f"the successor {fault}; its log says why")
-    process.returncode = 0  # it is nobody's child from now on; do not wait for it
+    process.returncode = 0  # it outlives this process; do not wait for it
     return process.pid
 
 

@@ -11,9 +11,33 @@ from typing import NamedTuple
 
 from edgeproxy.config import load as config
 from edgeproxy.config.load import Config, Loaded
-from edgeproxy.log import EventLog
+from edgeproxy.core.admission.admission import Admission
+from edgeproxy.engine.contract import Engine
+from edgeproxy.errors import ConfigError
+from edgeproxy.listeners.listeners import Listeners
+from edgeproxy.log import EventLog, set_debug
+from edgeproxy.process.publication import Publication
 
 log = EventLog("config")
+_app_log = EventLog("app")
+
+
+class InForce:
+    """The configuration in force.
+
+    Attributes:
+        loaded: What was read last.
+        config: The settings in force: those that need a restart are still those of the start.
+    """
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        self.config = loaded.config
+
+    def replace(self, loaded: Loaded, config: Config) -> None:
+        """Put another configuration into force."""
+        self.loaded = loaded
+        self.config = config
 
 
 class Reloaded(NamedTuple):
@@ -62,3 +86,57 @@ def reload(before: Loaded, in_force: Config) -> Reloaded:
         tuple(each.setting.variable for each in live),
         tuple(backends),
     )
+
+
+class Reload:
+    """Reads the configuration again when asked to, and tells each part what is new for it."""
+
+    def __init__(
+        self,
+        in_force: InForce,
+        engine: Engine,
+        admission: Admission,
+        listeners: Listeners,
+        publication: Publication,
+    ) -> None:
+        self._in_force = in_force
+        self._engine = engine
+        self._admission = admission
+        self._listeners = listeners
+        self._publication = publication
+        self._is_asked = False
+
+    def ask(self) -> None:
+        """Let the next `check` read the configuration; from any thread."""
+        self._is_asked = True
+
+    def check(self) -> bool:
+        """Read the configuration if asked to; return whether that changed anything."""
+        if not self._is_asked:
+            return False
+        self._is_asked = False
+        before = self._in_force.loaded
+        try:
+            read = reload(before, self._in_force.config)
+        except ConfigError as error:
+            _app_log.warning("config_bad", reason=error)
+            return False
+        self._in_force.replace(read.loaded, read.config)
+        if not (read.variables or read.backends):
+            return False
+        self._apply(before, read)
+        return True
+
+    def _apply(self, before: Loaded, read: Reloaded) -> None:
+        config = read.config
+        self._engine.call(lambda: self._admission.access.change(config.access, config.rate_limit))
+        self._engine.call(lambda: self._admission.change(config.circuit_breaker, config.health))
+        set_debug(config.log.debug)
+        scopes = self._listeners.scopes()
+        # The backends of an app are known before any client is routed to the app.
+        self._listeners.expect(config)
+        if before.overlays != read.loaded.overlays or scopes != self._listeners.scopes():
+            self._publication.publish_again()
+        self._listeners.change(config)
+        # On the gate thread, last: when it is logged, all of it is in force.
+        self._engine.call(read.tell)

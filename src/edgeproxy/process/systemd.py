@@ -13,7 +13,7 @@ FIRST_FD = 3
 
 
 def notify(*lines: str) -> None:
-    """Tell the service manager, if there is one. Never raises."""
+    """Tell the service manager these lines, if there is a manager. Never raises."""
     where = os.environ.get("NOTIFY_SOCKET")
     if not where:
         return
@@ -23,7 +23,7 @@ def notify(*lines: str) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as told:
             told.sendto("\n".join(lines).encode(), where)
     except OSError:
-        pass  # the manager will notice that it heard nothing
+        pass  # the manager notices by itself that it got no message
 
 
 def watchdog_secs(environ: Mapping[str, str] = os.environ) -> float:

@@ -32,8 +32,8 @@ ANSWER_SECS = 5.0
 JSON = "application/json"
 
 
-class Floor(Protocol):
-    """What the console asks: the proxy, seen from here."""
+class Proxy(Protocol):
+    """What the control socket asks of the running proxy."""
 
     def read(self) -> StatusSnapshot:
         """Return what is known now. May take a while; runs in a thread."""
@@ -51,21 +51,21 @@ class Floor(Protocol):
         """Drain a backend or not; return whether it is known. Gate thread only."""
 
 
-def console(floor: Floor, upgrade: Callable[[], Awaitable[int]]) -> HttpPages:
+def control_pages(proxy: Proxy, upgrade: Callable[[], Awaitable[int]]) -> HttpPages:
     """Return the pages of the control socket."""
 
     async def status(_asked: Request) -> Response:
-        reading = await asyncio.to_thread(floor.read)
+        reading = await asyncio.to_thread(proxy.read)
         return _json(reading.as_json())
 
     async def sessions(_asked: Request) -> Response:
-        return _json(await asyncio.to_thread(floor.sessions))
+        return _json(await asyncio.to_thread(proxy.sessions))
 
     async def explain(asked: Request) -> Response:
         client = asked.query.get("client", "")
         if not client:
             return _fault(400, "say ?client=ADDRESS")
-        decided = floor.on_gate(lambda: floor.explain(client, asked.query.get("app")))
+        decided = proxy.on_gate(lambda: proxy.explain(client, asked.query.get("app")))
         try:
             return _json(asdict(await asyncio.wait_for(decided, ANSWER_SECS)))
         except ValueError:
@@ -74,7 +74,7 @@ def console(floor: Floor, upgrade: Callable[[], Awaitable[int]]) -> HttpPages:
     def draining(wanted: bool) -> Callable[[Request], Any]:
         async def act(asked: Request) -> Response:
             backend_id = asked.query.get("backend", "")
-            done = floor.on_gate(lambda: floor.drain(backend_id, wanted))
+            done = proxy.on_gate(lambda: proxy.drain(backend_id, wanted))
             if not await asyncio.wait_for(done, ANSWER_SECS):
                 return _fault(404, f"there is no backend {backend_id!r}")
             return _json({"backend": backend_id, "draining": wanted})

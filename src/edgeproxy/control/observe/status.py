@@ -1,4 +1,4 @@
-"""What the running proxy looks like at one moment, and what it can be asked: `console.Floor`.
+"""What the running proxy looks like at one moment, and what the control socket can ask of it.
 
 `read` and `sessions` may run on any thread but the gate's: counters that others keep, the table
 in force, the sessions of the engine. What they find may be a moment apart.
@@ -14,7 +14,6 @@ from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgeproxy.config.load import Config
 from edgeproxy.control.observe.reading import BackendSnapshot, StatusSnapshot, backend_snapshot
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.admission.explanation import Decision, explain
@@ -32,11 +31,9 @@ T = TypeVar("T")
 
 
 class Status:
-    """The parts to look at.
+    """What is known of one proxy, from the parts that know it.
 
     Attributes:
-        published_at: When the table in force was published (monotonic seconds).
-        loop_lag_secs: How late the control plane's last timer was.
         verdicts: What the probes say, by backend; empty without probes.
         pool_waiting: How many unused connections wait, by backend.
         certificates: How often new ones could not be used, and when the first of those in force
@@ -45,19 +42,43 @@ class Status:
     """
 
     def __init__(
-        self, config: Config, admission: Admission, metrics: Metrics, engine: Engine
+        self,
+        scope: str,
+        region: str,
+        admission: Admission,
+        metrics: Metrics,
+        engine: Engine,
+        *,
+        published_at: Callable[[], float],
+        loop_lag_secs: Callable[[], float],
+        verdicts: Callable[[], dict[str, Verdict]],
+        pool_waiting: Callable[[], dict[str, int]],
+        certificates: Callable[[], tuple[int, float] | None],
+        access_lines_dropped: Callable[[], int],
     ) -> None:
-        self._config = config
+        """`scope` is what a client is explained for when the request names no app."""
+        self.verdicts = verdicts
+        self.pool_waiting = pool_waiting
+        self.certificates = certificates
+        self.access_lines_dropped = access_lines_dropped
+        self._published_at = published_at
+        self._loop_lag_secs = loop_lag_secs
+        self._scope = scope
+        self._region = region
         self._admission = admission
         self._metrics = metrics
         self._engine = engine
         self._began_at = time.monotonic()
-        self.published_at = self._began_at
-        self.loop_lag_secs = 0.0
-        self.verdicts: Callable[[], dict[str, Verdict]] = dict
-        self.access_lines_dropped: Callable[[], int] = int
-        self.certificates: Callable[[], tuple[int, float] | None] = lambda: None
-        self.pool_waiting: Callable[[], dict[str, int]] = dict
+
+    @property
+    def published_at(self) -> float:
+        """When the table in force was published (monotonic seconds)."""
+        return self._published_at()
+
+    @property
+    def loop_lag_secs(self) -> float:
+        """How late the control plane's last timer was."""
+        return self._loop_lag_secs()
 
     @property
     def engine_kind(self) -> str:
@@ -77,7 +98,7 @@ class Status:
         return StatusSnapshot(
             version=VERSION,
             engine=self._engine.kind,
-            region=self._config.admission.region,
+            region=self._region,
             connections=metrics.accepted,
             active=self._engine.live(),
             bytes_in=metrics.bytes_in + sum(taken for taken, _ in carried.values()),
@@ -142,7 +163,7 @@ class Status:
         def run() -> None:
             try:
                 result = function()
-            except Exception as error:  # noqa: BLE001 — whoever asked is told
+            except Exception as error:  # noqa: BLE001 — the caller gets it
                 loop.call_soon_threadsafe(settle, partial(answer.set_exception, error))
             else:
                 loop.call_soon_threadsafe(settle, partial(answer.set_result, result))
@@ -153,7 +174,7 @@ class Status:
     def explain(self, client: str, scope: str | None) -> Decision:
         """Return the decision for a client. Gate thread only; raises ValueError."""
         ip_address(client)
-        wanted = self._config.admission.app if scope is None else scope
+        wanted = self._scope if scope is None else scope
         return explain(self._admission, normalise(client), wanted, time.monotonic())
 
     def drain(self, backend_id: str, draining: bool) -> bool:

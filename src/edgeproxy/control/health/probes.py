@@ -1,0 +1,60 @@
+"""The health checks of a proxy, which begin when they are first asked for.
+
+What probes is imported only then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.backends.health import HealthSettings, ProbeSettings, Verdict
+from edgeproxy.core.backends.local_overrides import Overlay
+
+if TYPE_CHECKING:
+    from edgeproxy.control.health.checker import Checker, Judged
+
+
+class Probes:
+    """The health checks of one proxy. For one event loop, but for `verdicts`."""
+
+    def __init__(self, judged: Judged) -> None:
+        """`judged` is called when a backend goes up or down."""
+        self._judged = judged
+        self._checker: Checker | None = None
+        self._overlays: Mapping[str, Overlay] = {}
+
+    def verdicts(self) -> dict[str, Verdict]:
+        """Return what is known of each backend, by id; empty without probes."""
+        return {} if self._checker is None else dict(self._checker.verdicts)
+
+    def follow(
+        self,
+        backends: Sequence[Backend],
+        settings: ProbeSettings,
+        health: HealthSettings,
+        overlays: Mapping[str, Overlay],
+    ) -> None:
+        """Probe these backends from now on, in this way."""
+        self._overlays = overlays
+        if self._checker is None:
+            if not settings.enabled:
+                return
+            from edgeproxy.control.health.checker import Checker
+
+            self._checker = Checker(self._judged, self._settings_of)
+        self._checker.use(settings, health, overlays)
+        self._checker.follow(backends)
+
+    def stop(self) -> None:
+        """End all probes."""
+        if self._checker is not None:
+            self._checker.stop()
+
+    def _settings_of(self, backend: Backend, settings: ProbeSettings) -> ProbeSettings:
+        """Return how one backend is probed."""
+        overlay = self._overlays.get(backend.id)
+        if overlay is None:
+            return settings
+        return settings.over(overlay.check_type, overlay.check_path)

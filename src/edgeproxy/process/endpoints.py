@@ -1,0 +1,168 @@
+"""The endpoints for operators and machines: control socket, metrics page, API.
+
+Each endpoint is opened or inherited from a predecessor, served, handed to a successor, closed.
+All that is the same for each of them, so they are one list. An endpoint that is not asked for is
+not in the list, and what serves it is not imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from edgeproxy.api.settings import token_of
+from edgeproxy.config.load import Config
+from edgeproxy.control.admin.unix_socket import open_socket
+from edgeproxy.control.observe.status import Status
+from edgeproxy.engine.sockets import open_listener
+from edgeproxy.errors import EdgeProxyError
+from edgeproxy.log import EventLog
+from edgeproxy.values import ListenAddress
+
+if TYPE_CHECKING:
+    import socket
+
+    from edgeproxy.api.api import Api
+    from edgeproxy.control.admin.pages import HttpPages
+
+log = EventLog("app")
+
+API = "api"
+METRICS = "metrics"
+CONTROL_SOCKET = "console"
+"""Names under which a successor finds the sockets: other versions know them, too."""
+
+
+class Served(Protocol):
+    """What serves an endpoint."""
+
+    def stop_listening(self) -> None:
+        """Accept no more connections."""
+
+    async def close(self) -> None:
+        """Stop answering."""
+
+
+class _Endpoint(NamedTuple):
+    """One endpoint; `open` returns the socket that was inherited, or else a new one."""
+
+    name: str
+    open: Callable[[socket.socket | None], socket.socket]
+    serve: Callable[[socket.socket], Awaitable[Served]]
+
+
+class Endpoints:
+    """The endpoints of one proxy."""
+
+    def __init__(
+        self,
+        config: Config,
+        status: Status,
+        start_api: Callable[[socket.socket], Awaitable[Api]],
+        upgrade: Callable[[], Awaitable[int]],
+    ) -> None:
+        """`upgrade` starts a successor and returns its process id."""
+        self._control_socket = config.proxy.control_socket
+        self._metrics = config.metrics
+        self._api_settings = config.api
+        self._status = status
+        self._start_api = start_api
+        self._upgrade = upgrade
+        self._sockets: dict[str, socket.socket] = {}
+        self._served: list[Served] = []
+        self._api: Api | None = None
+        self._endpoints = list(self._wanted())
+
+    def open(self, inherited: dict[str, socket.socket]) -> None:
+        """Open every endpoint, or take its socket out of `inherited`. Raises EdgeProxyError."""
+        for each in self._endpoints:
+            self._sockets[each.name] = each.open(inherited.pop(each.name, None))
+
+    def sockets(self) -> dict[str, socket.socket]:
+        """Return the open sockets by name, for a successor."""
+        return dict(self._sockets)
+
+    async def serve(self) -> None:
+        """Serve every endpoint that is open."""
+        for each in self._endpoints:
+            if each.name in self._sockets:
+                self._served.append(await each.serve(self._sockets[each.name]))
+
+    def refresh(self) -> bool:
+        """Read the token of the API again, if the API is served."""
+        return self._api is not None and self._api.refresh()
+
+    def begin_drain(self) -> None:
+        """Keep answering, but write nothing to the database any more."""
+        if self._api is not None:
+            self._api.stop()
+
+    def stop_listening(self) -> None:
+        """Leave new connections to a successor."""
+        for each in self._served:
+            each.stop_listening()
+
+    async def close(self) -> None:
+        """Stop answering."""
+        for each in self._served:
+            await each.close()
+
+    def remove_files(self) -> None:
+        """Remove the file of the control socket, if this process serves it."""
+        if self._control_socket is not None and CONTROL_SOCKET in self._sockets:
+            self._control_socket.unlink(missing_ok=True)
+
+    def _wanted(self) -> list[_Endpoint]:
+        wanted = []
+        if self._control_socket is not None:
+            path = self._control_socket
+            wanted.append(
+                _Endpoint(
+                    CONTROL_SOCKET,
+                    lambda inherited: inherited or open_socket(path),
+                    self._serve_control_socket,
+                )
+            )
+        if self._metrics.enabled:
+            wanted.append(_Endpoint(METRICS, self._open_metrics, self._serve_metrics))
+        if self._api_settings.enabled:
+            wanted.append(_Endpoint(API, self._open_api, self._serve_api))
+        return wanted
+
+    async def _serve_control_socket(self, listening: socket.socket) -> HttpPages:
+        from edgeproxy.control.admin.control_socket import control_pages
+
+        pages = control_pages(self._status, self._upgrade)
+        await pages.serve(listening)
+        return pages
+
+    def _open_metrics(self, inherited: socket.socket | None) -> socket.socket:
+        return inherited or _open(self._metrics.listen_addr, "EDGEPROXY_METRICS_LISTEN_ADDR")
+
+    async def _serve_metrics(self, listening: socket.socket) -> HttpPages:
+        from edgeproxy.control.observe.metrics_page import metrics_page
+
+        path = self._metrics.path
+        pages = metrics_page(self._status.read, path)
+        address = ListenAddress(*listening.getsockname()[:2])
+        await pages.serve(listening)
+        log.info("metrics", listen=str(address), path=path)
+        return pages
+
+    def _open_api(self, inherited: socket.socket | None) -> socket.socket:
+        token_of(self._api_settings)  # a fault of the token is reported before clients are served
+        return inherited or _open(self._api_settings.listen_addr, "EDGEPROXY_API_LISTEN_ADDR")
+
+    async def _serve_api(self, listening: socket.socket) -> Api:
+        self._api = await self._start_api(listening)
+        return self._api
+
+
+def _open(wanted: ListenAddress, variable: str) -> socket.socket:
+    """Return a listening socket. Raises EdgeProxyError, which names the variable."""
+    try:
+        return open_listener(wanted.host, wanted.port)
+    except OSError as error:
+        raise EdgeProxyError(
+            f"cannot listen on {wanted}: {error.strerror}; choose another address with {variable}"
+        ) from None

@@ -1,0 +1,56 @@
+"""Decides what happens to the sessions of backends that are no longer in the routing table.
+
+They are kept, closed, or closed after a time of grace, as `proxy.on_remove` says at the moment of
+the removal. A backend that returns within its time of grace keeps its sessions; each removal has
+a time of grace of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgeproxy.core.backends.backend import Backend
+from edgeproxy.engine.contract import Engine
+
+KEEP = "keep"
+
+
+class Removal:
+    """The removed backends of one proxy whose sessions are still open."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        on_remove: Callable[[], str],
+        call_soon: Callable[[Callable[[], object]], object],
+    ) -> None:
+        """`on_remove` returns the setting in force; `call_soon` runs a function on the loop."""
+        self._engine = engine
+        self._on_remove = on_remove
+        self._call_soon = call_soon
+        self._leaving: list[set[str]] = []  # ids by removal, within their time of grace
+
+    def follow(self, before: tuple[Backend, ...], after: tuple[Backend, ...]) -> None:
+        """Take note that one table has replaced another; on any thread."""
+        kind, _, secs = self._on_remove().partition(":")
+        if kind == KEEP:
+            return
+        present = {each.id for each in after if not each.deleted}
+        gone = {each.id for each in before if not each.deleted} - present
+        self._call_soon(lambda: self._schedule(present, gone, float(secs or 0)))
+
+    def _schedule(self, present: set[str], gone: set[str], grace_secs: float) -> None:
+        """Close the sessions of `gone` later; backends that are `present` again keep theirs."""
+        import asyncio
+
+        for each in self._leaving:
+            each.difference_update(present)
+        if gone:
+            self._leaving.append(gone)
+            asyncio.get_running_loop().call_later(grace_secs, self._close_sessions, gone)
+
+    def _close_sessions(self, gone: set[str]) -> None:
+        # By identity: two removals of the same backends are equal sets.
+        self._leaving = [each for each in self._leaving if each is not gone]
+        if gone:
+            self._engine.close_sessions(lambda ticket: ticket.backend.id in gone)
