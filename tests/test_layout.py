@@ -62,12 +62,14 @@ TESTED_ELSEWHERE = {
     "config/": "config/test_load.py",
     "control/admin/": "system/test_control_socket.py",
     "control/file_watch.py": "system/test_config_reload.py",
-    "control/health/grpc.py": "control/health/test_probe.py",
+    "control/health/": "control/health/test_probe.py, system/test_health_checks.py",
     "control/observe/": "system/test_metrics.py",
     "core/admission/record.py": "system/test_access_log.py",
     "core/admission/ticket.py": "core/admission/test_admission.py",
     "core/backends/": "core/admission/test_admission.py, core/backends/test_rows.py",
+    "core/geo/origin.py": "core/geo/test_locator.py",
     "core/metrics.py": "gate/test_gate.py",
+    "core/routing/": "core/routing/test_ranking.py, core/admission/test_admission.py",
     "engine/": "conformance/",
     "errors.py": "cli/",
     "gate/": "conformance/test_preambles.py, system/test_proxy_protocol.py, test_sni.py",
@@ -85,6 +87,7 @@ USED_FROM_OUTSIDE = {
     "api/server.py send_400_response",  # uvicorn
     "api/server.py timeout_keep_alive_handler",  # uvicorn
     "cli/__init__.py serve_main",  # the entry point of edge-proxy
+    "engine/session_states.py",  # the conformance suite
     "library/",  # programs of others
     "log.py emit",  # logging
 }

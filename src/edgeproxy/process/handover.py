@@ -40,6 +40,9 @@ NOT_HANDED = {"WATCHDOG_PID"}
 life is the successor's, which takes this process's place there."""
 
 
+STOPPING = "the proxy is being stopped already"
+
+
 class Upgrade:
     """The upgrade of one proxy: it starts a successor, and then this process is to stop."""
 
@@ -61,6 +64,9 @@ class Upgrade:
         """Start a successor in the background; how that ends is logged. Loop only."""
         import asyncio
 
+        if self._lifecycle.is_stopping:  # the loop may end before a task would run
+            log.warning("upgrade_failed", reason=STOPPING)
+            return
         self._task = asyncio.ensure_future(self._try())
 
     async def run(self) -> int:
@@ -80,7 +86,7 @@ class Upgrade:
 
     async def _run(self) -> int:
         if self._lifecycle.is_stopping:
-            raise EdgeProxyError("the proxy is being stopped already")
+            raise EdgeProxyError(STOPPING)
         if self._lifecycle.phase is Phase.UPGRADING:
             raise EdgeProxyError("the proxy is being upgraded already")
         sockets = self._sockets()
