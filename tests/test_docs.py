@@ -11,6 +11,7 @@ import pytest
 from edgeproxy import cli
 from edgeproxy.config.load import FILE_VARIABLE
 from edgeproxy.config.table import SETTINGS
+from tools.state_tables import with_tables
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "edgeproxy"
@@ -160,3 +161,9 @@ def test_files_and_folders_that_are_named_exist(document: str) -> None:
         if not path.startswith("/") and not any((start / path).exists() for start in here)
     ]
     assert not missing
+
+
+def test_state_tables_are_those_of_the_code() -> None:
+    text = text_of("ARCHITECTURE.md")
+    assert "| SERVING | STOP_SIGNAL | STOPPING |" in text
+    assert with_tables(text) == text, "run python -m tools.state_tables"
