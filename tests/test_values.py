@@ -72,12 +72,12 @@ def test_bad_protocols(text: str) -> None:
 @given(st.text(max_size=30), st.sampled_from(PARSERS))
 def test_any_text_is_a_value_or_a_bad_value(text: str, parse: object) -> None:
     assert callable(parse)
-    verify_error = "allowed"
+    complaint = "allowed"
     try:
         parse(text)
     except BadValueError as error:
-        verify_error = str(error)
-    assert "allowed" in verify_error
+        complaint = str(error)
+    assert "allowed" in complaint
 
 
 @pytest.mark.parametrize("text", [",", " ", " , ", ",,"])

@@ -160,7 +160,7 @@ def test_deleting_every_row_is_an_edit_like_any_other_and_gets_a_warning(
     ids=["no_database", "a_directory", "another_table"],
 )
 def test_a_start_with_a_database_that_cannot_be_used_fails_and_says_why(
-    tmp_path: Path, spoil: object, verify_error: str
+    tmp_path: Path, spoil: object, complaint: str
 ) -> None:
     assert callable(spoil)
     spoil(tmp_path / "routing.db")
@@ -169,7 +169,7 @@ def test_a_start_with_a_database_that_cannot_be_used_fails_and_says_why(
 
     assert done.returncode == 1
     assert "routing.db" in done.stderr
-    assert verify_error in done.stderr
+    assert complaint in done.stderr
     assert "ready" not in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -56,7 +56,7 @@ def test_a_geo_database_that_cannot_be_used_ends_the_start(
     ids=["missing", "prefix", "country", "fields"],
 )
 def test_an_override_file_that_cannot_be_used_ends_the_start(
-    tmp_path: Path, content: str | None, verify_error: str
+    tmp_path: Path, content: str | None, complaint: str
 ) -> None:
     path = tmp_path / "overrides.csv"
     if content is not None:
@@ -66,7 +66,7 @@ def test_an_override_file_that_cannot_be_used_ends_the_start(
 
     assert done.returncode in {1, 2}
     assert str(path) in done.stderr
-    assert verify_error in done.stderr
+    assert complaint in done.stderr
     assert "Traceback" not in done.stderr
     assert "ready" not in done.stderr
 
