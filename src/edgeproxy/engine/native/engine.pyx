@@ -337,7 +337,7 @@ cdef class NativeEngine:
         self._acceptor.close()
         with nogil:
             self._workers.stop()
-        self._sessions.close()
+        self._sessions.close_all()
         with nogil:
             self._dial()
         self._tell()

@@ -338,7 +338,7 @@ cdef class Sessions:
                 session.state = CLOSED
                 session.reason = ABORTED
 
-    cdef object close(self):
+    cdef object close_all(self):
         """Turn away all clients before admission, and end all sessions that this thread owns.
 
         The byte threads have ended. What is to be dialed ends with the next `Dialer.dial`.
