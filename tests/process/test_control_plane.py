@@ -33,7 +33,7 @@ def test_the_database_is_looked_at_though_all_threads_render_pages(tmp_path: Pat
         execute(database, f"INSERT INTO backends VALUES ({row})")
         try:
             async with asyncio.timeout(DEADLINE_SECS):
-                while not control_plane.backends:
+                while not proxy.publisher.backends:
                     await asyncio.sleep(0.01)
         finally:
             rendered.set()
@@ -45,4 +45,4 @@ def test_the_database_is_looked_at_though_all_threads_render_pages(tmp_path: Pat
         asyncio.run(run())
     finally:
         proxy.engine.stop()
-    assert [each.id for each in control_plane.backends] == ["a"]
+    assert [each.id for each in proxy.publisher.backends] == ["a"]

@@ -133,12 +133,9 @@ class Listeners:
             for name in self._open.keys() - wanted.keys():
                 self._close(name)
                 log.info("listener_closed", listen=name)
-            if (
-                config.listeners.proxy_protocol_in
-            ):  # without any, those on the way are known by the old ones
-                self._engine.call(
-                    lambda: self._preamble_parser.trust(config.listeners.proxy_protocol_in)
-                )
+            if networks := config.listeners.proxy_protocol_in:
+                # Without networks, the old ones stay: clients in their preread still need them.
+                self._engine.call(lambda: self._preamble_parser.trust(networks))
             self._failed = {name: why for name, why in self._failed.items() if name in wanted}
             for name, listener in wanted.items():
                 self._follow(name, listener)

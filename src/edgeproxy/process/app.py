@@ -45,7 +45,7 @@ from edgeproxy.process.drain import Drain
 from edgeproxy.process.endpoints import Endpoints
 from edgeproxy.process.first_table import publish_first
 from edgeproxy.process.lifecycle import Event, Lifecycle
-from edgeproxy.process.publication import Publication
+from edgeproxy.process.publisher import Publisher
 from edgeproxy.process.reload import InForce, Reload
 from edgeproxy.process.removal import Removal
 from edgeproxy.process.watchdog import LoopLag, show_life
@@ -109,11 +109,11 @@ class Proxy:
         removal = Removal(
             self.engine, lambda: in_force.config.proxy.on_remove, self._loop_calls.soon
         )
-        self._publication = Publication(
+        self.publisher = Publisher(
             self.admission, self.listeners, removal, lambda: in_force.loaded.overlays
         )
         self.feed = Feed(
-            self._store, self._publication.publish, self.metrics, gc.collect, self.listeners.route
+            self._store, self.publisher.publish, self.metrics, gc.collect, self.listeners.route
         )
         probes, loop_lag = Probes(self._judged), LoopLag()
         self._status = Status(
@@ -122,7 +122,7 @@ class Proxy:
             self.admission,
             self.metrics,
             self.engine,
-            published_at=lambda: self._publication.published_at,
+            published_at=lambda: self.publisher.published_at,
             loop_lag_secs=lambda: loop_lag.secs,
             verdicts=probes.verdicts,
             pool_waiting=warm_pool.waiting if warm_pool else dict,
@@ -143,8 +143,8 @@ class Proxy:
             in_force,
             self._store,
             self.feed,
-            self._publication,
-            Reload(in_force, self.engine, self.admission, self.listeners, self._publication),
+            self.publisher,
+            Reload(in_force, self.engine, self.admission, self.listeners, self.publisher),
             self._geo,
             self.listeners,
             self._endpoints,
@@ -214,7 +214,7 @@ class Proxy:
             listen=str(opened[0].address),
             region=self._config.admission.region,
             engine=self.engine.kind,
-            backends=len(self._publication.backends),
+            backends=len(self.publisher.backends),
             app=self._config.admission.app or "*",
             db=self._store.path,
             pid=os.getpid(),
@@ -263,7 +263,7 @@ class Proxy:
             self._status,
             self.metrics,
             self.control_plane.follow_database,
-            lambda: self._publication.backends,
+            lambda: self.publisher.backends,
             listening,
         )
 

@@ -17,10 +17,9 @@ from edgeproxy import log as events
 from edgeproxy.config.load import FILE_VARIABLE
 from edgeproxy.control.geoip import Geo
 from edgeproxy.control.health.probes import Probes
-from edgeproxy.core.backends.backend import Backend
 from edgeproxy.listeners.listeners import Listeners
 from edgeproxy.process.endpoints import Endpoints
-from edgeproxy.process.publication import Publication
+from edgeproxy.process.publisher import Publisher
 from edgeproxy.process.reload import InForce, Reload
 from edgeproxy.store.feed import Feed
 
@@ -68,7 +67,7 @@ class ControlPlane:
         in_force: InForce,
         store: Store,
         feed: Feed,
-        publication: Publication,
+        publisher: Publisher,
         reload: Reload,
         geo: Geo,
         listeners: Listeners,
@@ -80,7 +79,7 @@ class ControlPlane:
         self._in_force = in_force
         self._store = store
         self._feed = feed
-        self._publication = publication
+        self._publisher = publisher
         self._reload = reload
         self._endpoints = endpoints
         self._probes = probes
@@ -97,11 +96,6 @@ class ControlPlane:
         self._poll_secs = database.reload_secs
         self._woken: asyncio.Event | None = None
         self._poller: ThreadPoolExecutor | None = None
-
-    @property
-    def backends(self) -> tuple[Backend, ...]:
-        """The backends of the table in force."""
-        return self._publication.backends
 
     def reload_soon(self) -> None:
         """Read the configuration, the database and all files soon. Loop only."""
@@ -171,7 +165,7 @@ class ControlPlane:
     def _follow_table(self) -> None:
         """Let the probes follow the table in force."""
         config, overlays = self._in_force.config, self._in_force.loaded.overlays
-        self._probes.follow(self._publication.backends, config.probe, config.health, overlays)
+        self._probes.follow(self._publisher.backends, config.probe, config.health, overlays)
 
     def _run_steps(self, steps: Sequence[Callable[[], object]]) -> None:
         """Run some steps in order. Nothing that they find or raise ends the proxy.

@@ -16,7 +16,7 @@ from edgeproxy.engine.contract import Engine
 from edgeproxy.errors import ConfigError
 from edgeproxy.listeners.listeners import Listeners
 from edgeproxy.log import EventLog, set_debug
-from edgeproxy.process.publication import Publication
+from edgeproxy.process.publisher import Publisher
 
 log = EventLog("config")
 _app_log = EventLog("app")
@@ -97,13 +97,13 @@ class Reload:
         engine: Engine,
         admission: Admission,
         listeners: Listeners,
-        publication: Publication,
+        publisher: Publisher,
     ) -> None:
         self._in_force = in_force
         self._engine = engine
         self._admission = admission
         self._listeners = listeners
-        self._publication = publication
+        self._publisher = publisher
         self._is_asked = False
 
     def ask(self) -> None:
@@ -136,7 +136,7 @@ class Reload:
         # The backends of an app are known before any client is routed to the app.
         self._listeners.expect(config)
         if before.overlays != read.loaded.overlays or scopes != self._listeners.scopes():
-            self._publication.publish_again()
+            self._publisher.publish_again()
         self._listeners.change(config)
         # On the gate thread, last: when it is logged, all of it is in force.
         self._engine.call(read.tell)

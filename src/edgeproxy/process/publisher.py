@@ -17,8 +17,8 @@ from edgeproxy.listeners.listeners import Listeners
 from edgeproxy.process.removal import Removal
 
 
-class Publication:
-    """The routing table in force.
+class Publisher:
+    """Publishes routing tables, and knows which backends are in force.
 
     Attributes:
         backends: Those of the table.
