@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import sys
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from pathlib import Path
 
@@ -379,3 +379,21 @@ def test_whom_to_trust_can_change(rig: Rig, tmp_path: Path) -> None:
     client = rig.connect()
     client.send(b"question")
     assert accepting.result()[1].receive(8) == b"question"
+
+
+@pytest.mark.parametrize("change", ["trust", "renew"])
+def test_a_change_of_tls_returns_only_when_it_is_in_force(
+    rig: Rig, backend: TlsBackend, change: str
+) -> None:
+    serve(rig, backend.address, tls=True)
+    changes = {
+        "trust": lambda: rig.engine.trust(authority(OTHERS).pem),
+        "renew": lambda: rig.engine.renew(
+            "main", TlsSettings((certificate("edge.test").for_names(),))
+        ),
+    }
+    with rig.gate_thread_held():
+        changing = rig.run(changes[change])
+        wait([changing], QUIET_SECS)
+        assert not changing.done()
+    changing.result(DEADLINE_SECS)

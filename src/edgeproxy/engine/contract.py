@@ -277,7 +277,10 @@ class Engine(Protocol):
         """Accept what has already connected, then close the listeners. Returns when done."""
 
     def renew(self, name: str, settings: TlsSettings) -> None:
-        """Speak TLS with new clients of this listener by these settings. Raises TlsError."""
+        """Speak TLS with new clients of this listener by these settings. Raises TlsError.
+
+        In force for every client that connects after it has returned; so is `trust`.
+        """
 
     def trust(self, backend_ca_pem: bytes) -> None:
         """Trust backends by these certificates from now on (`EngineSettings`). Raises TlsError."""

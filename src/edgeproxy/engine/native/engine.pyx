@@ -137,7 +137,7 @@ cdef class NativeEngine:
     def trust(self, backend_ca_pem):
         """Trust backends by these certificates from now on. Raises TlsError."""
         context = BackendContext(backend_ca_pem)
-        self.call(lambda: self._sessions.trust(context))
+        self._commands.ask(lambda: self._sessions.trust(context))
 
     def start(self):
         """Start the engine's threads."""

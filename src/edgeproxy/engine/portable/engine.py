@@ -118,7 +118,7 @@ class PortableEngine:
     def trust(self, backend_ca_pem: bytes) -> None:
         """Trust backends by these certificates from now on. Raises TlsError."""
         tls = BackendTls(backend_ca_pem)
-        self.call(lambda: self._dialer.speak(tls))
+        self._commands.ask(lambda: self._dialer.speak(tls))
 
     def start(self) -> None:
         """Start the engine's thread."""
