@@ -79,7 +79,7 @@ class Variant:
         assert isinstance(ticket, Ticket)
         self.held.append(ticket)
         if len(self.held) > HELD:
-            self.admission.closed(self.held.popleft())
+            self.admission.closed(self.held.popleft(), 1.0)
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
-"""Lets a long computation be polite: it goes through its items, and rests now and then.
+"""Yields the CPU every few items of a long computation.
 
-A thread that only computes may keep its CPU from a thread that has just been woken until the
-kernel's next tick, some milliseconds later: long for a message. What `rest` does, for instance
-a system call, is up to the caller; this package calls none.
+A computing thread may keep its CPU from a thread that has just been woken until the kernel's next
+tick, some milliseconds later. That is long for a message. The caller says what `rest` does, for
+instance a system call, since this package makes none.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _T = TypeVar("_T")
 
 
 def no_pause() -> None:
-    """Do not rest: for who has nothing else to do."""
+    """Do not rest, where no other thread waits for the CPU."""
 
 
 def paced(items: Iterable[_T], rest: Pause) -> Iterator[_T]:
-    """Yield the items, with a rest after every few."""
+    """Yield the items, and call `rest` every `ITEMS_BETWEEN_RESTS` of them."""
     if rest is no_pause:
         yield from items
         return

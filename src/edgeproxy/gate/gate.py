@@ -162,7 +162,11 @@ class AdmissionGate:
     def closed(self, ticket: Ticket, outcome: Outcome, now: float) -> None:
         """The session has ended: release its slot and count it."""
         self._admission.closed(
-            ticket, now, outcome.bytes_in, outcome.bytes_out, mute=_is_mute(outcome)
+            ticket,
+            now,
+            outcome.bytes_in,
+            outcome.bytes_out,
+            without_answer=_is_without_answer(outcome),
         )
         metrics = self._metrics
         metrics.closed[outcome.reason] += 1
@@ -235,7 +239,7 @@ class AdmissionGate:
         return Refuse(reason)
 
 
-def _is_mute(outcome: Outcome) -> bool:
+def _is_without_answer(outcome: Outcome) -> bool:
     """Return whether the backend ended a session without having sent a byte.
 
     The outcome does not say which side closed first. A client that has sent something would have

@@ -27,6 +27,9 @@ from edgeproxy.core.routing.choice import How, Reason
 from edgeproxy.core.routing.eligibility import Ineligible, ineligible
 from edgeproxy.core.routing.ranking import Candidate
 
+NOW = 0.0
+"""Monotonic seconds, where a test does not depend on the time."""
+
 ORIGINS = {
     "br": Origin("br", "BR", "sa"),
     "ar": Origin("ar", "AR", "sa"),
@@ -76,7 +79,7 @@ def served(to: Admission, clients: int, client: str = "br") -> dict[str, int]:
     for number in range(clients):
         ticket = admit(to, f"{client}-{number}", now=float(number))
         counts[ticket.backend.id] = counts.get(ticket.backend.id, 0) + 1
-        to.closed(ticket)
+        to.closed(ticket, NOW)
     return counts
 
 
@@ -141,7 +144,7 @@ class TestWeights:
             held.append(admit(pop, f"br-{number}"))
             chosen.append(held[-1].backend.id)
             if len(held) > open_at_once:
-                pop.closed(held.pop(0))
+                pop.closed(held.pop(0), NOW)
         for start in range(160):
             assert 29 <= chosen[start : start + 40].count("a") <= 31, chosen
 
@@ -156,7 +159,7 @@ class TestWeights:
             held.append(admit(pop, f"br-{number}"))
             heavy += held[-1].backend.id == "a"
             if len(held) > open_at_once:
-                pop.closed(held.pop(rng.randrange(len(held))))
+                pop.closed(held.pop(rng.randrange(len(held))), NOW)
         assert 680 <= heavy <= 820
 
     @pytest.mark.parametrize("weight", [1, 2, 100])
@@ -171,7 +174,7 @@ class TestWeights:
         for number in range(10):
             ticket = admit(pop, f"br-{number}")
             assert ticket.backend.id != lasting
-            pop.closed(ticket)
+            pop.closed(ticket, NOW)
 
     def test_load_counts_long_before_a_large_weight_is_reached(self) -> None:
         pop = admission(
@@ -180,7 +183,7 @@ class TestWeights:
         held = [admit(pop, f"br-{n}") for n in range(20)]
         for ticket in held:
             if ticket.backend.id == "b":
-                pop.closed(ticket)
+                pop.closed(ticket, NOW)
         assert {admit(pop, f"ar-{n}").backend.id for n in range(8)} == {"b"}
 
     def test_shares_hold_over_any_run_of_forty(self) -> None:
@@ -189,7 +192,7 @@ class TestWeights:
         for number in range(200):
             ticket = admit(pop, f"br-{number}")
             chosen.append(ticket.backend.id)
-            pop.closed(ticket)
+            pop.closed(ticket, NOW)
         for start in range(160):
             assert 29 <= chosen[start : start + 40].count("a") <= 31
 
@@ -237,7 +240,7 @@ class TestWeights:
             held.append(admit(pop, f"jp-{number}"))
             chosen.append(held[-1].backend.id)
             if len(held) > open_at_once:
-                pop.closed(held.pop(0))
+                pop.closed(held.pop(0), NOW)
         assert 10 <= chosen.count("a") <= 21
 
     def test_one_that_comes_slowly_does_not_get_all_clients_where_they_stay(self) -> None:
@@ -340,7 +343,7 @@ class TestAffinity:
         first = admit(pop, "br")
         elsewhere = admit(pop, "br")
         assert elsewhere.backend.id != first.backend.id
-        pop.closed(first)
+        pop.closed(first, NOW)
         assert admit(pop, "br").backend.id == first.backend.id
 
     def test_a_lent_out_client_keeps_its_binding_alive(self) -> None:
@@ -349,7 +352,7 @@ class TestAffinity:
         pop.publish([backend("a", hard_limit=1), backend("b", "us")])
         for now in (5.0, 14.0, 23.0):
             assert admit(pop, "br", now).backend.id == "b"
-        pop.closed(held)
+        pop.closed(held, NOW)
         assert admit(pop, "br", 30.0).backend.id == "a"
 
     def test_weight_zero_keeps_its_clients(self) -> None:
@@ -417,7 +420,7 @@ class TestVerdicts:
         pop.set_health("a", up=True, now=1.0)
         pop.publish([backend("a"), backend("b")])
         for ticket in held:
-            pop.closed(ticket)
+            pop.closed(ticket, NOW)
         assert served(pop, 20) == {"a": 10, "b": 10}
 
     def test_a_backend_that_left_while_it_came_slowly_has_all_of_its_share_in_the_end(self) -> None:
@@ -486,7 +489,7 @@ class TestFailover:
         late = [admit(pop, f"ar-{n}", 5.1) for n in range(6)]
         assert [each.backend.id for each in late].count(name) == 1, "one client tries it"
         (trial,) = [each for each in late if each.backend.id == name]
-        pop.dialed(trial)
+        pop.dialed(trial, 0.0, NOW)
         assert name in {admit(pop, f"de-{n}", 5.2).backend.id for n in range(12)}
 
     def test_those_that_failed_are_tried_when_nobody_else_is_left(self) -> None:
@@ -521,7 +524,7 @@ class TestTables:
         try:
             for _ in range(3):
                 pop.publish([backend("a"), backend("b")])
-                pop.closed(admit(pop, "br"))
+                pop.closed(admit(pop, "br"), NOW)
             tables = [weakref.ref(each) for each in (pop.table,)]
             candidate = weakref.ref(pop.table.candidates["a"].rankings[0])
             for _ in range(3):
@@ -544,7 +547,7 @@ class TestTables:
         pop = admission(backend("a", hard_limit=1))
         ticket = admit(pop, "br")
         pop.publish([backend("a", hard_limit=1)])
-        pop.closed(ticket)
+        pop.closed(ticket, NOW)
         assert admit(pop, "br").backend.id == "a"
 
     def test_a_slot_reserved_while_a_table_is_built_is_known_to_it(self) -> None:
@@ -573,7 +576,7 @@ class TestTables:
             pop.adopt()
         pop.publish([backend("a", hard_limit=1)])
         assert pop.admit("br", "", 0.0) == Refusal(Reason.FULL)
-        pop.closed(ticket)
+        pop.closed(ticket, NOW)
         assert admit(pop, "br").backend.id == "a"
 
     def test_a_corrected_address_does_not_wait_for_what_the_wrong_one_did(self) -> None:
@@ -622,7 +625,7 @@ class TestTables:
         pop.publish([backend("a", app="web", hard_limit=1)], ["web", ""])
         ticket = admit(pop, "br", scope="web")
         assert pop.admit("br", "", 0.0) == Refusal(Reason.FULL)
-        pop.closed(ticket)
+        pop.closed(ticket, NOW)
         assert admit(pop, "br", scope="").backend.id == "a"
 
 
@@ -747,12 +750,12 @@ class Books(RuleBasedStateMachine):
     @precondition(lambda self: self.tickets)
     @rule(data=st.data())
     def dialed(self, data: st.DataObject) -> None:
-        self.pop.dialed(data.draw(st.sampled_from(self.tickets)))
+        self.pop.dialed(data.draw(st.sampled_from(self.tickets)), 0.0, NOW)
 
     @precondition(lambda self: self.tickets)
     @rule(data=st.data())
     def close(self, data: st.DataObject) -> None:
-        self.pop.closed(self.tickets.pop(data.draw(st.integers(0, len(self.tickets) - 1))))
+        self.pop.closed(self.tickets.pop(data.draw(st.integers(0, len(self.tickets) - 1))), NOW)
 
     @invariant()
     def places_know_what_they_have(self) -> None:
@@ -773,7 +776,7 @@ class Books(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for ticket in self.tickets:
-            self.pop.closed(ticket)
+            self.pop.closed(ticket, NOW)
         assert self.pop.load.active() == {}
 
 

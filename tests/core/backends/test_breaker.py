@@ -108,7 +108,7 @@ def test_connections_that_die_at_once_open_it_though_their_dials_succeed() -> No
     breaker, live, _ = breaker_of()
     for _ in range(3):
         breaker.answered(live)
-        breaker.died(live, 7.0)
+        breaker.closed_early(live, 7.0)
     assert (live.circuit, live.passed_over_until) == (Circuit.OPEN, 37.0)
 
 
@@ -176,7 +176,7 @@ def test_a_corrected_address_closes_it() -> None:
     assert pop.admit("client", "", 101.0) == Refusal(Reason.DOWN)
     pop.publish([dataclasses.replace(wrong, wg_ip="192.0.2.2")])
     assert admitted(pop, 101.0).how is How.SCORED
-    pop.closed(mute, 101.0, 5, 0, mute=True)  # it was at the old address
+    pop.closed(mute, 101.0, 5, 0, without_answer=True)  # it was at the old address
     assert told == [Circuit.OPEN, Circuit.CLOSED]
 
 
@@ -225,7 +225,7 @@ class TestMoment:
             ticket = admitted(pop, now)
             pop.dialed(ticket, 0.0, now)
             assert pop.admit("other", "", now + 0.3) == Refusal(Reason.DOWN)
-            pop.closed(ticket, now + 0.4, 5, 0, mute=True)
+            pop.closed(ticket, now + 0.4, 5, 0, without_answer=True)
             pop.tick(now + 2.0)
         assert told == [Circuit.HALF_OPEN, Circuit.OPEN] * 3
 
@@ -273,7 +273,7 @@ class TestMoment:
         first, second = admitted(pop, 100.0), admitted(pop, 100.0)
         for ticket in (first, second):
             pop.dialed(ticket, 0.0, 100.0)
-        pop.closed(second, 100.1, 5, 0, mute=True)
+        pop.closed(second, 100.1, 5, 0, without_answer=True)
         pop.dialed(admitted(pop, 100.7), 0.0, 100.7)
         pop.tick(101.2)
         pop.closed(first, 101.2, 5, 5)
@@ -301,7 +301,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def die(self) -> None:
-        self.breaker.died(self.live, self.now)
+        self.breaker.closed_early(self.live, self.now)
 
     @precondition(lambda self: self.live.passed_over_until <= self.now)
     @rule()

@@ -36,7 +36,7 @@ def reached(pop: Admission, now: float, alive: str) -> str:
         answer = pop.failed(answer, now)
     if isinstance(answer, Refusal):
         return answer.reason
-    pop.dialed(answer, now=now)
+    pop.dialed(answer, 0.0, now)
     return answer.backend.id
 
 

@@ -1,4 +1,4 @@
-"""Decides which backend a client gets, and keeps account of the slots in use.
+"""Decides which backend a client gets, and counts the slots in use.
 
 The pipeline of `Admission.admit`: access → `decide` → reserve a slot → bind the client;
 that of `decide`: affinity → origin → candidates by tier → score → last resort.
@@ -7,9 +7,9 @@ Invariants:
 * A slot is reserved when a `Ticket` is handed out for a backend, and released exactly once
   by `failed` or `closed`; a backend never has more than `hard_limit` slots reserved.
 * No client is refused while any backend is eligible: a full or dead tier falls through to the
-  next, and backends that failed lately are tried when nothing else is left.
-* A binding to a backend that is unhealthy, deleted, gone or cannot be dialed is dropped;
-  one whose backend is only full or passed over sends this connection elsewhere and stays.
+  next, and backends that failed lately are tried last.
+* A binding is dropped if its backend is unhealthy, deleted, gone or cannot be dialed. If the
+  backend is only full or passed over, this connection goes elsewhere and the binding stays.
 
 All methods run on the gate thread, except `publish`.
 """
@@ -55,7 +55,7 @@ class AdmissionSettings:
 class Admission:
     """Gives clients their backends.
 
-    `locate` returns where a client comes from; it is called only when no binding decides. With
+    `locate` returns a client's origin; it is called only when no binding decides. With
     `keeps_details` every ticket has `TicketDetails`.
     """
 
@@ -74,7 +74,7 @@ class Admission:
         keeps_details: bool = False,
     ) -> None:
         self._settings = settings
-        self._is_curious = keeps_details
+        self._always_keeps_details = keeps_details
         self.locate = locate
         self._dial_timeout_secs = dial_timeout_secs
         self._ejection = Ejection(ejection)
@@ -112,7 +112,7 @@ class Admission:
         self._publication.adopt()
 
     def _moved(self, live: LiveState) -> None:
-        """A backend has another address now: what it did at the old one does not count."""
+        """A backend has a new address: failures at the old one do not count."""
         self._failing.forget(live)
 
     # -- decisions ---------------------------------------------------------------------
@@ -134,7 +134,7 @@ class Admission:
             selection.lowest(tiers, origin, now, tried)
             or selection.last_resort(tiers, origin, tried)
             or (selection.panic(tiers, origin, now, tried) if self._health.panic else None)
-            or Refusal(Reason.UNREACHABLE if tried else selection.why_nobody(tiers))
+            or Refusal(Reason.UNREACHABLE if tried else selection.why_none(tiers))
         )
 
     # -- one client --------------------------------------------------------------------
@@ -190,15 +190,15 @@ class Admission:
             self.access.leave(ticket.details.entered)
             ticket.details.entered = None
 
-    def dialed(self, ticket: Ticket, secs: float = 0.0, now: float = 0.0) -> None:
-        """The backend answered, after so many seconds."""
+    def dialed(self, ticket: Ticket, secs: float, now: float) -> None:
+        """The backend answered; the dial took `secs`, 0 for a pooled connection."""
         candidate = ticket.held
         assert candidate is not None
         if ticket.details is not None:
             ticket.details.dialed_at = now
             ticket.details.dial_secs = secs
             if self._breaker is not None:
-                ticket.details.trial = self._breaker.on_trial(candidate.live, now)
+                ticket.details.trial = self._breaker.begin_trial(candidate.live, now)
         candidate.live.counters.answered(secs)
         if self._failing.answered(candidate.live):
             self._touch(candidate, anew=True)
@@ -206,15 +206,15 @@ class Admission:
     def closed(
         self,
         ticket: Ticket,
-        now: float = 0.0,
+        now: float,
         bytes_in: int = 0,
         bytes_out: int = 0,
         *,
-        mute: bool = False,
+        without_answer: bool = False,
     ) -> None:
         """The session ended, or its client left while dialing.
 
-        `mute`: the backend ended it and had not sent a byte.
+        `without_answer`: the backend ended it and had not sent a byte.
         """
         live = self._release(ticket)
         live.counters.bytes_in += bytes_in
@@ -222,18 +222,19 @@ class Admission:
         self._leave(ticket)
         details = ticket.details
         if self._breaker is not None and details is not None and details.dialed_at:
-            if mute and now - details.dialed_at <= self._breaker.settings.early_close_secs:
+            open_secs = now - details.dialed_at
+            if without_answer and open_secs <= self._breaker.settings.early_close_secs:
                 live.counters.errors += 1
                 if ticket.backend.address == live.address:
-                    self._breaker.died(live, now)
+                    self._breaker.closed_early(live, now)
                 return
-            live.deaths = 0
+            live.early_closes = 0
             trial = details.trial
-            if trial and self._breaker.ended(trial, now, has_spoken=bytes_out > 0):
+            if trial and self._breaker.end_trial(trial, now, has_answered=bytes_out > 0):
                 self._rank_anew(live)
 
     def tick(self, now: float) -> None:
-        """Do what is due: adopt a waiting table, sweep, advance slow start."""
+        """Adopt a waiting table, sweep expired state, advance slow start and trials."""
         self.adopt()
         self.affinity.sweep(now)
         self.access.rate.sweep(now)
@@ -242,15 +243,16 @@ class Admission:
             if live is not None:
                 live.share = share
                 self._rank_anew(live)
-        for live in self._breaker.outlived(now) if self._breaker is not None else ():
+        for live in self._breaker.pass_trials(now) if self._breaker is not None else ():
             self._rank_anew(live)
 
-    # -- what others know of backends --------------------------------------------------
+    # -- the state of backends ---------------------------------------------------------
 
     def change(self, breaker: BreakerSettings, health: HealthSettings) -> None:
         """Apply new settings."""
         self._health = health
-        self._keeps_details = self._is_curious or (breaker.enabled and breaker.early_close_secs > 0)
+        watches_early_closes = breaker.enabled and breaker.early_close_secs > 0
+        self._keeps_details = self._always_keeps_details or watches_early_closes
         lives = self.load.all()
         moved: list[LiveState] = []
         if not breaker.enabled:
@@ -306,7 +308,7 @@ class Admission:
         return self.load.known(backend_id)
 
     def _rank_anew(self, live: LiveState) -> None:
-        """Rank a backend after something was learned about it.
+        """Rank a backend after its live state changed outside a session.
 
         A backend without a place in the table keeps its live state: it may come back.
         """
@@ -351,7 +353,7 @@ class Admission:
     def _touch(self, candidate: Candidate, *, anew: bool = False) -> None:
         """Rank a backend, in the table in force, after its live state changed.
 
-        `anew` also where its load is the same, because it may have been passed over.
+        `anew`: even if its load is the same, because it was passed over until now.
         """
         live = candidate.live
         current: Candidate | None = candidate

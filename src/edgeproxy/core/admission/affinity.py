@@ -1,9 +1,9 @@
-"""Which backend a client is bound to.
+"""Client affinity: remembers which backend each client is bound to.
 
 A binding lives for exactly `ttl_secs` after its last use: a lookup checks its age and does not
-depend on sweeping. Bindings are kept in order of their last use, so sweeping and evicting take
-from the front and cost only what they remove. There are never more than `max_bindings`; the one
-unused for longest makes room.
+depend on sweeping. Bindings are in order of their last use, so sweeping and evicting take from the
+front and cost only what they remove. There are never more than `max_bindings`: a new one evicts
+the one unused for longest.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Affinity:
 
     def usable(self, key: Key, now: float, table: RoutingTable) -> Candidate | None:
         """Return the backend this client is bound to, if it can be used now."""
-        # Every client of the gate comes through here, so `_bound` is written out.
+        # Runs once for every client, so `_bound` is written out here.
         backend_id = self.get(key, now)
         if backend_id is None:
             return None
@@ -68,7 +68,7 @@ class Affinity:
         return candidate if reason is None else None
 
     def kept(self, key: Key, now: float, table: RoutingTable) -> str | None:
-        """Return the backend of a binding that is worth keeping, though it cannot be used now."""
+        """Return the backend of a binding to keep, although this connection goes elsewhere."""
         candidate = self._bound(key, now, table)
         if candidate is None:
             return None
@@ -97,7 +97,7 @@ class Affinity:
         self._bindings.pop(key, None)
 
     def sweep(self, now: float) -> int:
-        """Remove what has expired, if a sweep is due. Return how many were removed."""
+        """Remove expired bindings, if a sweep is due. Return how many were removed."""
         if now < self._next_sweep:
             return 0
         self._next_sweep = now + self._settings.gc_interval_secs

@@ -1,14 +1,14 @@
-"""How fast clients may open connections: a token bucket for each.
+"""Limits how fast each client opens connections: one token bucket per client.
 
-A bucket holds `burst` tokens and starts full; `max_requests` tokens arrive in every `window_secs`,
-one connection takes one. What is kept for a client is a single time: when its bucket will be
-full again. So nothing is rounded: a client that is held to 100 in a second gets 100 in every
-second, however oddly it asks, and a bucket that is full again need not be remembered.
+A bucket holds `burst` tokens and starts full; `max_requests` tokens arrive every `window_secs`,
+and each connection takes one. The only state of a client is the time at which its bucket will be
+full again. So nothing is rounded: a limit of 100 a second admits 100 in every second, in whatever
+pattern the client connects. A bucket that is full again needs no entry.
 
 This is the virtual scheduling form of the generic cell rate algorithm (ITU-T I.371, annex A).
 
-The table is bounded: where it is full, the client that was seen longest ago makes room, and
-has a full bucket when it comes back.
+The table is bounded. When it is full, the client seen longest ago is dropped; it has a full
+bucket when it comes back.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 _SLACK_SECS = 1e-6
-"""Sums of times are exact only to some digits, the fewer the longer the system has been up."""
+"""Allowance for rounding: a float of monotonic seconds loses digits as the uptime grows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +25,11 @@ class RateLimitSettings:
     """How fast one client may open connections.
 
     Attributes:
-        enabled: Off, everybody may do what they want.
+        enabled: Whether there is a limit.
         max_requests: New connections in each window.
         window_secs: Length of a window.
-        burst: How many at once, after a pause.
-        max_clients: How many clients are remembered.
+        burst: Connections that a client may open at once after a pause.
+        max_clients: Maximum number of buckets in memory.
     """
 
     enabled: bool = False
@@ -40,30 +40,30 @@ class RateLimitSettings:
 
 
 class RateLimit:
-    """The buckets of all clients. `key` is whatever names a client."""
+    """The buckets of all clients. `key` identifies a client (`access.key_of`)."""
 
     def __init__(self, settings: RateLimitSettings) -> None:
         self._full_at: OrderedDict[str, float] = OrderedDict()
         self._seen_at = 0.0
-        self._go_by(settings)
+        self._use(settings)
 
-    def _go_by(self, settings: RateLimitSettings) -> None:
+    def _use(self, settings: RateLimitSettings) -> None:
         self._settings = settings
         self._token_secs = settings.window_secs / settings.max_requests
         self._bucket_secs = self._token_secs * settings.burst + _SLACK_SECS
 
     def change(self, settings: RateLimitSettings) -> None:
-        """Go on with other settings, as of the last time anybody asked or swept.
+        """Apply new settings, as of the last `take` or `sweep`.
 
-        What a bucket lacks is kept in tokens, and is never more than all of the new bucket:
-        nobody waits by the old rate.
+        Each bucket keeps the number of tokens it lacks, at most as many as the new bucket holds.
+        So a client waits by the new rate only.
         """
         before, since = self._token_secs, self._seen_at
         is_same = (before, self._settings.burst) == (
             settings.window_secs / settings.max_requests,
             settings.burst,
         )
-        self._go_by(settings)
+        self._use(settings)
         table = self._full_at
         while len(table) > settings.max_clients:
             table.popitem(last=False)
@@ -75,11 +75,11 @@ class RateLimit:
                 table[key] = since + min((full_at - since) * secs, most)
 
     def __len__(self) -> int:
-        """Return how many clients are remembered."""
+        """Return how many clients have a bucket in memory."""
         return len(self._full_at)
 
     def take(self, key: str, now: float) -> bool:
-        """Take a token, if there is one. Return whether there was."""
+        """Take a token. Return False if the bucket is empty."""
         self._seen_at = now
         full_at = max(self._full_at.get(key, now), now)
         if full_at - now > self._bucket_secs - self._token_secs:
@@ -97,7 +97,7 @@ class RateLimit:
         return int(min((self._bucket_secs - missing_secs) / self._token_secs, self._settings.burst))
 
     def sweep(self, now: float, most: int = 1000) -> int:
-        """Forget up to `most` clients whose buckets are full, the oldest first."""
+        """Drop up to `most` clients whose buckets are full, the oldest first."""
         self._seen_at = now
         table = self._full_at
         forgotten = 0

@@ -1,4 +1,4 @@
-"""What passes between a client's arrival and its end: the choice, the ticket, the refusal."""
+"""A client's ticket, which holds its slot on a backend, and the refusal of a client."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class TicketDetails:
         entered: The key for `AccessControl.leave`; None if the client is not counted.
         dialed_at: When the backend answered (monotonic seconds), or 0.
         dial_secs: How long the dial took.
-        presented: What backends are told of the client; None if they are told nothing.
-        trial: Its trial of a half-open backend, if it is one.
+        presented: The client's identity for the PROXY header; None if backends get none.
+        trial: The breaker's trial that this session is, if it is one.
     """
 
     __slots__ = ("dial_secs", "dialed_at", "entered", "presented", "trial")
@@ -53,17 +53,17 @@ class TicketDetails:
 
 
 class Ticket:
-    """One client's hold on one backend at a time.
+    """One client's reserved slot on one backend at a time.
 
     Attributes:
         client: The client's address.
-        scope: What it connected to.
-        backend: The backend of the attempt that is running, or of the last one.
-        how: How that one was chosen.
+        scope: The app that its listener or server name serves, or `ALL_APPS`.
+        backend: The backend of the present attempt, or of the last one.
+        how: How that backend was chosen.
         origin: Where the client comes from; None if no decision needed it.
-        attempts: How many backends it was given.
-        tried: The ids of those that could not be dialed.
-        held: Where its slot is reserved; None once released.
+        attempts: Number of backends tried, the present one included.
+        tried: Ids of the backends that could not be dialed.
+        held: The candidate on which a slot is reserved; None once it is released.
         details: See `TicketDetails`; None if no feature needs them.
     """
 
@@ -91,7 +91,7 @@ class Ticket:
         self.how = choice.how
 
     def present(self, presented: object) -> None:
-        """Note what backends are told of the client."""
+        """Keep the client's identity for the PROXY header."""
         if self.details is None:
             self.details = TicketDetails(None)
         self.details.presented = presented

@@ -1,20 +1,21 @@
-"""When a failing backend takes no clients, and how it comes back: a circuit breaker.
+"""The circuit breaker: when a failing backend takes no clients, and how it comes back.
 
     closed      failures in a row reach failure_threshold         open
     open        timeout_secs have passed                          half-open
     half-open   answers reach success_threshold                   closed
     half-open   a failure                                         open
 
-While half-open it takes `trials` clients at a time. An open breaker takes none: its backend is
-not even a last resort.
+A half-open breaker lets `trials` clients at a time try its backend. An open one lets none: its
+backend is not even a last resort.
 
-A failure is a dial that fails. With `early_close_secs`, it is also a connection that the backend
-ends so soon without having sent a byte; what counts then is how many of those come in a row, for
-the dials before them all succeed. A trial then succeeds when its connection lives longer than
-that or the backend has sent a byte. An earlier end without a byte is ignored.
+A failure is a dial that fails. With `early_close_secs`, an early close is a failure too: the
+backend ends the connection within that time without having sent a byte. The dials before early
+closes succeed, so early closes have a count of their own (`LiveState.early_closes`). A trial then
+succeeds when its connection lives longer than `early_close_secs` or the backend has sent a byte.
+If the client ends it earlier, it decides nothing.
 
-Without the breaker, and for backends that have not failed often enough for it, `ejection` says
-which backend is passed over. Both keep their state in `live_state.LiveState`.
+Without the breaker, `core/backends/ejection` says how long a failed backend is passed over. Both
+keep their state in `live_state.LiveState`.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from edgeproxy.core.backends.live_state import Circuit, LiveState
 
 @dataclass(frozen=True, slots=True)
 class BreakerSettings:
-    """When a backend is cut off, and how it is tried again.
+    """When a breaker opens and closes.
 
     Attributes:
-        enabled: Off, failed backends are passed over for a while (`core/backends/ejection`).
+        enabled: If not, failed backends are passed over for a while (`core/backends/ejection`).
         failure_threshold: Failures in a row that open the breaker.
-        success_threshold: Answers that close it again.
-        timeout_secs: How long it is open.
-        trials: How many clients at a time try a half-open one.
+        success_threshold: Successful trials that close it again.
+        timeout_secs: How long it stays open before a client tries the backend.
+        trials: Clients that may try a half-open backend at a time.
         early_close_secs: A connection that the backend closes within this time without having
             sent a byte is a failure too; 0: it is not.
     """
@@ -52,11 +53,11 @@ Changed = Callable[[str, Circuit], object]
 
 
 class Trial:
-    """A connection to a half-open backend that may still turn out to be mute.
+    """An open connection to a half-open backend that may still close early.
 
     Attributes:
         live: The backend.
-        until: When the moment is over.
+        until: The trial has succeeded if the connection is open at this time (monotonic seconds).
     """
 
     __slots__ = ("live", "until")
@@ -75,7 +76,7 @@ class Breaker:
         self._trials: dict[Trial, None] = {}
 
     def change(self, settings: BreakerSettings, lives: Iterable[LiveState]) -> list[LiveState]:
-        """Apply new settings. Return the backends whose breaker is open for another time now."""
+        """Apply new settings. Return the backends whose open breakers end at another time now."""
         longer_secs = settings.timeout_secs - self.settings.timeout_secs
         self.settings = settings
         moved = [live for live in lives if longer_secs and live.circuit is Circuit.OPEN]
@@ -88,10 +89,10 @@ class Breaker:
         live.failures += 1
         self._count(live, live.failures, now)
 
-    def died(self, live: LiveState, now: float) -> None:
-        """A connection has ended within a moment, without a byte from the backend."""
-        live.deaths += 1
-        self._count(live, live.deaths, now)
+    def closed_early(self, live: LiveState, now: float) -> None:
+        """The backend has closed a connection early, without having sent a byte."""
+        live.early_closes += 1
+        self._count(live, live.early_closes, now)
 
     def _count(self, live: LiveState, failures: int, now: float) -> None:
         if live.circuit is Circuit.HALF_OPEN or (
@@ -102,8 +103,8 @@ class Breaker:
             self._become(live, Circuit.OPEN)
 
     def forget(self, live: LiveState) -> None:
-        """It is somewhere else now: what it did there does not matter any more."""
-        live.failures = live.deaths = 0
+        """The backend has a new address: failures at the old one do not count."""
+        live.failures = live.early_closes = 0
         live.passed_over_until = 0.0
         self._drop_trials(live)
         if live.circuit is not Circuit.CLOSED:
@@ -118,13 +119,13 @@ class Breaker:
             live.trials = 0
             self._become(live, Circuit.HALF_OPEN)
         elif live.trials >= self.settings.trials:
-            live.trials = 0  # their time is up, or this client could not be here
+            live.trials = 0  # the earlier trials have timed out, else no client would get here
         live.trials += 1
         if live.trials >= self.settings.trials:
             live.passed_over_until = now + dial_timeout_secs
 
     def answered(self, live: LiveState) -> bool:
-        """A dial has succeeded. Return whether more clients may come now."""
+        """A dial has succeeded. Return whether the backend may take more clients now."""
         live.failures = 0
         if live.circuit is not Circuit.HALF_OPEN or self.settings.early_close_secs:
             return False
@@ -132,8 +133,8 @@ class Breaker:
         self._succeeded(live)
         return True
 
-    def on_trial(self, live: LiveState, now: float) -> Trial | None:
-        """A dial has succeeded: return what has still to be seen of its connection, if any."""
+    def begin_trial(self, live: LiveState, now: float) -> Trial | None:
+        """A dial has succeeded: return the trial that its connection still has to pass, if any."""
         early_close_secs = self.settings.early_close_secs
         if live.circuit is not Circuit.HALF_OPEN or not early_close_secs:
             return None
@@ -143,10 +144,11 @@ class Breaker:
             live.passed_over_until = trial.until
         return trial
 
-    def ended(self, trial: Trial, now: float, *, has_spoken: bool) -> bool:
-        """The connection on trial has ended well. Return whether more clients may come now.
+    def end_trial(self, trial: Trial, now: float, *, has_answered: bool) -> bool:
+        """The connection of a trial has ended, and not by an early close.
 
-        `has_spoken`: the backend has sent a byte.
+        `has_answered`: the backend has sent a byte. Return whether the backend may take more
+        clients now.
         """
         is_undecided = trial in self._trials
         self._trials.pop(trial, None)
@@ -154,35 +156,35 @@ class Breaker:
         if live.circuit is not Circuit.HALF_OPEN or not is_undecided:
             return False
         live.passed_over_until = 0.0
-        if has_spoken or now >= trial.until:
+        if has_answered or now >= trial.until:
             self._succeeded(live)
         else:
             live.trials = max(live.trials - 1, 0)
         return True
 
-    def outlived(self, now: float) -> list[LiveState]:
-        """Count the trials whose moment is over. Return whose breakers have closed."""
+    def pass_trials(self, now: float) -> list[LiveState]:
+        """Count the trials that are still open at their `until`; return the closed breakers."""
         closed = []
-        for trial in [each for each in self._trials if each.until <= now]:
+        for trial in [trial for trial in self._trials if trial.until <= now]:
             del self._trials[trial]
             if trial.live.circuit is Circuit.HALF_OPEN and self._succeeded(trial.live):
                 closed.append(trial.live)
         return closed
 
     def _succeeded(self, live: LiveState) -> bool:
-        """Count a trial that went well. Return whether the breaker has closed."""
+        """Count a successful trial. Return whether the breaker has closed."""
         live.successes += 1
         live.trials = max(live.trials - 1, 0)
         if live.successes < self.settings.success_threshold:
             return False
-        live.deaths = 0
+        live.early_closes = 0
         live.passed_over_until = 0.0
         self._become(live, Circuit.CLOSED)
         return True
 
     def _drop_trials(self, live: LiveState) -> None:
-        """What comes of the trials of this backend does not matter any more."""
-        for trial in [each for each in self._trials if each.live is live]:
+        """Forget the trials of a backend whose state another event has decided."""
+        for trial in [trial for trial in self._trials if trial.live is live]:
             del self._trials[trial]
 
     def _become(self, live: LiveState, circuit: Circuit) -> None:
@@ -191,7 +193,11 @@ class Breaker:
 
 
 def circuit_of(live: LiveState, now: float) -> Circuit:
-    """Return the state of a breaker at this time: an open one may be tried by the next client."""
+    """Return the state of a breaker at this time.
+
+    An open breaker becomes half-open only when a client tries its backend; from the time at which
+    one may, it counts as half-open.
+    """
     if live.circuit is Circuit.OPEN and live.passed_over_until <= now:
         return Circuit.HALF_OPEN
     return live.circuit

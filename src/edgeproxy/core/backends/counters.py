@@ -1,6 +1,6 @@
-"""What one backend has done since it is known: counts that only grow.
+"""Counters of one backend. They only grow.
 
-The gate thread adds, anybody may read. An addition is all that a connection pays.
+The gate thread adds; any thread may read. A connection costs a few integer additions.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ RTT_BUCKETS_SECS = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
 )
-"""Upper bounds, from a neighbour on the local network to a handshake that was sent again."""
+"""Upper bounds of the dial-time histogram: from the local network to a retransmitted handshake."""
 
 
 class BackendCounters:
-    """The counts of one backend.
+    """The counters of one backend.
 
     Attributes:
-        connections: Clients that were given it, and whom it answered.
-        errors: Dials that failed, and connections it ended within a moment.
+        connections: Sessions that the backend has accepted.
+        errors: Dials that failed, and connections that the backend closed early.
         bytes_in: Bytes carried from clients to it by ended sessions.
         bytes_out: Bytes carried from it to clients by ended sessions.
-        rtt: How many dials that clients waited for took so long: a count for each
-            bucket, and one beyond the last.
+        rtt: Histogram of dial times: a count for each bucket, and one beyond the last. Pooled
+            connections, which no client waited for, are not in it.
         rtt_secs: The sum of those times.
     """
 
@@ -38,7 +38,7 @@ class BackendCounters:
         self.rtt_secs = 0.0
 
     def answered(self, secs: float) -> None:
-        """The backend has answered a dial after so long; 0 if nobody waited for that."""
+        """The backend has accepted a session; `secs` is the dial time, 0 if it was pooled."""
         self.connections += 1
         if not secs:
             return

@@ -1,8 +1,8 @@
 """How long a backend that could not be dialed is passed over.
 
-A dead backend has the lowest load of all; unless it is passed over it draws every new
-client. The time doubles with each further failure, up to a limit. When it is over, one
-client at a time tries it: choosing it passes it over again until that dial has ended.
+A dead backend has no load, so it would draw every new client if it were not passed over. The time
+doubles with each further failure, up to a limit. After it, one client at a time tries the backend:
+while that client dials, the backend is passed over again.
 
     failures      passed over for
     1             first_secs
@@ -22,8 +22,8 @@ class EjectionSettings:
     """How long a failed backend is passed over by new clients.
 
     Attributes:
-        first_secs: After one failure; 0: no backend is passed over.
-        longest_secs: At most.
+        first_secs: Time after one failure; 0: no backend is passed over.
+        longest_secs: Maximum time.
     """
 
     first_secs: float = 5.0
@@ -44,7 +44,7 @@ class Ejection:
         live.passed_over_until = now + secs
 
     def forget(self, live: LiveState) -> None:
-        """It is somewhere else now: what it did there does not matter any more."""
+        """The backend has a new address: failures at the old one do not count."""
         live.failures = 0
         live.passed_over_until = 0.0
 
@@ -53,7 +53,7 @@ class Ejection:
         live.passed_over_until = max(live.passed_over_until, now + dial_timeout_secs)
 
     def answered(self, live: LiveState) -> bool:
-        """A dial has succeeded. Return whether that changed anything."""
+        """A dial has succeeded. Return whether the backend had been passed over."""
         if not live.failures:
             return False
         live.failures = 0

@@ -1,12 +1,12 @@
-"""Whether a backend is up, judged from the results of its probes.
+"""Decides whether a backend is up, from the results of its probes.
 
     up      unhealthy_threshold failures in a row     down
     down    healthy_threshold successes in a row      up
 
-A backend that has not been probed yet is up. Results are this POP's alone: they are kept apart from
-the `healthy` column, which is the operator's intent and is never written.
+A backend that has not been probed yet is up. Results belong to this POP. They never change the
+`healthy` column, which is the operator's intent.
 
-After it comes up again a backend may get its full share of clients only gradually
+After it comes up again, a backend may get its full share of clients only gradually
 (`core/backends/slow_start`).
 """
 
@@ -22,16 +22,16 @@ class ProbeSettings:
     """How backends are probed.
 
     Attributes:
-        enabled: Whether they are.
+        enabled: Whether backends are probed at all.
         interval_secs: From one probe of a backend to the next.
-        timeout_secs: How long one may take.
+        timeout_secs: How long one probe may take.
         kind: One of `KINDS`.
-        path: What is asked for by HTTP.
-        status: The status that is expected by HTTP.
-        host: The Host header; "" for the backend's address.
-        service: Which service is asked for by gRPC; "" for the server as a whole.
-        command: What is run. It finds the backend in BACKEND_ID, BACKEND_ADDRESS and
-            BACKEND_PORT.
+        path: HTTP: the path to request.
+        status: HTTP: the expected status.
+        host: HTTP: the Host header; "" for the backend's address.
+        service: gRPC: the service to check; "" for the server as a whole.
+        command: exec: the command to run. Its environment has the backend in BACKEND_ID,
+            BACKEND_ADDRESS and BACKEND_PORT.
     """
 
     enabled: bool = False
@@ -51,13 +51,13 @@ class ProbeSettings:
 
 @dataclass(frozen=True, slots=True)
 class HealthSettings:
-    """How results become a verdict.
+    """How probe results become a verdict.
 
     Attributes:
         healthy_threshold: Successes in a row that bring a backend up.
         unhealthy_threshold: Failures in a row that take it down.
         slow_start_secs: Time from coming up to its full share of clients; 0: at once.
-        panic: Where all backends of an app are down, they are all tried.
+        panic: If all backends of an app are down, try all of them.
     """
 
     healthy_threshold: int = 2
@@ -71,10 +71,10 @@ class Verdict:
     """What the probes of one backend say.
 
     Attributes:
-        up: Whether it may have clients.
-        streak: How many results in a row have been against that.
-        since: When it last changed (monotonic seconds), or the first result came.
-        last: What the last probe found, in words; "" if it succeeded or there was none.
+        up: Whether the backend may have clients.
+        streak: Results in a row that contradict `up`.
+        since: When `up` last changed, or when the first result came (monotonic seconds).
+        last: The fault of the last probe; "" if it succeeded or there was none.
     """
 
     up: bool = True
@@ -83,7 +83,7 @@ class Verdict:
     last: str = ""
 
     def hear(self, settings: HealthSettings, fault: str, now: float) -> bool:
-        """Take a result: "" for a success, or what was wrong. Return whether `up` changed."""
+        """Count a result: "" for a success, else the fault. Return whether `up` changed."""
         self.last = fault
         if not self.since:
             self.since = now

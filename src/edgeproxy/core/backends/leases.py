@@ -1,11 +1,11 @@
-"""Which registered backends still show life, and which have been silent for too long.
+"""The leases of registered backends, and when they expire.
 
-A lease lasts `ttl_secs` from the last sign of life: a registration or a heartbeat. What is kept is
-one time for each, in the order of these times; nothing is written anywhere.
+A lease lasts `ttl_secs` from the last registration or heartbeat of its backend. The only state is
+the time of that, for each backend, in memory.
 
-Where most of them fall silent together, it is more likely this POP that hears nobody than most
-backends that died. Then no lease expires (`holding`) until most are heard again; whoever is silent
-still has one more TTL from then. The rule is that of Eureka's self-preservation mode (Netflix,
+If most backends fall silent together, this POP has more likely lost its network than most backends
+have died. Then no lease expires (`holding`) until most are heard again; a backend that is still
+silent has one more TTL from then. The rule is that of Eureka's self-preservation mode (Netflix,
 "Understanding Eureka Peer to Peer Communication"), with a threshold of one half instead of 15 %,
 because a POP has few backends and losing one of three is nothing unusual:
 
@@ -13,8 +13,7 @@ because a POP has few backends and losing one of three is nothing unusual:
                 within the last TTL
     held back   if at least `LEAST_QUIET`, and more than half, are silent
 
-A time in which nothing could be heard, because this process was stopped, is nobody's silence
-(`excuse`).
+Time in which this process was suspended does not count as silence (`excuse`).
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ class Leases:
     """The leases of one POP. `now` is in monotonic seconds.
 
     Attributes:
-        ttl_secs: How long one lasts without a sign of life.
+        ttl_secs: How long a lease lasts without a heartbeat.
         holding: Whether expiry is held back.
-        held_back: How often it began to be.
+        held_back: How many times that began.
         expired_total: How many leases have expired.
     """
 
@@ -41,8 +40,8 @@ class Leases:
         self.holding = False
         self.held_back = 0
         self.expired_total = 0
-        self._heard: OrderedDict[str, float] = OrderedDict()  # the one silent for longest first
-        self._gone: deque[float] = deque()  # when leases expired, within the last TTL
+        self._heard: OrderedDict[str, float] = OrderedDict()  # longest silence first
+        self._gone: deque[float] = deque()  # times of expiry within the last TTL
 
     def __len__(self) -> int:
         return len(self._heard)
@@ -66,58 +65,59 @@ class Leases:
         return True
 
     def forget(self, backend_id: str) -> None:
-        """End a lease, if there is one: it was given up."""
+        """End a lease, if there is one, because its backend has deregistered."""
         self._heard.pop(backend_id, None)
 
     def keep(self, known: Collection[str]) -> list[str]:
-        """End the leases of all that are not among these; return whose."""
-        gone = [each for each in self._heard if each not in known]
-        for each in gone:
-            del self._heard[each]
+        """End the leases of all backends but the `known`; return the ids of those."""
+        gone = [backend_id for backend_id in self._heard if backend_id not in known]
+        for backend_id in gone:
+            del self._heard[backend_id]
         return gone
 
     def silence(self, backend_id: str, now: float) -> float | None:
-        """Return for how long a backend has been silent, None if it has no lease."""
+        """Return the seconds since a backend was last heard, None if it has no lease."""
         heard = self._heard.get(backend_id)
         return None if heard is None else max(now - heard, 0.0)
 
     def next_at(self) -> float | None:
-        """Return when the first lease would expire, None without leases."""
+        """Return when the next lease expires, None without leases."""
         first = next(iter(self._heard.values()), None)
         return None if first is None else first + self.ttl_secs
 
     def excuse(self, secs: float, now: float) -> None:
-        """Nothing could be heard for so long: everybody has that time on top."""
-        for each, heard in self._heard.items():
-            self._heard[each] = min(heard + secs, now)
+        """Extend every lease by the seconds in which this process was suspended."""
+        for backend_id, heard in self._heard.items():
+            self._heard[backend_id] = min(heard + secs, now)
 
     def expired(self, now: float) -> list[str]:
-        """End the leases that are due; return whose. None while expiry is held back."""
+        """End the leases that are due; return their backends. None is due while `holding`."""
         while self._gone and self._gone[0] <= now - self.ttl_secs:
             self._gone.popleft()
         due = self._silent(self.ttl_secs, now)
         if not due and not self.holding:
             return []
         if self._most_are_silent(now):
-            self.held_back += not self.holding
+            if not self.holding:
+                self.held_back += 1
             self.holding = True
             return []
         if self.holding:
             self._resume(now)
             return []
-        for each in due:
-            del self._heard[each]
+        for backend_id in due:
+            del self._heard[backend_id]
             self._gone.append(now)
         self.expired_total += len(due)
         return due
 
     def _silent(self, secs: float, now: float) -> list[str]:
-        """Return who has been silent for so long, the longest first."""
+        """Return the backends not heard for `secs`, the longest silence first."""
         silent = []
-        for each, heard in self._heard.items():
+        for backend_id, heard in self._heard.items():
             if heard + secs > now:
                 break
-            silent.append(each)
+            silent.append(backend_id)
         return silent
 
     def _most_are_silent(self, now: float) -> bool:
@@ -125,8 +125,8 @@ class Leases:
         return silent >= LEAST_QUIET and silent * 2 > len(self._heard) + len(self._gone)
 
     def _resume(self, now: float) -> None:
-        """Most are heard again: those that are not yet have as long as anybody."""
+        """Most backends are heard again: give each silent one another whole TTL."""
         self.holding = False
         self._gone.clear()
-        for each in self._silent(self.ttl_secs * QUIET_PART, now):
-            self.register(each, now)
+        for backend_id in self._silent(self.ttl_secs * QUIET_PART, now):
+            self.register(backend_id, now)

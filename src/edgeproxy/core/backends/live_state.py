@@ -1,8 +1,7 @@
-"""What each backend carries right now on this POP.
+"""The live state of each backend on this POP: its connections, failures and health.
 
-The gate thread is the only one that changes a `LiveState`; others read it. It belongs to the
-backend's id and outlives the routing table: a connection that is still open counts, no
-matter how often the table was replaced since.
+Only the gate thread changes a `LiveState`; other threads read it. It belongs to the backend's id
+and outlives the routing table: an open connection counts however often the table is replaced.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ class LiveState:
         turn: Its place among equally loaded backends; see `core/routing/ranking`.
         failures: Dials in a row that failed.
         passed_over_until: New clients pass it over until then (monotonic seconds).
-        circuit, successes, trials, deaths: Of its breaker; see `core/backends/breaker`.
+        circuit, successes, trials, early_closes: Of its breaker; see `core/backends/breaker`.
         down: Its probes say that it is down; see `core/backends/health`.
         draining: It takes no new clients, not even those bound to it.
         lease_expired: Its lease has expired; it takes no clients. See `core/backends/leases`.
-        share: The part of its weight that it has; see `core/backends/slow_start`.
-        counters: What it has done.
+        share: The part of its weight that counts now; see `core/backends/slow_start`.
+        counters: Its connections, errors and bytes.
     """
 
     __slots__ = (
@@ -47,9 +46,9 @@ class LiveState:
         "backend_id",
         "circuit",
         "counters",
-        "deaths",
         "down",
         "draining",
+        "early_closes",
         "failures",
         "lease_expired",
         "passed_over_until",
@@ -69,7 +68,7 @@ class LiveState:
         self.circuit = Circuit.CLOSED
         self.successes = 0
         self.trials = 0
-        self.deaths = 0
+        self.early_closes = 0
         self.down = False
         self.draining = False
         self.lease_expired = False
@@ -86,7 +85,7 @@ class LiveState:
 
 
 class BuildWatch(NamedTuple):
-    """What happened while a table was being built."""
+    """Which live states change while a table is being built."""
 
     number: int
     touched: set[str]
@@ -95,15 +94,15 @@ class BuildWatch(NamedTuple):
 class LiveStates:
     """The live state of all backends, by id.
 
-    While a table is being built on another thread, the gate thread collects whose state
-    changes, so that they can be ranked anew when that table comes into force. Each of the
-    two counters has one writer, and the gate thread looks at them only after it has
-    changed a state; so nothing can be missed.
+    While another thread builds a table, the gate thread collects the backends whose state changes,
+    so that they can be ranked anew when that table comes into force. Each of the two counters has
+    one writer, and the gate thread reads them only after it has changed a state. So no change can
+    be missed.
 
     Attributes:
-        watches: How many builds have begun; written by the building thread.
-        settled: The last of them whose table came into force; written by the gate thread.
-        touched: Whose state changed since the last build began.
+        watches: Number of builds that have begun; written by the building thread.
+        settled: Number of the last build whose table came into force; written by the gate thread.
+        touched: Ids of the backends whose state has changed since the last build began.
     """
 
     def __init__(self) -> None:
@@ -128,7 +127,7 @@ class LiveStates:
         return list(self._by_id.values())
 
     def watch(self) -> BuildWatch:
-        """A build begins: collect whose state changes from now on."""
+        """A build begins: collect the backends whose state changes from now on."""
         self.touched = touched = set[str]()
         self.watches += 1
         return BuildWatch(self.watches, touched)
@@ -147,7 +146,7 @@ class LiveStates:
         return {key: live.active for key, live in list(self._by_id.items()) if live.active}
 
     def forget(self, *known: Container[str], rest: Pause = no_pause) -> None:
-        """Drop what is idle, not being drained and not among the `known` ids."""
+        """Drop the states of idle backends that are not draining and not among `known`."""
         for backend_id, live in paced(list(self._by_id.items()), rest):
             in_use = live.active or live.draining
             if not in_use and not any(backend_id in ids for ids in known):

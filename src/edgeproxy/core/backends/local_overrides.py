@@ -1,4 +1,4 @@
-"""What the configuration file of this POP says about single backends, over the database.
+"""Overrides of single backends from this POP's configuration file.
 
     [backends."sa-node-1"]
     weight = 3
@@ -6,8 +6,8 @@
     health_check_type = "http"
     health_check_path = "/up"
 
-What it leaves out stays as the database has it. A backend that the database does not have is
-none: an overlay waits for it.
+A value that the file leaves out stays as the database has it. An overlay for a backend that the
+database lacks has no effect until the database has it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edgeproxy.core.backends.backend import Backend
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """What is said about one backend; None: nothing.
+    """The overrides for one backend; None leaves a value as it is.
 
     Attributes:
         weight, soft_limit, hard_limit: As in the database.
@@ -34,17 +34,20 @@ class Overlay:
     check_path: str | None = None
 
     def over(self, backend: Backend) -> Backend:
-        """Return a backend as this POP is to see it."""
-        said = {
+        """Return a backend with these overrides applied."""
+        values = {
             name: getattr(self, name)
             for name in ("weight", "soft_limit", "hard_limit")
             if getattr(self, name) is not None
         }
-        return replace(backend, **said) if said else backend
+        return replace(backend, **values) if values else backend
 
 
 def overlaid(backends: tuple[Backend, ...], overlays: Mapping[str, Overlay]) -> tuple[Backend, ...]:
-    """Return all backends as this POP is to see them."""
+    """Return all backends with the overrides of this POP applied."""
     if not overlays:
         return backends
-    return tuple(overlays[each.id].over(each) if each.id in overlays else each for each in backends)
+    return tuple(
+        overlays[backend.id].over(backend) if backend.id in overlays else backend
+        for backend in backends
+    )

@@ -1,13 +1,14 @@
-"""What becomes of backends that register and leave, decided on rows that are given.
+"""Decides what registering and deregistering a backend does to the rows of the database.
 
-A registered backend is a row like any other that has a home: the POP it registered with, which
-hears its heartbeats. It moves to whichever POP it registers with next. It may leave anywhere, but
-for its silence (`is_expired`) only its home may take it out, for nobody else listened.
+A registered backend is a row with a home: the POP that it registered with, which hears its
+heartbeats. It moves when it registers with another POP. It may deregister anywhere, but only its
+home may remove it because its lease expired (`is_expired`), since only the home hears heartbeats.
 
-What operators have said stays: a registration again changes neither `healthy` nor `deleted`.
-A `caller` speaks for its own address alone; a row without one, or that an operator has removed, is
-nobody's.
-Nothing is written here.
+An operator's intent stays: registering again changes neither `healthy` nor `deleted`. A `caller`
+may change only a backend with the caller's own address, unless the row has no valid address or an
+operator has removed it.
+
+This module decides; it writes nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from edgeproxy.errors import StoreError
 
 
 class CrowdedError(StoreError):
-    """There are as many registered backends as there may be."""
+    """The limit of registered backends is reached."""
 
 
 class NotYoursError(StoreError):
@@ -30,7 +31,7 @@ class NotYoursError(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """Register a backend, if there are not `most` already. Gives whether it is new."""
+    """Register a backend, unless `most` are registered. The outcome says whether it is new."""
 
     backend: Backend
     most: int
@@ -39,7 +40,7 @@ class Register:
 
 @dataclass(frozen=True, slots=True)
 class Deregister:
-    """Take out a registered backend. Gives whether there was one to be taken out."""
+    """Remove a registered backend. The outcome says whether it was registered."""
 
     backend_id: str
     is_expired: bool = False
@@ -55,8 +56,8 @@ class Row:
     """A row as it is stored.
 
     Attributes:
-        values: The documented columns and the country, which is '' where none is known.
-        home: The POP with which it registered; None: an operator's.
+        values: The documented columns and the country, '' if it is unknown.
+        home: The POP that the backend registered with; None if an operator added the row.
     """
 
     values: Mapping[str, object]
@@ -64,28 +65,29 @@ class Row:
 
 
 def id_of(edit: Edit) -> str:
-    """Return which backend an edit is about."""
+    """Return the id of the backend that an edit changes."""
     return edit.backend.id if isinstance(edit, Register) else edit.backend_id
 
 
 def apply_changes(
     edits: Iterable[Edit], rows: Mapping[str, Row], home: str, count: int
 ) -> tuple[list[Outcome], dict[str, Row | None]]:
-    """Return what becomes of each edit in turn, and the rows that have to be written.
+    """Return the outcome of each edit, in order, and the rows to write; None deletes a row.
 
-    `rows` are those of these ids, `count` is how many are registered in all, `home` who asks.
-    A row of None has to be deleted. Who has just registered is not silent.
+    `rows` are the present rows of the ids in `edits`, `count` is the number of registered backends
+    in the database, `home` is this POP. A backend that registers among these edits is not removed
+    as expired by a later one.
     """
     now: dict[str, Row | None] = dict(rows)
     outcomes: list[Outcome] = []
     heard: set[str] = set()
     for edit in edits:
-        found = now.get(id_of(edit))
-        is_registered = found is not None and found.home is not None
-        if edit.caller is not None and _owner(found) not in (None, edit.caller):
+        row = now.get(id_of(edit))
+        is_registered = row is not None and row.home is not None
+        if edit.caller is not None and _owner(row) not in (None, edit.caller):
             outcomes.append(NotYoursError("a backend may speak only for its own address"))
         elif isinstance(edit, Deregister):
-            is_silent = found is not None and found.home == home and edit.backend_id not in heard
+            is_silent = row is not None and row.home == home and edit.backend_id not in heard
             leaves = is_silent if edit.is_expired else is_registered
             if leaves:
                 now[edit.backend_id] = None
@@ -95,30 +97,31 @@ def apply_changes(
             outcomes.append(_crowded(edit.most))
         else:
             heard.add(edit.backend.id)
-            now[edit.backend.id] = _registered(edit.backend, found, home)
-            was_removed = found is not None and found.values["deleted"] == 1
-            outcomes.append(found is None or (was_removed and not is_registered))
-            count += not is_registered
-    return outcomes, {each: row for each, row in now.items() if row != rows.get(each)}
+            now[edit.backend.id] = _registered(edit.backend, row, home)
+            was_removed = row is not None and row.values["deleted"] == 1
+            outcomes.append(row is None or (was_removed and not is_registered))
+            if not is_registered:
+                count += 1
+    return outcomes, {key: row for key, row in now.items() if row != rows.get(key)}
 
 
-def _owner(found: Row | None) -> str | None:
-    """Return for which address one has to speak to change this row, None for any."""
-    if found is None or (found.home is None and found.values["deleted"] == 1):
+def _owner(row: Row | None) -> str | None:
+    """Return the address that a caller needs to change this row, None for any address."""
+    if row is None or (row.home is None and row.values["deleted"] == 1):
         return None
     try:
-        return check_address(found.values["wg_ip"])
+        return check_address(row.values["wg_ip"])
     except RowError:
         return None
 
 
-def _registered(backend: Backend, found: Row | None, home: str) -> Row:
+def _registered(backend: Backend, before: Row | None, home: str) -> Row:
     values: dict[str, object] = {name: getattr(backend, name) for name in COLUMNS}
     values |= {"healthy": 1, "deleted": 0, COUNTRY: backend.country or ""}
-    if found is not None:
-        values["healthy"] = found.values["healthy"]
-        if found.home is not None:
-            values["deleted"] = found.values["deleted"]
+    if before is not None:
+        values["healthy"] = before.values["healthy"]
+        if before.home is not None:
+            values["deleted"] = before.values["deleted"]
     return Row(values, home)
 
 

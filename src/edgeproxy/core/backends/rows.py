@@ -1,10 +1,10 @@
-"""What a backend may look like when it comes from outside: a row, the command line, a request.
+"""Parses a backend that comes from outside: a database row, a command, an API request.
 
-Two doors, one set of rules. `parse_row` takes what an operator wrote into the database with
-any tool and refuses only what cannot be routed to. `parse_node` takes what a person asks
-for now and also refuses what is most likely a mistake (weight 5000, soft above hard limit).
-A refusal says which field, what it was and what is allowed. A value of another type is
-never converted: the text '80' is not a port.
+Two parsers share one set of rules. `parse_row` reads a row that any tool may have written, and
+refuses only what cannot be routed to. `parse_node` reads what a person or a program asks for now,
+and also refuses likely mistakes (weight 5000, a soft limit above the hard limit). An error names
+the field, the value and what is allowed. A value of another type is never converted: the text '80'
+is not a port.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ COLUMNS = (
 """The documented columns in the documented order: people insert rows by position."""
 
 COUNTRY = "country"
-"""A column that a table may have besides the documented ones."""
+"""An optional column beside the documented ones."""
 
 MAX_NAME_CHARS = 128
 MAX_WEIGHT = 1000
@@ -50,7 +50,7 @@ class RowError(UsageError, ValueError):
 
     Attributes:
         field: The column.
-        reason: What the value was and what is allowed, for people; names the field too.
+        reason: The message: field, value and what is allowed.
     """
 
     def __init__(self, field: str, reason: str) -> None:
@@ -60,7 +60,7 @@ class RowError(UsageError, ValueError):
 
 
 def parse_row(row: Mapping[str, object]) -> Backend:
-    """Return the backend that a database row describes, or raise `RowError`.
+    """Parse a database row, or raise `RowError`.
 
     A missing key counts as NULL. Weight and limits may be any number from 0.
     """
@@ -80,10 +80,10 @@ def parse_row(row: Mapping[str, object]) -> Backend:
 
 
 def parse_rows(rows: Iterable[Mapping[str, object]]) -> Iterator[Backend | RowError]:
-    """Yield for each row its backend or what is wrong with it.
+    """Yield the backend of each row, or the error in it.
 
-    Of several valid rows with one id the first counts, the others are wrong: a table that
-    was made without a primary key can hold such rows.
+    If several valid rows have one id, all but the first are errors: a table that was made without
+    a primary key can hold such rows.
     """
     seen: set[str] = set()
     for row in rows:
@@ -100,7 +100,7 @@ def parse_rows(rows: Iterable[Mapping[str, object]]) -> Iterator[Backend | RowEr
 
 
 def parse_node(values: Mapping[str, object]) -> Backend:
-    """Return the backend that a person asks for, or raise `RowError`: the stricter door."""
+    """Parse a backend that is to be added or changed now, or raise `RowError`."""
     check_weight(values.get("weight"))
     check_limits(values.get("soft_limit"), values.get("hard_limit"))
     return parse_row(values)
@@ -126,7 +126,7 @@ def check_region(value: object) -> str:
 def check_address(value: object) -> str:
     """Return the one spelling of an IPv4 or IPv6 address of one host, or raise `RowError`.
 
-    An IPv4-mapped IPv6 address is written as the IPv4 address that it means.
+    An IPv4-mapped IPv6 address becomes the IPv4 address in it.
     """
     allowed = "the IPv4 or IPv6 address of one host, like 10.50.1.2 or fd00::2"
     if not isinstance(value, str):  # ip_address(5) is 0.0.0.5
@@ -139,8 +139,8 @@ def check_address(value: object) -> str:
         if address.scope_id is not None:
             raise _refused("wg_ip", value, f"{allowed}, without a zone")
         address = address.ipv4_mapped or address
-    nobodys = address.is_reserved if address.version == 4 else address.is_link_local
-    if address.is_unspecified or address.is_multicast or nobodys:
+    is_unusable = address.is_reserved if address.version == 4 else address.is_link_local
+    if address.is_unspecified or address.is_multicast or is_unusable:
         raise _refused("wg_ip", value, allowed)
     return str(address)
 
@@ -151,12 +151,12 @@ def check_port(value: object) -> int:
 
 
 def check_weight(value: object) -> int:
-    """Return a weight as people may set it, or raise `RowError`."""
+    """Return a weight in the range that a person may set, or raise `RowError`."""
     return _whole("weight", value, 0, MAX_WEIGHT)
 
 
 def check_limits(soft: object, hard: object) -> tuple[int, int]:
-    """Return the soft and the hard limit as people may set them, or raise `RowError`."""
+    """Return the soft and the hard limit if a person may set them, or raise `RowError`."""
     soft_limit = _whole("soft_limit", soft, 0, MAX_LIMIT)
     hard_limit = _whole("hard_limit", hard, 0, MAX_LIMIT)
     if 0 < hard_limit < soft_limit:

@@ -1,7 +1,7 @@
 """Slow start: after it comes up, a backend gets its full share of clients only gradually.
 
-The share grows evenly with time, from `LEAST_SHARE` to 1. What a share means for choosing is
-said in `core/routing/slow_start`.
+The share grows evenly with time, from `LEAST_SHARE` to 1. `core/routing/slow_start` says how a
+share affects the choice of a backend.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ LEAST_SHARE = 0.1
 
 
 def share(since: float, slow_start_secs: float, now: float) -> float:
-    """Return the share of its weight that a backend has which came up at `since`."""
+    """Return the present share of the weight of a backend that came up at `since`."""
     if slow_start_secs <= 0 or now - since >= slow_start_secs:
         return 1.0
     return max((now - since) / slow_start_secs, LEAST_SHARE)
@@ -32,7 +32,7 @@ class SlowStarts:
         self._since.pop(backend_id, None)
 
     def advance(self, slow_start_secs: float, now: float) -> list[tuple[str, float]]:
-        """Return the share that each backend in slow start has now; a share of 1 is its last."""
+        """Return the present share of each backend in slow start; one with a share of 1 leaves."""
         shares = [
             (backend_id, share(since, slow_start_secs, now))
             for backend_id, since in self._since.items()

@@ -1,7 +1,7 @@
-"""Where a client comes from: its address turned into a country and a region.
+"""Locates a client: turns its address into a country and a region.
 
-Asked in this order: the override for its network, the geo database, the override for its
-country, the table of regions. A private address without an override is of unknown origin,
+Sources, in this order: the override for its network, the geo database, the override for its
+country, the table of regions. A private address without an override has an unknown origin,
 whatever the database says. Nothing here touches a file or the network: the database is a
 callable.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from edgeproxy.core.geo.overrides import Override, Overrides
 
-# Addresses that mean something else in every network: RFC 1918, 6598, 1122, 3927, 4193, 4291.
+# Addresses that have a different owner in every network: RFC 1918, 6598, 1122, 3927, 4193, 4291.
 _PRIVATE = override_file.parse(
     """
     10.0.0.0/8,
@@ -38,9 +38,9 @@ _PRIVATE = override_file.parse(
 
 
 class Locator:
-    """Finds origins and remembers the last `cache_size` of them.
+    """Finds origins and caches the last `cache_size` of them. For one thread.
 
-    Never changes its mind: new overrides or a new database mean a new Locator. For one thread.
+    Its answers never change: for new overrides or a new database, make a new Locator.
     """
 
     __slots__ = ("_cache", "_cache_size", "_lookup", "_overrides")
@@ -51,7 +51,7 @@ class Locator:
         overrides: Overrides,
         cache_size: int = 65536,
     ) -> None:
-        """`lookup` takes a normal address and returns its country (or None) and network."""
+        """`lookup` takes an address in normal form; it returns its country or None, and network."""
         self._lookup = lookup
         self._overrides = overrides
         self._cache_size = cache_size
@@ -59,7 +59,7 @@ class Locator:
         self._cache: OrderedDict[str, Origin] = OrderedDict()
 
     def __call__(self, ip: str) -> Origin:
-        """Return the origin of a client; of unknown origin is also text that is no address."""
+        """Return the origin of a client; unknown also for text that is not an address."""
         origin = self._cache.get(ip)
         if origin is None:
             origin = self._cache[ip] = self._find(ip)

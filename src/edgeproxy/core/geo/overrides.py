@@ -1,14 +1,14 @@
-"""The operator's word on where clients come from: what an override file says.
+"""The operator's corrections of where clients come from: the lines of an override file.
 
     # prefix or address, country[, region]
     10.50.0.0/16,   BR          # region: that of the country
-    2001:db8::/32,  DE, eu-2    # a region of one's own
+    2001:db8::/32,  DE, eu-2    # a region of your own
     192.0.2.7,      ,   sa      # country unknown on purpose (ZZ says the same)
     MX, MX, sa                  # every client whose country in the database is MX
 
-Of several prefixes that hold an address the longest wins. An IPv4-mapped IPv6 prefix is the
-IPv4 prefix in it. Where a line names no region, the file's own line for its country counts
-before the table of regions. A file with any fault yields no overrides, but all its faults.
+The longest prefix that holds an address wins. An IPv4-mapped IPv6 prefix counts as the IPv4 prefix
+in it. If a line names no region, the file's line for that country decides, and without one the
+table of regions. A file with a fault yields no overrides; the error lists every fault.
 
 Lookups are those of `core/geo/prefix`.
 """
@@ -96,7 +96,7 @@ class _Row(NamedTuple):
 
 
 def parse(text: str) -> Overrides:
-    """Return what the text of an override file says.
+    """Parse the text of an override file.
 
     Raises:
         OverridesError: At least one line is wrong; it holds the faults of all lines.
@@ -113,7 +113,7 @@ def parse(text: str) -> Overrides:
             complaints.append(f"{target} is already on line {rows[target].line}; keep one of them")
         elif target is not None:
             rows[target] = row
-        faults += [Fault(number, verify_error) for verify_error in complaints]
+        faults += [Fault(number, complaint) for complaint in complaints]
     if faults:
         raise OverridesError(faults)
     return Overrides({target: _override(target, row, rows) for target, row in rows.items()})
@@ -128,10 +128,10 @@ def _override(target: Target, row: _Row, rows: Mapping[Target, _Row]) -> Overrid
 
 
 def _read(line: int, fields: list[str], complaints: list[str]) -> tuple[Target | None, _Row]:
-    """Return what a line applies to and says; append to `complaints` whatever is wrong."""
+    """Return a line's target and content; append its faults to `complaints`."""
     if not 2 <= len(fields) <= 3:
-        found = len(fields)
-        complaints.append(f"expected cidr,country or cidr,country,region; fields found: {found}")
+        count = len(fields)
+        complaints.append(f"expected cidr,country or cidr,country,region; fields found: {count}")
         return None, _Row(line, None, None)
     target: Target | None
     if _COUNTRY.fullmatch(fields[0]):
@@ -169,13 +169,13 @@ def _region(texts: list[str], complaints: list[str]) -> str | None:
 
 def _network(text: str, complaints: list[str]) -> Network | None:
     try:
-        found = network(text)
+        prefix = network(text)
     except ValueError as error:
         complaints.append(str(error))
         return None
-    if found is None:
+    if prefix is None:
         complaints.append(
             f"{text!r} is neither an IPv4 or IPv6 prefix such as 10.0.0.0/8, an address,"
             " nor a country code"
         )
-    return found
+    return prefix

@@ -1,7 +1,7 @@
-"""Networks, and which of many holds an address.
+"""Longest-prefix match: finds which of many networks holds an address.
 
 A lookup costs one dictionary access per distinct prefix length, however many networks there
-are; the longest prefix wins. An IPv4-mapped IPv6 network is the IPv4 network in it.
+are. An IPv4-mapped IPv6 network counts as the IPv4 network in it.
 """
 
 from __future__ import annotations
@@ -14,78 +14,78 @@ from typing import Generic, TypeAlias, TypeVar
 Network: TypeAlias = IPv4Network | IPv6Network
 T = TypeVar("T")
 
-REMEMBERED = 8192
-"""To read an address takes longer than to find it; so many are remembered."""
+CACHED_ADDRESSES = 8192
+"""Parsed addresses to cache: parsing one takes longer than finding it."""
 
 _MAPPED_BITS = 96  # ::ffff:0:0/96 holds IPv4
 
 
 class Prefixes(Generic[T]):
-    """What belongs to the longest prefix that holds an address. Immutable."""
+    """A map from networks to values, searched by address. Immutable."""
 
     __slots__ = ("_v4", "_v6")
 
-    def __init__(self, of: Mapping[Network, T]) -> None:
-        self._v4 = _by_length({on: each for on, each in of.items() if on.version == 4})
-        self._v6 = _by_length({on: each for on, each in of.items() if on.version == 6})
+    def __init__(self, values: Mapping[Network, T]) -> None:
+        self._v4 = _by_length({net: value for net, value in values.items() if net.version == 4})
+        self._v6 = _by_length({net: value for net, value in values.items() if net.version == 6})
 
     def __len__(self) -> int:
         return sum(len(table) for _, table in (*self._v4, *self._v6))
 
     def find(self, ip: str) -> T | None:
-        """Return what belongs to the longest prefix that holds `ip`, or None.
+        """Return the value of the longest prefix that holds `ip`, or None.
 
         `ip` is an address in normal form (`core.geo.address.normalise`). Raises ValueError if it is
-        no address and there are prefixes to compare it with.
+        not an address, unless there are no prefixes to compare it with.
         """
         tables = self._v6 if ":" in ip else self._v4
         if not tables:
             return None
         number = _number(ip)
         for mask, table in tables:
-            found = table.get(number & mask)
-            if found is not None:
-                return found
+            value = table.get(number & mask)
+            if value is not None:
+                return value
         return None
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(CACHED_ADDRESSES)
 def _number(ip: str) -> int:
     """Return an address as a number. Raises ValueError."""
     return int(IPv6Address(ip) if ":" in ip else IPv4Address(ip))
 
 
-def _by_length(of: Mapping[Network, T]) -> tuple[tuple[int, dict[int, T]], ...]:
+def _by_length(values: Mapping[Network, T]) -> tuple[tuple[int, dict[int, T]], ...]:
     """Return pairs of a netmask and a table by network number, longest prefixes first."""
     tables: dict[int, dict[int, T]] = {}
-    for network, each in of.items():
+    for network, value in values.items():
         table = tables.setdefault(int(network.netmask), {})
-        table[int(network.network_address)] = each
+        table[int(network.network_address)] = value
     return tuple(sorted(tables.items(), key=lambda pair: pair[0], reverse=True))
 
 
 def network(text: str) -> Network | None:
-    """Return the network that a prefix or an address means; None if it is neither.
+    """Parse a prefix or an address as a network; None if the text is neither.
 
-    Raises ValueError for a prefix with host bits; it says which one was probably meant.
+    Raises ValueError for a prefix with host bits; the message suggests the network without them.
     """
     address, slash, length = text.partition("/")
     try:
         if "%" in text or (slash and not length.isdigit()):
             raise ValueError  # ipaddress would take a scope id or a netmask
-        found = _unmapped(ip_network(text, strict=False))
+        parsed = _unmapped(ip_network(text, strict=False))
         first = _unmapped(ip_network(address))
     except ValueError:
         return None
-    if first.network_address != found.network_address:
-        raise ValueError(f"{text} has host bits set; probably {found} was meant")
-    return found
+    if first.network_address != parsed.network_address:
+        raise ValueError(f"{text} has host bits set; probably {parsed} was meant")
+    return parsed
 
 
-def _unmapped(given: Network) -> Network:
+def _unmapped(net: Network) -> Network:
     """Return the IPv4 network inside an IPv4-mapped IPv6 network; others as they are."""
-    if isinstance(given, IPv6Network) and given.prefixlen >= _MAPPED_BITS:
-        mapped = given.network_address.ipv4_mapped
+    if isinstance(net, IPv6Network) and net.prefixlen >= _MAPPED_BITS:
+        mapped = net.network_address.ipv4_mapped
         if mapped is not None:
-            return IPv4Network((mapped, given.prefixlen - _MAPPED_BITS))
-    return given
+            return IPv4Network((mapped, net.prefixlen - _MAPPED_BITS))
+    return net

@@ -2,9 +2,9 @@
 
 The groups follow the United Nations' geographic regions (M49), which also place the
 remote islands: Bouvet Island and South Georgia with South America, the French Southern
-Territories and the British Indian Ocean Territory with Africa. Decided here, because M49 is
-silent or draws another line: Iran goes with the rest of the Middle East, Kosovo (XK) with
-Europe, Taiwan with East Asia, and Antarctica with South America, its nearest neighbour.
+Territories and the British Indian Ocean Territory with Africa. Four are decided here, because
+M49 leaves them out or places them elsewhere: Iran goes with the rest of the Middle East, Kosovo
+(XK) with Europe, Taiwan with East Asia, and Antarctica with South America, its nearest neighbour.
 
 Every ISO 3166-1 alpha-2 country is in exactly one region. Operators change single
 countries and networks with an override file (`core/geo/overrides`), not here.

@@ -20,7 +20,7 @@ class How(StrEnum):
     LAST_RESORT = "last_resort"
     """It failed lately, but nothing else is eligible."""
     PANIC = "panic"
-    """Its probes say that it is down, and say so of all others too."""
+    """Its probes say that it is down, but they say the same of every backend."""
 
 
 class Reason(StrEnum):
@@ -31,9 +31,9 @@ class Reason(StrEnum):
     FULL = "full"
     """Every backend is at its hard limit."""
     DOWN = "down"
-    """Every backend is down, cut off by its breaker, or draining."""
+    """Every backend is down, draining, without a lease, or behind an open breaker."""
     UNREACHABLE = "unreachable"
-    """Those that were tried could not be dialed, and nobody else is left."""
+    """The backends that were tried could not be dialed, and no other is left."""
     NO_RESOURCES = "no_resources"
     """This host has no descriptors, ports or memory to dial with."""
 

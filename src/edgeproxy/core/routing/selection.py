@@ -1,6 +1,6 @@
-"""Which of the candidates a client gets: the lowest score, or what is left if none is eligible.
+"""Chooses a client's backend: the eligible candidate with the lowest score, or a fallback.
 
-Reserves nothing and remembers nothing. Each function returns None if it finds no candidate.
+A function here reserves nothing and keeps no state. It returns None if it finds no candidate.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def lowest(
     for tier in tiers:
         if best_order[0] <= tier.distance:
             break
-        for each in tier.rankings:
-            entry = each.best(now, tried)
+        for place in tier.rankings:
+            entry = place.best(now, tried)
             if entry is None:
                 continue
-            order = (tier.distance + entry[0], tier.distance, tier.turn(each))
+            order = (tier.distance + entry[0], tier.distance, tier.turn(place))
             if order < best_order:
                 how = How.SCORED if tier is tiers[0] else How.SPILLED
-                best = Choice(entry[3], how, origin, tier, each)
+                best = Choice(entry[3], how, origin, tier, place)
                 best_order = order
     if best is not None and best.candidate.slow_standing:
         return _in_turn(best, now, tried)
@@ -40,9 +40,9 @@ def lowest(
 
 
 def _in_turn(chosen: Choice, now: float, tried: Collection[str]) -> Choice:
-    """Return the choice of the place whose turn it is, instead of one in slow start.
+    """Return the choice of the place whose turn it is, in place of a backend in slow start.
 
-    That one carries less only because it came late, which is no reason to prefer its place.
+    That backend has a low load only because it is new. Its place is not preferred for that.
     """
     tier = chosen.tier
     assert tier is not None
@@ -54,7 +54,7 @@ def _in_turn(chosen: Choice, now: float, tried: Collection[str]) -> Choice:
 
 
 def last_resort(tiers: tuple[Tier, ...], origin: Origin, tried: Collection[str]) -> Choice | None:
-    """Return the best of those that failed lately."""
+    """Return the best of the backends that are passed over because they failed lately."""
     offered = (
         (tier, place, candidate)
         for tier in tiers
@@ -67,11 +67,11 @@ def last_resort(tiers: tuple[Tier, ...], origin: Origin, tried: Collection[str])
 def panic(
     tiers: tuple[Tier, ...], origin: Origin, now: float, tried: Collection[str]
 ) -> Choice | None:
-    """Return the best of those whose probes call them down, if all are called so.
+    """Return the best of the backends that are down, if the probes say that all are down.
 
-    If probes call all backends down, the probes are more likely wrong than all backends are. But
-    failed dials are trusted: backends that failed lately come after all others. Otherwise the dead
-    ones, which carry nothing, would draw every client.
+    All probes failing more likely means that the probing is broken than that every backend is.
+    Failed dials are still trusted: backends that failed lately come last. Otherwise the dead
+    backends, which have no load, would draw every client.
     """
     if any(each.standing for each in _members(tiers)):
         return None
@@ -84,12 +84,12 @@ def panic(
         and each.live.active < each.limit
         and each.backend.id not in tried
     ]
-    well = [each for each in offered if each[2].live.passed_over_until <= now]
-    failed = (each for each in offered if each[2].live.circuit is Circuit.CLOSED)
-    return _best(well or failed, origin, How.PANIC)
+    dialable = [offer for offer in offered if offer[2].live.passed_over_until <= now]
+    failed = (offer for offer in offered if offer[2].live.circuit is Circuit.CLOSED)
+    return _best(dialable or failed, origin, How.PANIC)
 
 
-def why_nobody(tiers: tuple[Tier, ...]) -> Reason:
+def why_none(tiers: tuple[Tier, ...]) -> Reason:
     """Return why no candidate is eligible."""
     if not tiers:
         return Reason.NO_BACKEND
@@ -104,7 +104,7 @@ def _members(tiers: tuple[Tier, ...]) -> Iterable[Candidate]:
 def _best(
     offered: Iterable[tuple[Tier, Ranking, Candidate]], origin: Origin, how: How
 ) -> Choice | None:
-    """Return the one with the lowest score, ties by turn."""
+    """Return the offer with the lowest score, ties by turn."""
     best: Choice | None = None
     best_order = (ranking.NEVER, 0.0, 0)
     for tier, place, candidate in offered:
