@@ -1,22 +1,22 @@
-"""What can go wrong, in the few kinds a caller can treat differently.
+"""The exceptions that callers distinguish.
 
-Foreign exceptions (`sqlite3.Error`, `OSError`) become one of these at the edge of the
-module that met them. A message says what was wrong, where, what is allowed and what to
-do; it never holds a secret. A refused client is not an error but a value
-(`core.admission.Refusal`): it happens at connection rate.
+A module that calls foreign code turns its exceptions (`sqlite3.Error`, `OSError`) into one of
+these. A message says what was wrong, where, what is allowed and what to do; it never contains a
+secret. A refused client is a value (`core.admission.ticket.Refusal`) and not an error, because
+clients are refused at connection rate.
 """
 
 
 class EdgeProxyError(Exception):
-    """Base of all errors that are shown to people. Exit code 1 at the command line."""
+    """Base of all errors with a message for a person. Exit code 1 at the command line."""
 
 
 class UsageError(EdgeProxyError):
-    """A value that was given is not allowed; nothing has changed. Exit code 2."""
+    """A value is not allowed; nothing has changed. Exit code 2."""
 
 
 class ConfigError(UsageError):
-    """The environment or the configuration file holds bad values; lists all of them."""
+    """The environment or the configuration file has bad values; the message lists all of them."""
 
 
 class StoreError(EdgeProxyError):
@@ -28,7 +28,7 @@ class GeoError(EdgeProxyError):
 
 
 class WireError(EdgeProxyError):
-    """What a peer has sent, or is to be sent, is not what the protocol allows.
+    """Bytes that a peer sent, or that it is to be sent, violate the protocol.
 
-    The message is one of a fixed set of texts and holds nothing that a peer has sent.
+    The message is one of a fixed set of texts and contains nothing that a peer has sent.
     """

@@ -1,12 +1,12 @@
-"""Events on stderr, one line each, written by a thread of its own.
+"""The event log: one line on stderr for each event, written by a thread of its own.
 
-A text line is the event's name followed by `key=value` pairs, so that it can be read by
-people and searched by machines; `json` gives one object a line. The thread that reports an
-event never waits for the reader of stderr: when more than `BACKLOG` lines are waiting,
-further ones are dropped and the next line written says how many.
+A text line is the event's name and then `key=value` pairs, for people and for grep; `json` gives
+one object a line. The thread that reports an event never waits for the reader of stderr: when
+`BACKLOG` lines are waiting, further ones are dropped, and the next line that is written says how
+many.
 
-Values may come from the network: control characters are always escaped, so that a line
-stays one line.
+Values may come from the network, so control characters are always escaped: an event is always one
+line.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class EventLog:
 
 
 class Throttle:
-    """Lets one in `interval_secs` through and counts the others."""
+    """Admits one event every `interval_secs` and counts the others."""
 
     __slots__ = ("_interval_secs", "_next", "_suppressed")
 
@@ -82,7 +82,7 @@ class Throttle:
         self._suppressed = 0
 
     def admit(self, now: float) -> int | None:
-        """Return how many were suppressed since the last one, or None to suppress this one."""
+        """Return the number suppressed since the last admitted event; None suppresses this one."""
         if now < self._next:
             self._suppressed += 1
             return None
@@ -173,7 +173,7 @@ class Writer(logging.Handler):
             pass  # stderr is gone: there is no place to report that
 
     def close(self) -> None:
-        """Write what is waiting, for at most a second."""
+        """Write the waiting lines, for at most a second."""
         self._lines.put(None)
         self._thread.join(timeout=1)
         super().close()
@@ -215,7 +215,7 @@ def set_debug(debug: bool) -> None:
 
 
 def stop() -> None:
-    """Write what is waiting and stop."""
+    """Write the waiting lines and stop."""
     logger = logging.getLogger(ROOT)
     for handler in list(logger.handlers):
         logger.removeHandler(handler)

@@ -15,16 +15,16 @@ TRIAL_SECS = 60.0
 
 
 class CircuitBreaker:
-    """Says whether something that may fail is worth trying. Safe to use from several threads.
+    """Decides whether to try an operation that has failed before. Safe to use from several threads.
 
     Args:
         failure_threshold: Failures in a row that open it.
         success_threshold: Successes that close it again.
-        timeout_secs: How long it is open.
-        trials: How many may try at a time when it is half-open.
-        clock: Seconds that only grow.
+        timeout_secs: How long it stays open.
+        trials: Callers that may try at a time when it is half-open.
+        clock: Returns monotonic seconds.
 
-    Raises ValueError for thresholds below 1 or times below 0, and for what is not finite.
+    Raises ValueError for thresholds below 1, times below 0, and numbers that are not finite.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class CircuitBreaker:
         return str(circuit_of(self._live, self._clock()))
 
     def allow(self) -> bool:
-        """Return whether to try now. After True, the caller has to record the result."""
+        """Return whether to try now. If so, the caller must record the result."""
         with self._lock:
             now = self._clock()
             if self._live.passed_over_until > now:
@@ -63,11 +63,11 @@ class CircuitBreaker:
             return True
 
     def record_success(self) -> None:
-        """It went well."""
+        """The operation has succeeded."""
         with self._lock:
             self._breaker.answered(self._live)
 
     def record_failure(self) -> None:
-        """It failed."""
+        """The operation has failed."""
         with self._lock:
             self._breaker.failed(self._live, self._clock())

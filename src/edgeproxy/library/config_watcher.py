@@ -1,4 +1,4 @@
-"""Follows a TOML file and says what in it has changed."""
+"""Watches a TOML file and reports which of its values have changed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from edgeproxy.control.file_watch import changes
 
 
 class ConfigChange(NamedTuple):
-    """What a file says now.
+    """The content of a file after a change.
 
     Attributes:
-        values: All of it, by `section.key`.
-        changed: What is other than before, with the new value; None for what is gone.
-        fault: Why it cannot be read now, or ""; `values` are the last good ones then. A change
-            without it after one with it says that the fault is over, even if nothing is other
-            than before.
+        values: All values, by `section.key`.
+        changed: The values that changed; None for one that was removed.
+        fault: Why the file cannot be read, or "". With a fault, `values` are the last good ones.
+            The first change without a fault after one with it says that the fault is over, even if
+            no value has changed.
     """
 
     values: dict[str, Any]
@@ -27,7 +27,7 @@ class ConfigChange(NamedTuple):
 
 
 class ConfigWatcher:
-    """Follows one file. Iterate over `changes()`.
+    """Watches one file. Iterate over `changes()`.
 
     Args:
         path: The TOML file.
@@ -42,7 +42,7 @@ class ConfigWatcher:
         self._values: dict[str, Any] = {}
 
     async def changes(self) -> AsyncIterator[ConfigChange]:
-        """Yield what the file says, now and each time that it says something else."""
+        """Yield the content of the file now, and again after each change."""
         was_bad = False
         async for _ in changes(self._path, self._interval_secs):
             fault = ""
@@ -69,7 +69,7 @@ class ConfigWatcher:
 
 
 def _flat(content: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """Return nested tables as one, by names with dots."""
+    """Return nested tables as one dictionary, with dotted keys."""
     flat: dict[str, Any] = {}
     for key, entry in content.items():
         if isinstance(entry, dict):

@@ -1,4 +1,4 @@
-"""Connections that are made before they are needed.
+"""A pool of connections that are opened before they are needed.
 
 A connection is handed out once and never taken back: over TCP the pool cannot know what the backend
 still has to send to the previous user.
@@ -26,11 +26,11 @@ class ConnectionPool:
     """Keeps a limited number of unused connections to each backend. For one event loop.
 
     Args:
-        max_per_backend: How many wait for each.
-        idle_timeout_secs: How long one may wait; the sooner of both ends it.
-        max_lifetime_secs: How old it may be.
-        connect_timeout_secs: How long making one may take.
-        clock: Seconds that only grow.
+        max_per_backend: Unused connections to keep to each backend.
+        idle_timeout_secs, max_lifetime_secs: The shorter one is the maximum age of an unused
+            connection.
+        connect_timeout_secs: How long opening a connection may take.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(
@@ -42,7 +42,8 @@ class ConnectionPool:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if not all(each >= 0 for each in (max_per_backend, idle_timeout_secs, max_lifetime_secs)):
+        limits = (max_per_backend, idle_timeout_secs, max_lifetime_secs)
+        if not all(limit >= 0 for limit in limits):  # also for what is not a number
             raise ValueError("numbers and times are 0 or more")
         if not connect_timeout_secs > 0:
             raise ValueError("connect_timeout_secs is more than 0")
@@ -55,28 +56,28 @@ class ConnectionPool:
         self._is_closed = False
 
     def waiting(self, host: str, port: int) -> int:
-        """Return how many connections wait for use."""
+        """Return the number of unused connections to a backend."""
         return len(self._waiting[host, port])
 
     async def acquire(self, host: str, port: int) -> Connection:
-        """Return an unused connection; the caller closes it.
+        """Return a connection that nobody has used; the caller closes it.
 
-        One that waits, if any is alive, else a new one. Raises OSError, TimeoutError.
+        It comes from the pool if one there is alive, else it is new. Raises OSError, TimeoutError.
         """
         key = (host, port)
         waiting = self._waiting[key]
-        found: Connection | None = None
-        while waiting and found is None:
-            each = waiting.popleft()
-            if self._is_fresh(each):
-                found = (each.reader, each.writer)
+        connection: Connection | None = None
+        while waiting and connection is None:
+            oldest = waiting.popleft()
+            if self._is_fresh(oldest):
+                connection = (oldest.reader, oldest.writer)
             else:
-                each.writer.close()
+                oldest.writer.close()
         self._fill(key)
-        return found or await self._connect(key)
+        return connection or await self._connect(key)
 
     async def close(self) -> None:
-        """Close all that wait, and make no more in advance."""
+        """Close all unused connections, and open no more in advance."""
         self._is_closed = True
         for task in self._filling.values():
             task.cancel()
@@ -84,13 +85,14 @@ class ConnectionPool:
             while waiting:
                 waiting.popleft().writer.close()
 
-    def _is_fresh(self, each: _Waiting) -> bool:
-        """Return whether it is young enough and the other side has not ended it.
+    def _is_fresh(self, waiting: _Waiting) -> bool:
+        """Return whether a connection is young enough and the backend has not closed it.
 
-        Bytes that wait in it are its first words, and are kept.
+        Bytes that the backend has sent already do not matter: the user will read them.
         """
-        too_old = self._clock() - each.made_at >= self._longest_secs
-        return not (too_old or each.reader.at_eof() or each.writer.is_closing() or _ended(each))
+        if self._clock() - waiting.made_at >= self._longest_secs:
+            return False
+        return not (waiting.reader.at_eof() or waiting.writer.is_closing() or _is_ended(waiting))
 
     def _fill(self, key: tuple[str, int]) -> None:
         if key not in self._filling and self._most and not self._is_closed:
@@ -118,13 +120,13 @@ class ConnectionPool:
             return await asyncio.open_connection(*key)
 
 
-def _ended(each: _Waiting) -> bool:
-    """Return whether the backend has ended or reset it, even if that is still unread.
+def _is_ended(waiting: _Waiting) -> bool:
+    """Return whether the backend has closed or reset a connection.
 
-    The event loop may not have noticed it either.
+    The end may stand behind unread bytes, and the event loop may not have noticed it yet.
     """
-    if each.reader.exception() is not None or getattr(each.reader, "_eof", False):
+    if waiting.reader.exception() is not None or getattr(waiting.reader, "_eof", False):
         return True
     poll = select.poll()
-    poll.register(each.writer.get_extra_info("socket"), select.POLLRDHUP)
+    poll.register(waiting.writer.get_extra_info("socket"), select.POLLRDHUP)
     return bool(poll.poll(0))

@@ -13,25 +13,26 @@ from edgeproxy.control.health.probe import probe
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.health import KINDS, HealthSettings, ProbeSettings, Verdict
 
-MOST_PORTS = 65535
+MAX_PORT = 65535
 
 
 class HealthChecker:
-    """Probes a backend again and again, in an `async with` block.
+    """Probes a backend at an interval, in an `async with` block.
 
     Args:
-        backend_id: Its name.
-        host, port: Where it is.
+        backend_id: The backend's name.
+        host, port: The backend's address.
         kind: `tcp`, `http`, `grpc` or `exec`.
-        path, status, host_header: Of an HTTP probe, and what is expected.
-        service: Of a gRPC probe.
-        command: Of an exec probe.
-        interval_secs, timeout_secs: From one probe to the next; how long one may take.
+        path, status, host_header: HTTP: the path, the expected status and the Host header.
+        service: gRPC: the service to check.
+        command: exec: the command to run.
+        interval_secs: From one probe to the next.
+        timeout_secs: How long one probe may take.
         healthy_threshold, unhealthy_threshold: Results in a row that change the verdict.
-        changed: Called with whether it is healthy, when that changes. What it raises in the block
-            is given to the loop's exception handler, and the probes go on.
+        changed: Called with `is_healthy` when it changes. An exception that it raises in the block
+            goes to the loop's exception handler, and the probes go on.
 
-    Raises ValueError for what is not allowed.
+    Raises ValueError for a value that is not allowed.
     """
 
     def __init__(
@@ -54,11 +55,11 @@ class HealthChecker:
     ) -> None:
         if kind not in KINDS:
             raise ValueError(f"kind is one of {', '.join(KINDS)}, not {kind!r}")
-        if not 1 <= port <= MOST_PORTS:
-            raise ValueError(f"port is one of 1 to {MOST_PORTS}, not {port}")
-        if not all(each >= 1 for each in (healthy_threshold, unhealthy_threshold)):
+        if not 1 <= port <= MAX_PORT:
+            raise ValueError(f"port is one of 1 to {MAX_PORT}, not {port}")
+        if not all(threshold >= 1 for threshold in (healthy_threshold, unhealthy_threshold)):
             raise ValueError("thresholds are 1 or more")
-        if not all(each > 0 and math.isfinite(each) for each in (interval_secs, timeout_secs)):
+        if not all(secs > 0 and math.isfinite(secs) for secs in (interval_secs, timeout_secs)):
             raise ValueError("interval_secs and timeout_secs are more than 0, and finite")
         if kind == "http":
             _check("path", value.http_path, path)
@@ -77,19 +78,19 @@ class HealthChecker:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether it is; true until enough probes have failed."""
+        """Whether the backend is healthy; true until enough probes have failed."""
         return self._verdict.up
 
     @property
     def last_fault(self) -> str:
-        """What the last probe found, "" if it succeeded or there was none."""
+        """The fault of the last probe, "" if it succeeded or there was none."""
         return self._verdict.last
 
     async def check(self) -> bool:
-        """Probe it once, now. Return whether the probe succeeded."""
+        """Probe the backend once, now. Return whether the probe succeeded."""
         try:
             fault = await probe(self._backend, self._settings)
-        except Exception as error:  # noqa: BLE001 — a backend that cannot be probed is not known to be well
+        except Exception as error:  # noqa: BLE001 — a probe that raises is a failed probe
             fault = f"probe failed: {type(error).__name__}: {error}"
         if self._verdict.hear(self._health, fault, time.monotonic()):
             self._changed(self._verdict.up)

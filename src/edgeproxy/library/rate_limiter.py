@@ -16,17 +16,17 @@ Address = str | IPv4Address | IPv6Address
 
 
 class RateLimiter:
-    """Limits how often each client may do something. Safe to use from several threads.
+    """Limits the requests of each client. Safe to use from several threads.
 
     Args:
-        max_requests: How many in each window, evenly.
+        max_requests: Requests in each window, spread evenly.
         window_secs: Length of a window.
-        burst: How many at once, after a pause.
-        max_clients: How many clients are remembered.
-        clock: Seconds that only grow.
+        burst: Requests that a client may make at once after a pause.
+        max_clients: Maximum number of clients to remember.
+        clock: Returns monotonic seconds.
 
-    A client is an address, as text or of `ipaddress`. Raises ValueError for limits that refuse
-    all clients or none, and TypeError for a client of another type.
+    A client is an address, as text or from `ipaddress`. Raises ValueError for limits that would
+    refuse all clients or none, and TypeError for a client of another type.
     """
 
     def __init__(
@@ -50,22 +50,22 @@ class RateLimiter:
         self._lock = threading.Lock()
 
     def check(self, client_ip: Address) -> bool:
-        """Return whether this client may do it now; if so, it has. IPv6 counts per /64."""
+        """Count a request. Return False if it is over the limit. IPv6 counts per /64."""
         with self._lock:
             return self._limit.take(_key(client_ip), self._clock())
 
     def remaining(self, client_ip: Address) -> int:
-        """Return how often it may do it at once, now."""
+        """Return how many requests this client may make at once, now."""
         with self._lock:
             return self._limit.remaining(_key(client_ip), self._clock())
 
     def __len__(self) -> int:
-        """Return how many clients are remembered."""
+        """Return the number of clients in memory."""
         return len(self._limit)
 
 
 def _key(client_ip: Address) -> str:
-    """Return what names a client's bucket."""
+    """Return the key of a client's bucket."""
     if not isinstance(client_ip, Address):
         raise TypeError(
             f"a client is text, such as '192.0.2.1', or an address of ipaddress, not {client_ip!r}"

@@ -34,7 +34,7 @@ class Registration:
         api: The URL of the API, such as http://10.50.0.1:8081.
         id, app, region, ip, port: The backend.
         token: The token, if the API demands one.
-        changed: Called with what is wrong, or "" when all is well again; on another thread.
+        changed: Called on another thread with a new fault, or "" once it is over.
         more: country, weight, soft_limit, hard_limit, if they are not the API's defaults.
 
     `start` raises RegistrationRefusedError. While the API cannot be reached, a background thread
@@ -74,7 +74,7 @@ class Registration:
         self._thread.start()
 
     def stop(self) -> None:
-        """Deregister. Never raises: if the API cannot be told, the lease expires."""
+        """Deregister. Never raises: if the API cannot be reached, the lease expires."""
         self._leaving.set()
         if self._thread is not None:
             self._thread.join(LEAVING_SECS)

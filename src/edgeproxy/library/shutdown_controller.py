@@ -1,4 +1,4 @@
-"""Lets what is going on finish before a program ends."""
+"""Lets open connections finish before a program ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class ShutdownController:
-    """Counts what is going on and waits for it. For one event loop."""
+    """Counts open connections and waits for them. For one event loop."""
 
     def __init__(self) -> None:
         self._active = 0
@@ -22,7 +22,7 @@ class ShutdownController:
 
     @property
     def active(self) -> int:
-        """How much is going on."""
+        """The number of open connections."""
         return self._active
 
     @property
@@ -31,7 +31,7 @@ class ShutdownController:
         return self._asked.is_set()
 
     def shut_down(self) -> None:
-        """Ask for the end."""
+        """Request shutdown."""
         self._asked.set()
 
     async def wait_for_signal(self) -> None:
@@ -61,7 +61,7 @@ class ShutdownController:
                 self._idle.set()
 
     async def wait_for_drain(self, timeout_secs: float = 30.0) -> bool:
-        """Wait until nothing is going on. Return whether it came to that in time."""
+        """Wait until no connection is open. Return False if the time ran out first."""
         try:
             async with asyncio.timeout(timeout_secs):
                 await self._idle.wait()

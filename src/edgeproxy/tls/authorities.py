@@ -11,7 +11,7 @@ from edgeproxy.engine.tls import TlsError
 from edgeproxy.log import EventLog
 from edgeproxy.tls import pem
 
-LOG = EventLog("tls")
+log = EventLog("tls")
 
 
 class Authorities:
@@ -23,28 +23,28 @@ class Authorities:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen = b""
-        self._told = ""
+        self._reported = ""
 
     def load(self) -> bytes:
         """Return the certificates in the file, in PEM. Raises TlsError."""
-        written = pem.read(self._path)
-        found = pem.authorities(self._path, written)
-        self._seen = written
-        return found
+        content = pem.read(self._path)
+        authorities = pem.authorities(self._path, content)
+        self._seen = content
+        return authorities
 
     def reload(self) -> bytes | None:
         """Return the certificates if the file changed and is good, else None. Never raises."""
         before = self._seen
         try:
             if pem.read(self._path) == before:
-                self._told = ""
+                self._reported = ""
                 return None
-            found = self.load()
+            authorities = self.load()
         except TlsError as error:
-            if self._told != str(error):
-                self._told = str(error)
-                LOG.warning("authorities_bad", reason=error)
+            if self._reported != str(error):
+                self._reported = str(error)
+                log.warning("authorities_bad", reason=error)
             return None
-        self._told = ""
-        LOG.info("authorities", count=found.count(b"-----BEGIN "))
-        return found
+        self._reported = ""
+        log.info("authorities", count=authorities.count(b"-----BEGIN "))
+        return authorities

@@ -25,7 +25,7 @@ from edgeproxy.tls.settings import TlsListenSettings
 SETTLED_SECS = 1.0
 """A file changed more recently than this may change again with the same time stamp."""
 
-LOG = EventLog("tls")
+log = EventLog("tls")
 
 
 class _Stamp(NamedTuple):
@@ -39,7 +39,7 @@ class _Stamp(NamedTuple):
     device: int = 0
 
 
-class _Look(NamedTuple):
+class _Snapshot(NamedTuple):
     """The stamps of all files, and whether any later change will alter them."""
 
     stamps: tuple[_Stamp, ...]
@@ -71,46 +71,46 @@ class Certificates:
         self._in_force: _Read | None = None
         self._own: Pair | None = None
         self._seen: tuple[_Stamp, ...] | None = None
-        self._told: tuple[tuple[_Stamp, ...], str] | None = None
+        self._reported: tuple[tuple[_Stamp, ...], str] | None = None
 
     def load(self) -> TlsSettings:
         """Read the files and return the settings. Raises TlsError."""
-        look = self._look()
-        return self._use(self._read({}), look)
+        snapshot = self._snapshot()
+        return self._use(self._read({}), snapshot)
 
     def reload(self) -> TlsSettings | None:
         """Return the settings if the files changed and are good, else None. Never raises."""
         before = self._in_force
         assert before is not None
-        look = self._look()
-        if look.stamps == self._seen:
+        snapshot = self._snapshot()
+        if snapshot.stamps == self._seen:
             return None
         try:
             read = self._read(before.pairs)
         except TlsError as error:
             self._seen = None  # the fault may pass although no file changes: try again next time
-            if self._told != (look.stamps, str(error)):
-                self._told = look.stamps, str(error)
+            if self._reported != (snapshot.stamps, str(error)):
+                self._reported = snapshot.stamps, str(error)
                 self.errors += 1
-                LOG.warning("certificates_bad", reason=error)
+                log.warning("certificates_bad", reason=error)
             return None
-        settings = self._use(read, look)
+        settings = self._use(read, snapshot)
         return settings if settings != before.settings else None
 
-    def _use(self, read: _Read, look: _Look) -> TlsSettings:
-        is_news = (
+    def _use(self, read: _Read, snapshot: _Snapshot) -> TlsSettings:
+        is_new = (
             self._in_force is None
-            or self._told is not None
+            or self._reported is not None
             or self._in_force.settings != read.settings
         )
-        self._seen = look.stamps if look.is_settled else None
-        self._in_force, self._told, self.expires_at = read, None, read.expires_at
-        if is_news:
+        self._seen = snapshot.stamps if snapshot.is_settled else None
+        self._in_force, self._reported, self.expires_at = read, None, read.expires_at
+        if is_new:
             certificates = read.settings.certificates
-            LOG.info(
+            log.info(
                 "certificates",
                 count=len(certificates),
-                names=sum(len(each.names) for each in certificates),
+                names=sum(len(certificate.names) for certificate in certificates),
                 expires=pem.moment(read.expires_at),
             )
         return read.settings
@@ -128,24 +128,24 @@ class Certificates:
             pairs[b""] = self._self_signed(now)
         ca = self._settings.client_ca
         settings = TlsSettings(
-            tuple(_shared_out(pairs.values())),
+            tuple(_without_shared_names(pairs.values())),
             self._settings.alpn,
             b"" if ca is None else pem.authorities(ca, pem.read(ca)),
             self._settings.handshake_timeout_secs,
         )
-        return _Read(settings, pairs, min(each.expires_at for each in pairs.values()))
+        return _Read(settings, pairs, min(pair.expires_at for pair in pairs.values()))
 
     def _sources(self) -> Iterator[Source]:
-        """Yield the files of each pair, that of EDGEPROXY_TLS_CERT first. Raises TlsError."""
+        """Yield the files of each pair, EDGEPROXY_TLS_CERT first. Raises TlsError."""
         chain, key, folder = self._settings.cert, self._settings.key, self._settings.cert_dir
         if chain is not None and key is not None:
             yield Source(chain, key)
         elif chain is not None or key is not None:
-            given, missing = "EDGEPROXY_TLS_CERT", "EDGEPROXY_TLS_KEY"
+            present, missing = "EDGEPROXY_TLS_CERT", "EDGEPROXY_TLS_KEY"
             if chain is None:
-                given, missing = missing, given
+                present, missing = missing, present
             raise TlsError(
-                f"{given} is set and {missing} is not; set both, or none of them for the "
+                f"{present} is set and {missing} is not; set both, or none of them for the "
                 "certificates of EDGEPROXY_TLS_CERT_DIR or a self-signed one"
             )
         if folder is not None:
@@ -160,31 +160,31 @@ class Certificates:
     def _self_signed(self, now: float) -> Pair:
         if self._own is None:
             self._own = Pair(*self_signed(now))
-            LOG.warning(
+            log.warning(
                 "certificate_self_signed",
                 names=",".join((*NAMES, *ADDRESSES)),
                 hint="set EDGEPROXY_TLS_CERT and EDGEPROXY_TLS_KEY",
             )
         return self._own
 
-    def _look(self) -> _Look:
+    def _snapshot(self) -> _Snapshot:
         now = time.time()
         settings = self._settings
         folder = settings.cert_dir
-        given = (settings.cert, settings.key, settings.client_ca, folder)
-        paths = [path for path in given if path is not None]
+        configured = (settings.cert, settings.key, settings.client_ca, folder)
+        paths = [path for path in configured if path is not None]
         if folder is not None:
             try:
                 paths += (folder / name for name in sorted(names_in(folder)))
             except (OSError, ValueError):
                 pass  # the stamp of the directory shows this
         stamps = tuple(map(_stamp, paths))
-        newest = max((each.changed_ns for each in stamps), default=0) / 1e9
-        return _Look(stamps, newest + SETTLED_SECS < now)
+        newest = max((stamp.changed_ns for stamp in stamps), default=0) / 1e9
+        return _Snapshot(stamps, newest + SETTLED_SECS < now)
 
 
-def _shared_out(pairs: Iterable[Pair]) -> Iterator[Certificate]:
-    """Yield the certificates. A name that several have stays with the first."""
+def _without_shared_names(pairs: Iterable[Pair]) -> Iterator[Certificate]:
+    """Yield the certificates. A name that several of them have stays with the first."""
     taken: set[str] = set()
     for certificate, _ in pairs:
         names = tuple(name for name in certificate.names if name not in taken)

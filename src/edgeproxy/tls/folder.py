@@ -10,7 +10,7 @@ from edgeproxy.engine.tls import TlsError
 from edgeproxy.tls.pem import shown
 
 ENDINGS = (".crt", ".pem", ".key")
-FIRST = "default"
+DEFAULT_STEM = "default"
 """The pair with this name serves clients that send no server name."""
 
 
@@ -35,13 +35,13 @@ def sources_in(folder: Path) -> list[Source]:
             f"{shown(folder)}: cannot be read: {getattr(error, 'strerror', error)}; correct "
             "EDGEPROXY_TLS_CERT_DIR, or let the user that edgeproxy runs as read that directory"
         ) from error
-    found: dict[str, dict[str, Path]] = {}
+    by_stem: dict[str, dict[str, Path]] = {}
     for name in names:
         stem, _, ending = name.rpartition(".")
-        found.setdefault(stem, {})[ending] = folder / name
+        by_stem.setdefault(stem, {})[ending] = folder / name
     sources = []
-    for stem in sorted(found, key=lambda stem: (stem != FIRST, stem)):
-        files = found[stem]
+    for stem in sorted(by_stem, key=lambda stem: (stem != DEFAULT_STEM, stem)):
+        files = by_stem[stem]
         chains = [files[ending] for ending in ("crt", "pem") if ending in files]
         if not chains:
             raise TlsError(

@@ -1,7 +1,7 @@
 """Reads certificates and keys from PEM files and checks that they can be used.
 
-The result is encoded again, so that no two parsers can read it differently. Of a file's content,
-messages contain only dates.
+The result is encoded again, so that no two parsers can read it differently. From a file's content,
+messages show only dates.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-MOST_BYTES = 1 << 20
-LEAST_RSA_BITS = 2048
+MAX_BYTES = 1 << 20
+MIN_RSA_BITS = 2048
 
 _EDGE = re.compile(rb"-----(BEGIN|END) ([A-Z0-9 ]{1,64})-----")
 _CERTIFICATE = (b"CERTIFICATE", b"X509 CERTIFICATE")
 _KEY = b"PRIVATE KEY"
 _NAME = re.compile(r"(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_-]{1,63}")
-_LONGEST_NAME = 253
+_MAX_NAME_CHARS = 253
 
 
 class Pair(NamedTuple):
@@ -55,15 +55,15 @@ def read(path: Path) -> bytes:
         with os.fdopen(number, "rb") as file:
             if not stat.S_ISREG(os.fstat(number).st_mode):
                 raise TlsError(f"{shown(path)}: is not a regular file; a PEM file is needed")
-            written = file.read(MOST_BYTES + 1)
+            content = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         raise TlsError(
             f"{shown(path)}: cannot be read: {getattr(error, 'strerror', error)}; correct the "
             "path, or let the user that edgeproxy runs as read it"
         ) from error
-    if len(written) > MOST_BYTES:
+    if len(content) > MAX_BYTES:
         raise TlsError(f"{shown(path)}: is larger than 1 MiB; a PEM file is needed")
-    return written
+    return content
 
 
 def pair(chain_path: Path, chain_pem: bytes, key_path: Path, key_pem: bytes, now: float) -> Pair:
@@ -72,7 +72,7 @@ def pair(chain_path: Path, chain_pem: bytes, key_path: Path, key_pem: bytes, now
     key = _private_key(key_path, key_pem)
     _compare(chain, chain_path, key, key_path)
     begins, expires = (
-        each.timestamp() for each in (chain[0].not_valid_before_utc, chain[0].not_valid_after_utc)
+        time.timestamp() for time in (chain[0].not_valid_before_utc, chain[0].not_valid_after_utc)
     )
     if expires <= now:
         raise TlsError(
@@ -85,65 +85,65 @@ def pair(chain_path: Path, chain_pem: bytes, key_path: Path, key_pem: bytes, now
         )
     from cryptography.hazmat.primitives import serialization
 
-    written = key.private_bytes(
+    key_as_pem = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    return Pair(Certificate(_written(chain), written, _names(chain[0], chain_path)), expires)
+    return Pair(Certificate(_as_pem(chain), key_as_pem, _names(chain[0], chain_path)), expires)
 
 
-def authorities(path: Path, written: bytes) -> bytes:
+def authorities(path: Path, content: bytes) -> bytes:
     """Return the certificates in a file, as PEM. Raises TlsError."""
-    return _written(_certificates(path, written))
+    return _as_pem(_certificates(path, content))
 
 
-def _blocks(path: Path, written: bytes) -> list[tuple[bytes, bytes]]:
+def _blocks(path: Path, content: bytes) -> list[tuple[bytes, bytes]]:
     """Return the label and the text of each block. Raises TlsError if a block is cut off."""
-    found: list[tuple[bytes, bytes]] = []
+    blocks: list[tuple[bytes, bytes]] = []
     begun: re.Match[bytes] | None = None
-    for edge in _EDGE.finditer(written):
+    for edge in _EDGE.finditer(content):
         is_end = edge[1] == b"END"
         if is_end != (begun is not None) or (begun is not None and begun[2] != edge[2]):
             break
         if begun is not None:
-            found.append((begun[2], written[begun.start() : edge.end()]))
+            blocks.append((begun[2], content[begun.start() : edge.end()]))
         begun = None if is_end else edge
     else:
-        last_line = written.rpartition(b"\n")[2]
+        last_line = content.rpartition(b"\n")[2]
         if begun is None and (last_line[:1] != b"-" or _EDGE.match(last_line)):
-            return found
+            return blocks
     raise TlsError(
         f"{shown(path)}: a BEGIN or END line has no counterpart, the file is cut off or damaged; "
         "write it anew"
     )
 
 
-def _certificates(path: Path, written: bytes) -> list[x509.Certificate]:
+def _certificates(path: Path, content: bytes) -> list[x509.Certificate]:
     from cryptography import x509
 
-    blocks = [text for label, text in _blocks(path, written) if label in _CERTIFICATE]
+    blocks = [text for label, text in _blocks(path, content) if label in _CERTIFICATE]
     if not blocks:
         raise TlsError(
             f"{shown(path)}: holds no certificate in PEM form, which begins with "
             "-----BEGIN CERTIFICATE-----; for DER: openssl x509 -inform der -in FILE"
         )
-    found = []
+    certificates = []
     for number, block in enumerate(blocks, start=1):
         try:
-            found.append(x509.load_pem_x509_certificate(block))
+            certificates.append(x509.load_pem_x509_certificate(block))
         except Exception:  # noqa: BLE001 - a foreign parser over a foreign file
             raise TlsError(
                 f"{shown(path)}: certificate {number} of {len(blocks)} is damaged; write it anew"
             ) from None
-    return found
+    return certificates
 
 
-def _private_key(path: Path, written: bytes) -> PrivateKeyTypes:
+def _private_key(path: Path, content: bytes) -> PrivateKeyTypes:
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
-    blocks = [text for label, text in _blocks(path, written) if label.endswith(_KEY)]
+    blocks = [text for label, text in _blocks(path, content) if label.endswith(_KEY)]
     if len(blocks) != 1:
         raise TlsError(
             f"{shown(path)}: holds {len(blocks) or 'no'} private keys in PEM form; one is needed, "
@@ -164,7 +164,7 @@ def _private_key(path: Path, written: bytes) -> PrivateKeyTypes:
         ) from None
     except Exception:  # noqa: BLE001 - a foreign parser over a foreign file
         raise TlsError(f"{shown(path)}: the private key is damaged; write it anew") from None
-    if isinstance(key, rsa.RSAPrivateKey) and key.key_size >= LEAST_RSA_BITS:
+    if isinstance(key, rsa.RSAPrivateKey) and key.key_size >= MIN_RSA_BITS:
         return key
     if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(
         key.curve, ec.SECP256R1 | ec.SECP384R1 | ec.SECP521R1
@@ -174,7 +174,7 @@ def _private_key(path: Path, written: bytes) -> PrivateKeyTypes:
         return key
     raise TlsError(
         f"{shown(path)}: clients do not trust this kind of private key; allowed are ECDSA on "
-        f"P-256, P-384 or P-521, RSA of {LEAST_RSA_BITS} bits or more, and Ed25519"
+        f"P-256, P-384 or P-521, RSA of {MIN_RSA_BITS} bits or more, and Ed25519"
     )
 
 
@@ -185,12 +185,12 @@ def _compare(
     public = key.public_key()
     for number, certificate in enumerate(chain, start=1):
         try:
-            is_of_key = certificate.public_key() == public
+            is_match = certificate.public_key() == public
         except Exception:  # noqa: BLE001 - a key that cryptography does not know
-            is_of_key = False
-        if is_of_key and number == 1:
+            is_match = False
+        if is_match and number == 1:
             return
-        if is_of_key:
+        if is_match:
             raise TlsError(
                 f"{shown(chain_path)}: the private key in {shown(key_path)} is that of certificate "
                 f"{number}; it has to come first, then those that vouch for it"
@@ -204,31 +204,33 @@ def _compare(
 def _names(certificate: x509.Certificate, path: Path) -> tuple[str, ...]:
     """Return the server names that clients can send for it, each once."""
     try:
-        given = _given_names(certificate)
+        listed = _alternative_names(certificate)
     except Exception:  # noqa: BLE001 - a foreign parser over a foreign file
         raise TlsError(
             f"{shown(path)}: the names of the certificate are damaged; write it anew"
         ) from None
-    names = (name.lower().removesuffix(".") for name in given)
+    names = (name.lower().removesuffix(".") for name in listed)
     return tuple(
         dict.fromkeys(
-            name for name in names if len(name) <= _LONGEST_NAME and _NAME.fullmatch(name)
+            name for name in names if len(name) <= _MAX_NAME_CHARS and _NAME.fullmatch(name)
         )
     )
 
 
-def _given_names(certificate: x509.Certificate) -> list[str]:
+def _alternative_names(certificate: x509.Certificate) -> list[str]:
     from cryptography import x509
 
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:
         common = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-        return [str(each.value) for each in common]
+        return [str(name.value) for name in common]
     return extension.value.get_values_for_type(x509.DNSName)
 
 
-def _written(certificates: list[x509.Certificate]) -> bytes:
+def _as_pem(certificates: list[x509.Certificate]) -> bytes:
     from cryptography.hazmat.primitives import serialization
 
-    return b"".join(each.public_bytes(serialization.Encoding.PEM) for each in certificates)
+    return b"".join(
+        certificate.public_bytes(serialization.Encoding.PEM) for certificate in certificates
+    )
