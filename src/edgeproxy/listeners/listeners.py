@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeproxy.config.load import Config
 from edgeproxy.core.routing.server_names import ServerNames
 from edgeproxy.engine.contract import Engine, ListenerSettings
 from edgeproxy.engine.sockets import open_listener, open_unix_listener, prepare
 from edgeproxy.errors import EdgeProxyError
 from edgeproxy.gate.preamble import ListenerPolicy, PreambleParser
-from edgeproxy.listeners import spec as door
-from edgeproxy.listeners.spec import Listener, UnixAddress
+from edgeproxy.listeners.settings import ListenSettings
+from edgeproxy.listeners.spec import SNI, TLS, Listener, UnixAddress
 from edgeproxy.log import EventLog
 from edgeproxy.values import ListenAddress
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from edgeproxy.engine.tls import TlsSettings
     from edgeproxy.tls.authorities import Authorities
     from edgeproxy.tls.certificates import Certificates
+    from edgeproxy.tls.settings import TlsListenSettings
 
 log = EventLog("doors")
 
@@ -64,7 +64,8 @@ class Listeners:
 
     def __init__(
         self,
-        config: Config,
+        settings: ListenSettings,
+        tls_settings: TlsListenSettings,
         engine: Engine,
         preamble_parser: PreambleParser,
         authorities: Authorities | None = None,
@@ -72,7 +73,8 @@ class Listeners:
         """`authorities` are those of backends. Raises EdgeProxyError for bad certificates."""
         self._authorities = authorities
         self.certificates: Certificates | None = None
-        self._config = self._expected = config
+        self._settings = self._expected = settings
+        self._tls_settings = tls_settings
         self._engine = engine
         self._preamble_parser = preamble_parser
         self._tls: TlsSettings | None = None
@@ -83,7 +85,7 @@ class Listeners:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._is_closed = False
-        if needs_tls(config):
+        if settings.speaks_tls:
             self._load_certificates()
 
     def open(
@@ -93,7 +95,7 @@ class Listeners:
 
         Returns what is open, with the ports that the system chose. Raises EdgeProxyError.
         """
-        wanted, left = _wanted(self._config), dict(handed)
+        wanted, left = _by_name(self._settings.listen), dict(handed)
         spare = {_name_of(each): each for each in given}
         ready = {name: left.pop(name, None) for name in wanted}
         kept = {name: spare.pop(name) for name in wanted if name in spare}
@@ -119,27 +121,27 @@ class Listeners:
             each.close()
         return [_bound(each) for each in self._open.values()]
 
-    def expect(self, config: Config) -> None:
+    def expect(self, settings: ListenSettings) -> None:
         """Count as scopes what clients can be led to after `change`, too."""
-        self._expected = config
+        self._expected = settings
 
-    def change(self, config: Config) -> None:
+    def change(self, settings: ListenSettings) -> None:
         """Follow other settings, as far as they are other."""
         with self._lock:
             if self._is_closed:
                 return
-            self._config = self._expected = config
-            wanted = _wanted(config)
+            self._settings = self._expected = settings
+            wanted = _by_name(settings.listen)
             for name in self._open.keys() - wanted.keys():
                 self._close(name)
                 log.info("listener_closed", listen=name)
-            if networks := config.listeners.proxy_protocol_in:
+            if networks := settings.proxy_protocol_in:
                 # Without networks, the old ones stay: clients in their preread still need them.
                 self._engine.call(lambda: self._preamble_parser.trust(networks))
             self._failed = {name: why for name, why in self._failed.items() if name in wanted}
             for name, listener in wanted.items():
                 self._follow(name, listener)
-            if not needs_tls(config):
+            if not settings.speaks_tls:
                 self.certificates = self._tls = None
         self.lead()
 
@@ -149,7 +151,7 @@ class Listeners:
 
     def lead(self) -> None:
         """Lead clients by the names that are known now; the configuration comes first."""
-        routes = self._routes | dict(self._config.listeners.routes)
+        routes = self._routes | dict(self._settings.routes)
         names = ServerNames(routes)
         self._apps = set(routes.values())
 
@@ -161,11 +163,10 @@ class Listeners:
     def scopes(self) -> set[str]:
         """Return what clients can be led to, now and soon."""
         found: set[str] = set()
-        for config in (self._config, self._expected):
-            wanted = _wanted(config).values()
-            found |= {each.app for each in wanted if each.kind != door.SNI}
-            if any(each.kind == door.SNI for each in wanted):
-                found |= {*self._routes.values(), *(each.app for each in config.listeners.routes)}
+        for settings in (self._settings, self._expected):
+            found |= {each.app for each in settings.listen if each.kind != SNI}
+            if settings.routes_by_sni:
+                found |= {*self._routes.values(), *(each.app for each in settings.routes)}
                 found |= self._apps
         return found
 
@@ -175,7 +176,7 @@ class Listeners:
             if self._is_closed:
                 return
             self._renew()
-            wanted = _wanted(self._config)
+            wanted = _by_name(self._settings.listen)
             for name in list(self._failed):
                 self._follow(name, wanted[name])
 
@@ -202,7 +203,7 @@ class Listeners:
     def _load_certificates(self) -> None:
         from edgeproxy.tls.certificates import Certificates
 
-        certificates = Certificates(self._config.tls)
+        certificates = Certificates(self._tls_settings)
         self._tls = certificates.load()
         self.certificates = certificates
 
@@ -222,19 +223,17 @@ class Listeners:
 
     def _manner(self, listener: Listener) -> tuple[ListenerPolicy, ListenerSettings]:
         """Return how the clients of a listener are met. Raises EdgeProxyError."""
-        if listener.kind == door.TLS and self._tls is None:
+        if listener.kind == TLS and self._tls is None:
             self._load_certificates()
-        settings = self._config.listeners
-        routes_by_sni, expects_proxy_header = (
-            listener.kind == door.SNI,
-            bool(settings.proxy_protocol_in),
-        )
+        settings = self._settings
+        routes_by_sni = listener.kind == SNI
+        expects_proxy_header = bool(settings.proxy_protocol_in)
         return ListenerPolicy(listener.app, routes_by_sni, expects_proxy_header), ListenerSettings(
             preamble_secs=settings.preamble_timeout_secs
             if routes_by_sni or expects_proxy_header
             else 0.0,
-            tls=self._tls if listener.kind == door.TLS else None,
-            tells_local=any(each.version != "off" for each in settings.proxy_protocol_out),
+            tls=self._tls if listener.kind == TLS else None,
+            tells_local=settings.sends_proxy_header,
         )
 
     def _add(
@@ -300,45 +299,16 @@ def mode_of(listener: Listener) -> str:
     return str(listener).rpartition("=")[2]
 
 
-def _wanted(config: Config) -> dict[str, Listener]:
-    """Return what is to be open, by name; further ones of one address are numbered."""
-    app = config.admission.app
-    wanted = config.listeners.listen or (Listener(config.proxy.listen_addr, door.TCP, app),)
-    if config.tls.enabled:
-        wanted = (*wanted, Listener(config.tls.listen_addr, door.TLS, app))
-    found: dict[str, Listener] = {}
-    for each in wanted:
-        name, number = str(each.address), 1
-        while name in found:
+def _by_name(listeners: Iterable[Listener]) -> dict[str, Listener]:
+    """Return listeners by their addresses; further ones of one address are numbered."""
+    named: dict[str, Listener] = {}
+    for listener in listeners:
+        name, number = str(listener.address), 1
+        while name in named:
             number += 1
-            name = f"{each.address}#{number}"
-        found[name] = each
-    return found
-
-
-def needs_tls(config: Config) -> bool:
-    """Return whether any listener speaks TLS."""
-    return any(each.kind == door.TLS for each in _wanted(config).values())
-
-
-def backend_authorities(config: Config) -> tuple[Authorities | None, bytes | None]:
-    """Return who signs the certificates of backends: the file, and what it holds, in PEM.
-
-    That is empty for whom the system trusts, None if TLS is spoken with no backend. Raises
-    EdgeProxyError.
-    """
-    path = config.listeners.backend_tls_ca
-    if not config.listeners.backend_tls:
-        return None, None
-    if path is None:
-        return None, b""
-    from edgeproxy.tls.authorities import Authorities
-
-    authorities = Authorities(path)
-    try:
-        return authorities, authorities.load()
-    except EdgeProxyError as error:
-        raise EdgeProxyError(f"EDGEPROXY_BACKEND_TLS_CA: {error}") from None
+            name = f"{listener.address}#{number}"
+        named[name] = listener
+    return named
 
 
 def _opened(listener: Listener) -> socket.socket:

@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
-from edgeproxy.core.geo.prefix import Network
 from edgeproxy.core.routing.server_names import host_name, pattern
 from edgeproxy.values import BadValueError, ListenAddress, listen_address
 
@@ -85,29 +82,6 @@ class BackendTlsName(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.app}={self.server_name}" if self.app else self.server_name
-
-
-@dataclass(frozen=True, slots=True)
-class DoorSettings:
-    """Several listeners, and what they and the backends say before the first byte of a client.
-
-    Attributes:
-        listen: The listeners; empty: the single one of `ProxySettings`.
-        routes: The app of each server name.
-        proxy_protocol_in: Networks of load balancers, which must send a PROXY header first.
-        proxy_protocol_out: The PROXY header that the backends of an app get.
-        backend_tls: The name in the certificate of backends that speak TLS.
-        backend_tls_ca: PEM file of authorities that sign their certificates; None: the system's.
-        preamble_timeout_secs: How long a client may take for its PROXY header and server name.
-    """
-
-    listen: tuple[Listener, ...] = ()
-    routes: tuple[Route, ...] = ()
-    proxy_protocol_in: tuple[Network, ...] = ()
-    proxy_protocol_out: tuple[ProxyProtocolOut, ...] = ()
-    backend_tls: tuple[BackendTlsName, ...] = ()
-    backend_tls_ca: Path | None = None
-    preamble_timeout_secs: float = 5.0
 
 
 def listeners(given: str) -> tuple[Listener, ...]:

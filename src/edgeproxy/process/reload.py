@@ -134,9 +134,9 @@ class Reload:
         set_debug(config.log.debug)
         scopes = self._listeners.scopes()
         # The backends of an app are known before any client is routed to the app.
-        self._listeners.expect(config)
+        self._listeners.expect(config.listen_settings())
         if before.overlays != read.loaded.overlays or scopes != self._listeners.scopes():
             self._publisher.publish_again()
-        self._listeners.change(config)
+        self._listeners.change(config.listen_settings())
         # On the gate thread, last: when it is logged, all of it is in force.
         self._engine.call(read.tell)
