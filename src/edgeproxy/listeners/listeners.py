@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeproxy.core.routing.server_names import ServerNames
 from edgeproxy.engine.contract import Engine, ListenerSettings
 from edgeproxy.engine.sockets import open_listener, open_unix_listener, prepare
 from edgeproxy.errors import EdgeProxyError
@@ -73,15 +72,13 @@ class Listeners:
         """`authorities` are those of backends. Raises EdgeProxyError for bad certificates."""
         self._authorities = authorities
         self.certificates: Certificates | None = None
-        self._settings = self._expected = settings
+        self._settings = settings
         self._tls_settings = tls_settings
         self._engine = engine
         self._preamble_parser = preamble_parser
         self._tls: TlsSettings | None = None
         self._open: dict[str, _Open] = {}
         self._failed: dict[str, str] = {}  # what could not be opened, and why
-        self._routes: dict[str, str] = {}
-        self._apps: set[str] = set()  # of server names, as they are led now
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._is_closed = False
@@ -121,16 +118,12 @@ class Listeners:
             each.close()
         return [_bound(each) for each in self._open.values()]
 
-    def expect(self, settings: ListenSettings) -> None:
-        """Count as scopes what clients can be led to after `change`, too."""
-        self._expected = settings
-
     def change(self, settings: ListenSettings) -> None:
         """Follow other settings, as far as they are other."""
         with self._lock:
             if self._is_closed:
                 return
-            self._settings = self._expected = settings
+            self._settings = settings
             wanted = _by_name(settings.listen)
             for name in self._open.keys() - wanted.keys():
                 self._close(name)
@@ -143,32 +136,6 @@ class Listeners:
                 self._follow(name, listener)
             if not settings.speaks_tls:
                 self.certificates = self._tls = None
-        self.lead()
-
-    def route(self, routes: Mapping[str, str]) -> None:
-        """Lead the clients of server names to these apps, from the next `lead` on."""
-        self._routes = dict(routes)
-
-    def lead(self) -> None:
-        """Lead clients by the names that are known now; the configuration comes first."""
-        routes = self._routes | dict(self._settings.routes)
-        names = ServerNames(routes)
-        self._apps = set(routes.values())
-
-        def use() -> None:
-            self._preamble_parser.names = names
-
-        self._engine.call(use)
-
-    def scopes(self) -> set[str]:
-        """Return what clients can be led to, now and soon."""
-        found: set[str] = set()
-        for settings in (self._settings, self._expected):
-            found |= {each.app for each in settings.listen if each.kind != SNI}
-            if settings.routes_by_sni:
-                found |= {*self._routes.values(), *(each.app for each in settings.routes)}
-                found |= self._apps
-        return found
 
     def refresh(self) -> None:
         """Use certificates that are new, and try again to open what could not be opened."""

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from edgeproxy.core.geo.prefix import Network
 from edgeproxy.listeners.spec import (
-    SNI,
     TLS,
     BackendTlsName,
     Listener,
@@ -45,11 +44,6 @@ class ListenSettings:
     def speaks_tls(self) -> bool:
         """Whether any listener speaks TLS with its clients."""
         return any(each.kind == TLS for each in self.listen)
-
-    @property
-    def routes_by_sni(self) -> bool:
-        """Whether the clients of any listener get the app of their server name."""
-        return any(each.kind == SNI for each in self.listen)
 
     @property
     def sends_proxy_header(self) -> bool:

@@ -91,7 +91,9 @@ class Proxy:
         target = config.proxy.access_log
         self._access_log = access_log = None if target == OFF else AccessLog(target)
         warm_pool = WarmPool(config.pool, self.metrics) if config.pool.enabled else None
-        preamble_parser = PreambleParser({}, config.listeners.proxy_protocol_in)
+        preamble_parser = PreambleParser(
+            {}, self.admission.server_names, config.listeners.proxy_protocol_in
+        )
         gate = AdmissionGate(
             self.admission,
             self.metrics,
@@ -117,11 +119,12 @@ class Proxy:
             self.engine, lambda: in_force.config.proxy.on_remove, self._loop_calls.soon
         )
         self.publisher = Publisher(
-            self.admission, self.listeners, removal, lambda: in_force.loaded.overlays
+            self.admission,
+            removal,
+            lambda: in_force.loaded.overlays,
+            lambda: in_force.config,
         )
-        self.feed = Feed(
-            self._store, self.publisher.publish, self.metrics, gc.collect, self.listeners.route
-        )
+        self.feed = Feed(self._store, self.publisher.publish, self.metrics, gc.collect)
         probes, loop_lag = Probes(self._judged), LoopLag()
         self._status = Status(
             config.admission.app,
