@@ -38,7 +38,7 @@ from edgeproxy.gate.gate import AdmissionGate
 from edgeproxy.gate.preamble import PreambleParser
 from edgeproxy.gate.proxy_header import ProxyHeaderWriter
 from edgeproxy.gate.warm_pool import WarmPool
-from edgeproxy.listeners.listeners import Listeners, mode_of
+from edgeproxy.listeners.listeners import Listeners
 from edgeproxy.process import handover, systemd
 from edgeproxy.process.control_plane import ControlPlane, LoopCalls
 from edgeproxy.process.drain import Drain
@@ -218,7 +218,7 @@ class Proxy:
             )
         self.engine.start()
         for each in opened[1:]:
-            log.info("listener_opened", listen=each.address, mode=mode_of(each))
+            log.info("listener_opened", listen=each.address, mode=each.mode)
         log.info(
             "ready",
             listen=str(opened[0].address),
