@@ -34,7 +34,7 @@ def gate(*backends: Backend) -> tuple[AdmissionGate, Metrics, Admission]:
     admission = Admission(AdmissionSettings(), AffinitySettings(), EjectionSettings(), Origin)
     admission.publish(backends)
     metrics = Metrics()
-    preamble_parser = PreambleParser({"web": ListenerPolicy()})
+    preamble_parser = PreambleParser({"web": ListenerPolicy()}, admission.server_names)
     return AdmissionGate(admission, metrics, preamble_parser, 2.5), metrics, admission
 
 

@@ -50,7 +50,9 @@ class Proxy:
         self.store = SqliteStore(path)
         self.metrics = Metrics()
         self.tables: list[tuple[Backend, ...]] = []
-        self.feed = Feed(self.store, self.tables.append, self.metrics)
+        self.feed = Feed(
+            self.store, lambda snapshot: self.tables.append(snapshot.backends), self.metrics
+        )
 
     def ids(self) -> list[str]:
         return [backend.id for backend in self.tables[-1]]

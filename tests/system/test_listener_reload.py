@@ -102,6 +102,18 @@ def test_tls_without_usable_certificates_leaves_the_address_as_it_is(
     assert clients.reached(where(run.proxy, "db")) == "d1"
 
 
+def test_a_listener_that_cannot_be_changed_serves_its_app_in_later_tables(
+    pop: Pop, tmp_path: Path
+) -> None:
+    folder = tmp_path / "certs"
+    folder.mkdir()
+    run = start(pop, f"{FIRST}=web", EDGEPROXY_TLS_CERT_DIR=str(folder))
+    run.change(f"{FIRST}=tls:db")
+    run.proxy.wait_for("listener_failed")
+    run.proxy.edit("UPDATE backends SET weight = 7")
+    assert pop.reached() == "w1"
+
+
 def test_the_mode_of_an_address_changes_under_a_storm(pop: Pop) -> None:
     run = start(pop, f"{FIRST}=web", EDGEPROXY_BINDING_TTL_SECS="0")
     with Storm(run.proxy.address) as storm:
@@ -115,7 +127,7 @@ def test_the_mode_of_an_address_changes_under_a_storm(pop: Pop) -> None:
 
 
 def test_apps_that_are_new_are_served_from_the_first_client_on(pop: Pop) -> None:
-    """Nobody is led to an app before its backends are known."""
+    """The table with the backends of an app is published before its listener opens."""
     port = free_port()
     for number in range(10):
         pop.backend(f"n{number}", app=f"new{number}")

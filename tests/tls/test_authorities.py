@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.engine.tls import TlsError
-from edgeproxy.tls.authorities import Authorities
+from edgeproxy.errors import EdgeProxyError
+from edgeproxy.tls.authorities import Authorities, backend_authorities
 from tests.authority import authority_pem, issued
 from tests.events import Events, events_of
 
@@ -62,3 +63,17 @@ def test_what_turns_bad_is_told_once_and_left(file: Path, events: Events) -> Non
     file.unlink()
     assert authorities.reload() is None
     assert len(events.named("authorities_bad")) == 3
+
+
+def test_without_a_file_the_authorities_of_the_system_count() -> None:
+    assert backend_authorities(None) == (None, b"")
+
+
+def test_a_file_is_read_and_a_bad_one_is_named_with_its_variable(file: Path) -> None:
+    authorities, trusted = backend_authorities(file)
+    assert authorities is not None
+    assert trusted == authority_pem()
+    assert authorities.reload() is None
+    file.write_bytes(b"nonsense")
+    with pytest.raises(EdgeProxyError, match=r"^EDGEPROXY_BACKEND_TLS_CA: .*ca\.pem"):
+        backend_authorities(file)

@@ -29,17 +29,18 @@ def run_check(_arguments: argparse.Namespace) -> int:
     from edgeproxy.api.settings import token_of
     from edgeproxy.config import load as config
     from edgeproxy.control.geoip import Geo
-    from edgeproxy.listeners.listeners import backend_authorities, needs_tls
     from edgeproxy.store.choice import check_driver
+    from edgeproxy.tls.authorities import backend_authorities
     from edgeproxy.tls.certificates import Certificates
 
     loaded = config.load(os.environ)
     Geo(loaded.config.geo)
     if loaded.config.api.enabled:
         token_of(loaded.config.api)
-    if needs_tls(loaded.config):
+    if loaded.config.listen_settings().speaks_tls:
         Certificates(loaded.config.tls).load()
-    backend_authorities(loaded.config)
+    if loaded.config.listeners.backend_tls:
+        backend_authorities(loaded.config.listeners.backend_tls_ca)
     if loaded.config.postgres.enabled:
         check_driver()
     for warning in loaded.warnings:

@@ -24,7 +24,8 @@ from edgeproxy.core.backends.ejection import EjectionSettings
 from edgeproxy.core.backends.health import HealthSettings, ProbeSettings
 from edgeproxy.engine.contract import EngineSettings
 from edgeproxy.gate.warm_pool import PoolSettings
-from edgeproxy.listeners.spec import DoorSettings
+from edgeproxy.listeners.settings import ListenSettings
+from edgeproxy.listeners.spec import TCP, TLS, Listener
 from edgeproxy.log import LogSettings
 from edgeproxy.store.postgres.url import PostgresSettings
 from edgeproxy.store.sqlite.store import DatabaseSettings
@@ -107,8 +108,20 @@ class Config:
     geo: GeoSettings = field(default_factory=GeoSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
     pool: PoolSettings = field(default_factory=PoolSettings)
-    listeners: DoorSettings = field(default_factory=DoorSettings)
+    listeners: ListenSettings = field(default_factory=ListenSettings)
     log: LogSettings = field(default_factory=LogSettings)
+
+    def listen_settings(self) -> ListenSettings:
+        """Return the settings of listeners, with all of them in `listen`.
+
+        `EDGEPROXY_LISTENERS` replaces the one of `EDGEPROXY_LISTEN_ADDR` and `EDGEPROXY_APP`;
+        `EDGEPROXY_TLS_ENABLED` adds one for the same app.
+        """
+        app = self.admission.app
+        listen = self.listeners.listen or (Listener(self.proxy.listen_addr, TCP, app),)
+        if self.tls.enabled:
+            listen = (*listen, Listener(self.tls.listen_addr, TLS, app))
+        return replace(self.listeners, listen=listen)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ _LIST_EXAMPLES: dict[Callable[[str], object], str] = {
     protocols: "h2",
     spec.listeners: "0.0.0.0:8080=myapp",
     spec.routes: "www.example.com=myapp",
-    spec.proxy_out: "v2",
+    spec.proxy_protocol_out: "v2",
     spec.backend_tls: "myapp=backend.internal",
 }
 """Parsers whose setting may be a TOML list, with an example of an entry."""

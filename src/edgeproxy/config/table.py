@@ -103,7 +103,7 @@ SETTINGS: tuple[Setting, ...] = (
         setting("proxy_protocol_in", networks,
                 "networks of load balancers, which must send a PROXY header first; unset: none",
                 live=True),
-        setting("proxy_protocol_out", spec.proxy_out,
+        setting("proxy_protocol_out", spec.proxy_protocol_out,
                 "PROXY header to send to backends: off, v1 or v2; for one app: APP=v2"),
         setting("backend_tls", spec.backend_tls,
                 "speak TLS with backends: the name in their certificate; for one app: APP=NAME"),

@@ -10,7 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -66,19 +66,20 @@ class ListenerPolicy:
 class PreambleParser:
     """Reads the preambles of all listeners. For one thread.
 
+    `server_names` returns those of the routing table in force.
+
     Attributes:
         policies: What each listener expects, by the name of the listener.
-        names: The app of each server name.
     """
 
     def __init__(
         self,
         policies: Mapping[str, ListenerPolicy],
+        server_names: Callable[[], ServerNames],
         trusted: tuple[Network, ...] = (),
-        names: ServerNames | None = None,
     ) -> None:
         self.policies = policies
-        self.names = names or ServerNames({})
+        self._server_names = server_names
         self.trust(trusted)
 
     def add(self, policies: Mapping[str, ListenerPolicy]) -> None:
@@ -113,7 +114,7 @@ class PreambleParser:
             return Refuse(PreambleFault.HELLO_MALFORMED)
         if hello is None:
             return _more(preamble)
-        app = self.names.find(hello.server_name)
+        app = self._server_names().find(hello.server_name)
         if app is None:
             return Refuse(PreambleFault.NAME_UNKNOWN)
         return Identified(skip, source, PreambleInfo(app, hello.server_name or "", destination))

@@ -1,1 +1,1 @@
-"""The listeners of a proxy: as configured (`spec`), opened and followed (`listeners`)."""
+"""The listeners of a proxy: as configured (`spec`), their sockets (`opening`), and as they run."""

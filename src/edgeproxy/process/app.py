@@ -38,7 +38,7 @@ from edgeproxy.gate.gate import AdmissionGate
 from edgeproxy.gate.preamble import PreambleParser
 from edgeproxy.gate.proxy_header import ProxyHeaderWriter
 from edgeproxy.gate.warm_pool import WarmPool
-from edgeproxy.listeners.listeners import Listeners, backend_authorities, mode_of, needs_tls
+from edgeproxy.listeners.listeners import Listeners
 from edgeproxy.process import handover, systemd
 from edgeproxy.process.control_plane import ControlPlane, LoopCalls
 from edgeproxy.process.drain import Drain
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     import socket
 
     from edgeproxy.api.api import Api
-
+    from edgeproxy.tls.authorities import Authorities
 
 log = events.EventLog("app")
 
@@ -91,7 +91,9 @@ class Proxy:
         target = config.proxy.access_log
         self._access_log = access_log = None if target == OFF else AccessLog(target)
         warm_pool = WarmPool(config.pool, self.metrics) if config.pool.enabled else None
-        preamble_parser = PreambleParser({}, config.listeners.proxy_protocol_in)
+        preamble_parser = PreambleParser(
+            {}, self.admission.server_names, config.listeners.proxy_protocol_in
+        )
         gate = AdmissionGate(
             self.admission,
             self.metrics,
@@ -102,19 +104,27 @@ class Proxy:
             ProxyHeaderWriter(config.listeners.proxy_protocol_out, os.urandom(4).hex()),
             dict(config.listeners.backend_tls),
         )
-        authorities, trusted = backend_authorities(config)
-        tls, settings = trusted is not None, replace(config.engine, backend_ca_pem=trusted)
-        self.engine = make_engine(settings, gate, self._crashed, with_tls=tls or needs_tls(config))
-        self.listeners = Listeners(config, self.engine, preamble_parser, authorities)
+        listen_settings = config.listen_settings()
+        authorities, trusted = _backend_authorities(config)
+        self.engine = make_engine(
+            replace(config.engine, backend_ca_pem=trusted),
+            gate,
+            self._crashed,
+            with_tls=trusted is not None or listen_settings.speaks_tls,
+        )
+        self.listeners = Listeners(
+            listen_settings, config.tls, self.engine, preamble_parser, authorities
+        )
         removal = Removal(
             self.engine, lambda: in_force.config.proxy.on_remove, self._loop_calls.soon
         )
         self.publisher = Publisher(
-            self.admission, self.listeners, removal, lambda: in_force.loaded.overlays
+            self.admission,
+            removal,
+            lambda: in_force.loaded.overlays,
+            lambda: in_force.config,
         )
-        self.feed = Feed(
-            self._store, self.publisher.publish, self.metrics, gc.collect, self.listeners.route
-        )
+        self.feed = Feed(self._store, self.publisher.publish, self.metrics, gc.collect)
         probes, loop_lag = Probes(self._judged), LoopLag()
         self._status = Status(
             config.admission.app,
@@ -208,7 +218,7 @@ class Proxy:
             )
         self.engine.start()
         for each in opened[1:]:
-            log.info("listener_opened", listen=each.address, mode=mode_of(each))
+            log.info("listener_opened", listen=each.address, mode=each.mode)
         log.info(
             "ready",
             listen=str(opened[0].address),
@@ -306,6 +316,15 @@ def _admission(config: Config, geo: Geo) -> Admission:
         circuit_changed=_circuit_changed,
         keeps_details=config.proxy.access_log != OFF,
     )
+
+
+def _backend_authorities(config: Config) -> tuple[Authorities | None, bytes | None]:
+    """Return the authorities of backends, and what they are now: None without TLS to backends."""
+    if not config.listeners.backend_tls:
+        return None, None
+    from edgeproxy.tls.authorities import backend_authorities
+
+    return backend_authorities(config.listeners.backend_tls_ca)
 
 
 def _circuit_changed(backend_id: str, circuit: Circuit) -> None:

@@ -1,7 +1,11 @@
-"""Publishes routing tables: what the database holds, with what the configuration file adds.
+"""Publishes routing tables: the content of the database, with what the configuration adds.
 
-Order: the admission gets the new table, then clients are routed by the new server names, then
-the sessions of removed backends are seen to.
+A table is complete: backends, server names, and a scope for every app that a client can be led
+to. So a client that is looked up in a table finds the backends of its app in it. Where the
+database and the configuration both route a server name, the configuration counts.
+
+Listeners stay in the scopes until the process ends, also when the configuration names them no
+more: a client that they accepted may still be read, and one whose change failed is still open.
 """
 
 from __future__ import annotations
@@ -10,11 +14,14 @@ import os
 import time
 from collections.abc import Callable, Mapping
 
+from edgeproxy.config.load import Config
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.local_overrides import Overlay, overlaid
-from edgeproxy.listeners.listeners import Listeners
+from edgeproxy.core.routing.server_names import NO_SERVER_NAMES, ServerNames
+from edgeproxy.listeners.spec import SNI
 from edgeproxy.process.removal import Removal
+from edgeproxy.store.snapshot import Snapshot
 
 
 class Publisher:
@@ -28,29 +35,36 @@ class Publisher:
     def __init__(
         self,
         admission: Admission,
-        listeners: Listeners,
         removal: Removal,
         overlays: Callable[[], Mapping[str, Overlay]],
+        config: Callable[[], Config],
     ) -> None:
-        """`overlays` returns what the configuration file in force says of single backends."""
+        """`overlays` and `config` return those in force."""
         self.backends: tuple[Backend, ...] = ()
         self.published_at = time.monotonic()
         self._admission = admission
-        self._listeners = listeners
         self._removal = removal
         self._overlays = overlays
-        self._rows: tuple[Backend, ...] = ()
+        self._config = config
+        self._snapshot = Snapshot()
+        self._listener_scopes: set[str] = set()
+        self._routes_by_sni = False
 
-    def publish(self, rows: tuple[Backend, ...]) -> None:
+    def publish(self, snapshot: Snapshot) -> None:
         """Put into force what the database holds."""
-        self._rows = rows
-        backends = overlaid(rows, self._overlays())
-        self._admission.publish(backends, self._listeners.scopes(), os.sched_yield)
-        self._listeners.lead()
+        self._snapshot = snapshot
+        settings = self._config().listen_settings()
+        self._listener_scopes |= {each.app for each in settings.listen if each.kind != SNI}
+        self._routes_by_sni |= any(each.kind == SNI for each in settings.listen)
+        names = NO_SERVER_NAMES
+        if self._routes_by_sni:
+            names = ServerNames(snapshot.routes | dict(settings.routes))
+        backends = overlaid(snapshot.backends, self._overlays())
+        self._admission.publish(backends, self._listener_scopes, names, os.sched_yield)
         before, self.backends = self.backends, backends
         self._removal.follow(before, backends)
         self.published_at = time.monotonic()
 
     def publish_again(self) -> None:
-        """Put the same rows into force with other overlays or scopes."""
-        self.publish(self._rows)
+        """Put the same rows into force, with what another configuration adds."""
+        self.publish(self._snapshot)

@@ -132,11 +132,10 @@ class Reload:
         self._engine.call(lambda: self._admission.access.change(config.access, config.rate_limit))
         self._engine.call(lambda: self._admission.change(config.circuit_breaker, config.health))
         set_debug(config.log.debug)
-        scopes = self._listeners.scopes()
-        # The backends of an app are known before any client is routed to the app.
-        self._listeners.expect(config)
-        if before.overlays != read.loaded.overlays or scopes != self._listeners.scopes():
+        old, new = before.config.listeners, config.listeners
+        if read.backends or (old.listen, old.routes) != (new.listen, new.routes):
             self._publisher.publish_again()
-        self._listeners.change(config)
+        # After the table: it has the backends of a new listener's app.
+        self._listeners.change(config.listen_settings())
         # On the gate thread, last: when it is logged, all of it is in force.
         self._engine.call(read.tell)

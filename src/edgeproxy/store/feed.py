@@ -21,7 +21,6 @@ from edgeproxy.store.sqlite.database import TableMissingError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgeproxy.core.backends.backend import Backend
     from edgeproxy.core.metrics import Metrics
 
 FIRST_WAIT_SECS = 5.0
@@ -63,27 +62,21 @@ class Store(Protocol):
 
 
 class Feed:
-    """Reads a store and publishes its backends."""
+    """Reads a store and publishes its content."""
 
     def __init__(
         self,
         store: Store,
-        publish: Callable[[tuple[Backend, ...]], None],
+        publish: Callable[[Snapshot], object],
         metrics: Metrics,
         before_read: Callable[[], object] = int,
-        route: Callable[[dict[str, str]], object] = lambda _routes: None,
     ) -> None:
-        """`before_read` is called before a database that has changed is read again.
-
-        `route` is given the apps of server names, before the backends are published.
-        """
+        """`before_read` is called before a database that has changed is read again."""
         self._store = store
         self._before_read = before_read
-        self._route = route
-        self._routes: dict[str, str] = {}  # as given last
         self._publish = publish
         self._metrics = metrics
-        self._backends: tuple[Backend, ...] | None = None  # as published last
+        self._published: Snapshot | None = None  # the last one
         self._skipped: frozenset[SkippedRow] = frozenset()  # as logged
         self._faults: set[str] = set()  # logged in the present episode; empty: all is well
 
@@ -135,23 +128,24 @@ class Feed:
 
     def _take(self, snapshot: Snapshot) -> bool:
         self._name_skipped(snapshot)
-        before = self._backends
-        are_new = snapshot.routes != self._routes
-        if are_new:
-            self._routes = snapshot.routes
-            self._route(snapshot.routes)
-        if not are_new and before is not None and self._equal(snapshot.backends, before):
+        before = self._published
+        if before is not None and self._equal(snapshot, before):
             return False
-        if before and not snapshot.backends:
-            _log.warning("table_lost_all_backends", path=self._store.path, before=len(before))
-        self._publish(snapshot.backends)
-        self._backends = snapshot.backends
+        if before is not None and before.backends and not snapshot.backends:
+            _log.warning(
+                "table_lost_all_backends", path=self._store.path, before=len(before.backends)
+            )
+        self._publish(snapshot)
+        self._published = snapshot
         _log.info("table_published", backends=len(snapshot.backends), skipped=len(snapshot.skipped))
         return True
 
-    def _equal(self, one: tuple[Backend, ...], other: tuple[Backend, ...]) -> bool:
-        pairs = paced(zip(one, other, strict=False), self._store.rest)
-        return len(one) == len(other) and all(a == b for a, b in pairs)
+    def _equal(self, one: Snapshot, other: Snapshot) -> bool:
+        """Return whether two snapshots make the same table."""
+        if one.routes != other.routes or len(one.backends) != len(other.backends):
+            return False
+        pairs = paced(zip(one.backends, other.backends, strict=True), self._store.rest)
+        return all(a == b for a, b in pairs)
 
     def _name_skipped(self, snapshot: Snapshot) -> None:
         new = [row for row in snapshot.skipped if row not in self._skipped]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeproxy.engine.tls import TlsError
+from edgeproxy.errors import EdgeProxyError
 from edgeproxy.log import EventLog
 from edgeproxy.tls import pem
 
@@ -48,3 +49,18 @@ class Authorities:
         self._reported = ""
         log.info("authorities", count=authorities.count(b"-----BEGIN "))
         return authorities
+
+
+def backend_authorities(path: Path | None) -> tuple[Authorities | None, bytes]:
+    """Return what reads the authorities of backends from a file, and what the file holds, in PEM.
+
+    Without a file that is None and empty: the authorities of the system count. Raises
+    EdgeProxyError, which names the variable.
+    """
+    if path is None:
+        return None, b""
+    authorities = Authorities(path)
+    try:
+        return authorities, authorities.load()
+    except TlsError as error:
+        raise EdgeProxyError(f"EDGEPROXY_BACKEND_TLS_CA: {error}") from None

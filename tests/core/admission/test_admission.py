@@ -26,6 +26,7 @@ from edgeproxy.core.routing import ranking, scoring
 from edgeproxy.core.routing.choice import How, Reason
 from edgeproxy.core.routing.eligibility import Ineligible, ineligible
 from edgeproxy.core.routing.ranking import Candidate
+from edgeproxy.core.routing.server_names import ServerNames
 
 NOW = 0.0
 """Monotonic seconds, where a test does not depend on the time."""
@@ -619,6 +620,24 @@ class TestTables:
         assert admit(pop, "br", scope="db").backend.id == "b"
         assert admit(pop, "br", scope="").backend.id in {"a", "b"}
         assert pop.admit("br", "none", 0.0) == Refusal(Reason.NO_BACKEND)
+
+    def test_server_names_count_from_the_moment_they_are_published(self) -> None:
+        pop = admission()
+        pop.publish([backend("a", app="web")], [], ServerNames({"*": "web"}))
+        assert pop.server_names().find(None) == "web"
+        assert admit(pop, "br", scope="web").backend.id == "a"
+        assert pop.admit("br", "", 0.0) == Refusal(Reason.NO_BACKEND)
+
+    def test_a_client_whose_name_was_looked_up_before_finds_its_app(self) -> None:
+        pop, backends = admission(), [backend("a", app="web"), backend("b", app="db")]
+        pop.publish(backends, [], ServerNames({"*": "web"}))
+        app = pop.server_names().find(None)
+        assert app == "web"
+        pop.publish(backends, [], ServerNames({"*": "db"}))
+        assert admit(pop, "br", scope=app).backend.id == "a"
+        assert pop.server_names().find(None) == "db"
+        pop.publish(backends, [], ServerNames({"*": "db"}))
+        assert pop.admit("br", "web", 0.0) == Refusal(Reason.NO_BACKEND)
 
     def test_one_backend_in_two_scopes_has_one_limit(self) -> None:
         pop = admission()

@@ -106,6 +106,11 @@ def test_what_is_no_pattern_is_named(text: str) -> None:
         ServerNames({text: "app"})
 
 
+def test_the_apps_are_known() -> None:
+    assert ServerNames({"a.b": "one", "*.b": "two", "*": "rest"}).apps == {"one", "two", "rest"}
+    assert ServerNames({}).apps == set()
+
+
 def test_two_spellings_of_a_pattern_may_not_disagree() -> None:
     assert ServerNames({"A.b": "one", "a.b.": "one"}).find("a.b") == "one"
     with pytest.raises(ValueError, match=r"\*\.b is given twice, with different apps"):

@@ -6,6 +6,7 @@ from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.live_state import LiveStates
 from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.routing import table as routing
+from edgeproxy.core.routing.server_names import ServerNames
 from edgeproxy.core.routing.table import RoutingTable
 
 
@@ -78,6 +79,14 @@ def test_a_scope_nobody_serves_has_no_tiers() -> None:
     table = RoutingTable([row("a", "sa")], LiveStates(), "sa", scopes=["myapp"])
     assert told(table, Origin(""), "myapp") == [(100.0, {"a"})]
     assert told(table, Origin(""), "other") == []
+
+
+def test_the_apps_of_server_names_are_scopes() -> None:
+    names = ServerNames({"www.example.com": "myapp", "*": "rest"})
+    table = RoutingTable([row("a", "sa")], LiveStates(), "sa", ["web"], names)
+    assert table.server_names is names
+    assert table.scopes == {"web", "myapp", "rest"}
+    assert told(table, Origin(""), "myapp") == [(100.0, {"a"})]
 
 
 def test_cached_tiers_are_bounded() -> None:

@@ -9,6 +9,7 @@ import pytest
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.store.feed import Feed
+from edgeproxy.store.snapshot import Snapshot
 from tests.events import Events, events_of
 from tests.store.conformance.kinds import Kind
 
@@ -21,9 +22,13 @@ class Fed:
         self.metrics = Metrics()
         self.tables: list[tuple[Backend, ...]] = []
         self.routes: list[dict[str, str]] = []
-        self.feed = Feed(kind.store(), self.tables.append, self.metrics, route=self.routes.append)
+        self.feed = Feed(kind.store(), self._publish, self.metrics)
         self.feed.first()
         assert self.told() == ["table_published"]
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        self.tables.append(snapshot.backends)
+        self.routes.append(snapshot.routes)
 
     def told(self) -> list[str]:
         """Return the names of the events since the last time."""
@@ -98,4 +103,6 @@ def test_server_names_are_given_on(fed: Fed, kind: Kind) -> None:
     kind.execute("CREATE TABLE IF NOT EXISTS edgeproxy_routes (pattern TEXT, app TEXT)")
     kind.execute("INSERT INTO edgeproxy_routes VALUES ('www.example.com', 'web')")
     assert fed.feed.poll()
-    assert fed.routes == [{"www.example.com": "web"}]
+    assert fed.routes == [{}, {"www.example.com": "web"}]
+    assert fed.tables[1] == fed.tables[0]
+    assert not fed.feed.poll()

@@ -34,6 +34,7 @@ from edgeproxy.core.routing import selection
 from edgeproxy.core.routing.choice import Choice, How, Reason
 from edgeproxy.core.routing.publication import Publication
 from edgeproxy.core.routing.ranking import Candidate
+from edgeproxy.core.routing.server_names import NO_SERVER_NAMES, ServerNames
 from edgeproxy.core.routing.table import ALL_APPS, RoutingTable
 
 
@@ -98,18 +99,27 @@ class Admission:
     def publish(
         self,
         backends: Collection[Backend],
-        scopes: Collection[str] = (),
+        scopes: Collection[str] | None = None,
+        server_names: ServerNames = NO_SERVER_NAMES,
         rest: Pause = no_pause,
     ) -> RoutingTable:
-        """Build a table of these backends and put it in force at the next decision.
+        """Build a table of these backends and names, and put it in force at the next decision.
 
-        May run on another thread; see `Publication.publish`.
+        Without `scopes` it serves the app of the settings. May run on another thread; see
+        `Publication.publish`.
         """
-        return self._publication.publish(backends, scopes or (self._settings.app,), rest)
+        if scopes is None:
+            scopes = (self._settings.app,)
+        return self._publication.publish(backends, scopes, server_names, rest)
 
     def adopt(self) -> None:
         """Put the latest published table in force."""
         self._publication.adopt()
+
+    def server_names(self) -> ServerNames:
+        """Return the server names of the latest published table, which this puts in force."""
+        self.adopt()
+        return self.table.server_names
 
     def _moved(self, live: LiveState) -> None:
         """A backend has a new address: failures at the old one do not count."""

@@ -10,6 +10,7 @@ are atomic. So there is no lock, and a decision never waits for a build.
 
 Invariants:
 * Only the gate thread sees `table` change, and only in `adopt`: a decision uses one table.
+* A client whose server name was looked up in one table finds its app in the next one, too.
 * A table is taken apart only by the building thread, after the gate thread has retired it.
 * A backend whose live state changes during a build is ranked anew when that table comes into
   force (`LiveStates.watch`).
@@ -23,6 +24,7 @@ from collections.abc import Callable, Collection
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.live_state import BuildWatch, LiveState, LiveStates
 from edgeproxy.core.pacing import Pause, no_pause
+from edgeproxy.core.routing.server_names import NO_SERVER_NAMES, ServerNames
 from edgeproxy.core.routing.table import RoutingTable
 
 
@@ -47,9 +49,13 @@ class Publication:
         self._retired: deque[RoutingTable] = deque()
 
     def publish(
-        self, backends: Collection[Backend], scopes: Collection[str], rest: Pause = no_pause
+        self,
+        backends: Collection[Backend],
+        scopes: Collection[str],
+        server_names: ServerNames = NO_SERVER_NAMES,
+        rest: Pause = no_pause,
     ) -> RoutingTable:
-        """Build a table of these backends, which waits until it is adopted.
+        """Build a table of these backends and names, which waits until it is adopted.
 
         May run on another thread than the gate, but only on one at a time. `rest` is called
         now and then to let other threads run (`core/pacing`).
@@ -59,7 +65,13 @@ class Publication:
         watch = self._lives.watch()
         latest = self._latest
         table = RoutingTable(
-            backends, self._lives, self._pop_region, scopes, latest.version + 1, rest
+            backends,
+            self._lives,
+            self._pop_region,
+            latest.server_names.apps.union(scopes),
+            server_names,
+            latest.version + 1,
+            rest,
         )
         self._lives.forget(latest.candidates, table.candidates, rest=rest)
         self._latest = table

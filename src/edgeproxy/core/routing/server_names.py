@@ -53,9 +53,13 @@ def pattern(text: str) -> str:
 
 
 class ServerNames:
-    """The app of each server name. Immutable."""
+    """The app of each server name. Immutable.
 
-    __slots__ = ("_apps", "_default")
+    Attributes:
+        apps: The apps that names lead to.
+    """
+
+    __slots__ = ("_by_pattern", "_default", "apps")
 
     def __init__(self, apps: Mapping[str, str]) -> None:
         """Take apps by pattern.
@@ -63,12 +67,13 @@ class ServerNames:
         Raises ValueError for what is no pattern, and for two spellings of one pattern with
         different apps.
         """
-        self._apps: dict[str, str] = {}
+        self._by_pattern: dict[str, str] = {}
         for text, app in apps.items():
             key = pattern(text)
-            if self._apps.setdefault(key, app) != app:
+            if self._by_pattern.setdefault(key, app) != app:
                 raise ValueError(f"{key} is given twice, with different apps; one may stay")
-        self._default = self._apps.pop(DEFAULT, None)
+        self.apps = frozenset(self._by_pattern.values())
+        self._default = self._by_pattern.pop(DEFAULT, None)
 
     def find(self, name: str | None) -> str | None:
         """Return the app that a name belongs to, or None, which means to refuse.
@@ -77,8 +82,11 @@ class ServerNames:
         """
         if name is None:
             return self._default
-        app = self._apps.get(name)
+        app = self._by_pattern.get(name)
         if app is None:
             _, dot, parent = name.partition(".")
-            app = self._apps.get(f"*.{parent}") if dot else None
+            app = self._by_pattern.get(f"*.{parent}") if dot else None
         return self._default if app is None else app
+
+
+NO_SERVER_NAMES = ServerNames({})

@@ -1,10 +1,10 @@
-"""The routing table: which backends there are and in what order a client's choices lie.
+"""The routing table: the app of each server name, and the order of the backends for a client.
 
 A table is built whole from the rows of the routing database and then never changes; the
 next one replaces it by one reference. Its candidates are grouped by scope, region and
 country when it is built, so that a decision looks only at the groups that matter.
 
-A scope is what a listener serves: the name of an app, or `ALL_APPS`.
+A scope is what a listener or a server name leads to: the name of an app, or `ALL_APPS`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.core.routing import scoring
 from edgeproxy.core.routing.eligibility import ineligible_row
 from edgeproxy.core.routing.ranking import Candidate, Ranking
+from edgeproxy.core.routing.server_names import NO_SERVER_NAMES, ServerNames
 
 ALL_APPS = ""
 
@@ -63,7 +64,8 @@ class RoutingTable:
         version: Counts the published tables of this process.
         candidates: All of them by id, also those that take no clients.
         moved: Those that were elsewhere before, as far as is known when the table is built.
-        scopes: What can be asked for.
+        server_names: The app of each server name.
+        scopes: What clients can be led to, including the apps of all server names.
     """
 
     def __init__(
@@ -72,13 +74,15 @@ class RoutingTable:
         load: LiveStates,
         pop_region: str,
         scopes: Iterable[str] = (ALL_APPS,),
+        server_names: ServerNames = NO_SERVER_NAMES,
         version: int = 0,
         rest: Pause = no_pause,
     ) -> None:
         self._rest = rest
         self.version = version
         self.pop_region = pop_region
-        self.scopes = frozenset(scopes)
+        self.server_names = server_names
+        self.scopes = server_names.apps.union(scopes)
         self.candidates: dict[str, Candidate] = {}
         self.moved: list[Candidate] = []
         for sequence, row in enumerate(paced(backends, rest)):
