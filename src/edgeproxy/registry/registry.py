@@ -20,6 +20,7 @@ from edgeproxy.control.observe.status import Status
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.admission.explanation import Decision
 from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.backends.health import Verdict
 from edgeproxy.core.backends.leases import Leases
 from edgeproxy.core.backends.registration import (
     CrowdedError,
@@ -30,6 +31,7 @@ from edgeproxy.core.backends.registration import (
 )
 from edgeproxy.core.backends.rows import RowError, parse_node
 from edgeproxy.core.metrics import Metrics
+from edgeproxy.core.routing.backend_snapshot import backend_snapshot
 from edgeproxy.core.routing.ranking import Candidate
 from edgeproxy.errors import StoreError, UsageError
 from edgeproxy.log import EventLog
@@ -131,15 +133,15 @@ class Registry:
 
     def views(self) -> list[BackendView]:
         """Return all backends that are not deleted. May run in a thread."""
-        candidates = candidates_of(self._admission)
-        return [self._view(each) for each in candidates if not each.backend.deleted]
+        candidates, verdicts = candidates_of(self._admission), self._status.verdicts()
+        return [self._view(each, verdicts) for each in candidates if not each.backend.deleted]
 
     def view(self, backend_id: str) -> BackendView:
         """Return one backend."""
         candidate = self._admission.table.candidates.get(backend_id)
         if candidate is None:
             raise UnknownBackendError(backend_id)
-        return self._view(candidate)
+        return self._view(candidate, self._status.verdicts())
 
     async def explain(self, client: str, scope: str | None) -> Decision:
         """Return which backend a client would get now."""
@@ -152,12 +154,11 @@ class Registry:
         """Return the open sessions."""
         return await asyncio.to_thread(self._status.sessions)
 
-    def _view(self, candidate: Candidate) -> BackendView:
+    def _view(self, candidate: Candidate, verdicts: Mapping[str, Verdict]) -> BackendView:
         now = time.monotonic()
         backend_id = candidate.backend.id
-        lease = lease_of(self._leases, backend_id, now)
-        verdict = self._status.verdicts().get(backend_id)
-        return backend_view(candidate, lease, verdict, now)
+        snapshot = backend_snapshot(candidate, now, verdicts.get(backend_id))
+        return backend_view(snapshot, lease_of(self._leases, backend_id, now))
 
     # -- what backends do --------------------------------------------------------------
 

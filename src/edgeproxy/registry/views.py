@@ -7,14 +7,12 @@ from dataclasses import dataclass
 
 from edgeproxy.control.observe.status import Status
 from edgeproxy.core.admission.admission import Admission
-from edgeproxy.core.backends.breaker import circuit_of
-from edgeproxy.core.backends.health import Verdict
 from edgeproxy.core.backends.leases import Leases
+from edgeproxy.core.routing.backend_snapshot import BackendSnapshot
 from edgeproxy.core.routing.eligibility import ineligible
 from edgeproxy.core.routing.ranking import Candidate
 from edgeproxy.version import VERSION
 
-ELIGIBLE = "eligible"
 COUNTRIES = {"sa": "BR", "us": "US", "eu": "DE", "ap": "JP"}
 """The country that is shown for a backend that has named none, by region."""
 
@@ -132,12 +130,9 @@ def lease_of(leases: Leases, backend_id: str, now: float) -> Lease | None:
     return Lease(round(silent_secs, 3), round(left_secs, 3), leases.ttl_secs)
 
 
-def backend_view(
-    candidate: Candidate, lease: Lease | None, verdict: Verdict | None, now: float
-) -> BackendView:
-    """Return one backend; `verdict` is what the probes say of it, if it is probed."""
-    backend, live = candidate.backend, candidate.live
-    reason = ineligible(backend, live, now)
+def backend_view(snapshot: BackendSnapshot, lease: Lease | None) -> BackendView:
+    """Return what the API shows of a backend."""
+    backend = snapshot.backend
     return BackendView(
         id=backend.id,
         app=backend.app,
@@ -150,11 +145,11 @@ def backend_view(
         hard_limit=backend.hard_limit,
         healthy=backend.healthy,
         deleted=backend.deleted,
-        state=ELIGIBLE if reason is None else reason.value,
-        up=None if verdict is None else verdict.up,
-        circuit=circuit_of(live, now),
-        draining=live.draining,
-        active_connections=live.active,
+        state=snapshot.state,
+        up=snapshot.up,
+        circuit=snapshot.circuit,
+        draining=snapshot.draining,
+        active_connections=snapshot.active,
         registered=lease is not None,
         lease=lease,
     )

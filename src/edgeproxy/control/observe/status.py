@@ -14,13 +14,14 @@ from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgeproxy.control.observe.reading import BackendSnapshot, StatusSnapshot, backend_snapshot
+from edgeproxy.control.observe.reading import StatusSnapshot
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.admission.explanation import Decision, explain
 from edgeproxy.core.admission.ticket import Ticket
 from edgeproxy.core.backends.health import Verdict
 from edgeproxy.core.geo.address import normalise
 from edgeproxy.core.metrics import Metrics
+from edgeproxy.core.routing.backend_snapshot import BackendSnapshot, backend_snapshot
 from edgeproxy.engine.contract import Engine
 from edgeproxy.version import VERSION
 
@@ -194,19 +195,14 @@ class Status:
     ) -> tuple[BackendSnapshot, ...]:
         verdicts = self.verdicts()
         idle = self.pool_waiting()
-        found = []
-        for candidate in list(self._admission.table.candidates.values()):
-            backend_id = candidate.backend.id
-            if candidate.backend.deleted and not candidate.live.active:
-                continue
-            verdict = verdicts.get(backend_id)
-            found.append(
-                backend_snapshot(
-                    candidate,
-                    now,
-                    up=None if verdict is None else verdict.up,
-                    warm=idle.get(backend_id, 0),
-                    carried=carried.get(backend_id, (0, 0)),
-                )
+        return tuple(
+            backend_snapshot(
+                candidate,
+                now,
+                verdicts.get(backend_id),
+                warm=idle.get(backend_id, 0),
+                carried=carried.get(backend_id, (0, 0)),
             )
-        return tuple(found)
+            for backend_id, candidate in list(self._admission.table.candidates.items())
+            if candidate.live.active or not candidate.backend.deleted
+        )
