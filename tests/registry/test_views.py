@@ -130,6 +130,7 @@ def test_every_surface_shows_the_same_state(state: str, tmp_path: Path) -> None:
             metrics,
             follow,
             lambda: (backend,),
+            lambda: False,
         )
         with closing(registry):
             view = registry.view("a")

@@ -33,18 +33,13 @@ WRITE_WAIT_SECS = 2.0
 
 
 class Api:
-    """The API that is being served.
-
-    Attributes:
-        registry: What it asks.
-        server: What serves it.
-    """
+    """The API that is being served."""
 
     def __init__(
         self, registry: Registry, server: Server, guard: Guard, settings: ApiSettings, token: Secret
     ) -> None:
-        self.registry = registry
-        self.server = server
+        self._registry = registry
+        self._server = server
         self._guard = guard
         self._settings = settings
         self._token = token
@@ -72,18 +67,17 @@ class Api:
         return False
 
     def stop(self) -> None:
-        """Expire no lease and write nothing any more: the proxy is draining."""
-        self.registry.stopping = True
+        """Expire no lease any more: the proxy is draining."""
         self._watching.cancel()
 
     def stop_listening(self) -> None:
         """Leave new connections to a successor."""
-        self.server.stop_listening()
+        self._server.stop_listening()
 
     async def close(self) -> None:
         """Stop answering."""
-        await self.server.close()
-        self.registry.close()
+        await self._server.close()
+        self._registry.close()
 
 
 async def start(
@@ -94,12 +88,13 @@ async def start(
     metrics: Metrics,
     follow_database: Callable[[], Awaitable[object]],
     backends: Callable[[], tuple[Backend, ...]],
+    is_stopping: Callable[[], bool],
     listening: socket.socket,
 ) -> Api:
     """Serve the API on a listening socket.
 
-    `follow_database` returns when what the store holds is in force; `backends` returns those in
-    force.
+    `follow_database` returns when the content of the store is in force; `backends` returns the
+    backends in force; `is_stopping` tells whether the proxy accepts no more clients.
     """
     address = ListenAddress(*listening.getsockname()[:2])
     registry = Registry(
@@ -111,15 +106,16 @@ async def start(
         metrics,
         follow_database,
         backends,
+        is_stopping,
     )
     token = token_of(settings)
     guard = api(registry, settings, token)
     server = Server(guard, settings.timeout_secs, *_room())
     await registry.load()
-    made = Api(registry, server, guard, settings, token)
+    serving = Api(registry, server, guard, settings, token)
     await server.serve(listening)
     log.info("api", listen=str(address), ttl_secs=settings.heartbeat_ttl_secs, token=bool(token))
-    return made
+    return serving
 
 
 def _room() -> tuple[int, int]:

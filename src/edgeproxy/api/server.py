@@ -13,7 +13,6 @@ import logging
 import socket
 from collections import Counter
 from http import HTTPStatus
-from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -68,22 +67,31 @@ class _ConnectionLimits:
 class _Protocol(HttpToolsProtocol):
     """One connection. It ends if its request is late, or if the caller does not read the answer."""
 
-    limits: _ConnectionLimits
-    timeout_secs = 10.0
-    _key: str | None = None
-    _due: asyncio.TimerHandle | None = None
-    _head_bytes = 0
-    _reads_head = True
+    def __init__(
+        self,
+        config: Config,
+        state: ServerState,
+        loop: asyncio.AbstractEventLoop,
+        limits: _ConnectionLimits,
+        timeout_secs: float,
+    ) -> None:
+        super().__init__(config, state, {}, loop)
+        self._limits = limits
+        self._timeout_secs = timeout_secs
+        self._key: str | None = None
+        self._due: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+        self._reads_head = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._key = self.limits.enter(
+        self._key = self._limits.enter(
             transport.get_extra_info("socket"), self.client[0] if self.client else ""
         )
         if self._key is None:
             transport.abort()
         else:
-            self._arm(self.timeout_secs)
+            self._arm(self._timeout_secs)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -97,11 +105,11 @@ class _Protocol(HttpToolsProtocol):
         if not self._reads_head:  # a further request on a kept connection
             self._reads_head = True
             self._head_bytes = 0
-            self._arm(self.timeout_secs)
+            self._arm(self._timeout_secs)
 
     def on_headers_complete(self) -> None:
         self._reads_head = False
-        self._arm(self.timeout_secs * 2)
+        self._arm(self._timeout_secs * 2)
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
@@ -115,7 +123,7 @@ class _Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         if self._key is not None:
-            self.limits.leave(self._key)
+            self._limits.leave(self._key)
         super().connection_lost(exc)
 
     def _arm(self, secs: float) -> None:
@@ -176,11 +184,8 @@ class Server:
         """Serve on this listening socket; `close` closes it too."""
         loop = asyncio.get_running_loop()
 
-        def protocol() -> Any:
-            made = _Protocol(self._config, self._state, {}, loop)
-            made.limits = self._limits
-            made.timeout_secs = self._timeout_secs
-            return made
+        def protocol() -> _Protocol:
+            return _Protocol(self._config, self._state, loop, self._limits, self._timeout_secs)
 
         self._server = await loop.create_server(protocol, sock=listening, backlog=AT_ONCE)
         listening.listen(BACKLOG)  # asyncio would accept a whole backlog at once

@@ -93,7 +93,7 @@ class Endpoints:
         return self._api is not None and self._api.refresh()
 
     def begin_drain(self) -> None:
-        """Keep answering, but write nothing to the database any more."""
+        """Keep answering, and expire no lease any more."""
         if self._api is not None:
             self._api.stop()
 

@@ -70,10 +70,8 @@ class Registry:
     """The registry of one POP.
 
     `follow` reads the database and publishes what it holds; `in_force` returns the backends that
-    were published last. `caller` is the address that a request comes from.
-
-    Attributes:
-        stopping: The proxy is being stopped, so nothing is written.
+    were published last. While `is_stopping` returns True, requests that would write are refused.
+    `caller` is the address that a request comes from.
     """
 
     def __init__(
@@ -86,8 +84,9 @@ class Registry:
         metrics: Metrics,
         follow: Callable[[], Awaitable[object]],
         in_force: Callable[[], tuple[Backend, ...]],
+        is_stopping: Callable[[], bool],
     ) -> None:
-        self.stopping = False
+        self._is_stopping = is_stopping
         self._settings = settings
         self._nodes = nodes
         self._admission = admission
@@ -112,7 +111,6 @@ class Registry:
 
     def close(self) -> None:
         """Write nothing any more."""
-        self.stopping = True
         self._writer.close()
 
     # -- what is known -----------------------------------------------------------------
@@ -124,7 +122,7 @@ class Registry:
     def readiness(self) -> Readiness:
         """Return whether clients would be served."""
         candidates = candidates_of(self._admission)
-        return readiness_of(candidates, time.monotonic(), stopping=self.stopping)
+        return readiness_of(candidates, time.monotonic(), stopping=self._is_stopping())
 
     def table(self) -> TableView:
         """Return the state of the table in force."""
@@ -243,7 +241,7 @@ class Registry:
     # -- what is refused ---------------------------------------------------------------
 
     def _check_running(self) -> None:
-        if self.stopping:
+        if self._is_stopping():
             raise UnavailableError("the proxy is being stopped")
 
     def _owner(self, caller: str) -> str | None:
