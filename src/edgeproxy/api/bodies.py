@@ -13,11 +13,12 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from edgeproxy.core.backends.rows import COUNTRY, MAX_LIMIT, MAX_NAME_CHARS, MAX_WEIGHT
+from edgeproxy.core.geo.regions import CODE
 from edgeproxy.registry.views import BackendView
 
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
 Region = Annotated[
-    str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,15}$", description="sa, us, eu, ap or a short code")
+    str, Meta(pattern=f"^{CODE.pattern}$", description="sa, us, eu, ap or a short code")
 ]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Weight = Annotated[int, Meta(ge=0, le=MAX_WEIGHT, description="0 takes no new clients")]

@@ -22,10 +22,11 @@ import msgspec
 from edgeproxy.api.bodies import FaultView
 from edgeproxy.api.fault import FaultError
 from edgeproxy.api.settings import ApiSettings
+from edgeproxy.control.admin.pages import JSON
 from edgeproxy.core.admission.access import key_of
 from edgeproxy.core.admission.rate_limit import RateLimit, RateLimitSettings
 from edgeproxy.core.geo.address import normalise
-from edgeproxy.core.geo.prefix import Prefixes, network
+from edgeproxy.core.geo.prefix import PRIVATE_NETWORKS, Prefixes
 from edgeproxy.log import EventLog
 from edgeproxy.values import Secret
 
@@ -40,16 +41,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 MOST_BYTES = 64 * 1024
 OPEN_PATHS = ("/health", "/ready")
 """Paths that need no token: load balancers probe them."""
-LOCAL_NETWORKS = (
-    "127.0.0.0/8",
-    "::1/128",
-    "10.0.0.0/8",
-    "172.16.0.0/12",
-    "192.168.0.0/16",
-    "fc00::/7",
-)
 READS = ("GET", "HEAD", "OPTIONS")
-JSON = "application/json"
 BURST_SECS = 2
 MOST_CALLERS = 65_536
 
@@ -61,8 +53,7 @@ class Guard:
         self._app = app
         self._timeout_secs = settings.timeout_secs
         self.demand(token)
-        networks = settings.allow or tuple(each for each in map(network, LOCAL_NETWORKS) if each)
-        self._allowed = Prefixes(dict.fromkeys(networks, True))
+        self._allowed = Prefixes(dict.fromkeys(settings.allow or PRIVATE_NETWORKS, True))
         most = settings.rate_limit
         self._rate = None
         if most:

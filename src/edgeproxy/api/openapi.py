@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from edgeproxy.api.bodies import FaultView
-from edgeproxy.api.guard import JSON, OPEN_PATHS
+from edgeproxy.api.guard import OPEN_PATHS
 from edgeproxy.api.operations import OPERATIONS, Operation
+from edgeproxy.control.admin.pages import JSON
 from edgeproxy.version import VERSION
 
 FAULTS = {

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from edgeproxy.api import bodies
 from edgeproxy.api.body import body_of
 from edgeproxy.api.fault import FaultError
-from edgeproxy.api.guard import JSON
+from edgeproxy.control.admin.pages import JSON
 from edgeproxy.core.admission.explanation import Decision
 from edgeproxy.registry import views
 from edgeproxy.registry.registry import Registry

@@ -13,9 +13,10 @@ from starlette.routing import Route
 from edgeproxy.api import home, openapi
 from edgeproxy.api.bodies import FaultView
 from edgeproxy.api.fault import FaultError, mapping_faults
-from edgeproxy.api.guard import JSON, Guard, Receive, Scope, Send
+from edgeproxy.api.guard import Guard, Receive, Scope, Send
 from edgeproxy.api.operations import OPERATIONS, V1, answer, beat
 from edgeproxy.api.settings import ApiSettings
+from edgeproxy.control.admin.pages import JSON
 from edgeproxy.registry.registry import Registry
 from edgeproxy.values import Secret
 

@@ -19,7 +19,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from edgeproxy.api.fault import FaultError
-from edgeproxy.api.guard import JSON, Guard, fault_body
+from edgeproxy.api.guard import Guard, fault_body
+from edgeproxy.control.admin.pages import JSON
 from edgeproxy.core.admission.access import key_of
 from edgeproxy.core.geo.address import normalise
 

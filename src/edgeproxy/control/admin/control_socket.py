@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any, Protocol, TypeVar
 
-from edgeproxy.control.admin.pages import HttpPages, Request, Response
+from edgeproxy.control.admin.pages import JSON, HttpPages, Request, Response
 from edgeproxy.control.observe.reading import StatusSnapshot
 from edgeproxy.core.admission.explanation import Decision
 from edgeproxy.errors import EdgeProxyError
@@ -29,7 +29,6 @@ from edgeproxy.errors import EdgeProxyError
 T = TypeVar("T")
 
 ANSWER_SECS = 5.0
-JSON = "application/json"
 
 
 class Proxy(Protocol):

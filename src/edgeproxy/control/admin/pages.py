@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 log = EventLog("page")
 
+JSON = "application/json"
 PATIENCE_SECS = 10.0
 ACTION_SECS = 60.0
 LINGER_SECS = 1.0
