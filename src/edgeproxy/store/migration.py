@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY, parse_row, parse_rows, shown
 from edgeproxy.errors import StoreError
@@ -64,26 +64,6 @@ class Done:
     routes: int
     faulty: int
     countries_lost: int
-
-
-class End(Protocol):
-    """One of the two databases."""
-
-    @property
-    def path(self) -> object:
-        """The name of the database."""
-
-    def read(self) -> Cargo:
-        """Return the whole content. Raises StoreError."""
-
-    def write(self, decide: Callable[[Cargo], Change]) -> tuple[Change, bool]:
-        """Let `decide` choose the change by the content of the database; write it.
-
-        Both happen in one transaction. Return the change, and whether the table has countries.
-        """
-
-    def close(self) -> None:
-        """Close the connections to the database."""
 
 
 def migrate(source: End, target: End, *, overwrite: bool, skip_faulty: bool) -> Done:
@@ -165,7 +145,10 @@ class SqliteEnd:
             return Cargo(_nodes(rows), _routes(read_routes(connection)))
 
     def write(self, decide: Callable[[Cargo], Change]) -> tuple[Change, bool]:
-        """Write what `decide` chooses; create a missing file."""
+        """Write the change that `decide` chooses by the content of the file, in one transaction.
+
+        A missing file is created. Return the change, and whether the table has countries.
+        """
         create(self.path)
         with transaction(self.path) as connection:
             rows = read_rows(connection, self.path)
@@ -226,7 +209,11 @@ class PostgresEnd:
         return Cargo(_nodes(map(dict, rows)), _routes(await routes_of(connection)))
 
     def write(self, decide: Callable[[Cargo], Change]) -> tuple[Change, bool]:
-        """Write what `decide` chooses; create what the schema lacks."""
+        """Write the change that `decide` chooses by the content, in one transaction.
+
+        Missing parts of the schema are created. Return the change, and whether the table has
+        countries.
+        """
         from edgeproxy.store.postgres.nodes import insert, update, values_of
         from edgeproxy.store.postgres.schema import columns_of, make_parts, missing_parts
 
@@ -257,3 +244,7 @@ class PostgresEnd:
     def close(self) -> None:
         """Close the connections to the server."""
         self._link.close()
+
+
+End = SqliteEnd | PostgresEnd
+"""One of the two databases."""
