@@ -6,18 +6,19 @@ Rows that only the target has stay. A node that differs in the target is replace
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from edgeproxy.core.backends.rows import COLUMNS, COUNTRY, parse_row, parse_rows, shown
+from edgeproxy.core.backends.rows import COLUMNS, COUNTRY, parse_row, shown
 from edgeproxy.errors import StoreError
-from edgeproxy.store.edits import Node, node_of
+from edgeproxy.store.edits import Node, nodes_of
 from edgeproxy.store.snapshot import ROUTES
 from edgeproxy.store.sqlite.database import (
     EDIT_WAIT_SECS,
+    ROUTES_TABLE,
     connect,
     create,
     naming_faults,
@@ -26,6 +27,7 @@ from edgeproxy.store.sqlite.database import (
     read_rows,
     transaction,
 )
+from edgeproxy.store.sqlite.nodes import insert, update
 
 if TYPE_CHECKING:
     from edgeproxy.core.backends.backend import Backend
@@ -117,18 +119,8 @@ def _is_same(backend: Backend, node: Node) -> bool:
     return backend == there
 
 
-def _nodes(rows: Iterable[Mapping[str, object]]) -> list[Node]:
-    listed = list(rows)
-    return [node_of(row, parsed) for row, parsed in zip(listed, parse_rows(listed), strict=True)]
-
-
 def _routes(pairs: Iterable[tuple[object, object]]) -> Routes:
     return {str(pattern): str(app) for pattern, app in pairs}
-
-
-def _values(backend: Backend) -> dict[str, object]:
-    values = {name: getattr(backend, name) for name in (*COLUMNS, COUNTRY)}
-    return {name: int(v) if type(v) is bool else v for name, v in values.items()}
 
 
 class SqliteEnd:
@@ -142,7 +134,7 @@ class SqliteEnd:
         with naming_faults(self.path), closing(connect(self.path, EDIT_WAIT_SECS)) as connection:
             connection.execute("BEGIN")
             rows = read_rows(connection, self.path)
-            return Cargo(_nodes(rows), _routes(read_routes(connection)))
+            return Cargo(nodes_of(rows), _routes(read_routes(connection)))
 
     def write(self, decide: Callable[[Cargo], Change]) -> tuple[Change, bool]:
         """Write the change that `decide` chooses by the content of the file, in one transaction.
@@ -152,24 +144,17 @@ class SqliteEnd:
         create(self.path)
         with transaction(self.path) as connection:
             rows = read_rows(connection, self.path)
-            change = decide(Cargo(_nodes(rows), _routes(read_routes(connection))))
+            change = decide(Cargo(nodes_of(rows), _routes(read_routes(connection))))
             has_country = COUNTRY in read_columns(connection, self.path)
             names = (*COLUMNS, COUNTRY) if has_country else COLUMNS
-            columns, places = ", ".join(names), ", ".join(f":{name}" for name in names)
-            pairs = ", ".join(f"{name} = :{name}" for name in names[1:])
-            connection.executemany(
-                f"INSERT INTO backends ({columns}) VALUES ({places})",  # noqa: S608
-                map(_values, change.added),
+            added, replaced = (
+                [{name: getattr(backend, name) for name in names} for backend in backends]
+                for backends in (change.added, change.replaced)
             )
-            connection.executemany(
-                f"UPDATE backends SET {pairs} WHERE id = :id",  # noqa: S608
-                map(_values, change.replaced),
-            )
+            connection.executemany(insert(names), added)
+            connection.executemany(update(names[1:]), replaced)
             if change.routes:
-                connection.execute(
-                    f"CREATE TABLE IF NOT EXISTS {ROUTES} (pattern TEXT PRIMARY KEY, "
-                    "app TEXT NOT NULL)"
-                )
+                connection.execute(ROUTES_TABLE)
                 connection.executemany(
                     f"DELETE FROM {ROUTES} WHERE pattern = ?",  # noqa: S608
                     [(pattern,) for pattern in change.routes],
@@ -205,8 +190,8 @@ class PostgresEnd:
         from edgeproxy.store.postgres.schema import columns_of, routes_of, wanted
 
         names = ", ".join(wanted(await columns_of(connection, self.path)))
-        rows: list[Any] = await connection.fetch(f"SELECT {names} FROM backends ORDER BY id")  # noqa: S608
-        return Cargo(_nodes(map(dict, rows)), _routes(await routes_of(connection)))
+        rows = await connection.fetch(f"SELECT {names} FROM backends ORDER BY id")  # noqa: S608
+        return Cargo(nodes_of(list(map(dict, rows))), _routes(await routes_of(connection)))
 
     def write(self, decide: Callable[[Cargo], Change]) -> tuple[Change, bool]:
         """Write the change that `decide` chooses by the content, in one transaction.
@@ -214,7 +199,7 @@ class PostgresEnd:
         Missing parts of the schema are created. Return the change, and whether the table has
         countries.
         """
-        from edgeproxy.store.postgres.nodes import insert, update, values_of
+        from edgeproxy.store.postgres import nodes
         from edgeproxy.store.postgres.schema import columns_of, make_parts, missing_parts
 
         async def work(connection: PostgresConnection) -> tuple[Change, bool]:
@@ -223,15 +208,15 @@ class PostgresEnd:
             await connection.execute("LOCK TABLE backends IN SHARE ROW EXCLUSIVE MODE")
             columns = await columns_of(connection, self.path)
             change = decide(await self._read(connection))
-            added = [values_of(each, columns) for each in change.added]
-            replaced = [values_of(each, columns) for each in change.replaced]
+            added = [nodes.values_of(each, columns) for each in change.added]
+            replaced = [nodes.values_of(each, columns) for each in change.replaced]
             if added:
                 rows = [tuple(each.values()) for each in added]
-                await connection.executemany(insert(added[0]), rows)
+                await connection.executemany(nodes.insert(added[0]), rows)
             if replaced:
                 names = {name: None for name in replaced[0] if name != "id"}
                 pairs = [(each["id"], *(each[name] for name in names)) for each in replaced]
-                await connection.executemany(update(names, columns), pairs)
+                await connection.executemany(nodes.update(names, columns), pairs)
             if change.routes:
                 query = f"DELETE FROM {ROUTES} WHERE pattern = ANY($1)"  # noqa: S608
                 await connection.execute(query, list(change.routes))

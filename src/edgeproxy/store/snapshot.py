@@ -5,7 +5,7 @@ A row or route that cannot be used is skipped and named with the reason; the oth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from edgeproxy.core.backends.backend import Backend
@@ -45,11 +45,11 @@ class Snapshot:
 
 
 def snapshot_of(
-    rows: Sequence[Mapping[str, object]],
+    rows: list[dict[str, object]],
     routes: Iterable[tuple[object, object]],
     rest: Pause = no_pause,
 ) -> Snapshot:
-    """Return the snapshot of these rows; `core/backends/rows` checks each."""
+    """Return the snapshot of these rows; `core/backends/rows` checks each. Empties `rows`."""
     backends: list[Backend] = []
     skipped: list[SkippedRow] = []
     both = zip(rows, parse_rows(rows), strict=True)
@@ -70,4 +70,6 @@ def snapshot_of(
         except ValueError as error:
             label = f"{ROUTES} {str(name)[:MAX_NAME_CHARS]!r}"
             skipped.append(SkippedRow(label, str(error)))
+    for _ in paced(range(len(rows)), rest):
+        rows.pop()  # a list freed at once would hold the interpreter for long
     return Snapshot(tuple(backends), tuple(skipped), found)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from edgeproxy.core.backends.rows import COLUMNS, COUNTRY, parse_rows
-from edgeproxy.store.edits import Node, NodeEdits, exists_already, node_of, unknown_node
+from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
+from edgeproxy.store.edits import Node, NodeEdits, exists_already, nodes_of, unknown_node
 from edgeproxy.store.postgres.schema import columns_of, wanted
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class PostgresNodes(NodeEdits):
             return list(await connection.fetch(_select(names) + " ORDER BY id"))
 
         rows = [dict(row) for row in self._link.read(work)]
-        return [node_of(row, parsed) for row, parsed in zip(rows, parse_rows(rows), strict=True)]
+        return nodes_of(rows)
 
     def add(self, backend: Backend) -> Node:
         """Insert a node (from `core.backends.rows.parse_node`) whose id is not in the table yet."""
@@ -100,11 +100,8 @@ class PostgresNodes(NodeEdits):
         if not is_text(name):  # so it equals no id
             return None
         query = _select(wanted(columns)) + " WHERE id = $1 FOR UPDATE"
-        found = await connection.fetchrow(query, name)
-        if found is None:
-            return None
-        row = dict(found)
-        return node_of(row, next(parse_rows([row])))
+        row = await connection.fetchrow(query, name)
+        return None if row is None else nodes_of([dict(row)])[0]
 
 
 def values_of(backend: Backend, columns: list[str]) -> dict[str, object]:

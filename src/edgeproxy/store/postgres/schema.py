@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
+from edgeproxy.store.edits import lack_of_columns
 from edgeproxy.store.postgres.connection import NO_TABLE, PostgresError
 from edgeproxy.store.postgres.link import CHANNEL
 from edgeproxy.store.postgres.url import PostgresUrl
@@ -101,13 +102,9 @@ async def columns_of(connection: PostgresConnection, url: PostgresUrl) -> list[s
     columns = await _columns(connection, "backends")
     if not columns:
         raise PostgresError(url, NO_TABLE)
-    missing = [name for name in COLUMNS if name not in columns]
-    if missing:
-        raise PostgresError(
-            url,
-            f"has no column {', '.join(missing)} in its table `backends`: add what is missing "
-            "with ALTER TABLE backends ADD COLUMN and give it a value in every row",
-        )
+    lack = lack_of_columns(columns)
+    if lack is not None:
+        raise PostgresError(url, lack)
     return columns
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from edgeproxy.core.pacing import Pause, no_pause, paced
+from edgeproxy.core.pacing import Pause, no_pause
 from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
 from edgeproxy.store import snapshot_file
@@ -184,8 +184,6 @@ class PostgresStore:
         self._read_at = time.monotonic()
         self._read_secs = self._read_at - begun
         snapshot = snapshot_of(rows, routes, self.rest)
-        for _ in paced(range(len(rows)), self.rest):
-            rows.pop()  # a list freed at once would hold the interpreter for long
         self._fingerprint = found
         self._serves_kept = False
         return snapshot

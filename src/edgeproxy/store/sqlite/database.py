@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
 from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.errors import StoreError
+from edgeproxy.store.edits import lack_of_columns
 from edgeproxy.store.snapshot import LEASES, ROUTES
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ SCHEMA = """CREATE TABLE backends (
     hard_limit INTEGER,         -- connections it never exceeds; 0 is no limit
     deleted INTEGER DEFAULT 0   -- 1: kept here, never used
 )"""
+
+ROUTES_TABLE = f"CREATE TABLE IF NOT EXISTS {ROUTES} (pattern TEXT PRIMARY KEY, app TEXT NOT NULL)"
 
 _ROW_VERDICT = re.compile(
     r"^(CHECK constraint failed|NULL value|non-unique entry|[A-Z]+ value) in "
@@ -153,13 +156,9 @@ def read_columns(connection: sqlite3.Connection, path: Path) -> list[str]:
         )
     description = connection.execute("SELECT * FROM backends LIMIT 0").description
     columns = [name.lower() for name, *_ in description]
-    missing = [name for name in COLUMNS if name not in columns]
-    if missing:
-        raise DatabaseError(
-            path,
-            f"has no column {', '.join(missing)} in its table `backends`: add what is missing "
-            "with ALTER TABLE backends ADD COLUMN and give it a value in every row",
-        )
+    lack = lack_of_columns(columns)
+    if lack is not None:
+        raise DatabaseError(path, lack)
     return columns
 
 

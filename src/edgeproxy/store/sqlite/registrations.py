@@ -32,6 +32,7 @@ from edgeproxy.store.sqlite.database import (
     read_columns,
     transaction,
 )
+from edgeproxy.store.sqlite.nodes import insert, update
 
 _SIDE_TABLE = (
     f"CREATE TABLE IF NOT EXISTS {LEASES} (id TEXT PRIMARY KEY, home TEXT NOT NULL, country TEXT)",
@@ -42,14 +43,8 @@ _SIDE_TABLE = (
 _KNOWN = f"SELECT id FROM {LEASES} WHERE home = ? AND id IN (SELECT id FROM backends)"  # noqa: S608
 _FIND = f"""SELECT {", ".join(f"b.{name}" for name in COLUMNS)}, l.country, l.home
     FROM backends b LEFT JOIN {LEASES} l ON l.id = b.id WHERE b.id = ?"""  # noqa: S608
-_INSERT = f"""INSERT INTO backends ({", ".join(COLUMNS)})
-    VALUES ({", ".join(f":{name}" for name in COLUMNS)})"""  # noqa: S608
-_CHANGED = tuple(name for name in COLUMNS if name != "id")
-_UPDATE = f"""UPDATE backends SET {", ".join(f"{name} = :{name}" for name in _CHANGED)}
-    WHERE id = :id"""  # noqa: S608
 _LEASE = f"""INSERT INTO {LEASES} (id, home, country) VALUES (:id, :home, :country)
     ON CONFLICT (id) DO UPDATE SET home = excluded.home, country = excluded.country"""  # noqa: S608
-_COUNTRY = "UPDATE backends SET country = :country WHERE id = :id"
 _DELETE = "DELETE FROM backends WHERE id = ?"
 _COUNT = f"SELECT count(*) FROM {LEASES}"  # noqa: S608
 
@@ -117,17 +112,16 @@ def _write(
     connection: sqlite3.Connection,
     backend_id: str,
     row: Row | None,
-    is_there: bool,
+    exists: bool,
     has_country: bool,
 ) -> None:
     if row is None:
         connection.execute(_DELETE, (backend_id,))
         return
     values = {**row.values, "home": row.home, COUNTRY: row.values[COUNTRY] or None}
-    connection.execute(_UPDATE if is_there else _INSERT, values)
+    names = (*COLUMNS, COUNTRY) if has_country else COLUMNS
+    connection.execute(update(names[1:]) if exists else insert(names), values)
     connection.execute(_LEASE, values)
-    if has_country:
-        connection.execute(_COUNTRY, values)
 
 
 def _has_side_table(connection: sqlite3.Connection) -> bool:

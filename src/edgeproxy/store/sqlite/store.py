@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeproxy.core.backends.rows import COUNTRY
-from edgeproxy.core.pacing import Pause, no_pause, paced
+from edgeproxy.core.pacing import Pause, no_pause
 from edgeproxy.store.snapshot import SkippedRow, Snapshot, snapshot_of
 from edgeproxy.store.sqlite.database import (
     READ_WAIT_SECS,
@@ -95,10 +95,7 @@ class SqliteStore:
             if earlier is not None:
                 earlier.close()
         self._connection, self._data_version, self._stamp = connection, data_version, stamp
-        snapshot = snapshot_of(rows, routes, self.rest)
-        for _ in paced(range(len(rows)), self.rest):
-            rows.pop()  # a list freed at once would hold the interpreter for long
-        return snapshot
+        return snapshot_of(rows, routes, self.rest)
 
     def _read(
         self, connection: sqlite3.Connection
