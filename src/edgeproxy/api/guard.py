@@ -38,12 +38,12 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-MOST_BYTES = 64 * 1024
+MAX_BYTES = 64 * 1024
 OPEN_PATHS = ("/health", "/ready")
 """Paths that need no token: load balancers probe them."""
 READS = ("GET", "HEAD", "OPTIONS")
 BURST_SECS = 2
-MOST_CALLERS = 65_536
+MAX_CALLERS = 65_536
 
 
 class Guard:
@@ -58,7 +58,7 @@ class Guard:
         self._rate = None
         if most:
             self._rate = RateLimit(
-                RateLimitSettings(True, most, 1.0, most * BURST_SECS, MOST_CALLERS)
+                RateLimitSettings(True, most, 1.0, most * BURST_SECS, MAX_CALLERS)
             )
 
     def allows(self, caller: str) -> bool:
@@ -124,10 +124,10 @@ class Guard:
 async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
     """Return the body. Raises FaultError for one that is too long."""
     too_long = FaultError(
-        413, f"a body may have up to {MOST_BYTES} bytes", headers={"Connection": "close"}
+        413, f"a body may have up to {MAX_BYTES} bytes", headers={"Connection": "close"}
     )
     length = headers.get(b"content-length", b"0")
-    if not length.isdigit() or len(length) > 18 or int(length) > MOST_BYTES:
+    if not length.isdigit() or len(length) > 18 or int(length) > MAX_BYTES:
         raise too_long
     parts = []
     count = 0
@@ -137,7 +137,7 @@ async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
             raise FaultError(400, "the request has not ended")
         parts.append(message.get("body", b""))
         count += len(parts[-1])
-        if count > MOST_BYTES:
+        if count > MAX_BYTES:
             raise too_long
         if not message.get("more_body"):
             return b"".join(parts)

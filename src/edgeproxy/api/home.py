@@ -14,7 +14,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-MOST_SHOWN = 500
+MAX_SHOWN = 500
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;
 color-scheme:light dark}table{border-collapse:collapse;width:100%}
@@ -25,7 +25,7 @@ code{font-size:.95em}"""
 def page(registry: Registry) -> str:
     """Return the page. Slow with many backends, so it runs in a thread."""
     health, table, views = registry.health(), registry.table(), registry.views()
-    shown = views[:MOST_SHOWN]
+    shown = views[:MAX_SHOWN]
     rest = f"<p>and {len(views) - len(shown)} more</p>" if len(views) > len(shown) else ""
     operations = "".join(
         _row(f"{each.method} {each.path}", each.summary, first="code") for each in OPERATIONS

@@ -24,13 +24,13 @@ from edgeproxy.control.admin.pages import JSON
 from edgeproxy.core.admission.access import key_of
 from edgeproxy.core.geo.address import normalise
 
-MOST_CONNECTIONS = 4096
+MAX_CONNECTIONS = 4096
 PART_OF_ONE = 2
 """One caller may have this part of all connections: a half."""
 DENIED = "denied"
 """The key that counts the connections of all callers that the API does not allow."""
-MOST_DENIED = 64
-MOST_HEAD_BYTES = 64 * 1024
+MAX_DENIED = 64
+MAX_HEAD_BYTES = 64 * 1024
 BACKLOG = 4096
 AT_ONCE = 8
 """Connections accepted between two checks of the limits."""
@@ -43,7 +43,7 @@ class _ConnectionLimits:
 
     def __init__(self, guard: Guard, most: int, ceiling: int) -> None:
         self._guard = guard
-        self._most = min(most, MOST_CONNECTIONS)
+        self._most = min(most, MAX_CONNECTIONS)
         self._ceiling = ceiling
         self._count_of: Counter[str] = Counter()
 
@@ -51,7 +51,7 @@ class _ConnectionLimits:
         """Count a new connection; return the key that counts it, None if it is one too many."""
         caller = normalise(host)
         key = key_of(caller) if self._guard.allows(caller) else DENIED
-        most = MOST_DENIED if key == DENIED else self._most // PART_OF_ONE
+        most = MAX_DENIED if key == DENIED else self._most // PART_OF_ONE
         is_full = self._count_of.total() >= self._most or self._count_of[key] >= most
         if is_full or connected.fileno() >= self._ceiling:
             return None
@@ -98,7 +98,7 @@ class _Protocol(HttpToolsProtocol):
         super().data_received(data)
         if self._reads_head:
             self._head_bytes += len(data)
-            if self._head_bytes > MOST_HEAD_BYTES:
+            if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(431, "the headers are too long")
 
     def on_message_begin(self) -> None:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 BUNDLED_DATABASE = Path(__file__).parents[1] / "data" / "dbip-country.mmdb"
 OLD_DAYS = 90
 
-LOG = EventLog("geo")
+log = EventLog("geo")
 _EXPECTED = {
     "database": "expected a MaxMind-format country database, for instance GeoLite2-Country.mmdb",
     "overrides": "expected a text file of cidr,country[,region] lines",
@@ -96,7 +96,7 @@ class Geo:
         if not (new_database or new_overrides):
             return False
         self._locator = self._new_locator()
-        LOG.info("geo_reloaded", **self.description)
+        log.info("geo_reloaded", **self.description)
         if new_database:
             self._report_age()
         return True
@@ -121,7 +121,7 @@ class Geo:
         age_days = int((time.time() - database.built_epoch) / 86400)
         if age_days > OLD_DAYS:
             # The bundled one ages with the release; its user can do nothing about a warning.
-            report = LOG.debug if self._is_bundled else LOG.warning
+            report = log.debug if self._is_bundled else log.warning
             report(
                 "geo_database_old", path=self._database.path, built=database.built, days=age_days
             )
@@ -150,7 +150,7 @@ class _File(Generic[_T]):
             is_new = self._read_if_changed()
         except GeoError as error:
             if not self._is_bad:
-                LOG.warning(f"geo_{self._kind}_bad", path=self.path, reason=str(error))
+                log.warning(f"geo_{self._kind}_bad", path=self.path, reason=str(error))
             self._is_bad = True
             return False
         if is_new:

@@ -13,7 +13,7 @@ from edgeproxy.control.health.probe import probe
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.health import KINDS, HealthSettings, ProbeSettings, Verdict
 
-MOST_PORTS = 65535
+MAX_PORTS = 65535
 
 
 class HealthChecker:
@@ -54,8 +54,8 @@ class HealthChecker:
     ) -> None:
         if kind not in KINDS:
             raise ValueError(f"kind is one of {', '.join(KINDS)}, not {kind!r}")
-        if not 1 <= port <= MOST_PORTS:
-            raise ValueError(f"port is one of 1 to {MOST_PORTS}, not {port}")
+        if not 1 <= port <= MAX_PORTS:
+            raise ValueError(f"port is one of 1 to {MAX_PORTS}, not {port}")
         if not all(each >= 1 for each in (healthy_threshold, unhealthy_threshold)):
             raise ValueError("thresholds are 1 or more")
         if not all(each > 0 and math.isfinite(each) for each in (interval_secs, timeout_secs)):

@@ -11,7 +11,7 @@ from edgeproxy.engine.tls import TlsError
 from edgeproxy.log import EventLog
 from edgeproxy.tls import pem
 
-LOG = EventLog("tls")
+log = EventLog("tls")
 
 
 class Authorities:
@@ -43,8 +43,8 @@ class Authorities:
         except TlsError as error:
             if self._told != str(error):
                 self._told = str(error)
-                LOG.warning("authorities_bad", reason=error)
+                log.warning("authorities_bad", reason=error)
             return None
         self._told = ""
-        LOG.info("authorities", count=found.count(b"-----BEGIN "))
+        log.info("authorities", count=found.count(b"-----BEGIN "))
         return found

@@ -25,7 +25,7 @@ from edgeproxy.tls.settings import TlsListenSettings
 SETTLED_SECS = 1.0
 """A file changed more recently than this may change again with the same time stamp."""
 
-LOG = EventLog("tls")
+log = EventLog("tls")
 
 
 class _Stamp(NamedTuple):
@@ -92,7 +92,7 @@ class Certificates:
             if self._told != (look.stamps, str(error)):
                 self._told = look.stamps, str(error)
                 self.errors += 1
-                LOG.warning("certificates_bad", reason=error)
+                log.warning("certificates_bad", reason=error)
             return None
         settings = self._use(read, look)
         return settings if settings != before.settings else None
@@ -107,7 +107,7 @@ class Certificates:
         self._in_force, self._told, self.expires_at = read, None, read.expires_at
         if is_news:
             certificates = read.settings.certificates
-            LOG.info(
+            log.info(
                 "certificates",
                 count=len(certificates),
                 names=sum(len(each.names) for each in certificates),
@@ -160,7 +160,7 @@ class Certificates:
     def _self_signed(self, now: float) -> Pair:
         if self._own is None:
             self._own = Pair(*self_signed(now))
-            LOG.warning(
+            log.warning(
                 "certificate_self_signed",
                 names=",".join((*NAMES, *ADDRESSES)),
                 hint="set EDGEPROXY_TLS_CERT and EDGEPROXY_TLS_KEY",

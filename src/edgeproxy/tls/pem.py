@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 LEAST_RSA_BITS = 2048
 
 _EDGE = re.compile(rb"-----(BEGIN|END) ([A-Z0-9 ]{1,64})-----")
@@ -55,13 +55,13 @@ def read(path: Path) -> bytes:
         with os.fdopen(number, "rb") as file:
             if not stat.S_ISREG(os.fstat(number).st_mode):
                 raise TlsError(f"{shown(path)}: is not a regular file; a PEM file is needed")
-            written = file.read(MOST_BYTES + 1)
+            written = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         raise TlsError(
             f"{shown(path)}: cannot be read: {getattr(error, 'strerror', error)}; correct the "
             "path, or let the user that edgeproxy runs as read it"
         ) from error
-    if len(written) > MOST_BYTES:
+    if len(written) > MAX_BYTES:
         raise TlsError(f"{shown(path)}: is larger than 1 MiB; a PEM file is needed")
     return written
 

@@ -29,7 +29,7 @@ ACTION_SECS = 60.0
 LINGER_SECS = 1.0
 """So long whoever was refused may go on sending: a reset could overtake the answer."""
 REQUEST_BYTES = 16384
-MOST_AT_ONCE = 64
+MAX_AT_ONCE = 64
 PIECE_BYTES = 65536
 """A page is given out in such pieces, so that it is not copied whole for each who asked."""
 
@@ -89,7 +89,7 @@ class HttpPages:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        if len(self._served) >= MOST_AT_ONCE and not self._make_room():
+        if len(self._served) >= MAX_AT_ONCE and not self._make_room():
             writer.transport.abort()
             return
         self._served.add(task)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from edgeproxy.store.postgres.connection import PostgresConnection
 
-_log = EventLog("store")
+log = EventLog("store")
 _T = TypeVar("_T")
 
 CHANNEL = "edgeproxy"
@@ -267,7 +267,7 @@ class Link:
             except StoreError as fault:
                 self.down = fault
             except Exception:  # noqa: BLE001 — listening goes on
-                _log.bug("listening_failed")
+                log.bug("listening_failed")
             await self._expire()
             await asyncio.sleep(pause_secs * random.uniform(0.5, 1.0))  # noqa: S311
             pause_secs = min(pause_secs * 2, LONGEST_PAUSE_SECS)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeproxy.store.postgres.link import Link
     from edgeproxy.store.postgres.url import PostgresUrl
 
-MOST_GUESSES = 2000
+MAX_GUESSES = 2000
 """How many ids are searched for one that is similar to an unknown id."""
 
 
@@ -90,7 +90,7 @@ class PostgresNodes(NodeEdits):
     async def _get(self, connection: PostgresConnection, columns: list[str], name: str) -> Node:
         node = await self._find(connection, columns, name)
         if node is None:
-            some = await connection.fetch(f"SELECT id FROM backends LIMIT {MOST_GUESSES}")  # noqa: S608
+            some = await connection.fetch(f"SELECT id FROM backends LIMIT {MAX_GUESSES}")  # noqa: S608
             raise unknown_node(name, [str(row[0]) for row in some], self.path)
         return node
 

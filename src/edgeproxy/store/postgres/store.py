@@ -36,7 +36,7 @@ from edgeproxy.store.snapshot import Snapshot, snapshot_of
 if TYPE_CHECKING:
     from edgeproxy.store.postgres.connection import PostgresConnection
 
-_log = EventLog("store")
+log = EventLog("store")
 
 ROWS_AT_ONCE = 250
 """Decoding this many rows takes about half a millisecond."""
@@ -110,7 +110,7 @@ class PostgresStore:
                 self._is_ensured = False
                 raise
             reason = error.reason if isinstance(error, PostgresError) else error
-            _log.warning("schema_incomplete", missing=", ".join(missing), reason=reason)
+            log.warning("schema_incomplete", missing=", ".join(missing), reason=reason)
             return False
 
     def _may_make(self) -> bool:
@@ -177,7 +177,7 @@ class PostgresStore:
         begun = time.monotonic()
         # A proxy creates what is missing; a command that reads once, as `explain` does, does not.
         if self._wake is not None and not self._is_ensured and self.ensure():
-            _log.info("database_created", path=self.path)
+            log.info("database_created", path=self.path)
         self._is_noticed = False
         self._fingerprint = None
         found, rows, routes = self.link.read(self._rows)
@@ -214,7 +214,7 @@ class PostgresStore:
             snapshot_file.save(path, snapshot, self.rest)
         except StoreError as error:
             if self._unkept is None:
-                _log.warning("snapshot_not_written", reason=error)
+                log.warning("snapshot_not_written", reason=error)
             self._unkept = snapshot  # every check tries again
             return
         self._kept = self._fingerprint
@@ -229,7 +229,7 @@ class PostgresStore:
             raise StoreError(f"{fault}; {error}") from None
         self._serves_kept = True
         reason = fault.reason if isinstance(fault, PostgresError) else fault
-        _log.warning("snapshot_used", path=path, backends=len(snapshot.backends), reason=reason)
+        log.warning("snapshot_used", path=path, backends=len(snapshot.backends), reason=reason)
         return snapshot
 
     # -- notifications ---------------------------------------------------------------
