@@ -42,20 +42,20 @@ class Registration(Struct, forbid_unknown_fields=True):
     hard_limit: Annotated[Limit, Meta(description="never exceeded; 0: none")] = 150
 
 
-def row_of(wanted: Registration) -> Mapping[str, object]:
+def row_of(registration: Registration) -> Mapping[str, object]:
     """Return the row of a backend that registers, by column; its values are not checked yet."""
     return {
-        "id": wanted.id,
-        "app": wanted.app,
-        "region": wanted.region,
-        "wg_ip": wanted.ip,
-        "port": wanted.port,
+        "id": registration.id,
+        "app": registration.app,
+        "region": registration.region,
+        "wg_ip": registration.ip,
+        "port": registration.port,
         "healthy": 1,
-        "weight": wanted.weight,
-        "soft_limit": wanted.soft_limit,
-        "hard_limit": wanted.hard_limit,
+        "weight": registration.weight,
+        "soft_limit": registration.soft_limit,
+        "hard_limit": registration.hard_limit,
         "deleted": 0,
-        COUNTRY: wanted.country,
+        COUNTRY: registration.country,
     }
 
 

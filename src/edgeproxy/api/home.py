@@ -28,7 +28,8 @@ def page(registry: Registry) -> str:
     shown = views[:MAX_SHOWN]
     rest = f"<p>and {len(views) - len(shown)} more</p>" if len(views) > len(shown) else ""
     operations = "".join(
-        _row(f"{each.method} {each.path}", each.summary, first="code") for each in OPERATIONS
+        _row(f"{operation.method} {operation.path}", operation.summary, first="code")
+        for operation in OPERATIONS
     )
     backends = "".join(map(_backend, shown))
     return f"""<!doctype html>
@@ -46,14 +47,14 @@ table {table.version}; up for {health.uptime_secs} s.
 """
 
 
-def _backend(each: BackendView) -> str:
-    host = f"[{each.ip}]" if ":" in each.ip else each.ip
-    silent = f"{each.lease.age_secs:.0f} s" if each.lease else "-"
-    load = f"{each.active_connections}/{each.hard_limit or 'no limit'}"
-    return _row(each.id, each.app, each.region, f"{host}:{each.port}", each.state, load, silent)
+def _backend(view: BackendView) -> str:
+    host = f"[{view.ip}]" if ":" in view.ip else view.ip
+    silent = f"{view.lease.age_secs:.0f} s" if view.lease else "-"
+    load = f"{view.active_connections}/{view.hard_limit or 'no limit'}"
+    return _row(view.id, view.app, view.region, f"{host}:{view.port}", view.state, load, silent)
 
 
 def _row(*cells: str, first: str = "span") -> str:
     texts = [escape(each) for each in cells]
     texts[0] = f"<{first}>{texts[0]}</{first}>"
-    return "<tr>" + "".join(f"<td>{each}</td>" for each in texts) + "</tr>\n"
+    return "<tr>" + "".join(f"<td>{text}</td>" for text in texts) + "</tr>\n"

@@ -34,7 +34,7 @@ def api(registry: Registry, settings: ApiSettings, token: Secret) -> Guard:
         return HTMLResponse(text, headers=home.HEADERS)
 
     # Ids may hold slashes, so the longest paths come first.
-    paths = sorted({each.path for each in OPERATIONS}, key=lambda path: -path.count("/"))
+    paths = sorted({operation.path for operation in OPERATIONS}, key=lambda path: -path.count("/"))
     routes = [_route(path, registry) for path in paths]
     routes += [Route("/openapi.json", document), Route("/", index)]
     app = Starlette(
@@ -56,7 +56,9 @@ def api(registry: Registry, settings: ApiSettings, token: Secret) -> Guard:
 
 
 def _route(path: str, registry: Registry) -> Route:
-    handlers = {each.method: each.handler for each in OPERATIONS if each.path == path}
+    handlers = {
+        operation.method: operation.handler for operation in OPERATIONS if operation.path == path
+    }
 
     async def endpoint(request: Request) -> Response:
         method = "GET" if request.method == "HEAD" else request.method

@@ -22,7 +22,7 @@ async def changes(path: Path, interval_secs: float) -> AsyncIterator[None]:
 
     The first time stands for what was written between the reading of the file and now.
     """
-    said = _content(path)
+    before = _content(path)
     yield
     touched = asyncio.Event()
     watching = asyncio.get_running_loop().create_task(_watch(path.parent, touched))
@@ -32,12 +32,12 @@ async def changes(path: Path, interval_secs: float) -> AsyncIterator[None]:
                 async with asyncio.timeout(interval_secs):
                     await touched.wait()
             touched.clear()
-            says = _content(path)
-            if says is None and said is not None:
+            content = _content(path)
+            if content is None and before is not None:
                 await asyncio.sleep(GRACE_SECS)
-                says = _content(path)
-            if says != said:
-                said = says
+                content = _content(path)
+            if content != before:
+                before = content
                 yield
     finally:
         watching.cancel()

@@ -132,7 +132,11 @@ class Registry:
     def views(self) -> list[BackendView]:
         """Return all backends that are not deleted. May run in a thread."""
         candidates, verdicts = candidates_of(self._admission), self._status.verdicts()
-        return [self._view(each, verdicts) for each in candidates if not each.backend.deleted]
+        return [
+            self._view(candidate, verdicts)
+            for candidate in candidates
+            if not candidate.backend.deleted
+        ]
 
     def view(self, backend_id: str) -> BackendView:
         """Return one backend."""

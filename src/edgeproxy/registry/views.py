@@ -98,7 +98,7 @@ def readiness_of(candidates: Iterable[Candidate], now: float, *, stopping: bool)
     """Return whether clients would be served."""
     if stopping:
         return Readiness(False, "the proxy is draining")
-    if any(ineligible(each.backend, each.live, now) is None for each in candidates):
+    if any(ineligible(candidate.backend, candidate.live, now) is None for candidate in candidates):
         return Readiness(True, None)
     return Readiness(False, "no backend is eligible")
 
@@ -109,8 +109,8 @@ def table_view(admission: Admission, leases: Leases, published_at: float, now: f
     return TableView(
         admission.table.version,
         round(now - published_at, 3),
-        sum(not each.backend.deleted for each in candidates),
-        sum(ineligible(each.backend, each.live, now) is None for each in candidates),
+        sum(not candidate.backend.deleted for candidate in candidates),
+        sum(ineligible(candidate.backend, candidate.live, now) is None for candidate in candidates),
         len(leases),
         leases.holding,
     )

@@ -82,14 +82,20 @@ def migrate(source: End, target: End, *, overwrite: bool, skip_faulty: bool) -> 
 
     def decide(present: Cargo) -> Change:
         nonlocal unchanged
-        there = {str(node.values["id"]): node for node in present.nodes}
-        added = [each for each in backends if each.id not in there]
-        differing = [e for e in backends if e.id in there and not _is_same(e, there[e.id])]
+        present_nodes = {str(node.values["id"]): node for node in present.nodes}
+        added = [backend for backend in backends if backend.id not in present_nodes]
+        differing = [
+            backend
+            for backend in backends
+            if backend.id in present_nodes and not _is_same(backend, present_nodes[backend.id])
+        ]
         unchanged = len(backends) - len(added) - len(differing)
         routes = {p: a for p, a in cargo.routes.items() if present.routes.get(p) != a}
         names = [p for p in routes if p in present.routes]
         if (differing or names) and not overwrite:
-            what = ", ".join([shown(each.id) for each in differing[:NAMED_AT_MOST]] + names[:3])
+            what = ", ".join(
+                [shown(backend.id) for backend in differing[:NAMED_AT_MOST]] + names[:3]
+            )
             raise StoreError(
                 f"{target.path} has {len(differing)} of these nodes and {len(names)} of these "
                 f"server names with other values ({what}): nothing was changed; --overwrite "
@@ -99,7 +105,7 @@ def migrate(source: End, target: End, *, overwrite: bool, skip_faulty: bool) -> 
 
     change, has_country = target.write(decide)
     written = [*change.added, *change.replaced]
-    lost = 0 if has_country else sum(each.country is not None for each in written)
+    lost = 0 if has_country else sum(backend.country is not None for backend in written)
     return Done(
         len(change.added), len(change.replaced), unchanged, len(change.routes), len(faulty), lost
     )
@@ -113,10 +119,10 @@ def _named(nodes: list[Node]) -> str:
 def _is_same(backend: Backend, node: Node) -> bool:
     if node.fault:
         return False
-    there = parse_row(node.values)
+    stored = parse_row(node.values)
     if COUNTRY not in node.values:  # the table has no such column
-        return all(getattr(backend, name) == getattr(there, name) for name in COLUMNS)
-    return backend == there
+        return all(getattr(backend, name) == getattr(stored, name) for name in COLUMNS)
+    return backend == stored
 
 
 def _routes(pairs: Iterable[tuple[object, object]]) -> Routes:
@@ -187,9 +193,9 @@ class PostgresEnd:
         return self._link.read(self._read)
 
     async def _read(self, connection: PostgresConnection) -> Cargo:
-        from edgeproxy.store.postgres.schema import columns_of, routes_of, wanted
+        from edgeproxy.store.postgres.schema import columns_of, columns_to_read, routes_of
 
-        names = ", ".join(wanted(await columns_of(connection, self.path)))
+        names = ", ".join(columns_to_read(await columns_of(connection, self.path)))
         rows = await connection.fetch(f"SELECT {names} FROM backends ORDER BY id")  # noqa: S608
         return Cargo(nodes_of(list(map(dict, rows))), _routes(await routes_of(connection)))
 
@@ -208,14 +214,14 @@ class PostgresEnd:
             await connection.execute("LOCK TABLE backends IN SHARE ROW EXCLUSIVE MODE")
             columns = await columns_of(connection, self.path)
             change = decide(await self._read(connection))
-            added = [nodes.values_of(each, columns) for each in change.added]
-            replaced = [nodes.values_of(each, columns) for each in change.replaced]
+            added = [nodes.values_of(backend, columns) for backend in change.added]
+            replaced = [nodes.values_of(backend, columns) for backend in change.replaced]
             if added:
-                rows = [tuple(each.values()) for each in added]
+                rows = [tuple(values.values()) for values in added]
                 await connection.executemany(nodes.insert(added[0]), rows)
             if replaced:
                 names = {name: None for name in replaced[0] if name != "id"}
-                pairs = [(each["id"], *(each[name] for name in names)) for each in replaced]
+                pairs = [(values["id"], *(values[name] for name in names)) for values in replaced]
                 await connection.executemany(nodes.update(names, columns), pairs)
             if change.routes:
                 query = f"DELETE FROM {ROUTES} WHERE pattern = ANY($1)"  # noqa: S608

@@ -60,16 +60,16 @@ def snapshot_of(
             skipped.append(SkippedRow(label, parsed.reason))
         else:
             backends.append(parsed)
-    found: dict[str, str] = {}
+    apps: dict[str, str] = {}
     for name, app in routes:
         try:
             if not isinstance(name, str) or not isinstance(app, str) or not app:
                 raise ValueError("allowed are texts: a server name and the app that it means")
-            if found.setdefault(pattern(name), app) != app:
+            if apps.setdefault(pattern(name), app) != app:
                 raise ValueError("it is there twice, with different apps")
         except ValueError as error:
             label = f"{ROUTES} {str(name)[:MAX_NAME_CHARS]!r}"
             skipped.append(SkippedRow(label, str(error)))
     for _ in paced(range(len(rows)), rest):
         rows.pop()  # a list freed at once would hold the interpreter for long
-    return Snapshot(tuple(backends), tuple(skipped), found)
+    return Snapshot(tuple(backends), tuple(skipped), apps)

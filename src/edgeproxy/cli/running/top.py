@@ -70,7 +70,7 @@ def page(before: Status | None, status: Status) -> str:
     from edgeproxy.cli.table import text_table
 
     secs = status["uptime_secs"] - before["uptime_secs"] if before else 0.0
-    earlier = {each["id"]: each for each in before["backends"]} if before else {}
+    earlier = {backend["id"]: backend for backend in before["backends"]} if before else {}
 
     def rate(now: Status, then: Status | None, name: str) -> float:
         return max(now[name] - then[name], 0) / secs if then and secs > 0 else 0.0
@@ -91,20 +91,20 @@ def page(before: Status | None, status: Status) -> str:
         f"refused  {refused / secs if secs > 0 else 0:.0f}/s; {reasons or 'nobody so far'}",
         "",
     ]
-    backends = sorted(status["backends"], key=lambda each: (-each["active"], each["id"]))
+    backends = sorted(status["backends"], key=lambda backend: (-backend["active"], backend["id"]))
     rows = [
         (
-            each["id"],
-            each["region"],
-            f"{each['active']}/{each['soft_limit']}/{each['hard_limit'] or '∞'}",
-            f"{rate(each, earlier.get(each['id']), 'connections'):.0f}",
-            f"{size(rate(each, earlier.get(each['id']), 'bytes_in'))}",
-            f"{size(rate(each, earlier.get(each['id']), 'bytes_out'))}",
-            f"{each['rtt_secs'] * 1000:.1f}",
-            each["errors"],
-            each.get("state", "?"),  # a proxy older than this command reports none
+            backend["id"],
+            backend["region"],
+            f"{backend['active']}/{backend['soft_limit']}/{backend['hard_limit'] or '∞'}",
+            f"{rate(backend, earlier.get(backend['id']), 'connections'):.0f}",
+            f"{size(rate(backend, earlier.get(backend['id']), 'bytes_in'))}",
+            f"{size(rate(backend, earlier.get(backend['id']), 'bytes_out'))}",
+            f"{backend['rtt_secs'] * 1000:.1f}",
+            backend["errors"],
+            backend.get("state", "?"),  # a proxy older than this command reports none
         )
-        for each in backends
+        for backend in backends
     ]
     headers = ("backend", "region", "load", "new/s", "in/s", "out/s", "rtt ms", "errors", "state")
     return "\n".join([*lines, text_table(headers, rows)])

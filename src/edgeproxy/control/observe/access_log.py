@@ -81,7 +81,7 @@ class AccessLog:
                 self._write(records)
 
     def _write(self, records: list[tuple[float, ConnectionRecord]]) -> None:
-        lines = [line_of(*each) for each in records]
+        lines = [line_of(*record) for record in records]
         written = 0
         try:
             self._follow_rotation()

@@ -100,7 +100,7 @@ def backend_families(
     metrics: Iterable[Metric[BackendSnapshot]], backends: Iterable[BackendSnapshot]
 ) -> Iterator[Family]:
     """Yield these metrics of all backends."""
-    labelled = [((each.backend.id, each.backend.region), each) for each in backends]
+    labelled = [((snapshot.backend.id, snapshot.backend.region), snapshot) for snapshot in backends]
     for metric in metrics:
         samples = (
             (names + labels, value)

@@ -51,7 +51,7 @@ class StatusSnapshot:
     def as_json(self) -> dict[str, Any]:
         """Return all fields as JSON can hold them."""
         plain = {name: getattr(self, name) for name in self.__slots__}
-        plain["backends"] = [_backend_as_json(each) for each in self.backends]
+        plain["backends"] = [_backend_as_json(snapshot) for snapshot in self.backends]
         return plain
 
 

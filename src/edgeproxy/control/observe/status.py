@@ -102,8 +102,8 @@ class Status:
             region=self._region,
             connections=metrics.accepted,
             active=self._engine.live(),
-            bytes_in=metrics.bytes_in + sum(taken for taken, _ in carried.values()),
-            bytes_out=metrics.bytes_out + sum(given for _, given in carried.values()),
+            bytes_in=metrics.bytes_in + sum(bytes_in for bytes_in, _ in carried.values()),
+            bytes_out=metrics.bytes_out + sum(bytes_out for _, bytes_out in carried.values()),
             failovers=metrics.failovers,
             refused=dict(metrics.refused),
             closed=dict(metrics.closed),
@@ -137,17 +137,17 @@ class Status:
         """Return the open sessions."""
         return [
             {
-                "client": each.client[0],
-                "port": each.client[1],
+                "client": session.client[0],
+                "port": session.client[1],
                 "backend": ticket.backend.id,
                 "how": str(ticket.how),
-                "state": each.state,
-                "secs": round(each.secs, 3),
-                "bytes_in": each.bytes_in,
-                "bytes_out": each.bytes_out,
+                "state": session.state,
+                "secs": round(session.secs, 3),
+                "bytes_in": session.bytes_in,
+                "bytes_out": session.bytes_out,
             }
-            for each in self._engine.sessions()
-            if isinstance(ticket := each.ticket, Ticket)
+            for session in self._engine.sessions()
+            if isinstance(ticket := session.ticket, Ticket)
         ]
 
     def on_gate(self, function: Callable[[], T]) -> asyncio.Future[T]:
@@ -175,8 +175,8 @@ class Status:
     def explain(self, client: str, scope: str | None) -> Decision:
         """Return the decision for a client. Gate thread only; raises ValueError."""
         ip_address(client)
-        wanted = self._scope if scope is None else scope
-        return explain(self._admission, normalise(client), wanted, time.monotonic())
+        app = self._scope if scope is None else scope
+        return explain(self._admission, normalise(client), app, time.monotonic())
 
     def drain(self, backend_id: str, draining: bool) -> bool:
         """Drain a backend or not; return whether it is known. Gate thread only."""

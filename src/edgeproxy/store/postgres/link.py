@@ -96,8 +96,8 @@ class Link:
 
     def interrupt(self) -> None:
         """Make the work under way fail at once; from any thread, also in a signal handler."""
-        for each in list(self._running):
-            each.cancel()
+        for work in list(self._running):
+            work.cancel()
 
     def close(self) -> None:
         """End all connections and the thread."""
@@ -131,8 +131,8 @@ class Link:
 
     async def _end(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
-        for each in others:
-            each.cancel()
+        for task in others:
+            task.cancel()
         if others:
             await asyncio.wait(others, timeout=END_SECS)
             await asyncio.wait(others, timeout=LAST_END_SECS)  # a task may have blocked the loop

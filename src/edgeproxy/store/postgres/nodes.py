@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
 from edgeproxy.store.edits import Node, NodeEdits, exists_already, nodes_of, unknown_node
-from edgeproxy.store.postgres.schema import columns_of, wanted
+from edgeproxy.store.postgres.schema import columns_of, columns_to_read
 
 if TYPE_CHECKING:
     from edgeproxy.core.backends.backend import Backend
@@ -38,7 +38,7 @@ class PostgresNodes(NodeEdits):
         """Return all nodes in the order of their ids, including deleted and faulty ones."""
 
         async def work(connection: PostgresConnection) -> list[Any]:
-            names = wanted(await columns_of(connection, self.path))
+            names = columns_to_read(await columns_of(connection, self.path))
             return list(await connection.fetch(_select(names) + " ORDER BY id"))
 
         rows = [dict(row) for row in self._link.read(work)]
@@ -99,7 +99,7 @@ class PostgresNodes(NodeEdits):
     ) -> Node | None:
         if not is_text(name):  # so it equals no id
             return None
-        query = _select(wanted(columns)) + " WHERE id = $1 FOR UPDATE"
+        query = _select(columns_to_read(columns)) + " WHERE id = $1 FOR UPDATE"
         row = await connection.fetchrow(query, name)
         return None if row is None else nodes_of([dict(row)])[0]
 
@@ -107,7 +107,7 @@ class PostgresNodes(NodeEdits):
 def values_of(backend: Backend, columns: list[str]) -> dict[str, object]:
     """Return the values of a backend for a table with these columns."""
     values = {name: getattr(backend, name) for name in COLUMNS}
-    values = {name: int(each) if type(each) is bool else each for name, each in values.items()}
+    values = {name: int(value) if type(value) is bool else value for name, value in values.items()}
     if COUNTRY in columns:
         values[COUNTRY] = backend.country or ""  # NOT NULL, as documented
     return values

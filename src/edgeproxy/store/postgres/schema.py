@@ -79,9 +79,9 @@ FINGERPRINT = (
 
 async def missing_parts(connection: PostgresConnection) -> list[str]:
     """Return the names of the missing parts."""
-    found = await connection.fetchrow("SELECT " + ", ".join(test for _, test, _ in _PARTS))
-    assert found is not None
-    return [name for (name, _, _), is_there in zip(_PARTS, found, strict=True) if not is_there]
+    tests = await connection.fetchrow("SELECT " + ", ".join(test for _, test, _ in _PARTS))
+    assert tests is not None
+    return [name for (name, _, _), exists in zip(_PARTS, tests, strict=True) if not exists]
 
 
 async def make_parts(connection: PostgresConnection) -> list[str]:
@@ -133,7 +133,7 @@ async def fingerprint(connection: PostgresConnection, columns: list[str]) -> tup
     return tuple([str(await connection.fetchval(query)) for query in queries])
 
 
-def wanted(columns: list[str]) -> list[str]:
+def columns_to_read(columns: list[str]) -> list[str]:
     """Return the columns to read of these, in the documented order."""
     return [name for name in (*COLUMNS, COUNTRY) if name in columns]
 

@@ -24,11 +24,11 @@ from edgeproxy.store.postgres.connection import NO_TABLE, PostgresError
 from edgeproxy.store.postgres.link import Link
 from edgeproxy.store.postgres.schema import (
     columns_of,
+    columns_to_read,
     fingerprint,
     make_parts,
     missing_parts,
     routes_of,
-    wanted,
 )
 from edgeproxy.store.postgres.url import PostgresSettings, PostgresUrl
 from edgeproxy.store.snapshot import Snapshot, snapshot_of
@@ -130,10 +130,10 @@ class PostgresStore:
         if self._fingerprint is None or self._is_noticed:
             return True
         with self._failing():
-            found = self.link.read(self._look)
-        if found == self._fingerprint and self._unkept is not None:
+            current = self.link.read(self._look)
+        if current == self._fingerprint and self._unkept is not None:
             self._keep(self._unkept)
-        return found != self._fingerprint
+        return current != self._fingerprint
 
     def read(self, wait_secs: float = 0.0) -> Snapshot:  # noqa: ARG002 — the settings say it
         """Return all backends.
@@ -180,20 +180,22 @@ class PostgresStore:
             log.info("database_created", path=self.path)
         self._is_noticed = False
         self._fingerprint = None
-        found, rows, routes = self.link.read(self._rows)
+        fingerprint_read, rows, routes = self.link.read(self._rows)
         self._read_at = time.monotonic()
         self._read_secs = self._read_at - begun
         snapshot = snapshot_of(rows, routes, self.rest)
-        self._fingerprint = found
+        self._fingerprint = fingerprint_read
         self._serves_kept = False
         return snapshot
 
     async def _look(self, connection: PostgresConnection) -> tuple[str, ...]:
-        return await fingerprint(connection, wanted(await columns_of(connection, self.path)))
+        return await fingerprint(
+            connection, columns_to_read(await columns_of(connection, self.path))
+        )
 
     async def _rows(self, connection: PostgresConnection) -> _Read:
-        columns = wanted(await columns_of(connection, self.path))
-        found = await fingerprint(connection, columns)
+        columns = columns_to_read(await columns_of(connection, self.path))
+        current = await fingerprint(connection, columns)
         routes = await routes_of(connection)
         names = ", ".join(columns)
         cursor = await connection.cursor(f"SELECT {names} FROM backends ORDER BY id")  # noqa: S608
@@ -201,7 +203,7 @@ class PostgresStore:
         while some := await cursor.fetch(ROWS_AT_ONCE):
             rows += some
             self.rest()
-        return found, rows, routes
+        return current, rows, routes
 
     # -- the local file ---------------------------------------------------------------
 

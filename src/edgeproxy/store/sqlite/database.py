@@ -116,9 +116,9 @@ def read_rows(
     for (verdict,) in connection.execute("PRAGMA integrity_check(backends)"):
         if verdict != "ok" and not _ROW_VERDICT.search(verdict):
             raise DatabaseError(path, _damaged(path, verdict.splitlines()[-1]))
-    wanted = [name for name in columns if name in (*COLUMNS, COUNTRY)]
-    rows = connection.execute(f"SELECT {', '.join(wanted)} FROM backends")  # noqa: S608
-    return [dict(zip(wanted, row, strict=True)) for row in paced(rows, rest)]
+    names = [name for name in columns if name in (*COLUMNS, COUNTRY)]
+    rows = connection.execute(f"SELECT {', '.join(names)} FROM backends")  # noqa: S608
+    return [dict(zip(names, row, strict=True)) for row in paced(rows, rest)]
 
 
 def read_routes(connection: sqlite3.Connection) -> list[tuple[object, object]]:

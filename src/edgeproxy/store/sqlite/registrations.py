@@ -77,7 +77,7 @@ class Registrations:
             for statement in _SIDE_TABLE if not _has_side_table(connection) else ():
                 connection.execute(statement)
             (count,) = connection.execute(_COUNT).fetchone()
-            rows = dict(_found(connection, {id_of(each) for each in edits}))
+            rows = dict(_rows_of(connection, {id_of(edit) for edit in edits}))
             outcomes, changes = apply_changes(edits, rows, self._home, count)
             refused: dict[str, StoreError] = {}
             for backend_id, row in changes.items():
@@ -94,18 +94,18 @@ class Registrations:
             ]
 
 
-def _found(connection: sqlite3.Connection, backend_ids: set[str]) -> list[tuple[str, Row]]:
-    found = []
-    for each in backend_ids:
+def _rows_of(connection: sqlite3.Connection, backend_ids: set[str]) -> list[tuple[str, Row]]:
+    rows = []
+    for backend_id in backend_ids:
         try:
-            row = connection.execute(_FIND, (each,)).fetchone()
+            row = connection.execute(_FIND, (backend_id,)).fetchone()
         except UnicodeEncodeError:  # so it equals no id
             continue
         if row is not None:
             *values, country, home = row
             columns: Mapping[str, object] = dict(zip(COLUMNS, values, strict=True))
-            found.append((each, Row({**columns, COUNTRY: country or ""}, home)))
-    return found
+            rows.append((backend_id, Row({**columns, COUNTRY: country or ""}, home)))
+    return rows
 
 
 def _write(
@@ -126,5 +126,5 @@ def _write(
 
 def _has_side_table(connection: sqlite3.Connection) -> bool:
     names = (LEASES, f"{LEASES}_end")
-    found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name IN (?, ?)", names)
-    return bool(found.fetchone() == (2,))
+    count = connection.execute("SELECT count(*) FROM sqlite_master WHERE name IN (?, ?)", names)
+    return bool(count.fetchone() == (2,))
