@@ -1,4 +1,4 @@
-"""Puts the API together, and starts it: imported only where it is enabled."""
+"""Builds the API and starts it. Imported only if the settings enable the API."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = EventLog("api")
 
 WRITE_WAIT_SECS = 2.0
-"""How long a write waits for another program that has the file; the caller waits, too."""
+"""How long a write waits for another program that has locked the file; its caller waits too."""
 
 
 class Api:
@@ -47,7 +47,7 @@ class Api:
         self._watching = asyncio.ensure_future(registry.watch())
 
     def refresh(self) -> bool:
-        """Read the file of the token again; one that cannot be used changes nothing.
+        """Read the token file again; a file that cannot be used changes nothing.
 
         Returns False: there is no new table.
         """
@@ -119,10 +119,10 @@ async def start(
 
 
 def _room() -> tuple[int, int]:
-    """Return how many callers there may be, and the first descriptor that none of them gets.
+    """Return the largest number of callers, and the first descriptor number that is too high.
 
-    Callers get a quarter of all descriptors, so that they never keep clients out. They also get
-    half of those that the engine leaves, so that heartbeats arrive when the engine has the rest.
+    Callers get a quarter of all descriptors, so that clients always get some. They also get half
+    of those that the engine leaves, so that heartbeats arrive when the engine uses all of its own.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:

@@ -66,7 +66,7 @@ class Guard:
         return bool(caller and self._allowed.find(caller.partition("%")[0]))
 
     def demand(self, token: Secret) -> None:
-        """Demand this token from now on; from any thread."""
+        """Require this token from now on; from any thread."""
         self._token = b"Bearer " + token.reveal().encode() if token else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,7 +87,7 @@ class Guard:
                 self._admit(scope, headers)
                 body = await _body(headers, receive)
                 _check_kind(headers, body)
-                await self._app(scope, _given(body), answer)
+                await self._app(scope, _receive_once(body), answer)
         except FaultError as error:
             fault = error
         except TimeoutError:
@@ -149,8 +149,8 @@ def _check_kind(headers: Mapping[bytes, bytes], body: bytes) -> None:
         raise FaultError(415, "a body has to be JSON, with `Content-Type: application/json`")
 
 
-def _given(body: bytes) -> Receive:
-    """Return a `receive` that gives this body once."""
+def _receive_once(body: bytes) -> Receive:
+    """Return a `receive` that returns this body once."""
     messages = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> Message:

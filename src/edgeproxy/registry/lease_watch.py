@@ -33,7 +33,7 @@ OWNERSHIP_TIMEOUT_SECS = 1.0
 OWNERSHIP_CHECKS_IN_TTL = 4
 """Enough for a backend that moved to get its 404 here before its old lease expires."""
 LATE_SECS = OWNERSHIP_TIMEOUT_SECS + 0.5
-"""A check that is later than this was held up: the proxy could hear no heartbeat meanwhile."""
+"""A check that is later than this was held up: the proxy received no heartbeats meanwhile."""
 
 
 class LeaseWatch:

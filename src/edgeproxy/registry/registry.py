@@ -116,7 +116,7 @@ class Registry:
     # -- what is known -----------------------------------------------------------------
 
     def health(self) -> Health:
-        """Return that this process lives."""
+        """Return the health of this process."""
         return health_of(self._status, self._table.count(), self._admission.table.pop_region)
 
     def readiness(self) -> Readiness:
@@ -211,7 +211,7 @@ class Registry:
     # -- what operators do -------------------------------------------------------------
 
     async def change(self, backend_id: str, caller: str, action: str, **values: int) -> BackendView:
-        """Do what `edgeproxy node ACTION` does."""
+        """Edit the row of a backend, as `edgeproxy node ACTION` does."""
         self._check_running()
         self._check_owner_of(backend_id, caller)
         actions: dict[str, Callable[..., Node]] = {

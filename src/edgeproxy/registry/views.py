@@ -1,4 +1,4 @@
-"""Records of the backends as this POP sees them, each made by a function that only reads."""
+"""What the API shows of backends, leases and the table. The functions here only read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgeproxy.core.routing.ranking import Candidate
 from edgeproxy.version import VERSION
 
 COUNTRIES = {"sa": "BR", "us": "US", "eu": "DE", "ap": "JP"}
-"""The country that is shown for a backend that has named none, by region."""
+"""The country that is shown for a backend without one, by region."""
 
 
 @dataclass(slots=True)

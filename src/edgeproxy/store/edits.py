@@ -1,4 +1,4 @@
-"""What editing a routing database means, whichever kind of database it is.
+"""The edits of a routing database of any kind.
 
 This module holds what `sqlite` and `postgres` have in common: the edits of nodes and of server
 names, the rows of registered backends, and their errors. The two say how a row is found and
@@ -85,7 +85,7 @@ class NodeEdits(ABC):
 
     @abstractmethod
     def delete(self, node_id: str) -> Node:
-        """Delete the row of a node; return what it was."""
+        """Delete the row of a node; return the node as it was."""
 
     @abstractmethod
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The content of a routing database at one moment, whichever kind of database it is.
+"""The content of a routing database of any kind at one moment.
 
 A row or route that cannot be used is skipped and named with the reason; the others count.
 """

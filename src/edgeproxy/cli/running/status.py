@@ -55,7 +55,7 @@ def for_people(status: Mapping[str, Any]) -> str:
         f"table     {status['table_version']}, {status['table_age_secs']:.0f} s old",
         f"clients   {status['active']} now, {status['connections']} so far",
         f"failovers {status['failovers']}",
-        f"refused   {refused or 'nobody'}",
+        f"refused   {refused or 'none'}",
         f"bytes     {size(status['bytes_in'])} in, {size(status['bytes_out'])} out",
         "",
     ]

@@ -88,7 +88,7 @@ def page(before: Status | None, status: Status) -> str:
         f"{head}, up {status['uptime_secs']:.0f} s, table {status['table_version']}",
         f"clients  {clients}",
         f"bytes    {size(bytes_in)}/s in, {size(bytes_out)}/s out",
-        f"refused  {refused / secs if secs > 0 else 0:.0f}/s; {reasons or 'nobody so far'}",
+        f"refused  {refused / secs if secs > 0 else 0:.0f}/s; {reasons or 'none so far'}",
         "",
     ]
     backends = sorted(status["backends"], key=lambda backend: (-backend["active"], backend["id"]))

@@ -1,7 +1,7 @@
-"""What the running proxy looks like at one moment, and what the control socket can ask of it.
+"""The state of the running proxy at one moment, and the requests of the control socket.
 
-`read` and `sessions` may run on any thread but the gate's: counters that others keep, the table
-in force, the sessions of the engine. What they find may be a moment apart.
+`read` and `sessions` may run on any thread but the gate's. They read the counters of other parts,
+the table in force and the sessions of the engine, which may be a moment apart.
 """
 
 from __future__ import annotations
@@ -32,14 +32,10 @@ T = TypeVar("T")
 
 
 class Status:
-    """What is known of one proxy, from the parts that know it.
+    """The state of one proxy, read from its parts.
 
     Attributes:
-        verdicts: What the probes say, by backend; empty without probes.
-        pool_waiting: How many unused connections wait, by backend.
-        certificates: How often new ones could not be used, and when the first of those in force
-            expires (Unix seconds); None without TLS.
-        access_lines_dropped: How many records the access log could not write.
+        verdicts: The results of health checks, by backend; empty without health checks.
     """
 
     def __init__(
@@ -57,11 +53,17 @@ class Status:
         certificates: Callable[[], tuple[int, float] | None],
         access_lines_dropped: Callable[[], int],
     ) -> None:
-        """`scope` is what a client is explained for when the request names no app."""
+        """Clients are explained for `scope` when a request names no app.
+
+        `pool_waiting` returns the number of idle connections, by backend. `certificates` returns
+        how often new certificates could not be used, and when the first of those in use expires
+        (Unix seconds), or None without TLS. `access_lines_dropped` returns the number of records
+        that the access log could not write.
+        """
         self.verdicts = verdicts
-        self.pool_waiting = pool_waiting
-        self.certificates = certificates
-        self.access_lines_dropped = access_lines_dropped
+        self._pool_waiting = pool_waiting
+        self._certificates = certificates
+        self._access_lines_dropped = access_lines_dropped
         self._published_at = published_at
         self._loop_lag_secs = loop_lag_secs
         self._scope = scope
@@ -83,7 +85,7 @@ class Status:
 
     @property
     def engine_kind(self) -> str:
-        """Which engine serves."""
+        """The kind of the engine."""
         return self._engine.kind
 
     def uptime_secs(self) -> float:
@@ -91,7 +93,7 @@ class Status:
         return time.monotonic() - self._began_at
 
     def read(self) -> StatusSnapshot:
-        """Return what is known now."""
+        """Return the state of now."""
         now = time.monotonic()
         metrics = self._metrics
         carried = self._carried()
@@ -124,8 +126,8 @@ class Status:
             refused_by_app={
                 app: dict(counts) for app, counts in list(metrics.refused_by_app.items())
             },
-            certificates=self.certificates(),
-            access_lines_dropped=self.access_lines_dropped(),
+            certificates=self._certificates(),
+            access_lines_dropped=self._access_lines_dropped(),
             database_up=metrics.database_up,
             leases=metrics.leases,
             leases_expired=metrics.leases_expired,
@@ -194,7 +196,7 @@ class Status:
         self, carried: dict[str, tuple[int, int]], now: float
     ) -> tuple[BackendSnapshot, ...]:
         verdicts = self.verdicts()
-        idle = self.pool_waiting()
+        idle = self._pool_waiting()
         return tuple(
             backend_snapshot(
                 candidate,

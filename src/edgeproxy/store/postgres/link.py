@@ -161,7 +161,7 @@ class Link:
     async def _attempt(
         self, work: Callable[[PostgresConnection], Awaitable[_T]], *, is_read: bool
     ) -> _T:
-        """Try the work once. Raises _Unbegun if nothing has happened, so it may be repeated."""
+        """Do the work once. Raises _Unbegun if nothing has happened, so that it may be repeated."""
         secs = self.settings.query_timeout_secs
         async with self._connection() as connection:
             ending = False

@@ -73,7 +73,7 @@ class PostgresNodes(NodeEdits):
         return self._link.edit(work)
 
     def delete(self, node_id: str) -> Node:
-        """Delete the row of a node; return what it was."""
+        """Delete the row of a node; return the node as it was."""
 
         async def work(connection: PostgresConnection) -> Node:
             columns = await columns_of(connection, self.path)

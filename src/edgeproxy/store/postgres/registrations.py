@@ -1,8 +1,8 @@
-"""Backends that register themselves, on a PostgreSQL server; `sqlite/registrations` is its twin.
+"""Registered backends on a PostgreSQL server; `sqlite/registrations` is its twin.
 
 The side table `edgeproxy_leases` says which rows are registered backends, and the home of each.
-The first registration makes it. An advisory lock admits one writer at a time, so that no backend is
-counted or moved twice. Only changed values are written, and no row is locked before that: an
+The first registration creates it. An advisory lock admits one writer at a time, so that no backend
+is counted or moved twice. Only changed values are written, and no row is locked before that: an
 operator who holds a row delays that row alone.
 """
 
@@ -168,7 +168,7 @@ async def _try(
 def _statements(
     backend_id: str, row: Row | None, stored: Row | None, columns: list[str]
 ) -> list[_Statement]:
-    """Return the statements that turn the row `found` into `row`."""
+    """Return the statements that turn the row `stored` into `row`."""
     if row is None:
         return [(_DELETE, (backend_id,))]
     names = [name for name in columns_to_read(columns) if name in (*COLUMNS, COUNTRY)]

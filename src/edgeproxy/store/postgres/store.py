@@ -77,8 +77,8 @@ class PostgresStore:
         self.link = Link(settings, None if wake is None else self._noticed)
         self._fingerprint: tuple[str, ...] | None = None  # of the last good read
         self._kept: tuple[str, ...] | None = None  # the fingerprint of what is in the local file
-        self._serves_kept = False  # what was given last came from there
-        self._unkept: Snapshot | None = None  # what could not be written there
+        self._serves_kept = False  # the last table came from the local file
+        self._unkept: Snapshot | None = None  # the table that could not be written there
         self._is_noticed = False
         self._wakes_at = 0.0
         self._is_ensured = False
@@ -124,7 +124,7 @@ class PostgresStore:
             return True
 
     def changed(self) -> bool:
-        """Return whether a `read` may give something else than the last one gave."""
+        """Return whether a `read` may return other backends than the last one."""
         if self._failed and (down := self.link.down) is not None:
             raise down.with_traceback(None)  # the traceback would grow with every check
         if self._fingerprint is None or self._is_noticed:

@@ -70,7 +70,7 @@ class Nodes(NodeEdits):
             return self._get(connection, node_id)
 
     def delete(self, node_id: str) -> Node:
-        """Delete the row of a node; return what it was."""
+        """Delete the row of a node; return the node as it was."""
         with transaction(self._path, self._wait_secs) as connection:
             node = self._get(connection, node_id)
             connection.execute(_DELETE, {"id": node_id})

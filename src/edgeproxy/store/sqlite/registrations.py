@@ -1,4 +1,4 @@
-"""Backends that register themselves, in an SQLite file: their rows, and which rows are theirs.
+"""Registered backends in an SQLite file: their rows, and the side table that names them.
 
 A registered backend is an ordinary row of `backends`. Its id is also in the side table
 `edgeproxy_leases`, together with its home, the POP that hears its heartbeats. So a proxy knows
@@ -6,8 +6,8 @@ after a restart which backends must send heartbeats. A registration or a deregis
 side table; a heartbeat does not.
 
 A trigger deletes an id from the side table when any tool deletes the row: a node that an operator
-adds later has no lease. If the trigger is missing, the tables were made anew, so the side table is
-emptied and all rows count as an operator's.
+adds later has no lease. If the trigger is missing, the tables were created again, so the side table
+is emptied and all rows count as an operator's.
 
 The side table keeps the country, because the documented table has no column for it. If the table
 has that column, the country is written there too.
