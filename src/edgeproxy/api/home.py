@@ -55,6 +55,6 @@ def _backend(view: BackendView) -> str:
 
 
 def _row(*cells: str, first: str = "span") -> str:
-    texts = [escape(each) for each in cells]
+    texts = list(map(escape, cells))
     texts[0] = f"<{first}>{texts[0]}</{first}>"
     return "<tr>" + "".join(f"<td>{text}</td>" for text in texts) + "</tr>\n"

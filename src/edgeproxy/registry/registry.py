@@ -29,11 +29,11 @@ from edgeproxy.core.backends.registration import (
     Outcome,
     Register,
 )
-from edgeproxy.core.backends.rows import RowError, parse_node
+from edgeproxy.core.backends.rows import parse_node
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.core.routing.backend_snapshot import backend_snapshot
 from edgeproxy.core.routing.ranking import Candidate
-from edgeproxy.errors import StoreError, UsageError
+from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
 from edgeproxy.registry.errors import (
     ConflictError,
@@ -223,11 +223,9 @@ class Registry:
         try:
             node = await self._writer.run(partial(actions[action], backend_id, **values))
             await self._table.publish()
-        except RowError:
-            raise
         except UnknownNodeError:
             raise UnknownBackendError(backend_id) from None
-        except (StoreError, UsageError) as error:
+        except StoreError as error:
             raise StoreUnavailableError(error) from None
         log.info("backend_changed", backend=backend_id, action=action, **values)
         if node.fault is not None:

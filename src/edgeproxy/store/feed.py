@@ -128,10 +128,9 @@ class Feed:
         return is_other
 
     def _report(self, error: StoreError) -> None:
-        reason = getattr(error, "reason", str(error))
-        if reason not in self._faults:
-            self._faults.add(reason)
-            log.warning("database_unreadable", path=self._store.path, reason=reason)
+        if error.reason not in self._faults:
+            self._faults.add(error.reason)
+            log.warning("database_unreadable", path=self._store.path, reason=error.reason)
 
     def _take(self, snapshot: Snapshot) -> bool:
         self._name_skipped(snapshot)

@@ -188,8 +188,8 @@ class Status:
         """Return the bytes that open sessions have carried so far, by backend."""
         sums: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
         for ticket, bytes_in, bytes_out in self._engine.carried():
-            taken, given = sums[ticket.backend.id]
-            sums[ticket.backend.id] = (taken + bytes_in, given + bytes_out)
+            sum_in, sum_out = sums[ticket.backend.id]
+            sums[ticket.backend.id] = (sum_in + bytes_in, sum_out + bytes_out)
         return sums
 
     def _backends(

@@ -33,13 +33,11 @@ class PostgresError(StoreError):
     """A fault of one PostgreSQL server.
 
     Attributes:
-        reason: What is wrong and what to do, without the URL.
         is_lost: The connection broke or could not be made; another one may work.
     """
 
     def __init__(self, url: PostgresUrl, reason: str, *, is_lost: bool = False) -> None:
-        super().__init__(f"{url} {reason}")
-        self.reason = reason
+        super().__init__(f"{url} {reason}", reason)
         self.is_lost = is_lost
 
 

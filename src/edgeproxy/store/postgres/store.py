@@ -109,8 +109,7 @@ class PostgresStore:
             if "backends" in missing:
                 self._is_ensured = False
                 raise
-            reason = error.reason if isinstance(error, PostgresError) else error
-            log.warning("schema_incomplete", missing=", ".join(missing), reason=reason)
+            log.warning("schema_incomplete", missing=", ".join(missing), reason=error.reason)
             return False
 
     def _may_make(self) -> bool:
@@ -230,8 +229,9 @@ class PostgresStore:
         except StoreError as error:
             raise StoreError(f"{fault}; {error}") from None
         self._serves_kept = True
-        reason = fault.reason if isinstance(fault, PostgresError) else fault
-        log.warning("snapshot_used", path=path, backends=len(snapshot.backends), reason=reason)
+        log.warning(
+            "snapshot_used", path=path, backends=len(snapshot.backends), reason=fault.reason
+        )
         return snapshot
 
     # -- notifications ---------------------------------------------------------------

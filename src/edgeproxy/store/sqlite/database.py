@@ -55,15 +55,10 @@ EDIT_WAIT_SECS = 5.0
 
 
 class DatabaseError(StoreError):
-    """A fault of one database file; nothing has changed.
-
-    Attributes:
-        reason: What is wrong and what to do, without the path.
-    """
+    """A fault of one database file; nothing has changed."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path} {reason}")
-        self.reason = reason
+        super().__init__(f"{path} {reason}", reason)
 
 
 class TableMissingError(DatabaseError):
