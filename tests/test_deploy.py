@@ -11,26 +11,15 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.control.observe.metrics_page import Exposition
-from edgeproxy.control.observe.reading import BackendSnapshot, StatusSnapshot
+from edgeproxy.control.observe.reading import StatusSnapshot
+from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.counters import BackendCounters
-from edgeproxy.core.backends.live_state import Circuit
+from edgeproxy.core.routing.backend_snapshot import BackendSnapshot
 
 ROOT = Path(__file__).parent.parent
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
 DASHBOARD = ROOT / "deploy" / "grafana" / "edgeproxy.json"
-BACKEND = BackendSnapshot(
-    "sa-1",
-    "app",
-    "sa",
-    0,
-    10,
-    20,
-    1,
-    Circuit.CLOSED,
-    up=True,
-    draining=False,
-    counters=BackendCounters(),
-)
+BACKEND = BackendSnapshot(Backend("sa-1", "app", "sa", "192.0.2.1", 80), BackendCounters(), up=True)
 READING = StatusSnapshot(
     version="0.0",
     engine="native",

@@ -13,11 +13,12 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from edgeproxy.core.backends.rows import COUNTRY, MAX_LIMIT, MAX_NAME_CHARS, MAX_WEIGHT
+from edgeproxy.core.geo.regions import CODE
 from edgeproxy.registry.views import BackendView
 
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
 Region = Annotated[
-    str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,15}$", description="sa, us, eu, ap or a short code")
+    str, Meta(pattern=f"^{CODE.pattern}$", description="sa, us, eu, ap or a short code")
 ]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Weight = Annotated[int, Meta(ge=0, le=MAX_WEIGHT, description="0 takes no new clients")]
@@ -41,20 +42,20 @@ class Registration(Struct, forbid_unknown_fields=True):
     hard_limit: Annotated[Limit, Meta(description="never exceeded; 0: none")] = 150
 
 
-def row_of(wanted: Registration) -> Mapping[str, object]:
+def row_of(registration: Registration) -> Mapping[str, object]:
     """Return the row of a backend that registers, by column; its values are not checked yet."""
     return {
-        "id": wanted.id,
-        "app": wanted.app,
-        "region": wanted.region,
-        "wg_ip": wanted.ip,
-        "port": wanted.port,
+        "id": registration.id,
+        "app": registration.app,
+        "region": registration.region,
+        "wg_ip": registration.ip,
+        "port": registration.port,
         "healthy": 1,
-        "weight": wanted.weight,
-        "soft_limit": wanted.soft_limit,
-        "hard_limit": wanted.hard_limit,
+        "weight": registration.weight,
+        "soft_limit": registration.soft_limit,
+        "hard_limit": registration.hard_limit,
         "deleted": 0,
-        COUNTRY: wanted.country,
+        COUNTRY: registration.country,
     }
 
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from edgeproxy.api import bodies
 from edgeproxy.api.body import body_of
 from edgeproxy.api.fault import FaultError
-from edgeproxy.api.guard import JSON
+from edgeproxy.control.admin.pages import JSON
 from edgeproxy.core.admission.explanation import Decision
 from edgeproxy.registry import views
 from edgeproxy.registry.registry import Registry
@@ -67,11 +67,11 @@ async def ready(registry: Registry, _request: Request) -> Response:
 
 async def register(registry: Registry, request: Request) -> Response:
     """Register a backend."""
-    wanted = body_of(await request.body(), bodies.Registration)
-    view, is_new = await registry.register(bodies.row_of(wanted), _caller(request))
+    registration = body_of(await request.body(), bodies.Registration)
+    view, is_new = await registry.register(bodies.row_of(registration), _caller(request))
     ttl_secs = view.lease.ttl_secs if view.lease else 0.0
     registered = bodies.RegisteredView(
-        **{each.name: getattr(view, each.name) for each in fields(view)},
+        **{field.name: getattr(view, field.name) for field in fields(view)},
         status="registered" if is_new else "updated",
         ttl_secs=ttl_secs,
         heartbeat_secs=ttl_secs / 3,
@@ -101,12 +101,12 @@ async def backends(registry: Registry, _request: Request) -> Response:
     """Answer with all backends."""
     import asyncio
 
-    def made() -> bytes:
+    def encode_all() -> bytes:
         listed = registry.views()
         version = registry.table().version
         return msgspec.json.encode(bodies.BackendList(listed, len(listed), version))
 
-    return Response(await asyncio.to_thread(made), media_type=JSON)
+    return Response(await asyncio.to_thread(encode_all), media_type=JSON)
 
 
 async def backend(registry: Registry, request: Request) -> Response:
@@ -123,15 +123,15 @@ def _change(action: str) -> Handler:
 
 async def weight(registry: Registry, request: Request) -> Response:
     """Set a weight."""
-    wanted = body_of(await request.body(), bodies.NewWeight)
-    values = msgspec.structs.asdict(wanted)
+    body = body_of(await request.body(), bodies.NewWeight)
+    values = msgspec.structs.asdict(body)
     return answer(await registry.change(_id(request), _caller(request), "weight", **values))
 
 
 async def limits(registry: Registry, request: Request) -> Response:
     """Set both limits."""
-    wanted = body_of(await request.body(), bodies.NewLimits)
-    values = msgspec.structs.asdict(wanted)
+    body = body_of(await request.body(), bodies.NewLimits)
+    values = msgspec.structs.asdict(body)
     return answer(await registry.change(_id(request), _caller(request), "limits", **values))
 
 

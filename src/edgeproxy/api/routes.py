@@ -13,9 +13,10 @@ from starlette.routing import Route
 from edgeproxy.api import home, openapi
 from edgeproxy.api.bodies import FaultView
 from edgeproxy.api.fault import FaultError, mapping_faults
-from edgeproxy.api.guard import JSON, Guard, Receive, Scope, Send
+from edgeproxy.api.guard import Guard, Receive, Scope, Send
 from edgeproxy.api.operations import OPERATIONS, V1, answer, beat
 from edgeproxy.api.settings import ApiSettings
+from edgeproxy.control.admin.pages import JSON
 from edgeproxy.registry.registry import Registry
 from edgeproxy.values import Secret
 
@@ -33,7 +34,7 @@ def api(registry: Registry, settings: ApiSettings, token: Secret) -> Guard:
         return HTMLResponse(text, headers=home.HEADERS)
 
     # Ids may hold slashes, so the longest paths come first.
-    paths = sorted({each.path for each in OPERATIONS}, key=lambda path: -path.count("/"))
+    paths = sorted({operation.path for operation in OPERATIONS}, key=lambda path: -path.count("/"))
     routes = [_route(path, registry) for path in paths]
     routes += [Route("/openapi.json", document), Route("/", index)]
     app = Starlette(
@@ -55,7 +56,9 @@ def api(registry: Registry, settings: ApiSettings, token: Secret) -> Guard:
 
 
 def _route(path: str, registry: Registry) -> Route:
-    handlers = {each.method: each.handler for each in OPERATIONS if each.path == path}
+    handlers = {
+        operation.method: operation.handler for operation in OPERATIONS if operation.path == path
+    }
 
     async def endpoint(request: Request) -> Response:
         method = "GET" if request.method == "HEAD" else request.method

@@ -274,6 +274,7 @@ class Proxy:
             self.metrics,
             self.control_plane.follow_database,
             lambda: self.publisher.backends,
+            lambda: self._lifecycle.is_stopping,
             listening,
         )
 

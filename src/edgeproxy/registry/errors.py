@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from edgeproxy.core.backends.rows import shown
-from edgeproxy.errors import EdgeProxyError
+from edgeproxy.errors import EdgeProxyError, StoreError
 
 
 class RegistryError(EdgeProxyError):
@@ -80,7 +80,6 @@ class TooManyBackendsError(UnavailableError):
 class StoreUnavailableError(UnavailableError):
     """The routing database cannot be written."""
 
-    def __init__(self, cause: Exception) -> None:
+    def __init__(self, cause: StoreError) -> None:
         # `reason` leaves out the path or URL of the database, which callers need not know.
-        reason = getattr(cause, "reason", cause)
-        super().__init__(f"the routing database {reason}", retry_after_secs=1)
+        super().__init__(f"the routing database {cause.reason}", retry_after_secs=1)

@@ -86,7 +86,7 @@ class RegistrationWriter:
             outcome_of = dict(zip((done for _, done in batch), outcomes, strict=True))
             for _, done in waiting:
                 if not done.done():
-                    done.set_result(outcome_of.get(done, False))  # a void edit was not done
+                    done.set_result(outcome_of.get(done, False))  # a void edit changed nothing
 
     def _is_void(self, edit: Edit) -> bool:
         """Return whether this edit ends an expired lease that has been renewed since."""

@@ -31,8 +31,8 @@ def save(path: Path, snapshot: Snapshot, rest: Pause = no_pause) -> None:
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(json.dumps(first) + "\n")
-            for each in paced(snapshot.backends, rest):
-                values = [getattr(each, name) for name in _NAMES]
+            for backend in paced(snapshot.backends, rest):
+                values = [getattr(backend, name) for name in _NAMES]
                 file.write(json.dumps([int(v) if type(v) is bool else v for v in values]) + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -14,7 +14,7 @@ from edgeproxy.errors import WireError
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
-MOST_PORT = 65535
+MAX_PORT = 65535
 _MAPPED_PREFIX = 0xFFFF << 32
 
 
@@ -71,7 +71,7 @@ def of_one_family(source: Endpoint, destination: Endpoint) -> tuple[Address, Add
     """
     ends = []
     for end in (source, destination):
-        if not 0 <= end.port <= MOST_PORT:
+        if not 0 <= end.port <= MAX_PORT:
             raise WireError("a port to be sent is not within 0 to 65535")
         try:
             ends.append(ip_address(end.ip.partition("%")[0]))

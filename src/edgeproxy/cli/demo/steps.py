@@ -53,7 +53,7 @@ class Steps:
         self._environment.start_backends()
         regions = ", ".join(dict.fromkeys(NODES.values()))
         self._output.met(f"{len(NODES)} backends run, each a process of its own, in {regions}")
-        prefixes = {f"{each.ip}/32": each.country for each in CLIENTS if each.country}
+        prefixes = {f"{client.ip}/32": client.country for client in CLIENTS if client.country}
         ready = self._environment.start_proxy(prefixes)
         host, _, port = ready["listen"].rpartition(":")
         self.listen = (host, int(port))
@@ -70,8 +70,8 @@ class Steps:
             decisions[client] = self._predictor.connect(client.ip)
             self._connect(client)
         rows = [
-            (each.ip, each, self.reached[each], _score(decision), why(decision))
-            for each, decision in decisions.items()
+            (client.ip, client, self.reached[client], _score(decision), why(decision))
+            for client, decision in decisions.items()
         ]
         self._output.note(text_table(("CLIENT", "COUNTRY", "BACKEND", "SCORE", "WHY"), rows))
         self._expect_reached(decisions)
@@ -81,8 +81,8 @@ class Steps:
         """Disable a node with the CLI: its clients must move, all others must stay."""
         before = dict(self.reached)
         node = before[BRAZILIAN]
-        bound = [each.ip for each in CLIENTS if before[each] == node]
-        theirs = [each for each in self._open if each.client_ip in bound]
+        bound = [client.ip for client in CLIENTS if before[client] == node]
+        theirs = [connection for connection in self._open if connection.client_ip in bound]
         self._output.heading("2. A node is disabled: its clients move, the others stay")
         self._output.command(f"export EDGEPROXY_DB_PATH={self._environment.database}")
         self._output.command(f"{typed_command()} node disable {node}")
@@ -97,12 +97,18 @@ class Steps:
                 decisions[client] = self._predictor.connect(client.ip)
                 self._connect(client)
         rows = [
-            (each.ip, each, before[each], self.reached[each], why_not(decision, before[each]))
-            for each, decision in decisions.items()
+            (
+                client.ip,
+                client,
+                before[client],
+                self.reached[client],
+                why_not(decision, before[client]),
+            )
+            for client, decision in decisions.items()
         ]
         self._output.note(text_table(("CLIENT", "COUNTRY", "BEFORE", "NOW", "WHY"), rows))
         self._expect_reached(decisions)
-        moved = [each.ip for each in CLIENTS if self.reached[each] != before[each]]
+        moved = [client.ip for client in CLIENTS if self.reached[client] != before[client]]
         expect(f"the clients of {node} moved and nobody else", bound, moved)
         self._output.met(f"{len(moved)} clients moved, {secs:.2f} s after the command")
         claim = f"connections opened before stay with {node}"
@@ -134,9 +140,9 @@ class Steps:
         """Ask the proxy to stop: open transfers must finish, new clients are refused."""
         self._output.heading("4. SIGTERM: open transfers finish, new clients are refused")
         self.hang_up()
-        transfers = [self._begin_transfer(each) for each in (BRAZILIAN, AMERICAN, GERMAN)]
+        transfers = [self._begin_transfer(client) for client in (BRAZILIAN, AMERICAN, GERMAN)]
         size = TRANSFER_LINES * LINE_BYTES
-        parts = ", ".join(f"{each.received_bytes / size:.1%}" for each in transfers)
+        parts = ", ".join(f"{transfer.received_bytes / size:.1%}" for transfer in transfers)
         self._output.note(f"{len(transfers)} downloads of {size / 1e6:.1f} MB are at {parts}")
         self._output.command(f"kill -TERM {self._environment.proxy.pid}  # the proxy")
         self._environment.proxy.terminate()

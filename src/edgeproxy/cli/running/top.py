@@ -66,11 +66,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def page(before: Status | None, status: Status) -> str:
     """Return the page as text. Rates are since `before`."""
-    from edgeproxy.cli.running.status import size, state_of
+    from edgeproxy.cli.running.status import size
     from edgeproxy.cli.table import text_table
 
     secs = status["uptime_secs"] - before["uptime_secs"] if before else 0.0
-    earlier = {each["id"]: each for each in before["backends"]} if before else {}
+    earlier = {backend["id"]: backend for backend in before["backends"]} if before else {}
 
     def rate(now: Status, then: Status | None, name: str) -> float:
         return max(now[name] - then[name], 0) / secs if then and secs > 0 else 0.0
@@ -88,23 +88,23 @@ def page(before: Status | None, status: Status) -> str:
         f"{head}, up {status['uptime_secs']:.0f} s, table {status['table_version']}",
         f"clients  {clients}",
         f"bytes    {size(bytes_in)}/s in, {size(bytes_out)}/s out",
-        f"refused  {refused / secs if secs > 0 else 0:.0f}/s; {reasons or 'nobody so far'}",
+        f"refused  {refused / secs if secs > 0 else 0:.0f}/s; {reasons or 'none so far'}",
         "",
     ]
-    backends = sorted(status["backends"], key=lambda each: (-each["active"], each["id"]))
+    backends = sorted(status["backends"], key=lambda backend: (-backend["active"], backend["id"]))
     rows = [
         (
-            each["id"],
-            each["region"],
-            f"{each['active']}/{each['soft_limit']}/{each['hard_limit'] or '∞'}",
-            f"{rate(each, earlier.get(each['id']), 'connections'):.0f}",
-            f"{size(rate(each, earlier.get(each['id']), 'bytes_in'))}",
-            f"{size(rate(each, earlier.get(each['id']), 'bytes_out'))}",
-            f"{each['rtt_secs'] * 1000:.1f}",
-            each["errors"],
-            state_of(each),
+            backend["id"],
+            backend["region"],
+            f"{backend['active']}/{backend['soft_limit']}/{backend['hard_limit'] or '∞'}",
+            f"{rate(backend, earlier.get(backend['id']), 'connections'):.0f}",
+            f"{size(rate(backend, earlier.get(backend['id']), 'bytes_in'))}",
+            f"{size(rate(backend, earlier.get(backend['id']), 'bytes_out'))}",
+            f"{backend['rtt_secs'] * 1000:.1f}",
+            backend["errors"],
+            backend.get("state", "?"),  # a proxy older than this command reports none
         )
-        for each in backends
+        for backend in backends
     ]
     headers = ("backend", "region", "load", "new/s", "in/s", "out/s", "rtt ms", "errors", "state")
     return "\n".join([*lines, text_table(headers, rows)])

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from edgeproxy.control.observe.reading import BackendSnapshot, StatusSnapshot
+from edgeproxy.control.observe.reading import StatusSnapshot
 from edgeproxy.core.backends.counters import RTT_BUCKETS_SECS, BackendCounters
 from edgeproxy.core.backends.live_state import Circuit
+from edgeproxy.core.routing.backend_snapshot import BackendSnapshot
 
 ALL_APPS_TEXT = "*"
 
@@ -233,8 +234,8 @@ PROCESS_METRICS: tuple[Metric[StatusSnapshot], ...] = (
 )
 
 
-def _rtt(backend: BackendSnapshot) -> Iterable[Sample]:
-    counters = backend.counters
+def _rtt(now: BackendSnapshot) -> Iterable[Sample]:
+    counters = now.counters
     return (((), Distribution(list(_buckets(counters)), counters.rtt_secs)),)
 
 
@@ -248,30 +249,30 @@ def _buckets(counters: BackendCounters) -> Iterator[tuple[str, float]]:
     yield "+Inf", total + counts[-1]
 
 
-def _circuit(backend: BackendSnapshot) -> Iterator[Sample]:
+def _circuit(now: BackendSnapshot) -> Iterator[Sample]:
     for state in Circuit:
-        yield (state,), backend.circuit is state
+        yield (state,), now.circuit is state
 
 
-def _up(backend: BackendSnapshot) -> Iterable[Sample]:
-    return () if backend.up is None else (((), backend.up),)
+def _up(now: BackendSnapshot) -> Iterable[Sample]:
+    return () if now.up is None else (((), now.up),)
 
 
-def _limits(backend: BackendSnapshot) -> Iterable[Sample]:
-    return (("soft",), backend.soft_limit), (("hard",), backend.hard_limit)
+def _limits(now: BackendSnapshot) -> Iterable[Sample]:
+    return (("soft",), now.backend.soft_limit), (("hard",), now.backend.hard_limit)
 
 
 BACKEND_METRICS: tuple[Metric[BackendSnapshot], ...] = (
     _counter(
         "edgeproxy_backend_connections",
         "Clients a backend has answered.",
-        lambda backend: backend.counters.connections,
+        lambda now: now.counters.connections,
     ),
-    _gauge("edgeproxy_backend_connections_active", "Slots in use.", lambda backend: backend.active),
+    _gauge("edgeproxy_backend_connections_active", "Slots in use.", lambda now: now.active),
     _counter(
         "edgeproxy_backend_errors",
         "Failed dials, and early closes where the circuit breaker counts them.",
-        lambda backend: backend.counters.errors,
+        lambda now: now.counters.errors,
     ),
     Metric(
         "edgeproxy_backend_rtt_seconds",
@@ -283,12 +284,12 @@ BACKEND_METRICS: tuple[Metric[BackendSnapshot], ...] = (
     _counter(
         "edgeproxy_backend_bytes_sent",
         "Bytes sent to clients of a backend.",
-        lambda backend: backend.all_bytes_out,
+        lambda now: now.all_bytes_out,
     ),
     _counter(
         "edgeproxy_backend_bytes_received",
         "Bytes received from clients of a backend.",
-        lambda backend: backend.all_bytes_in,
+        lambda now: now.all_bytes_in,
     ),
     Metric(
         "edgeproxy_backend_circuit",
@@ -307,12 +308,12 @@ BACKEND_METRICS: tuple[Metric[BackendSnapshot], ...] = (
     _gauge(
         "edgeproxy_backend_draining",
         "Whether it is being drained.",
-        lambda backend: backend.draining,
+        lambda now: now.draining,
     ),
     _gauge(
         "edgeproxy_backend_pool_connections",
         "Idle connections in the pool.",
-        lambda backend: backend.warm,
+        lambda now: now.warm,
     ),
     Metric(
         "edgeproxy_backend_limit",

@@ -89,7 +89,7 @@ class Publication:
         for candidate in self.table.moved:
             candidate.live.address = candidate.backend.address
             self._moved(candidate.live)
-        self.table.moved = []
+        self.table.moved.clear()
         for backend_id in watch.touched:
             touched = self.table.candidates.get(backend_id)
             if touched is not None:

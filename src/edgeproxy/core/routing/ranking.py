@@ -187,14 +187,14 @@ class Ranking:
         """Let go of everything; the ranking is of no use afterwards."""
         self.members = ()
         self._busy = []
-        self.slow_start.heap = []
+        self.slow_start.heap.clear()
         self._idle.clear()
         self._aside.clear()
 
     def _remake(self) -> None:
         """Fill queues and heap from the current entries."""
         self._busy = []
-        self.slow_start.heap = []
+        self.slow_start.heap.clear()
         self._aside.clear()
         self._wake = NEVER
         for line in self._idle.values():

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-MOST_CHARACTERS = 253
+MAX_CHARACTERS = 253
 """Of a host name without its trailing dot (RFC 1035 section 3.1)."""
 
 DEFAULT = "*"
@@ -28,10 +28,10 @@ def host_name(text: str) -> str | None:
     That form is in lower case and without a trailing dot. Labels are of ASCII letters, digits,
     hyphens and, as many private names have them, underscores. An IPv4 address is no host name.
     """
-    if len(text) > MOST_CHARACTERS + 1 or not text.isascii():
+    if len(text) > MAX_CHARACTERS + 1 or not text.isascii():
         return None
     name = text.removesuffix(".").lower()
-    if len(name) > MOST_CHARACTERS:
+    if len(name) > MAX_CHARACTERS:
         return None
     if not _HOST_NAME.fullmatch(name) or _DOTTED_QUAD.fullmatch(name):
         return None

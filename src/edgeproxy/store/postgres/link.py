@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from edgeproxy.store.postgres.connection import PostgresConnection
 
-_log = EventLog("store")
+log = EventLog("store")
 _T = TypeVar("_T")
 
 CHANNEL = "edgeproxy"
@@ -96,8 +96,8 @@ class Link:
 
     def interrupt(self) -> None:
         """Make the work under way fail at once; from any thread, also in a signal handler."""
-        for each in list(self._running):
-            each.cancel()
+        for work in list(self._running):
+            work.cancel()
 
     def close(self) -> None:
         """End all connections and the thread."""
@@ -131,8 +131,8 @@ class Link:
 
     async def _end(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
-        for each in others:
-            each.cancel()
+        for task in others:
+            task.cancel()
         if others:
             await asyncio.wait(others, timeout=END_SECS)
             await asyncio.wait(others, timeout=LAST_END_SECS)  # a task may have blocked the loop
@@ -161,7 +161,7 @@ class Link:
     async def _attempt(
         self, work: Callable[[PostgresConnection], Awaitable[_T]], *, is_read: bool
     ) -> _T:
-        """Try the work once. Raises _Unbegun if nothing has happened, so it may be repeated."""
+        """Do the work once. Raises _Unbegun if nothing has happened, so that it may be repeated."""
         secs = self.settings.query_timeout_secs
         async with self._connection() as connection:
             ending = False
@@ -267,7 +267,7 @@ class Link:
             except StoreError as fault:
                 self.down = fault
             except Exception:  # noqa: BLE001 — listening goes on
-                _log.bug("listening_failed")
+                log.bug("listening_failed")
             await self._expire()
             await asyncio.sleep(pause_secs * random.uniform(0.5, 1.0))  # noqa: S311
             pause_secs = min(pause_secs * 2, LONGEST_PAUSE_SECS)

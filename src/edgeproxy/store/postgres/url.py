@@ -69,7 +69,7 @@ class PostgresUrl:
         authority = parts["authority"].rpartition("@")
         if "@" in authority[0]:
             raise ValueError(f"there is more than one @ before the database; {_ALLOWED}")
-        names = [each.partition("=")[0] for each in (parts["query"] or "").split("&") if each]
+        names = [part.partition("=")[0] for part in (parts["query"] or "").split("&") if part]
         for name in names:
             is_kept = name in _OF_LIBPQ and self.parameters.get(name) != "require"
             if not is_kept and name in _OF_LIBPQ | _UNKEPT:
@@ -86,7 +86,7 @@ class PostgresUrl:
         It leaves out the parameters of libpq alone, which the driver would send to the server.
         """
         rest, _, query = self._text.partition("?")
-        kept = [each for each in query.split("&") if each.partition("=")[0] not in _OF_LIBPQ]
+        kept = [part for part in query.split("&") if part.partition("=")[0] not in _OF_LIBPQ]
         return f"{rest}?{'&'.join(kept)}" if query and kept else rest
 
     def without_secrets(self, text: str) -> str:
@@ -151,10 +151,10 @@ def postgres_url(text: str) -> PostgresUrl:
 def _host(text: str) -> Host:
     bracketed = re.fullmatch(r"\[([0-9a-fA-F:.%]+)\](?::([0-9]{1,5}))?", text)
     plain = re.fullmatch(r"([^:\[\]]*)(?::([0-9]{1,5}))?", text)
-    found = bracketed or plain
-    if found is None or not found[1]:
+    match = bracketed or plain
+    if match is None or not match[1]:
         raise ValueError(f"one of the hosts is none; {_ALLOWED}")
-    port = int(found[2] or DEFAULT_PORT)
+    port = int(match[2] or DEFAULT_PORT)
     if not 0 < port < 65536:
         raise ValueError(f"a port is from 1 to 65535; {_ALLOWED}")
-    return Host(unquote(found[1]), port)
+    return Host(unquote(match[1]), port)
