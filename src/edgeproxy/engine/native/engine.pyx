@@ -16,6 +16,7 @@ import threading
 from edgeproxy.engine.commands import Commands
 from edgeproxy.engine.contract import PLAIN
 from edgeproxy.engine.descriptors import ceiling
+from edgeproxy.engine.listener import Listener
 from edgeproxy.errors import EdgeProxyError
 from edgeproxy.log import EventLog
 
@@ -122,12 +123,8 @@ cdef class NativeEngine:
         if self._stopping:
             listening.close()
             return
-        try:
-            tls = TlsContext(settings.tls) if settings.tls else None
-        except BaseException:
-            listening.close()
-            raise
-        self.call(lambda: self._listen(name, listening, settings, tls))
+        listener = Listener.prepare(name, listening, settings, TlsContext)
+        self.call(lambda: self._acceptor.add(listener))
 
     def renew(self, name, settings):
         """Speak TLS with new clients of this listener by these settings. Raises TlsError."""
@@ -190,12 +187,6 @@ cdef class NativeEngine:
     def _wake(self):
         if self._wakeup >= 0:
             wake(self._wakeup)
-
-    def _listen(self, name, listening, settings, tls):
-        if self._stopping:
-            listening.close()
-        else:
-            self._acceptor.add(name, listening, settings, tls)
 
     def _unlisten(self, name):
         self._acceptor.remove(name, self._now)

@@ -16,6 +16,9 @@ from contextlib import suppress
 
 from edgeproxy.engine.contract import SocketAddress
 from edgeproxy.engine.descriptors import ceiling, room_below
+from edgeproxy.engine.listener import Listener
+from edgeproxy.engine.portable.tls_socket import TlsContext
+from edgeproxy.engine.tls import TlsSettings
 from edgeproxy.log import EventLog
 
 log = EventLog("engine")
@@ -28,7 +31,7 @@ LOCAL = ("127.0.0.1", 0)
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
-Opened = Callable[[socket.socket, SocketAddress, str], None]
+Opened = Callable[[socket.socket, SocketAddress, Listener[TlsContext]], None]
 
 
 class Acceptor:
@@ -43,16 +46,21 @@ class Acceptor:
         self._epoll = epoll
         self._opened = opened
         self.ceiling = ceiling()
-        self._listeners: dict[int, tuple[str, socket.socket]] = {}
+        self._listeners: dict[int, Listener[TlsContext]] = {}
         self._told = False
         self._resumed_at = 0.0
         self.paused = False
 
-    def add(self, name: str, listening: socket.socket) -> None:
-        """Accept from this socket, which is the acceptor's to close from now on."""
-        self._listeners[listening.fileno()] = (name, listening)
-        if not self.paused:
-            self._watch(listening.fileno())
+    def add(self, listener: Listener[TlsContext]) -> None:
+        """Accept from this listener, which is the acceptor's to close from now on."""
+        self._listeners[listener.listening.fileno()] = listener
+        self._watch(listener.listening.fileno())
+
+    def renew(self, name: str, settings: TlsSettings, tls: TlsContext) -> None:
+        """Speak TLS with new clients of a listener by these settings, if it exists."""
+        for listener in self._listeners.values():
+            if listener.name == name:
+                listener.renew(settings, tls)
 
     def _watch(self, descriptor: int) -> None:
         if not self.paused:
@@ -63,11 +71,11 @@ class Acceptor:
 
     def accept(self, descriptor: int, limit: int = ACCEPTS_PER_TURN) -> None:
         """Accept up to `limit` clients of the listener with this descriptor."""
-        name, listening = self._listeners.get(descriptor, ("", None))
-        while listening and limit and not self.paused:
+        listener = self._listeners.get(descriptor)
+        while listener is not None and limit and not self.paused:
             limit -= 1
             try:
-                client, address = listening.accept()
+                client, address = listener.listening.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -78,7 +86,7 @@ class Acceptor:
             client.setblocking(False)
             if client.fileno() >= self.ceiling:
                 self.pause(os.strerror(errno.EMFILE))
-            self._opened(client, address or LOCAL, name)
+            self._opened(client, address or LOCAL, listener)
 
     def pause(self, reason: str) -> None:
         """Stop accepting until `resume`."""
@@ -111,8 +119,8 @@ class Acceptor:
 
     def remove(self, name: str) -> None:
         """Close a listener, after accepting the clients that have connected already."""
-        for descriptor, (each, _) in list(self._listeners.items()):
-            if each == name:
+        for descriptor, listener in list(self._listeners.items()):
+            if listener.name == name:
                 self._close(descriptor, serve_waiting=True)
 
     def close(self, *, serve_waiting: bool = True) -> None:
@@ -125,8 +133,7 @@ class Acceptor:
             self.accept(descriptor, limit=1 << 16)
         with suppress(FileNotFoundError):  # it is paused, or could not be watched
             self._epoll.unregister(descriptor)  # a child process may hold it open
-        _, listening = self._listeners.pop(descriptor)
-        listening.close()
+        self._listeners.pop(descriptor).listening.close()
 
 
 def local_address_of(client: socket.socket) -> SocketAddress:

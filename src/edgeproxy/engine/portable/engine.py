@@ -29,6 +29,7 @@ from edgeproxy.engine.contract import (
 )
 from edgeproxy.engine.descriptors import ceiling
 from edgeproxy.engine.guarded_gate import GuardedGate
+from edgeproxy.engine.listener import Listener
 from edgeproxy.engine.portable.acceptor import Acceptor
 from edgeproxy.engine.portable.ingress.accepted import Accepted
 from edgeproxy.engine.portable.ingress.ingress import Ingress
@@ -97,23 +98,13 @@ class PortableEngine:
         if self._stopping:
             listening.close()
             return
-
-        try:
-            context = TlsContext(settings.tls) if settings.tls else None
-        except BaseException:
-            listening.close()
-            raise
-
-        def listen() -> None:
-            self._ingress.know(name, settings, context)
-            self._acceptor.add(name, listening)
-
-        self.call(listen)
+        listener = Listener.prepare(name, listening, settings, TlsContext)
+        self.call(lambda: self._acceptor.add(listener))
 
     def renew(self, name: str, settings: TlsSettings) -> None:
         """Speak TLS with new clients of this listener by these settings. Raises TlsError."""
         context = TlsContext(settings)
-        self._commands.ask(lambda: self._ingress.renew(name, settings, context))
+        self._commands.ask(lambda: self._acceptor.renew(name, settings, context))
 
     def trust(self, backend_ca_pem: bytes) -> None:
         """Trust backends by these certificates from now on. Raises TlsError."""
@@ -234,7 +225,9 @@ class PortableEngine:
         """Look at timers soon."""
         self._next_tick = min(self._next_tick, self._now + SHORT_TICK_SECS)
 
-    def _accepted(self, client: socket.socket, address: SocketAddress, listener: str) -> None:
+    def _accepted(
+        self, client: socket.socket, address: SocketAddress, listener: Listener[TlsContext]
+    ) -> None:
         """A client has connected; called by the acceptor."""
         self._ingress.receive(Accepted(client, address, listener, self._now), self._now)
         if self._ingress:

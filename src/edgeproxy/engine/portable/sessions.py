@@ -118,7 +118,7 @@ class Sessions:
 
     def admit(self, accepted: Accepted, local: SocketAddress | None) -> None:
         """Ask the gate for a backend. `local` is for `Gate.opened`."""
-        client, address, listener = accepted.client, accepted.address, accepted.listener
+        client, address, listener = accepted.client, accepted.address, accepted.listener.name
         answer = self._gate.opened(address, listener, self.now, accepted.about, local)
         if isinstance(answer, Refuse):
             self.turn_away(client)

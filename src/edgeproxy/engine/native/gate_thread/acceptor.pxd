@@ -20,12 +20,10 @@ cdef class Acceptor:
     cdef double _resumed_at
 
     cdef object prepare(self, Pool* pool, int epoll)
-    cdef object add(self, name, listening, settings, tls)
+    cdef object add(self, listener)
     cdef object renew(self, name, settings, tls)
     cdef object remove(self, name, double now)
-    cdef object name_of(self, int listener)
-    cdef object settings_of(self, int listener)
-    cdef object tls_of(self, int listener)
+    cdef object listener_at(self, int place)
     cdef void accept(self, int listener, double now) noexcept nogil
     cdef void pause(self, int code) noexcept nogil
     cdef object tell_pause(self)

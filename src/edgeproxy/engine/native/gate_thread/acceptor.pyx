@@ -5,7 +5,6 @@ The twin of `engine/portable/acceptor`, where it is explained.
 """
 
 import os
-from dataclasses import replace
 
 from edgeproxy.engine.portable.acceptor import CALM_SECS
 from edgeproxy.engine.descriptors import room_below
@@ -42,10 +41,8 @@ cdef class Acceptor:
         self._epoll = epoll
         self._listeners = []
 
-    cdef object add(self, name, listening, settings, tls):
-        """Accept from this socket, which is the acceptor's to close from now on.
-
-        `tls` is the `TlsContext` of its clients, or None.
+    cdef object add(self, listener):
+        """Accept from this listener, which is the acceptor's to close from now on.
 
         A slot is used again when its listener is closed; a place in the list never is, because
         clients that are not opened yet know their listener by it.
@@ -54,11 +51,11 @@ cdef class Acceptor:
         while slot < self._count and self._listening[slot] >= 0:
             slot += 1
         if slot == MAX_LISTENERS:
-            listening.close()
+            listener.listening.close()
             raise OverflowError(f"an engine has at most {MAX_LISTENERS} listeners")
-        self._listening[slot] = listening.fileno()
+        self._listening[slot] = listener.listening.fileno()
         self._places[slot] = len(self._listeners)
-        self._listeners.append([name, listening, settings, tls])
+        self._listeners.append(listener)
         self._count = max(self._count, slot + 1)
         if not self.paused and not self._watch(slot):
             self.pause(errno)
@@ -67,25 +64,20 @@ cdef class Acceptor:
         """Accept who has connected already to this listener, then close it."""
         cdef int slot
         for slot in range(self._count):
-            if self._listening[slot] >= 0 and self.name_of(self._places[slot]) == name:
+            if self._listening[slot] >= 0 and self.listener_at(self._places[slot]).name == name:
                 with nogil:
                     self._accept(slot, 1 << 16, now)
                 self._close(slot)
 
     cdef object renew(self, name, settings, tls):
-        """Meet the new clients of a listener with another `TlsContext`, made of `settings`."""
-        for each in self._listeners:
-            if each[0] == name:
-                each[2], each[3] = replace(each[2], tls=settings), tls
+        """Speak TLS with new clients of a listener by these settings, if it exists."""
+        for listener in self._listeners:
+            if listener.name == name:
+                listener.renew(settings, tls)
 
-    cdef object name_of(self, int listener):
-        return self._listeners[listener][0]
-
-    cdef object settings_of(self, int listener):
-        return self._listeners[listener][2]
-
-    cdef object tls_of(self, int listener):
-        return self._listeners[listener][3]
+    cdef object listener_at(self, int place):
+        """Return the listener of a client; `Session.listener` is its place."""
+        return self._listeners[place]
 
     cdef bint _watch(self, int listener) noexcept nogil:
         """Return whether the system has room for it."""
@@ -202,7 +194,7 @@ cdef class Acceptor:
         # A child process may hold it open: closing it would not end its events.
         epoll_ctl(self._epoll, EPOLL_CTL_DEL, self._listening[slot], NULL)
         self._listening[slot] = -1
-        self._listeners[self._places[slot]][1].close()
+        self.listener_at(self._places[slot]).listening.close()
 
 
 cdef object address_of(sockaddr_in6* address):

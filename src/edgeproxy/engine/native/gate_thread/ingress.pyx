@@ -82,7 +82,7 @@ cdef class Ingress:
         cdef Session* session
         while self._acceptor.opened.first != NULL:
             session = take_first(&self._acceptor.opened)
-            secs = self._acceptor.settings_of(session.listener).preamble_secs
+            secs = self._acceptor.listener_at(session.listener).settings.preamble_secs
             if not secs:
                 self._begin_handshake(session, None, now)
             elif not self._preread.add(session, secs):
@@ -137,7 +137,7 @@ cdef class Ingress:
         if size < session.bytes_wanted and not is_all:
             self._preread.go_on(session, session.bytes_wanted)
             return
-        client, name = address_of(&session.client_address), self._acceptor.name_of(session.listener)
+        client, name = address_of(&session.client_address), self._acceptor.listener_at(session.listener).name
         try:
             preamble = Preamble(self._buffer[:size], bool(is_all))
             answer = self._gate.preamble_read(client, name, preamble, now)
@@ -162,7 +162,7 @@ cdef class Ingress:
 
     cdef object _begin_handshake(self, Session* session, about, double now):
         """Begin the handshake with an identified client, if its listener speaks TLS."""
-        cdef TlsContext tls = self._acceptor.tls_of(session.listener)
+        cdef TlsContext tls = self._acceptor.listener_at(session.listener).tls
         if tls is not None and not tls.begin(&session.client_tls, session.client):
             push(&self.unwanted, session)
             return
@@ -172,12 +172,12 @@ cdef class Ingress:
             push(&self.known, session)
             return
         self._handshaking += 1
-        session.due_at = now + self._acceptor.settings_of(session.listener).tls.handshake_secs
+        session.due_at = now + self._acceptor.listener_at(session.listener).settings.tls.handshake_secs
         self._workers.meet(session)
 
     cdef object _tell_left(self, Session* session, double now):
         """Tell the gate that a client is lost: its handshake has failed."""
-        client, name = address_of(&session.client_address), self._acceptor.name_of(session.listener)
+        client, name = address_of(&session.client_address), self._acceptor.listener_at(session.listener).name
         is_late = session.reason == HANDSHAKE_TIMEOUT
         try:
             failure = HandshakeFailure

@@ -132,12 +132,12 @@ cdef class Sessions:
             self._turn_away(take_first(&self._ingress.unwanted))
 
     cdef object _tell_opened(self, Session* session, about):
-        name = self._acceptor.name_of(session.listener)
+        listener = self._acceptor.listener_at(session.listener)
         try:
             client, local = address_of(&session.client_address), None
-            if self._acceptor.settings_of(session.listener).tells_local:
+            if listener.settings.tells_local:
                 local = local_address_of(session.client)
-            answer = self._gate.opened(client, name, self.now, about, local)
+            answer = self._gate.opened(client, listener.name, self.now, about, local)
             connects = _connects(answer)
         except Exception:
             log.bug("gate_failed", call="opened")

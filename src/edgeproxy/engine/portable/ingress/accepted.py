@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgeproxy.engine.contract import SocketAddress
+from edgeproxy.engine.listener import Listener
+from edgeproxy.engine.portable.tls_socket import TlsContext
 
 
 @dataclass(slots=True)
@@ -15,7 +17,7 @@ class Accepted:
     """A client that the gate has not been asked about.
 
     Attributes:
-        client, address, listener: Its socket, its address, and the listener's name.
+        client, address, listener: Its socket, its address, and the listener it came to.
         accepted_at: When it was accepted.
         deadline: When its preamble has to be complete, or its handshake done.
         bytes_wanted: The gate is asked again when there are this many bytes.
@@ -25,7 +27,7 @@ class Accepted:
 
     client: socket.socket
     address: SocketAddress
-    listener: str
+    listener: Listener[TlsContext]
     accepted_at: float
     deadline: float = 0.0
     bytes_wanted: int = 1

@@ -9,12 +9,10 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Callable
-from dataclasses import replace
 
 from edgeproxy.engine.contract import (
     HandshakeFailure,
     Identified,
-    ListenerSettings,
     SocketAddress,
 )
 from edgeproxy.engine.guarded_gate import GuardedGate
@@ -22,8 +20,7 @@ from edgeproxy.engine.portable.acceptor import local_address_of
 from edgeproxy.engine.portable.ingress.accepted import Accepted
 from edgeproxy.engine.portable.ingress.handshake import Handshakes
 from edgeproxy.engine.portable.ingress.preread import Preread
-from edgeproxy.engine.portable.tls_socket import TlsContext
-from edgeproxy.engine.tls import TlsInfo, TlsSettings
+from edgeproxy.engine.tls import TlsInfo
 
 
 class Ingress:
@@ -49,30 +46,16 @@ class Ingress:
         self._close = close
         self._pause = pause
         self._now = 0.0
-        self._settings: dict[str, ListenerSettings] = {}
-        self._contexts: dict[str, TlsContext] = {}
         self._preread = Preread(epoll, gate, self._known, turn_away)
         self._handshakes = Handshakes(epoll, self._handshake_done, self._handshake_failed)
 
     def __len__(self) -> int:
         return len(self._preread) + len(self._handshakes)
 
-    def know(self, listener: str, settings: ListenerSettings, tls: TlsContext | None) -> None:
-        """Take clients of this listener by these settings from now on."""
-        self._settings[listener] = settings
-        if tls is not None:
-            self._contexts[listener] = tls
-
-    def renew(self, listener: str, settings: TlsSettings, tls: TlsContext) -> None:
-        """Speak TLS with new clients of a listener by these settings, if it exists."""
-        if listener in self._settings:
-            self._settings[listener] = replace(self._settings[listener], tls=settings)
-            self._contexts[listener] = tls
-
     def receive(self, accepted: Accepted, now: float) -> None:
         """A client has connected."""
         self._now = now
-        secs = self._settings[accepted.listener].preamble_secs
+        secs = accepted.listener.settings.preamble_secs
         if not secs:
             self._begin_handshake(accepted)
             return
@@ -113,12 +96,12 @@ class Ingress:
 
     def _begin_handshake(self, accepted: Accepted) -> None:
         """Begin the handshake with an identified client, if its listener speaks TLS."""
-        tls = self._settings[accepted.listener].tls
-        if tls is None:
+        context, settings = accepted.listener.tls, accepted.listener.settings.tls
+        if context is None or settings is None:
             self._admit_known(accepted)
             return
-        accepted.client = self._contexts[accepted.listener].wrap(accepted.client)
-        accepted.deadline = self._now + tls.handshake_secs
+        accepted.client = context.wrap(accepted.client)
+        accepted.deadline = self._now + settings.handshake_secs
         try:
             self._handshakes.add(accepted)
         except OSError as error:
@@ -133,9 +116,9 @@ class Ingress:
     def _handshake_failed(self, accepted: Accepted, reason: HandshakeFailure) -> None:
         """A handshake has failed: the client is closed."""
         self._close(accepted.client)
-        self._gate.client_lost(accepted.address, accepted.listener, reason, self._now)
+        self._gate.client_lost(accepted.address, accepted.listener.name, reason, self._now)
 
     def _admit_known(self, accepted: Accepted) -> None:
         """The gate may be asked about this client."""
-        tells_local = self._settings[accepted.listener].tells_local
+        tells_local = accepted.listener.settings.tells_local
         self._admit(accepted, local_address_of(accepted.client) if tells_local else None)

@@ -61,7 +61,7 @@ class Preread(AcceptedClients):
         if len(said) < accepted.bytes_wanted and not is_all:
             return
         preamble = Preamble(said, is_all)
-        answer = self._gate.preamble_read(accepted.address, accepted.listener, preamble, now)
+        answer = self._gate.preamble_read(accepted.address, accepted.listener.name, preamble, now)
         if isinstance(answer, NeedMore) and not is_all:
             accepted.bytes_wanted = max(answer.bytes_wanted, len(said) + 1)
             return
