@@ -1,15 +1,19 @@
-"""A listener has its TLS context from the start, or its socket is closed."""
+"""A listener has its TLS context from the start; its clients have addresses in plain form."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from socket import socket
+from ipaddress import IPv6Address
+from socket import AF_INET6, inet_ntop, socket
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from edgeproxy.engine.contract import PLAIN, ListenerSettings
-from edgeproxy.engine.listener import Listener
+from edgeproxy.core.geo.address import normalise
+from edgeproxy.engine.contract import PLAIN, Client, ListenerSettings
+from edgeproxy.engine.listener import Listener, client_at
 from edgeproxy.engine.sockets import open_listener
 from edgeproxy.engine.tls import TlsError, TlsSettings
 
@@ -53,3 +57,26 @@ def test_renewed_settings_keep_everything_but_tls(listening: socket) -> None:
     listener.renew(NEW, context(NEW))
     assert listener.settings == ListenerSettings(preamble_secs=3.0, tls=NEW, tells_local=True)
     assert listener.tls == ("context", NEW)
+
+
+@pytest.mark.parametrize(
+    ("given", "plain"),
+    [
+        (("192.0.2.1", 1), "192.0.2.1"),
+        (("::ffff:192.0.2.1", 1, 0, 0), "192.0.2.1"),
+        (("2001:db8::1", 1, 0, 0), "2001:db8::1"),
+        (("fe80::1%eth0", 1, 0, 2), "fe80::1"),
+        (("fe80::1", 1, 0, 2), "fe80::1"),
+        (("::192.0.2.1", 1, 0, 0), "::c000:201"),
+        (("::ffff:0:c000:201", 1, 0, 0), "::ffff:0:c000:201"),
+    ],
+)
+def test_addresses_of_sockets_have_one_plain_form(given: tuple[str, int], plain: str) -> None:
+    assert client_at(given, "web") == Client(plain, 1, "web")
+    assert client_at(given, "web", given) == Client(plain, 1, "web", None, (plain, 1))
+
+
+@given(st.ip_addresses(v=6) | st.ip_addresses(v=4).map(lambda four: IPv6Address(f"::ffff:{four}")))
+def test_the_plain_form_is_the_one_of_decisions(ip: IPv6Address) -> None:
+    address = inet_ntop(AF_INET6, ip.packed)
+    assert client_at((address, 1, 0, 0), "web").address == normalise(address)

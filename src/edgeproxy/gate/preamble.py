@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from edgeproxy.core.geo.address import normalise
 from edgeproxy.core.geo.prefix import Network, Prefixes
 from edgeproxy.core.routing.server_names import ServerNames
-from edgeproxy.engine.contract import Identified, NeedMore, Preamble, Refuse, SocketAddress
+from edgeproxy.engine.contract import Client, Identified, NeedMore, Preamble, Refuse
 from edgeproxy.errors import WireError
 from edgeproxy.wire import client_hello, proxy_protocol
 from edgeproxy.wire.proxy_header import Endpoint
@@ -89,14 +88,12 @@ class PreambleParser:
         """Accept PROXY headers only from these networks from now on."""
         self._trusted = Prefixes(dict.fromkeys(networks, True))
 
-    def preamble_read(
-        self, client: SocketAddress, listener: str, preamble: Preamble
-    ) -> NeedMore | Identified | Refuse:
+    def preamble_read(self, client: Client, preamble: Preamble) -> NeedMore | Identified | Refuse:
         """Return what the preamble says, or that it is incomplete, or why it is refused."""
-        policy = self.policies[listener]
+        policy = self.policies[client.listener]
         said, skip, source, destination = preamble.said, 0, None, None
         if policy.expects_proxy_header:
-            if self._trusted.find(normalise(client[0])) is None:
+            if self._trusted.find(client.address) is None:
                 return Refuse(PreambleFault.PROXY_UNTRUSTED)
             try:
                 header = proxy_protocol.decode(said)

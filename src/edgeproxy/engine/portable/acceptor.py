@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from edgeproxy.engine.contract import SocketAddress
 from edgeproxy.engine.descriptors import ceiling, room_below
-from edgeproxy.engine.listener import Listener
+from edgeproxy.engine.listener import LOCAL, Listener
 from edgeproxy.engine.portable.tls_socket import TlsContext
 from edgeproxy.engine.tls import TlsSettings
 from edgeproxy.log import EventLog
@@ -25,9 +25,6 @@ log = EventLog("engine")
 
 ACCEPTS_PER_TURN = 64
 CALM_SECS = 1.0
-
-LOCAL = ("127.0.0.1", 0)
-"""What a client of a Unix socket counts as."""
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -86,7 +83,7 @@ class Acceptor:
             client.setblocking(False)
             if client.fileno() >= self.ceiling:
                 self.pause(os.strerror(errno.EMFILE))
-            self._opened(client, address or LOCAL, listener)
+            self._opened(client, internet_address(address), listener)
 
     def pause(self, reason: str) -> None:
         """Stop accepting until `resume`."""
@@ -136,7 +133,6 @@ class Acceptor:
         self._listeners.pop(descriptor).listening.close()
 
 
-def local_address_of(client: socket.socket) -> SocketAddress:
-    """Return the address of this end of a connection, that of this host for a Unix socket."""
-    address: SocketAddress | str = client.getsockname()
-    return LOCAL if isinstance(address, str) else address
+def internet_address(address: object) -> SocketAddress:
+    """Return an address as a socket gives it; `LOCAL` for a Unix socket, bound to a path or not."""
+    return address if isinstance(address, tuple) else LOCAL

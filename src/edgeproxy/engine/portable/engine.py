@@ -29,8 +29,8 @@ from edgeproxy.engine.contract import (
 )
 from edgeproxy.engine.descriptors import ceiling
 from edgeproxy.engine.guarded_gate import GuardedGate
-from edgeproxy.engine.listener import Listener
-from edgeproxy.engine.portable.acceptor import Acceptor
+from edgeproxy.engine.listener import Listener, client_at
+from edgeproxy.engine.portable.acceptor import Acceptor, internet_address
 from edgeproxy.engine.portable.ingress.accepted import Accepted
 from edgeproxy.engine.portable.ingress.ingress import Ingress
 from edgeproxy.engine.portable.sessions import Sessions
@@ -226,10 +226,15 @@ class PortableEngine:
         self._next_tick = min(self._next_tick, self._now + SHORT_TICK_SECS)
 
     def _accepted(
-        self, client: socket.socket, address: SocketAddress, listener: Listener[TlsContext]
+        self, connection: socket.socket, address: SocketAddress, listener: Listener[TlsContext]
     ) -> None:
         """A client has connected; called by the acceptor."""
-        self._ingress.receive(Accepted(client, address, listener, self._now), self._now)
+        local = None
+        if listener.settings.tells_local:
+            local = internet_address(connection.getsockname())
+        client = client_at(address, listener.name, local)
+        accepted = Accepted(connection, address, client, listener, self._now)
+        self._ingress.receive(accepted, self._now)
         if self._ingress:
             self._hurry()
 

@@ -1,6 +1,6 @@
 """See acceptor.pyx."""
 
-from edgeproxy.engine.native.session cimport Queue, Pool
+from edgeproxy.engine.native.session cimport Pool, Queue, Session
 from edgeproxy.engine.native.system cimport sockaddr_in6
 
 # Events of listeners are marked with FIRST_LISTENER and what follows it; see `session.mark_of`.
@@ -34,5 +34,5 @@ cdef class Acceptor:
     cdef bint _watch(self, int listener) noexcept nogil
     cdef int _accept(self, int listener, int limit, double now) noexcept nogil
 
+cdef object client_of(Session* session, listener)
 cdef object address_of(sockaddr_in6* address)
-cdef object local_address_of(int fd)

@@ -8,6 +8,7 @@ import os
 
 from edgeproxy.engine.portable.acceptor import CALM_SECS
 from edgeproxy.engine.descriptors import room_below
+from edgeproxy.engine.listener import LOCAL, client_at
 from edgeproxy.log import EventLog
 
 from libc.errno cimport EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
@@ -17,8 +18,6 @@ from edgeproxy.engine.native.session cimport Session, allocate, push, release
 from edgeproxy.engine.native.system cimport *
 
 log = EventLog("engine")
-
-LOCAL = ("127.0.0.1", 0)
 
 cdef enum:
     ACCEPTS_PER_TURN = 64
@@ -195,6 +194,12 @@ cdef class Acceptor:
         epoll_ctl(self._epoll, EPOLL_CTL_DEL, self._listening[slot], NULL)
         self._listening[slot] = -1
         self.listener_at(self._places[slot]).listening.close()
+
+
+cdef object client_of(Session* session, listener):
+    """Return the `Client` that has connected to this listener."""
+    local = local_address_of(session.client) if listener.settings.tells_local else None
+    return client_at(address_of(&session.client_address), listener.name, local)
 
 
 cdef object address_of(sockaddr_in6* address):

@@ -21,7 +21,6 @@ from libc.stdlib cimport free
 from posix.unistd cimport close
 
 from edgeproxy.engine.native.byte_thread.relay cimport keep
-from edgeproxy.engine.native.gate_thread.acceptor cimport address_of, local_address_of
 from edgeproxy.engine.native.gate_thread.dialer cimport set_address
 from edgeproxy.engine.native.gate_thread.first_bytes cimport carry_first, say_prefix
 from edgeproxy.engine.native.session cimport (
@@ -122,22 +121,18 @@ cdef class Sessions:
             self._tell_failed(take_first(&self._dialer.failed))
 
     cdef object tell_all_opened(self):
-        """Take in accepted clients, and ask the gate about all that are known."""
+        """Take in accepted clients, and ask the gate about all that are identified."""
         cdef Session* session
         self._ingress.receive_all(self.now)
         while self._ingress.known.first != NULL:
             session = take_first(&self._ingress.known)
-            self._tell_opened(session, self._ingress.about_of(session))
+            self._tell_opened(session, self._ingress.take_client(session))
         while self._ingress.unwanted.first != NULL:
             self._turn_away(take_first(&self._ingress.unwanted))
 
-    cdef object _tell_opened(self, Session* session, about):
-        listener = self._acceptor.listener_at(session.listener)
+    cdef object _tell_opened(self, Session* session, client):
         try:
-            client, local = address_of(&session.client_address), None
-            if listener.settings.tells_local:
-                local = local_address_of(session.client)
-            answer = self._gate.opened(client, listener.name, self.now, about, local)
+            answer = self._gate.opened(client, self.now)
             connects = _connects(answer)
         except Exception:
             log.bug("gate_failed", call="opened")

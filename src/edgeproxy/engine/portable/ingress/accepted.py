@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edgeproxy.engine.contract import SocketAddress
+from edgeproxy.engine.contract import Client, SocketAddress
 from edgeproxy.engine.listener import Listener
 from edgeproxy.engine.portable.tls_socket import TlsContext
 
@@ -17,22 +17,24 @@ class Accepted:
     """A client that the gate has not been asked about.
 
     Attributes:
-        client, address, listener: Its socket, its address, and the listener it came to.
+        connection: Its socket.
+        address: As the socket gives it, or as the preamble says; for `SessionInfo`.
+        client: What the gate knows of it.
+        listener: The listener that it has connected to.
         accepted_at: When it was accepted.
         deadline: When its preamble has to be complete, or its handshake done.
         bytes_wanted: The gate is asked again when there are this many bytes.
         has_ended: It will send no more.
-        about: For `Gate.opened`.
     """
 
-    client: socket.socket
+    connection: socket.socket
     address: SocketAddress
+    client: Client
     listener: Listener[TlsContext]
     accepted_at: float
     deadline: float = 0.0
     bytes_wanted: int = 1
     has_ended: bool = False
-    about: object = None
 
 
 class AcceptedClients:
@@ -58,13 +60,13 @@ class AcceptedClients:
 
     def add(self, accepted: Accepted) -> None:
         """Watch a client. Raises OSError if the system has no room for it."""
-        self._epoll.register(accepted.client.fileno(), self._interest)
-        self._clients[accepted.client.fileno()] = accepted
+        self._epoll.register(accepted.connection.fileno(), self._interest)
+        self._clients[accepted.connection.fileno()] = accepted
 
     def drop(self, accepted: Accepted) -> None:
         """Watch a client no more."""
-        del self._clients[accepted.client.fileno()]
-        self._epoll.unregister(accepted.client.fileno())
+        del self._clients[accepted.connection.fileno()]
+        self._epoll.unregister(accepted.connection.fileno())
 
     def late(self, now: float) -> list[Accepted]:
         """Return the clients whose deadline has passed."""

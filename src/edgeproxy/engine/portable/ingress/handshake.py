@@ -37,17 +37,17 @@ class Handshakes(AcceptedClients):
     def happened(self, descriptor: int) -> None:
         """Something happened to a client."""
         accepted = self[descriptor]
-        client = accepted.client
-        assert isinstance(client, TlsSocket)
+        connection = accepted.connection
+        assert isinstance(connection, TlsSocket)
         try:
-            is_over = client.shake_hands()
+            is_over = connection.shake_hands()
         except OSError:
             self.drop(accepted)
             self._handshake_failed(accepted, HandshakeFailure.HANDSHAKE_FAILED)
             return
         if is_over:
             self.drop(accepted)
-            self._handshake_done(accepted, client.info())
+            self._handshake_done(accepted, connection.info())
 
     def expire(self, now: float) -> None:
         """Fail the handshakes that have taken too long."""
@@ -59,4 +59,4 @@ class Handshakes(AcceptedClients):
         """Close all clients."""
         for accepted in self:
             self.drop(accepted)
-            accepted.client.close()
+            accepted.connection.close()

@@ -13,10 +13,8 @@ from collections.abc import Callable
 from edgeproxy.engine.contract import (
     HandshakeFailure,
     Identified,
-    SocketAddress,
 )
 from edgeproxy.engine.guarded_gate import GuardedGate
-from edgeproxy.engine.portable.acceptor import local_address_of
 from edgeproxy.engine.portable.ingress.accepted import Accepted
 from edgeproxy.engine.portable.ingress.handshake import Handshakes
 from edgeproxy.engine.portable.ingress.preread import Preread
@@ -26,16 +24,15 @@ from edgeproxy.engine.tls import TlsInfo
 class Ingress:
     """All clients that the gate has not been asked about. Used on the gate thread only.
 
-    `admit` is called for each client that the gate may be asked about, with this host's end of the
-    connection if its listener `tells_local`; `turn_away` for sockets to close without a reset,
-    `close` for those to close at once, `pause` where the system has no room.
+    `admit` is called for each client that the gate may be asked about, `turn_away` for sockets to
+    close without a reset, `close` for those to close at once, `pause` where the system has no room.
     """
 
     def __init__(
         self,
         epoll: select.epoll,
         gate: GuardedGate,
-        admit: Callable[[Accepted, SocketAddress | None], object],
+        admit: Callable[[Accepted], object],
         turn_away: Callable[[socket.socket], object],
         close: Callable[[socket.socket], object],
         pause: Callable[[str], object],
@@ -64,7 +61,7 @@ class Ingress:
             self._preread.add(accepted)
         except OSError as error:
             self._pause(str(error.strerror))
-            self._turn_away(accepted.client)
+            self._turn_away(accepted.connection)
 
     def happened(self, descriptor: int, mask: int, now: float) -> bool:
         """Something happened to this descriptor; return whether it is of a client in here."""
@@ -90,35 +87,30 @@ class Ingress:
 
     def _known(self, accepted: Accepted, known: Identified) -> None:
         """The gate has identified a client."""
-        accepted.address = known.client or accepted.address
-        accepted.about = known.about
+        accepted.address = known.source or accepted.address
+        accepted.client = accepted.client.identified(known)
         self._begin_handshake(accepted)
 
     def _begin_handshake(self, accepted: Accepted) -> None:
         """Begin the handshake with an identified client, if its listener speaks TLS."""
         context, settings = accepted.listener.tls, accepted.listener.settings.tls
         if context is None or settings is None:
-            self._admit_known(accepted)
+            self._admit(accepted)
             return
-        accepted.client = context.wrap(accepted.client)
+        accepted.connection = context.wrap(accepted.connection)
         accepted.deadline = self._now + settings.handshake_secs
         try:
             self._handshakes.add(accepted)
         except OSError as error:
             self._pause(str(error.strerror))
-            self._close(accepted.client)
+            self._close(accepted.connection)
 
     def _handshake_done(self, accepted: Accepted, info: TlsInfo) -> None:
         """A handshake is over."""
-        accepted.about = info._replace(about=accepted.about)
-        self._admit_known(accepted)
+        accepted.client = accepted.client.over_tls(info)
+        self._admit(accepted)
 
     def _handshake_failed(self, accepted: Accepted, reason: HandshakeFailure) -> None:
         """A handshake has failed: the client is closed."""
-        self._close(accepted.client)
-        self._gate.client_lost(accepted.address, accepted.listener.name, reason, self._now)
-
-    def _admit_known(self, accepted: Accepted) -> None:
-        """The gate may be asked about this client."""
-        tells_local = accepted.listener.settings.tells_local
-        self._admit(accepted, local_address_of(accepted.client) if tells_local else None)
+        self._close(accepted.connection)
+        self._gate.client_lost(accepted.client, reason, self._now)

@@ -50,25 +50,25 @@ class Preread(AcceptedClients):
         """Turn all clients away."""
         for accepted in self:
             self.drop(accepted)
-            self._turn_away(accepted.client)
+            self._turn_away(accepted.connection)
 
     def _peek(self, accepted: Accepted, now: float) -> None:
         try:
-            said = accepted.client.recv(PREAMBLE_BYTES, socket.MSG_PEEK)
+            said = accepted.connection.recv(PREAMBLE_BYTES, socket.MSG_PEEK)
         except OSError:  # nothing yet, or it has reset
             said = b""
         is_all = accepted.has_ended or len(said) >= PREAMBLE_BYTES
         if len(said) < accepted.bytes_wanted and not is_all:
             return
         preamble = Preamble(said, is_all)
-        answer = self._gate.preamble_read(accepted.address, accepted.listener.name, preamble, now)
+        answer = self._gate.preamble_read(accepted.client, preamble, now)
         if isinstance(answer, NeedMore) and not is_all:
             accepted.bytes_wanted = max(answer.bytes_wanted, len(said) + 1)
             return
         self.drop(accepted)
         if isinstance(answer, Identified):
             if answer.skip:
-                accepted.client.recv(answer.skip)
+                accepted.connection.recv(answer.skip)
             self._known(accepted, answer)
         else:
-            self._turn_away(accepted.client)
+            self._turn_away(accepted.connection)
