@@ -11,12 +11,13 @@ import errno
 import os
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import suppress
 
 from edgeproxy.engine.contract import SocketAddress
 from edgeproxy.engine.descriptors import ceiling, room_below
-from edgeproxy.engine.listener import LOCAL, Listener
+from edgeproxy.engine.listener import LOCAL, Listener, client_at
+from edgeproxy.engine.portable.ingress.accepted import Accepted
 from edgeproxy.engine.portable.tls_socket import TlsContext
 from edgeproxy.engine.tls import TlsSettings
 from edgeproxy.log import EventLog
@@ -24,11 +25,10 @@ from edgeproxy.log import EventLog
 log = EventLog("engine")
 
 ACCEPTS_PER_TURN = 64
+ALL_WAITING = 1 << 16
 CALM_SECS = 1.0
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-Opened = Callable[[socket.socket, SocketAddress, Listener[TlsContext]], None]
 
 
 class Acceptor:
@@ -39,9 +39,8 @@ class Acceptor:
         ceiling: See `engine.descriptors`.
     """
 
-    def __init__(self, epoll: select.epoll, opened: Opened) -> None:
+    def __init__(self, epoll: select.epoll) -> None:
         self._epoll = epoll
-        self._opened = opened
         self.ceiling = ceiling()
         self._listeners: dict[int, Listener[TlsContext]] = {}
         self._told = False
@@ -66,13 +65,19 @@ class Acceptor:
             except OSError as error:  # the system has no room for more
                 self.pause(os.strerror(error.errno or 0))
 
-    def accept(self, descriptor: int, limit: int = ACCEPTS_PER_TURN) -> None:
-        """Accept up to `limit` clients of the listener with this descriptor."""
+    def accept(
+        self, descriptor: int, now: float, limit: int = ACCEPTS_PER_TURN
+    ) -> Iterator[Accepted]:
+        """Accept up to `limit` clients of the listener with this descriptor.
+
+        A client is accepted when the one before it has been dealt with. If its dial finds no
+        descriptor, which pauses accepting, the next one stays in the kernel's queue.
+        """
         listener = self._listeners.get(descriptor)
         while listener is not None and limit and not self.paused:
             limit -= 1
             try:
-                client, address = listener.listening.accept()
+                connection, address = listener.listening.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -80,10 +85,10 @@ class Acceptor:
                     self.pause(os.strerror(error.errno))
                     return
                 continue  # that client is gone already; the next one may be there
-            client.setblocking(False)
-            if client.fileno() >= self.ceiling:
+            connection.setblocking(False)
+            if connection.fileno() >= self.ceiling:
                 self.pause(os.strerror(errno.EMFILE))
-            self._opened(client, internet_address(address), listener)
+            yield _accepted(connection, _internet(address), listener, now)
 
     def pause(self, reason: str) -> None:
         """Stop accepting until `resume`."""
@@ -114,25 +119,38 @@ class Acceptor:
             self._told = False
             log.info("accept_resumed")
 
-    def remove(self, name: str) -> None:
-        """Close a listener, after accepting the clients that have connected already."""
+    def remove(self, name: str, now: float) -> Iterator[Accepted]:
+        """Accept the clients that have connected to this listener already, then close it."""
         for descriptor, listener in list(self._listeners.items()):
             if listener.name == name:
-                self._close(descriptor, serve_waiting=True)
+                yield from self.accept(descriptor, now, ALL_WAITING)
+                self._close(descriptor)
 
-    def close(self, *, serve_waiting: bool = True) -> None:
-        """Close the listeners, after accepting the clients that have connected already."""
+    def accept_rest(self, now: float) -> Iterator[Accepted]:
+        """Accept the clients that have connected already, then close the listeners."""
         for descriptor in list(self._listeners):
-            self._close(descriptor, serve_waiting)
+            yield from self.accept(descriptor, now, ALL_WAITING)
+            self._close(descriptor)
 
-    def _close(self, descriptor: int, serve_waiting: bool) -> None:
-        if serve_waiting:
-            self.accept(descriptor, limit=1 << 16)
+    def close(self) -> None:
+        """Close the listeners. Idempotent."""
+        for descriptor in list(self._listeners):
+            self._close(descriptor)
+
+    def _close(self, descriptor: int) -> None:
         with suppress(FileNotFoundError):  # it is paused, or could not be watched
             self._epoll.unregister(descriptor)  # a child process may hold it open
         self._listeners.pop(descriptor).listening.close()
 
 
-def internet_address(address: object) -> SocketAddress:
+def _accepted(
+    connection: socket.socket, address: SocketAddress, listener: Listener[TlsContext], now: float
+) -> Accepted:
+    local = _internet(connection.getsockname()) if listener.settings.tells_local else None
+    client = client_at(address, listener.name, local)
+    return Accepted(connection, address, client, listener, now)
+
+
+def _internet(address: object) -> SocketAddress:
     """Return an address as a socket gives it; `LOCAL` for a Unix socket, bound to a path or not."""
     return address if isinstance(address, tuple) else LOCAL

@@ -15,7 +15,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from edgeproxy.engine.commands import Commands
@@ -25,13 +25,12 @@ from edgeproxy.engine.contract import (
     Gate,
     ListenerSettings,
     SessionInfo,
-    SocketAddress,
 )
 from edgeproxy.engine.descriptors import ceiling
 from edgeproxy.engine.guarded_gate import GuardedGate
-from edgeproxy.engine.listener import Listener, client_at
-from edgeproxy.engine.portable.acceptor import Acceptor, internet_address
-from edgeproxy.engine.portable.ingress.accepted import Accepted
+from edgeproxy.engine.listener import Listener
+from edgeproxy.engine.portable.acceptor import Acceptor
+from edgeproxy.engine.portable.ingress.accepted import Accepted, Next
 from edgeproxy.engine.portable.ingress.ingress import Ingress
 from edgeproxy.engine.portable.sessions import Sessions
 from edgeproxy.engine.portable.timeouts import SHORT_TICK_SECS, Timeouts
@@ -72,21 +71,14 @@ class PortableEngine:
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
         self._commands = Commands(self._wake, self._thread)
-        self._acceptor = Acceptor(self._epoll, self._accepted)
+        self._acceptor = Acceptor(self._epoll)
         self._sessions = Sessions(
             settings, self._gate, self._epoll, self._acceptor.pause, self._hurry
         )
         self._dialer = self._sessions.dialer
         self._relay = self._sessions.relay
         self._lingering = self._sessions.lingering
-        self._ingress = Ingress(
-            self._epoll,
-            self._gate,
-            self._sessions.admit,
-            self._sessions.turn_away,
-            self._sessions.ended.append,
-            self._acceptor.pause,
-        )
+        self._ingress = Ingress(self._epoll, self._gate, self._acceptor)
         self._timeouts = Timeouts(settings, self._sessions.break_off, self._sessions.finish)
 
     # -- called from any thread -------------------------------------------------------
@@ -122,11 +114,11 @@ class PortableEngine:
 
     def stop_accepting(self) -> None:
         """Accept what has already connected, then close the listeners. Returns when done."""
-        self._commands.ask(self._acceptor.close)
+        self._commands.ask(lambda: self._receive(self._acceptor.accept_rest(self._now)))
 
     def unlisten(self, name: str) -> None:
         """Accept what has already connected to this listener, then close it. Returns when done."""
-        self._commands.ask(lambda: self._acceptor.remove(name))
+        self._commands.ask(lambda: self._receive(self._acceptor.remove(name, self._now)))
 
     def live(self) -> int:
         """How many clients are before admission, dialing, being served or lingering."""
@@ -187,8 +179,10 @@ class PortableEngine:
                     sessions.broke(flow.session)
             elif descriptor == self._wakeup:
                 os.eventfd_read(self._wakeup)
-            elif not self._ingress.happened(descriptor, mask, self._now):
-                self._acceptor.accept(descriptor)
+            elif descriptor in self._ingress:
+                self._go_on(*self._ingress.happened(descriptor, mask, self._now))
+            else:
+                self._receive(self._acceptor.accept(descriptor, self._now))
         for _ in range(len(self._relay.again)):
             flow = self._relay.again.popleft()
             try:
@@ -209,7 +203,8 @@ class PortableEngine:
     def _tick(self) -> None:
         now = self._now
         self._dialer.expire(now)
-        self._ingress.expire(now)
+        for late, step in self._ingress.expire(now):
+            self._go_on(late, step)
         self._dialer.dial_waiting(now)
         self._lingering.look(now)
         if not self._dialer.is_short:
@@ -225,18 +220,21 @@ class PortableEngine:
         """Look at timers soon."""
         self._next_tick = min(self._next_tick, self._now + SHORT_TICK_SECS)
 
-    def _accepted(
-        self, connection: socket.socket, address: SocketAddress, listener: Listener[TlsContext]
-    ) -> None:
-        """A client has connected; called by the acceptor."""
-        local = None
-        if listener.settings.tells_local:
-            local = internet_address(connection.getsockname())
-        client = client_at(address, listener.name, local)
-        accepted = Accepted(connection, address, client, listener, self._now)
-        self._ingress.receive(accepted, self._now)
+    def _receive(self, arriving: Iterable[Accepted]) -> None:
+        """Take in the clients that have connected."""
+        for accepted in arriving:
+            self._go_on(accepted, self._ingress.receive(accepted, self._now))
         if self._ingress:
             self._hurry()
+
+    def _go_on(self, accepted: Accepted, step: Next) -> None:
+        """Do what comes next for a client before admission."""
+        if step is Next.ADMIT:
+            self._sessions.admit(accepted)
+        elif step is Next.TURN_AWAY:
+            self._sessions.turn_away(accepted.connection)
+        elif step is Next.CLOSE:
+            self._sessions.ended.append(accepted.connection)
 
     def _close_ended(self) -> None:
         """Close what ended in this turn, and use the descriptors that this gives back."""
@@ -248,8 +246,9 @@ class PortableEngine:
 
     def _clean_up(self) -> None:
         self._commands.run_all()
-        self._acceptor.close(serve_waiting=False)
-        self._ingress.close()
+        self._acceptor.close()
+        for accepted, step in self._ingress.close():
+            self._go_on(accepted, step)
         self._sessions.abort()
         self._lingering.close()
         self._close_ended()
