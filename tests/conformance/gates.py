@@ -57,7 +57,7 @@ class ScriptedGate:
         routes: Routes of listeners that have one of their own, by the listener's name.
         raising: Names of the methods that raise after they have written down the call.
         begin: Gives the descriptor of a connection to an address that is there already, or -1.
-        hear: What is answered to a preamble.
+        read_preamble: Answers a preamble.
         prefix: What every backend is told first.
         server_name: Whom every backend has to be, with TLS; "" for none.
         preambles, read_clients: What was given to `preamble_read`, in order.
@@ -80,8 +80,8 @@ class ScriptedGate:
         self.violations: list[str] = []
         self.thread_ids: set[int] = set()
         self.begin: Callable[[Address], int] = lambda _address: -1
-        self.hear: Callable[[Preamble], NeedMore | Identified | Refuse] = lambda _preamble: (
-            Identified()
+        self.read_preamble: Callable[[Preamble], NeedMore | Identified | Refuse] = (
+            lambda _preamble: Identified()
         )
         self.prefix = b""
         self.server_name = ""
@@ -106,18 +106,18 @@ class ScriptedGate:
     def preamble_read(
         self, client: Client, preamble: Preamble, now: float
     ) -> NeedMore | Identified | Refuse:
-        with self._call("heard", now):
+        with self._call("preamble_read", now):
             self.preambles.append(preamble)
             self.read_clients.append(client)
-            self._perhaps_raise("heard")
-            return self.hear(preamble)
+            self._perhaps_raise("preamble_read")
+            return self.read_preamble(preamble)
 
     def client_lost(self, client: Client, reason: str, now: float) -> None:
-        with self._call("left", now):
+        with self._call("client_lost", now):
             if reason not in list(HandshakeFailure):
                 self.violations.append(f"left for {reason!r}")
             self.departures.append((_address_of(client), client.listener, reason))
-            self._perhaps_raise("left")
+            self._perhaps_raise("client_lost")
 
     def opened(self, client: Client, now: float) -> Answer:
         with self._call("opened", now):

@@ -92,14 +92,14 @@ def test_a_client_of_a_unix_socket_counts_as_of_this_host(
 
 def after_three_bytes(preamble: Preamble) -> NeedMore | Identified | Refuse:
     """Want three bytes, one by one."""
-    if len(preamble.said) < 3:
-        return NeedMore(len(preamble.said) + 1)
+    if len(preamble.received) < 3:
+        return NeedMore(len(preamble.received) + 1)
     return Identified(3, SOURCE, "about")
 
 
 def test_a_preamble_replaces_address_and_port_and_nothing_else(rig: Rig) -> None:
     rig.prepare()
-    rig.gate.hear = after_three_bytes
+    rig.gate.read_preamble = after_three_bytes
     address = rig.listen(settings=ListenerSettings(preamble_secs=LONG_SECS, tells_local=True))
     rig.start()
     peer = rig.connect()
@@ -115,7 +115,7 @@ def test_a_preamble_replaces_address_and_port_and_nothing_else(rig: Rig) -> None
 
 def test_the_handshake_adds_what_was_agreed_on(tls_rig: TlsRig) -> None:
     tls_rig.prepare()
-    tls_rig.gate.hear = after_three_bytes
+    tls_rig.gate.read_preamble = after_three_bytes
     tls = TlsSettings((own(),))
     tls_rig.listen(settings=ListenerSettings(preamble_secs=LONG_SECS, tls=tls))
     tls_rig.start()
@@ -130,7 +130,7 @@ def test_the_handshake_adds_what_was_agreed_on(tls_rig: TlsRig) -> None:
 
 def test_a_client_that_is_lost_has_the_address_of_its_preamble(tls_rig: TlsRig) -> None:
     tls_rig.prepare()
-    tls_rig.gate.hear = after_three_bytes
+    tls_rig.gate.read_preamble = after_three_bytes
     tls = TlsSettings((own(),))
     tls_rig.listen(settings=ListenerSettings(preamble_secs=LONG_SECS, tls=tls))
     tls_rig.start()

@@ -47,12 +47,12 @@ class EngineSettings:
     Attributes:
         kind: `native`, `portable`, or `auto` for the best one there is.
         connect_timeout_secs: How long one backend may take to answer a dial.
-        idle_timeout_secs: A session without a byte in either direction for so long is
+        idle_timeout_secs: A session that carries no byte in either direction for this long is
             closed; 0 is never.
         user_timeout_secs: How long sent data may stay unacknowledged before the peer
             counts as gone; 0 leaves it to the system. See `engine/portable/unacked`.
-        backend_ca_pem: Who signs the certificates of backends; empty: whom the system trusts;
-            None: TLS is spoken with none.
+        backend_ca_pem: The authorities that sign the certificates of backends; empty: those
+            that the system trusts; None: TLS is spoken with no backend.
         byte_threads: How many threads of the native engine carry bytes; 0 is one for each
             CPU that the process may use.
     """
@@ -190,12 +190,12 @@ class Preamble(NamedTuple):
     that is read (`PREAMBLE_BYTES`).
     """
 
-    said: bytes
+    received: bytes
     is_all: bool
 
 
 PREAMBLE_BYTES = 1 << 15
-"""The most that is read of a client before the gate has to know it."""
+"""The longest preamble, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +203,10 @@ class ListenerSettings:
     """How an engine treats the clients of a listener before the gate is asked.
 
     Attributes:
-        preamble_secs: How long a client may take until the gate knows enough of it; 0: the
-            gate is asked at once, without a preamble.
+        preamble_secs: How long a client may take to complete its preamble; 0: the gate is asked
+            at once, without a preamble.
         tls: How TLS is spoken with them, after the preamble; None: it is not.
-        tells_local: The gate is told to which address of this host they have connected.
+        tells_local: `Client.local` is set.
     """
 
     preamble_secs: float = 0.0
@@ -268,7 +268,7 @@ class Gate(Protocol):
     def failed(self, ticket: Any, reason: str, now: float, why: str = "") -> Answer:
         """The dial of this ticket failed (`DialFailure`); this ticket has ended.
 
-        `why` says more about a handshake, in words of OpenSSL: nothing that the backend has said.
+        `why` says more about a handshake, in words of OpenSSL: no text of the backend's.
         """
 
     def closed(self, ticket: Any, outcome: Outcome, now: float) -> None:

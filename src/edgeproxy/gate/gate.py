@@ -152,7 +152,7 @@ class AdmissionGate:
     def closed(self, ticket: Ticket, outcome: Outcome, now: float) -> None:
         """The session has ended: release its slot and count it."""
         self._admission.closed(
-            ticket, now, outcome.bytes_in, outcome.bytes_out, mute=_is_mute(outcome)
+            ticket, now, outcome.bytes_in, outcome.bytes_out, mute=_ended_without_a_byte(outcome)
         )
         metrics = self._metrics
         metrics.closed[outcome.reason] += 1
@@ -184,7 +184,7 @@ class AdmissionGate:
         return Connect(ticket, address, self._connect_timeout_secs, preconnected_fd, prefix, name)
 
     def _presented(self, client: Client) -> ClientIdentity:
-        """Return what backends may be told of a client."""
+        """Return what a PROXY header says of a client."""
         # Only clients of Unix sockets have no port.
         source = Endpoint(client.address, client.port) if client.port else None
         about, destination, name = client.about, None, ""
@@ -225,7 +225,7 @@ class AdmissionGate:
         return Refuse(reason)
 
 
-def _is_mute(outcome: Outcome) -> bool:
+def _ended_without_a_byte(outcome: Outcome) -> bool:
     """Return whether the backend ended a session without having sent a byte.
 
     The outcome does not say which side closed first. A client that has sent something would have

@@ -91,12 +91,12 @@ class PreambleParser:
     def preamble_read(self, client: Client, preamble: Preamble) -> NeedMore | Identified | Refuse:
         """Return what the preamble says, or that it is incomplete, or why it is refused."""
         policy = self.policies[client.listener]
-        said, skip, source, destination = preamble.said, 0, None, None
+        received, skip, source, destination = preamble.received, 0, None, None
         if policy.expects_proxy_header:
             if self._trusted.find(client.address) is None:
                 return Refuse(PreambleFault.PROXY_UNTRUSTED)
             try:
-                header = proxy_protocol.decode(said)
+                header = proxy_protocol.decode(received)
             except WireError:
                 return Refuse(PreambleFault.PROXY_MALFORMED)
             if header is None:
@@ -105,7 +105,7 @@ class PreambleParser:
         if not policy.routes_by_sni:
             return Identified(skip, source, PreambleInfo(destination=destination))
         try:
-            hello = client_hello.decode(memoryview(said)[skip:])
+            hello = client_hello.decode(memoryview(received)[skip:])
         except WireError:
             return Refuse(PreambleFault.HELLO_MALFORMED)
         if hello is None:
@@ -119,4 +119,4 @@ class PreambleParser:
 def _more(preamble: Preamble) -> NeedMore | Refuse:
     if preamble.is_all:
         return Refuse(PreambleFault.PREAMBLE_INCOMPLETE)
-    return NeedMore(len(preamble.said) + 1)
+    return NeedMore(len(preamble.received) + 1)

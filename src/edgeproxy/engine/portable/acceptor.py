@@ -70,8 +70,8 @@ class Acceptor:
     ) -> Iterator[Accepted]:
         """Accept up to `limit` clients of the listener with this descriptor.
 
-        A client is accepted when the one before it has been dealt with. If its dial finds no
-        descriptor, which pauses accepting, the next one stays in the kernel's queue.
+        The next client is accepted when the caller asks for it. If the dial of the one before has
+        found no descriptor, which pauses accepting, it stays in the kernel's queue.
         """
         listener = self._listeners.get(descriptor)
         while listener is not None and limit and not self.paused:

@@ -67,7 +67,7 @@ class PortableEngine:
         self._lock = threading.Lock()  # of the wake-up descriptor, which others write to
         self._now = time.monotonic()
         self._next_tick = 0.0
-        self._next_look = 0.0
+        self._next_sweep = 0.0
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
         self._commands = Commands(self._wake, self._thread)
@@ -206,12 +206,12 @@ class PortableEngine:
         for late, step in self._ingress.expire(now):
             self._go_on(late, step)
         self._dialer.dial_waiting(now)
-        self._lingering.look(now)
+        self._lingering.sweep(now)
         if not self._dialer.is_short:
             self._acceptor.resume(self._now)
-        if now >= self._next_look:
-            self._next_look = now + self._timeouts.pause_secs
-            self._timeouts.look_at(self._sessions.all(), now)
+        if now >= self._next_sweep:
+            self._next_sweep = now + self._timeouts.pause_secs
+            self._timeouts.sweep(self._sessions.all(), now)
             self._gate.tick(now)
         hurry = self._dialer or self._lingering or self._ingress or self._acceptor.paused
         self._next_tick = now + (SHORT_TICK_SECS if hurry else self._timeouts.pause_secs)

@@ -26,7 +26,7 @@ def test_a_client_that_cannot_be_watched_is_closed_and_accepting_pauses(
     }[stage]
     with closing(TlsRig("portable", PortableEngine)) as rig:
         rig.prepare()
-        rig.gate.hear = lambda _preamble: Refuse("")
+        rig.gate.read_preamble = lambda _preamble: Refuse("")
         rig.listen(settings=settings)
         engine: Any = rig.engine
         stage_in_use = getattr(engine._ingress, f"_{stage}")

@@ -28,9 +28,9 @@ cdef class Acceptor:
     """The listening sockets of an engine. Used on the gate thread only.
 
     Attributes:
-        opened: Who has been accepted and not been told of yet.
+        opened: Clients that have been accepted and that the ingress has not taken yet.
         paused: Accepting waits for descriptors.
-        undialed: How many were accepted whose backends have no descriptor yet.
+        undialed: The number of accepted clients whose backends have no descriptor yet.
         ceiling: See `engine.descriptors`.
     """
 
@@ -60,7 +60,7 @@ cdef class Acceptor:
             self.pause(errno)
 
     cdef object remove(self, name, double now):
-        """Accept who has connected already to this listener, then close it."""
+        """Accept the clients that have connected to this listener already, then close it."""
         cdef int slot
         for slot in range(self._count):
             if self._listening[slot] >= 0 and self.listener_at(self._places[slot]).name == name:
@@ -88,8 +88,11 @@ cdef class Acceptor:
         return epoll_ctl(self._epoll, EPOLL_CTL_ADD, self._listening[listener], &event) == 0
 
     cdef void accept(self, int listener, double now) noexcept nogil:
-        """Accept those who wait. Where it was one, it is taken to be one for a few more times:
-        to ask for a second in vain costs, too, and whoever waits is told of again."""
+        """Accept the clients that wait.
+
+        If there was one, only one is accepted the next few times: a vain `accept` costs, too, and
+        if another client waits, its event comes again.
+        """
         if listener >= self._count or self._listening[listener] < 0:  # closed since that event
             return
         if self._singles:
@@ -99,7 +102,7 @@ cdef class Acceptor:
             self._singles = SINGLES
 
     cdef int _accept(self, int listener, int limit, double now) noexcept nogil:
-        """Accept so many at most. Return how many there were."""
+        """Accept up to `limit` clients. Return how many there were."""
         cdef int accepted = 0
         cdef Session* session
         cdef socklen_t size
@@ -134,7 +137,7 @@ cdef class Acceptor:
         return accepted
 
     cdef void pause(self, int code) noexcept nogil:
-        """Stop accepting until somebody gives descriptors back."""
+        """Stop accepting until `resume`."""
         cdef int listener
         if self.paused:
             return
@@ -145,7 +148,7 @@ cdef class Acceptor:
                 epoll_ctl(self._epoll, EPOLL_CTL_DEL, self._listening[listener], NULL)
 
     cdef object tell_pause(self):
-        """Say it if accepting has paused, once per episode."""
+        """Log that accepting has paused, once per episode."""
         if not self._code:
             return
         code, self._code = self._code, 0
@@ -174,7 +177,7 @@ cdef class Acceptor:
             log.info("accept_resumed")
 
     cdef object accept_rest(self, double now):
-        """Accept who has connected already, then close the listeners."""
+        """Accept the clients that have connected already, then close the listeners."""
         cdef int slot
         for slot in range(self._count):
             if self._listening[slot] >= 0:

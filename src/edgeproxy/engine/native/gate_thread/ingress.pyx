@@ -2,7 +2,7 @@
 """Clients before the gate is asked for a backend; the twin of `portable/ingress/ingress`.
 
 Accepted → preread, if its listener wants a preamble → handshake on a byte thread, if it speaks
-TLS → known. A client in here holds a descriptor and nothing else.
+TLS → identified. A client in here holds a descriptor and nothing else.
 """
 
 from edgeproxy.engine.contract import (
@@ -40,7 +40,7 @@ cdef class Ingress:
     """All clients that the gate has not been asked about. Used on the gate thread only.
 
     Attributes:
-        known: Clients that the gate may be asked about, with `take_client`.
+        identified: Clients that the gate may be asked about, with `take_client`.
         unwanted: Clients to close without a reset.
     """
 
@@ -98,8 +98,8 @@ cdef class Ingress:
         while self._preread.ready.first != NULL:
             self._tell_preread(take_first(&self._preread.ready), now)
 
-    cdef object tell_met(self, Session* session, double now, bint is_stopping):
-        """A handshake is over: the client is known, or the gate is told that it has left."""
+    cdef object tell_handshake_over(self, Session* session, double now, bint is_stopping):
+        """A handshake is over: the gate may be asked about the client, or learns that it is lost."""
         self._handshaking -= 1
         self._workers.take_back(session)
         session.worker = -1
@@ -108,14 +108,14 @@ cdef class Ingress:
             if is_stopping:
                 release(self._pool, session)
             else:
-                self._tell_left(session, client, now)
+                self._tell_lost(session, client, now)
             return
         session.state = DIALING
         if is_stopping:
             push(&self.unwanted, session)
             return
         self._clients[session.number] = client.over_tls(tls_info(&session.client_tls))
-        push(&self.known, session)
+        push(&self.identified, session)
 
     cdef object take_client(self, Session* session):
         """Return the `Client` of a session that leaves its stage."""
@@ -124,8 +124,8 @@ cdef class Ingress:
     cdef object close(self):
         """Turn all clients away."""
         cdef Session* session
-        while self.known.first != NULL:
-            session = take_first(&self.known)
+        while self.identified.first != NULL:
+            session = take_first(&self.identified)
             self.take_client(session)
             push(&self.unwanted, session)
         self._preread.expire(FOREVER)
@@ -176,13 +176,13 @@ cdef class Ingress:
             return
         self._clients[session.number] = client
         if tls is None:
-            push(&self.known, session)
+            push(&self.identified, session)
             return
         self._handshaking += 1
         session.due_at = now + listener.settings.tls.handshake_secs
         self._workers.meet(session)
 
-    cdef object _tell_left(self, Session* session, client, double now):
+    cdef object _tell_lost(self, Session* session, client, double now):
         """Tell the gate that a client is lost: its handshake has failed."""
         is_late = session.reason == HANDSHAKE_TIMEOUT
         try:

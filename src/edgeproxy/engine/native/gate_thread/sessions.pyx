@@ -106,7 +106,7 @@ cdef class Sessions:
         while self._closed.first != NULL:
             session = take_first(&self._closed)
             if session.ticket == NULL:
-                self._ingress.tell_met(session, self.now, is_stopping)
+                self._ingress.tell_handshake_over(session, self.now, is_stopping)
             elif session.meets_backend:
                 self._tell_backend_met(session, is_stopping)
             else:
@@ -124,8 +124,8 @@ cdef class Sessions:
         """Take in accepted clients, and ask the gate about all that are identified."""
         cdef Session* session
         self._ingress.receive_all(self.now)
-        while self._ingress.known.first != NULL:
-            session = take_first(&self._ingress.known)
+        while self._ingress.identified.first != NULL:
+            session = take_first(&self._ingress.identified)
             self._tell_opened(session, self._ingress.take_client(session))
         while self._ingress.unwanted.first != NULL:
             self._turn_away(take_first(&self._ingress.unwanted))
@@ -289,13 +289,13 @@ cdef class Sessions:
 
     cdef object _turn_away(self, Session* session):
         """Close a client without sending a byte, and without a reset for what it has sent."""
-        cdef char[4096] said
+        cdef char[4096] unread
         with nogil:
             if session.client_tls.tls != NULL:
                 tls_say_end(&session.client_tls)
                 end_tls(&session.client_tls)
             shutdown(session.client, SHUT_WR)
-            while recv(session.client, said, sizeof(said), 0) == sizeof(said):
+            while recv(session.client, unread, sizeof(unread), 0) == sizeof(unread):
                 pass
             close(session.client)
         release(self._pool, session)
