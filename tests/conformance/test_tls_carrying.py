@@ -263,10 +263,10 @@ def test_a_preamble_comes_before_the_handshake(rig: TlsRig, together: bool) -> N
     def hear(preamble: object) -> NeedMore | Identified | Refuse:
         known = until_newline(preamble)  # type: ignore[arg-type]
         return (
-            known._replace(client=("192.0.2.1", 4711)) if isinstance(known, Identified) else known
+            known._replace(source=("192.0.2.1", 4711)) if isinstance(known, Identified) else known
         )
 
-    rig.gate.hear = hear
+    rig.gate.read_preamble = hear
     rig.gate.prefix = b"prefix "
     client = rig.unshaken(context=client_context(version=V1_3))
     if together:

@@ -141,7 +141,7 @@ class WarmPool:
                 pool.close()
                 continue
             for each in list(pool.waiting):
-                self._look_at(pool, each, now)
+                self._check(pool, each, now)
             while len(pool.waiting) > max(candidate.limit - candidate.live.active, 0):
                 pool.waiting.pop().tcp.close()
             before = len(pool.waiting)
@@ -174,7 +174,7 @@ class WarmPool:
         One that should be ready by now is closed, to make room for a new dial.
         """
         for each in list(pool.waiting):
-            if self._look_at(pool, each, now) is _State.READY:
+            if self._check(pool, each, now) is _State.READY:
                 pool.waiting.remove(each)
                 return each
         if not pool.waiting:
@@ -186,7 +186,7 @@ class WarmPool:
         self._metrics.pool_dropped += 1
         return None
 
-    def _look_at(self, pool: _BackendPool, each: _Waiting, now: float) -> _State:
+    def _check(self, pool: _BackendPool, each: _Waiting, now: float) -> _State:
         """Return what has become of one; drop it if it is of no use any more."""
         state = _state(each)
         age_secs = now - each.begun_at

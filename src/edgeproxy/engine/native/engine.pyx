@@ -16,6 +16,7 @@ import threading
 from edgeproxy.engine.commands import Commands
 from edgeproxy.engine.contract import PLAIN
 from edgeproxy.engine.descriptors import ceiling
+from edgeproxy.engine.listener import Listener
 from edgeproxy.errors import EdgeProxyError
 from edgeproxy.log import EventLog
 
@@ -71,7 +72,7 @@ cdef class NativeEngine:
     cdef double _now, _next_tick, _armed_for, _next_gate_tick
     cdef char* _buffer
     cdef int _epoll, _wakeup, _timer
-    cdef bint _stopping, _woken, _may_resume, _looks_for_idle
+    cdef bint _stopping, _woken, _may_resume, _closes_idle
 
     def __init__(self, settings, gate, on_crash):
         self.kind = "native"
@@ -109,7 +110,7 @@ cdef class NativeEngine:
         )
         if settings.backend_ca_pem is not None:
             self._sessions.trust(BackendContext(settings.backend_ca_pem))
-        self._looks_for_idle = settings.idle_timeout_secs > 0
+        self._closes_idle = settings.idle_timeout_secs > 0
         self._now = self._sessions.now = monotonic()
         self._armed_for = -1
         self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
@@ -122,12 +123,8 @@ cdef class NativeEngine:
         if self._stopping:
             listening.close()
             return
-        try:
-            tls = TlsContext(settings.tls) if settings.tls else None
-        except BaseException:
-            listening.close()
-            raise
-        self.call(lambda: self._listen(name, listening, settings, tls))
+        listener = Listener.prepare(name, listening, settings, TlsContext)
+        self.call(lambda: self._acceptor.add(listener))
 
     def renew(self, name, settings):
         """Speak TLS with new clients of this listener by these settings. Raises TlsError."""
@@ -190,12 +187,6 @@ cdef class NativeEngine:
     def _wake(self):
         if self._wakeup >= 0:
             wake(self._wakeup)
-
-    def _listen(self, name, listening, settings, tls):
-        if self._stopping:
-            listening.close()
-        else:
-            self._acceptor.add(name, listening, settings, tls)
 
     def _unlisten(self, name):
         self._acceptor.remove(name, self._now)
@@ -319,7 +310,7 @@ cdef class NativeEngine:
 
     cdef void _carry(self) noexcept nogil:
         """Let the bytes of sessions flow whose backends have answered."""
-        if self._looks_for_idle and self._sessions.to_carry.first != NULL:
+        if self._closes_idle and self._sessions.to_carry.first != NULL:
             self._hurry()  # its byte thread may have no other reason to wake for the session
         self._sessions.carry()
 

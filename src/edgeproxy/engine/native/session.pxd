@@ -95,7 +95,7 @@ cdef struct Session:
     PyObject* ticket  # the gate's; NULL if the gate knows nothing of it, or nothing any more
     double started_at
     double active_at  # when its backend answered, then when something last happened
-    double due_at  # of its dial, then of its next look
+    double due_at  # of its dial, then of its next check
     double dialed_at
     double broken_since
     int client
@@ -110,7 +110,7 @@ cdef struct Session:
     uint8_t reset_by
     uint8_t settled
     uint8_t watched
-    uint8_t looked_at
+    uint8_t checked
     uint8_t quickack_off
     uint8_t meets_backend  # the handshake that it is in is with its backend
     uint8_t is_unwanted  # it is to end, whatever comes of that handshake

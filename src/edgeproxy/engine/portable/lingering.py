@@ -31,7 +31,7 @@ class Lingering:
         self._deadlines[leaving] = now + PATIENCE_SECS
         return True
 
-    def look(self, now: float) -> None:
+    def sweep(self, now: float) -> None:
         """Reset clients that have taken everything, have gone, or have run out of time."""
         for leaving, deadline in list(self._deadlines.items()):
             if deadline <= now or not undelivered_bytes(leaving) or is_gone(leaving):
@@ -41,4 +41,4 @@ class Lingering:
 
     def close(self) -> None:
         """Reset all of them now."""
-        self.look(float("inf"))
+        self.sweep(float("inf"))

@@ -223,7 +223,7 @@ class Relay:
         self._finish(session, reason, True)
 
     def _sink_failed(self, flow: Flow, error: OSError) -> None:
-        """Carry what the broken sink had said before it broke, then pass the reset on."""
+        """Carry what the broken sink had sent before it broke, then pass the reset on."""
         flow.done = True
         session = flow.session
         reverse = flow.reverse

@@ -24,7 +24,6 @@ from edgeproxy.engine.contract import (
     Outcome,
     Refuse,
     SessionInfo,
-    SocketAddress,
 )
 from edgeproxy.engine.guarded_gate import GuardedGate
 from edgeproxy.engine.portable.dialer import Dialer, say_prefix
@@ -116,18 +115,18 @@ class Sessions:
 
     # -- the beginning ----------------------------------------------------------------
 
-    def admit(self, accepted: Accepted, local: SocketAddress | None) -> None:
-        """Ask the gate for a backend. `local` is for `Gate.opened`."""
-        client, address, listener = accepted.client, accepted.address, accepted.listener
-        answer = self._gate.opened(address, listener, self.now, accepted.about, local)
+    def admit(self, accepted: Accepted) -> None:
+        """Ask the gate for a backend."""
+        connection = accepted.connection
+        answer = self._gate.opened(accepted.client, self.now)
         if isinstance(answer, Refuse):
-            self.turn_away(client)
+            self.turn_away(connection)
             return
-        session = Session(client, address, accepted.accepted_at)
+        session = Session(connection, accepted.address, accepted.accepted_at)
         session.ticket = answer.ticket
         self._sessions.add(session)
         try:
-            self._register(client, session.upward)
+            self._register(connection, session.upward)
         except OSError as error:
             if answer.preconnected_fd >= 0:
                 os.close(answer.preconnected_fd)

@@ -2,7 +2,7 @@
 
 Linux has `TCP_USER_TIMEOUT` for this, but it also ends a connection whose peer is alive
 and answers every probe of its closed window, only because it has not read for so long. A
-paused reader must not be cut, so the kernel's own counters are looked at now and then,
+paused reader must not be cut, so the kernel's own counters are read now and then,
 off the path of the bytes.
 """
 
@@ -25,7 +25,7 @@ _CLOSED = 7
 def unacked_since(tcp: socket.socket, since: float, now: float) -> float:
     """Return since when the peer of `tcp` owes an answer, or 0.0 if it owes none.
 
-    `since` is what the last look returned. Owed are sent bytes that are not acknowledged
+    `since` is what the last check returned. Owed are sent bytes that are not acknowledged
     and window probes without an answer; any acknowledgement after `since` starts it anew.
     """
     fields = _info(tcp)

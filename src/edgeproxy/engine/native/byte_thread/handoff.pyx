@@ -41,7 +41,7 @@ from edgeproxy.engine.native.byte_thread.worker cimport (
     Ended,
     Request,
     again,
-    look_later,
+    check_later,
     take_again,
     tick_by,
 )
@@ -151,7 +151,7 @@ cdef void take_handoff(Worker* worker) noexcept nogil:
             tick_by(worker, session.due_at)
             continue
         session.active_at = worker.now
-        look_later(worker, session)
+        check_later(worker, session)
         if session.client_tls.tls != NULL:
             again(worker, &session.upward)
         if session.backend_tls.tls != NULL:

@@ -298,7 +298,7 @@ cdef void source_failed(Worker* worker, Flow* flow, int code) noexcept nogil:
     finish(worker, session, reason, True)
 
 cdef void sink_failed(Worker* worker, Flow* flow, int code) noexcept nogil:
-    """Carry what the broken sink had said before it broke, then pass the reset on."""
+    """Carry what the broken sink had sent before it broke, then pass the reset on."""
     cdef Session* session = flow.session
     cdef Flow* reverse = flow.reverse
     flow.flags |= DONE
@@ -332,7 +332,7 @@ cdef void finish(Worker* worker, Session* session, uint8_t reason, int reset) no
         free(flow.waiting)
         flow.waiting = NULL
         return_pipe(worker, flow)
-    unlink(&worker.settled if session.settled else &worker.looking, session)
+    unlink(&worker.settled if session.settled else &worker.to_check, session)
     if reset:
         reset_on_close(session.backend)
         if reason != BACKEND_RESET or not linger_close(worker, session):

@@ -54,7 +54,7 @@ cdef struct Worker:
     size_t request_room
     # The thread's own.
     Queue meeting
-    Queue looking
+    Queue to_check
     Queue settled
     Queue finished
     Flow* again_first
@@ -78,7 +78,7 @@ cdef struct Worker:
 
 cdef void again(Worker* worker, Flow* flow) noexcept nogil
 cdef Flow* take_again(Worker* worker) noexcept nogil
-cdef void look_later(Worker* worker, Session* session) noexcept nogil
+cdef void check_later(Worker* worker, Session* session) noexcept nogil
 cdef void tick_by(Worker* worker, double at) noexcept nogil
 cdef int borrow_pipe(Worker* worker, Flow* flow) noexcept nogil
 cdef void return_pipe(Worker* worker, Flow* flow) noexcept nogil

@@ -40,10 +40,10 @@ cdef Flow* take_again(Worker* worker) noexcept nogil:
         flow.flags &= ~<uint32_t>QUEUED
     return flow
 
-cdef void look_later(Worker* worker, Session* session) noexcept nogil:
+cdef void check_later(Worker* worker, Session* session) noexcept nogil:
     session.settled = False
     session.due_at = worker.now + worker.pause_secs
-    link(&worker.looking, session)
+    link(&worker.to_check, session)
     tick_by(worker, session.due_at)
 
 cdef void tick_by(Worker* worker, double at) noexcept nogil:

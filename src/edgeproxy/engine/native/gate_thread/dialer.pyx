@@ -121,7 +121,7 @@ cdef class Dialer:
         session.dialed_at = now
         set_option(fd, SOL_SOCKET, SO_OOBINLINE, 1)  # the rest when it is needed
         if session.client_tls.tls == NULL and unread_bytes(session.client):
-            # What it has said follows at once, and need not be preceded by an empty packet.
+            # What the client has sent follows at once, and need not be preceded by an empty packet.
             set_option(fd, IPPROTO_TCP, TCP_QUICKACK, 0)
             session.quickack_off = True
         size = sizeof(sockaddr_in) if family == AF_INET else sizeof(sockaddr_in6)
@@ -208,7 +208,7 @@ cdef class Dialer:
         self.end(session, reason)
 
     cdef void end(self, Session* session, uint8_t reason) noexcept nogil:
-        """End a session that is in no line any more, and that nobody misses bytes of."""
+        """End a session that is in no queue any more, and has no bytes left to carry."""
         leave_backend(session)
         session.state = CLOSED
         session.reason = reason

@@ -38,7 +38,7 @@ cdef uint8_t say_prefix(Session* session, int more) noexcept nogil:
     return NO_REASON if sent == <ssize_t>flow.waiting_size else BACKEND_RESET
 
 cdef uint8_t carry_first(Session* session, char* buffer) noexcept nogil:
-    """Tell the backend its prefix, and what the client has said while it was being dialed.
+    """Send the backend its prefix, and what the client has sent while it was being dialed.
 
     The thread that will carry the rest is then not woken for it. Return why the session has
     to end, if it has to; what is wrong with the backend the next thread will see.

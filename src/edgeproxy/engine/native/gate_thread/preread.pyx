@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Reads what clients say first; the twin of `portable/ingress/preread`, where it is explained.
+"""Reads the first bytes of clients; the twin of `portable/ingress/preread`, where it is explained.
 
 A session is in one of the two queues, except while the gate is asked about it.
 """
@@ -7,7 +7,7 @@ A session is in one of the two queues, except while the gate is asked about it.
 from edgeproxy.engine.native.session cimport PREREAD, push, link, unlink, mark_of
 from edgeproxy.engine.native.system cimport *
 
-cdef uint32_t INTEREST_IN_WORDS = EPOLLIN | EPOLLRDHUP | EPOLLET
+cdef uint32_t PREREAD_INTEREST = EPOLLIN | EPOLLRDHUP | EPOLLET
 cdef uint32_t LAST = EPOLLRDHUP | EPOLLHUP | EPOLLERR
 
 
@@ -27,7 +27,7 @@ cdef class Preread:
     cdef bint add(self, Session* session, double secs) noexcept nogil:
         """Preread a client for `secs` at most. Return whether the system has room to watch it."""
         cdef epoll_event event
-        event.events = INTEREST_IN_WORDS
+        event.events = PREREAD_INTEREST
         event.data.u64 = mark_of(&session.upward)
         if epoll_ctl(self._epoll, EPOLL_CTL_ADD, session.client, &event) < 0:
             return False

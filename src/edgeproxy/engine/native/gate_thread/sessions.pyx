@@ -21,7 +21,6 @@ from libc.stdlib cimport free
 from posix.unistd cimport close
 
 from edgeproxy.engine.native.byte_thread.relay cimport keep
-from edgeproxy.engine.native.gate_thread.acceptor cimport address_of, local_address_of
 from edgeproxy.engine.native.gate_thread.dialer cimport set_address
 from edgeproxy.engine.native.gate_thread.first_bytes cimport carry_first, say_prefix
 from edgeproxy.engine.native.session cimport (
@@ -107,7 +106,7 @@ cdef class Sessions:
         while self._closed.first != NULL:
             session = take_first(&self._closed)
             if session.ticket == NULL:
-                self._ingress.tell_met(session, self.now, is_stopping)
+                self._ingress.tell_handshake_over(session, self.now, is_stopping)
             elif session.meets_backend:
                 self._tell_backend_met(session, is_stopping)
             else:
@@ -122,22 +121,18 @@ cdef class Sessions:
             self._tell_failed(take_first(&self._dialer.failed))
 
     cdef object tell_all_opened(self):
-        """Take in accepted clients, and ask the gate about all that are known."""
+        """Take in accepted clients, and ask the gate about all that are identified."""
         cdef Session* session
         self._ingress.receive_all(self.now)
-        while self._ingress.known.first != NULL:
-            session = take_first(&self._ingress.known)
-            self._tell_opened(session, self._ingress.about_of(session))
+        while self._ingress.identified.first != NULL:
+            session = take_first(&self._ingress.identified)
+            self._tell_opened(session, self._ingress.take_client(session))
         while self._ingress.unwanted.first != NULL:
             self._turn_away(take_first(&self._ingress.unwanted))
 
-    cdef object _tell_opened(self, Session* session, about):
-        name = self._acceptor.name_of(session.listener)
+    cdef object _tell_opened(self, Session* session, client):
         try:
-            client, local = address_of(&session.client_address), None
-            if self._acceptor.settings_of(session.listener).tells_local:
-                local = local_address_of(session.client)
-            answer = self._gate.opened(client, name, self.now, about, local)
+            answer = self._gate.opened(client, self.now)
             connects = _connects(answer)
         except Exception:
             log.bug("gate_failed", call="opened")
@@ -294,13 +289,13 @@ cdef class Sessions:
 
     cdef object _turn_away(self, Session* session):
         """Close a client without sending a byte, and without a reset for what it has sent."""
-        cdef char[4096] said
+        cdef char[4096] unread
         with nogil:
             if session.client_tls.tls != NULL:
                 tls_say_end(&session.client_tls)
                 end_tls(&session.client_tls)
             shutdown(session.client, SHUT_WR)
-            while recv(session.client, said, sizeof(said), 0) == sizeof(said):
+            while recv(session.client, unread, sizeof(unread), 0) == sizeof(unread):
                 pass
             close(session.client)
         release(self._pool, session)
