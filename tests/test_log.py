@@ -56,7 +56,7 @@ def test_hostile_values_stay_on_their_line(stream: io.StringIO, text: str) -> No
 def test_debug_lines_only_when_asked_for(stream: io.StringIO) -> None:
     log.start(LogSettings(), stream)
     events.debug("detail")
-    log.start(LogSettings(debug=True), stream)
+    log.start(LogSettings(level="debug"), stream)
     events.debug("detail")
     log.stop()
     assert stream.getvalue().count("detail") == 1

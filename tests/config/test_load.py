@@ -32,7 +32,7 @@ DOCUMENTED = {
     "EDGEPROXY_TLS_LISTEN_ADDR": "0.0.0.0:8443",
     "EDGEPROXY_TLS_CERT": "",
     "EDGEPROXY_TLS_KEY": "",
-    "DEBUG": "false",
+    "EDGEPROXY_LOG_LEVEL": "info",
 }
 
 BOUNDED = {
@@ -89,7 +89,7 @@ def test_environment_wins_over_file_and_file_over_default(tmp_path: Path) -> Non
     sources = {each.setting.variable: each.source for each in loaded.effective}
     assert sources["EDGEPROXY_REGION"] == "environment"
     assert sources["EDGEPROXY_APP"] == str(file)
-    assert sources["DEBUG"] == "default"
+    assert sources["EDGEPROXY_LOG_LEVEL"] == "default"
 
 
 def test_what_has_commas_between_may_be_a_list_in_the_file(tmp_path: Path) -> None:
@@ -136,6 +136,7 @@ def test_all_bad_values_are_listed_at_once() -> None:
         ("EDGEPROXY_LISTEN_ADDR", "[127.0.0.1]:80"),
         ("EDGEPROXY_METRICS_PATH", "/m?x=1"),
         ("DEBUG", "maybe"),
+        ("EDGEPROXY_LOG_LEVEL", "verbose"),
     ],
 )
 def test_bad_values_are_refused_with_what_is_allowed(variable: str, text: str) -> None:
@@ -144,7 +145,7 @@ def test_bad_values_are_refused_with_what_is_allowed(variable: str, text: str) -
 
 @pytest.mark.parametrize("text", ["true", "1", "yes", "on", "TRUE", "On"])
 def test_booleans_in_any_form(text: str) -> None:
-    assert config.load({"DEBUG": text}).config.log.debug is True
+    assert config.load({"EDGEPROXY_TLS_ENABLED": text}).config.tls.enabled is True
 
 
 def test_an_unknown_variable_is_a_warning_with_the_nearest_name() -> None:

@@ -178,7 +178,7 @@ def test_a_page_of_somebody_else_cannot_write(shared: Api) -> None:
 
 
 def test_a_token_is_demanded_for_all_but_two(pop: Pop) -> None:
-    api = serve(pop, EDGEPROXY_API_TOKEN=TOKEN, DEBUG="true")
+    api = serve(pop, EDGEPROXY_API_TOKEN=TOKEN, EDGEPROXY_LOG_LEVEL="debug")
     for path in ("/", "/openapi.json", "/api/v1/backends", "/api/v1/sessions", "/nothing"):
         answer = api.ask("GET", path)
         assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")

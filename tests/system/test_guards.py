@@ -126,7 +126,7 @@ def test_a_backend_that_hangs_up_on_everybody_is_cut_off_if_that_is_asked_for(po
     proxy = pop.serve(
         EDGEPROXY_CIRCUIT_BREAKER_ENABLED="true",
         EDGEPROXY_CIRCUIT_FAILURE_THRESHOLD="2",
-        EDGEPROXY_CIRCUIT_MOMENT_SECS="5",
+        EDGEPROXY_CIRCUIT_EARLY_CLOSE_SECS="5",
         EDGEPROXY_BINDING_TTL_SECS="0",
     )
 

@@ -112,8 +112,16 @@ def test_a_log_whose_reader_has_gone_stops_nothing(pop: Pop) -> None:
     assert not proxy.seen("stopped"), "nobody was there to read it"
 
 
-@pytest.mark.parametrize(("debug", "is_wanted"), [("yes", True), ("OFF", False)])
-def test_debug_asks_for_more(pop: Pop, debug: str, is_wanted: bool) -> None:
-    proxy = pop.serve(DEBUG=debug)
+@pytest.mark.parametrize(
+    ("variable", "text", "is_wanted"),
+    [
+        ("EDGEPROXY_LOG_LEVEL", "debug", True),
+        ("EDGEPROXY_LOG_LEVEL", "info", False),
+        ("DEBUG", "yes", True),
+        ("DEBUG", "OFF", False),
+    ],
+)
+def test_debug_asks_for_more(pop: Pop, variable: str, text: str, is_wanted: bool) -> None:
+    proxy = pop.serve(**{variable: text})
     proxy.stop()
     assert any(line["level"] == "debug" for line in proxy.events) == is_wanted

@@ -16,6 +16,7 @@ from typing import Any
 
 from edgeproxy import values as value
 from edgeproxy.config.config import Effective
+from edgeproxy.config.old_names import names_of
 from edgeproxy.config.table import SETTINGS
 from edgeproxy.core.backends.health import KINDS
 from edgeproxy.core.backends.local_overrides import Overlay
@@ -147,7 +148,7 @@ def _texts(
     sections: Mapping[str, Any], path: Path, lines: Mapping[str, int], faults: list[str]
 ) -> dict[str, str]:
     """Return the text of each setting by its file key; add what is wrong to `faults`."""
-    parsers = {setting.file_key: setting.parse for setting in SETTINGS}
+    parsers = {name.file_key: name.parse for each in SETTINGS for name in names_of(each)}
     texts: dict[str, str] = {}
     for section, content in sections.items():
         keys = content if isinstance(content, dict) else {"": content}

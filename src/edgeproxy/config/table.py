@@ -156,10 +156,9 @@ SETTINGS: tuple[Setting, ...] = (
         setting("timeout_secs", interval, "how long a circuit stays open before trials begin"),
         setting("trials", whole_number(1),
                 "maximum number of clients that try the backend at the same time"),
-        setting("moment_secs", seconds,
+        setting("early_close_secs", seconds,
                 "count a connection as failed if the backend closes it within this time without "
-                "sending a byte; 0: never",
-                field="early_close_secs"),
+                "sending a byte; 0: never"),
     )),
     *section("health_check", part="probe", live=True, rows=(
         setting("enabled", boolean, "probe the backends"),
@@ -261,7 +260,8 @@ SETTINGS: tuple[Setting, ...] = (
     )),
     *section("log", rows=(
         setting("format", one_of("text", "json"), "format of the log on stderr: text or json"),
-        setting("debug", boolean, "log debug events too", variable="DEBUG", live=True),
+        setting("level", one_of("debug", "info", "warning", "error"),
+                "least severe events to log: debug, info, warning or error", live=True),
     )),
 )
 # fmt: on
