@@ -1,4 +1,4 @@
-"""Former names of settings still work, and a warning says what to write instead."""
+"""Renamed settings still work, removed ones have no effect; a warning says what to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from edgeproxy.config import load as config
 from edgeproxy.config.load import Loaded
-from edgeproxy.config.old_names import RENAMED, OldName
+from edgeproxy.config.old_names import REMOVED, RENAMED, OldName, Removed
 from edgeproxy.config.table import SETTINGS
 from edgeproxy.errors import ConfigError
 
@@ -36,7 +36,7 @@ def text_for(old: OldName) -> tuple[str, object]:
 
 def test_an_old_name_is_no_name_of_today_and_its_setting_exists() -> None:
     today = {name for each in SETTINGS for name in (each.variable, each.file_key)}
-    former = [name for old in RENAMED for name in (old.variable, old.file_key)]
+    former = [name for old in (*RENAMED, *REMOVED) for name in (old.variable, old.file_key)]
     assert not today & set(former)
     assert len(set(former)) == len(former)
     assert {old.new_variable for old in RENAMED} <= today
@@ -62,6 +62,16 @@ def test_an_old_key_in_the_file_works_and_is_a_warning(old: OldName, tmp_path: P
     assert f"line 2: {old.file_key} = {text!r} still works; set {old.new_variable}" in warning
 
 
+@pytest.mark.parametrize("old", REMOVED, ids=lambda old: old.variable)
+def test_a_removed_setting_has_no_effect_and_is_a_warning(old: Removed, tmp_path: Path) -> None:
+    section, _, key = old.file_key.partition(".")
+    loaded = loaded_from(tmp_path, f"[{section}]\n{key} = 7\n", **{old.variable: "8"})
+    assert loaded.config == config.load({}).config
+    in_environ, in_file = loaded.warnings
+    assert in_environ == f"{old.variable}='8' has no effect: {old.instead}; remove it"
+    assert f"line 2: {old.file_key} = '7' has no effect: {old.instead}; remove it" in in_file
+
+
 def test_debug_off_is_the_level_info() -> None:
     assert value_in(config.load({"DEBUG": "no"}), LOG_LEVEL) == "info"
 
@@ -80,7 +90,7 @@ def test_the_environment_wins_over_the_file_under_any_name(tmp_path: Path) -> No
 
 
 def test_an_empty_old_variable_counts_as_unset() -> None:
-    assert config.load({MOMENT: "", "DEBUG": ""}).warnings == ()
+    assert config.load({MOMENT: "", "EDGEPROXY_CIRCUIT_TRIALS": ""}).warnings == ()
 
 
 def test_a_bad_value_is_named_as_it_is_written(tmp_path: Path) -> None:

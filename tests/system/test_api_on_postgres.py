@@ -247,7 +247,7 @@ def test_a_start_from_the_snapshot_takes_up_the_leases_when_the_server_is_back(
 def test_a_server_that_hangs_holds_up_no_heartbeat_and_not_the_end(
     pop: Pop, own_server: Server
 ) -> None:
-    api = serve_on(pop, own_server.new_database(), EDGEPROXY_API_TIMEOUT_SECS="1")
+    api = serve_on(pop, own_server.new_database())
     api.register(running(pop, "a"))
     own_server.pause()
     assert api.register(running(pop, "b")).status == 503

@@ -64,11 +64,7 @@ class Guard:
         networks = settings.allow or tuple(each for each in map(network, LOCAL_NETWORKS) if each)
         self._allowed = Prefixes(dict.fromkeys(networks, True))
         most = settings.rate_limit
-        self._rate = None
-        if most:
-            self._rate = RateLimit(
-                RateLimitSettings(True, most, 1.0, most * BURST_SECS, MOST_CALLERS)
-            )
+        self._rate = RateLimit(RateLimitSettings(True, most, 1.0, most * BURST_SECS, MOST_CALLERS))
 
     def allows(self, caller: str) -> bool:
         """Return whether this address may call the API."""
@@ -114,7 +110,7 @@ class Guard:
         scope["caller"] = caller
         if not self.allows(caller):
             raise FaultError(403, "this address may not call the API; see EDGEPROXY_API_ALLOW")
-        if self._rate is not None and not self._rate.take(key_of(caller), time.monotonic()):
+        if not self._rate.take(key_of(caller), time.monotonic()):
             raise FaultError(429, "too many requests", headers={"Retry-After": "1"})
         if self._token:
             shown = headers.get(b"authorization", b"")

@@ -22,7 +22,7 @@ from edgeproxy.config.config import (
     with_values,
 )
 from edgeproxy.config.file import FILE_VARIABLE, ConfigFile, nearest, shown
-from edgeproxy.config.old_names import RENAMED, OldName, names_of
+from edgeproxy.config.old_names import REMOVED, RENAMED, OldName, names_of
 from edgeproxy.config.setting import PREFIX, Setting
 from edgeproxy.config.table import SETTINGS
 from edgeproxy.core.backends.local_overrides import Overlay
@@ -83,6 +83,7 @@ def load(environ: Mapping[str, str]) -> Loaded:
         effective.append(Effective(setting, value, source))
         if from_environ and from_file:
             pinned[setting.variable] = from_file[0].text
+    warnings.extend(_removed(environ, file, path))
     config = with_values(defaults(), effective)
     faults.extend(_missing_command(config, file, path))
     faults.extend(_postgres_faults(config))
@@ -166,10 +167,23 @@ def _postgres_faults(config: Config) -> list[str]:
     return faults
 
 
+def _removed(environ: Mapping[str, str], file: ConfigFile, path: str) -> list[str]:
+    """Return what is said of settings that there are no more, and what to do."""
+    places = [
+        (f"{old.variable}={environ[old.variable]!r}", old)
+        for old in REMOVED
+        if environ.get(old.variable)
+    ] + [
+        (f"{path}: {file.where(key)}{key} = {file.texts[key]!r}", old)
+        for old in REMOVED
+        if (key := old.file_key) in file.texts
+    ]
+    return [f"{place} has no effect: {old.instead}; remove it" for place, old in places]
+
+
 def _is_unknown(name: str) -> bool:
-    return name.startswith(PREFIX) and not (
-        name in _variables() or any(name == old.variable for old in RENAMED)
-    )
+    former = {old.variable for old in (*RENAMED, *REMOVED)}
+    return name.startswith(PREFIX) and name not in _variables() | former
 
 
 def _unknown(name: str) -> str:

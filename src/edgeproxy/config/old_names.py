@@ -1,7 +1,7 @@
-"""The names that settings had before they were renamed.
+"""The names of settings that were renamed or removed.
 
-An old name is read like the new one, in the environment as in the file; a warning says what to
-write instead.
+An old name of a setting is read like its new one; what was removed has no effect. Either is a
+warning that says what to do, in the environment as in the file.
 """
 
 from __future__ import annotations
@@ -29,6 +29,14 @@ class OldName(NamedTuple):
     parse: Callable[[str], object]
 
 
+class Removed(NamedTuple):
+    """A setting of former versions: its variable, its key in the file, and what holds instead."""
+
+    variable: str
+    file_key: str
+    instead: str
+
+
 def _log_level(text: str) -> str:
     return "debug" if boolean(text) else "info"
 
@@ -41,6 +49,34 @@ RENAMED = (
         seconds,
     ),
     OldName("DEBUG", "log.debug", "EDGEPROXY_LOG_LEVEL", _log_level),
+)
+
+REMOVED = (
+    Removed(
+        "EDGEPROXY_BINDING_GC_INTERVAL_SECS",
+        "affinity.gc_interval_secs",
+        "expired bindings are removed every 60 s",
+    ),
+    Removed(
+        "EDGEPROXY_RATE_LIMIT_MAX_CLIENTS",
+        "rate_limit.max_clients",
+        "the rate limit tracks up to 262144 clients",
+    ),
+    Removed(
+        "EDGEPROXY_CIRCUIT_TRIALS",
+        "circuit_breaker.trials",
+        "one client at a time tries a backend whose circuit is half open",
+    ),
+    Removed(
+        "EDGEPROXY_API_RATE_LIMIT",
+        "api.rate_limit",
+        "one caller of the API may send 1000 requests per second",
+    ),
+    Removed(
+        "EDGEPROXY_API_TIMEOUT_SECS",
+        "api.timeout_secs",
+        "a request to the API may take 10 s",
+    ),
 )
 
 
