@@ -13,6 +13,8 @@ from edgeproxy.config.table import SETTINGS
 from edgeproxy.errors import ConfigError
 
 MOMENT, LOG_LEVEL = "EDGEPROXY_CIRCUIT_MOMENT_SECS", "EDGEPROXY_LOG_LEVEL"
+PREAMBLE, HANDSHAKE = "EDGEPROXY_PREAMBLE_TIMEOUT_SECS", "EDGEPROXY_TLS_HANDSHAKE_TIMEOUT_SECS"
+SETUP = "EDGEPROXY_CLIENT_SETUP_TIMEOUT_SECS"
 EARLY_CLOSE = "EDGEPROXY_CIRCUIT_EARLY_CLOSE_SECS"
 
 
@@ -70,6 +72,14 @@ def test_a_removed_setting_has_no_effect_and_is_a_warning(old: Removed, tmp_path
     in_environ, in_file = loaded.warnings
     assert in_environ == f"{old.variable}='8' has no effect: {old.instead}; remove it"
     assert f"line 2: {old.file_key} = '7' has no effect: {old.instead}; remove it" in in_file
+
+
+@pytest.mark.parametrize(("preamble", "handshake"), [("3", "8"), ("8", "3")])
+def test_where_two_became_one_the_longer_time_applies(preamble: str, handshake: str) -> None:
+    loaded = config.load({PREAMBLE: preamble, HANDSHAKE: handshake})
+    assert value_in(loaded, SETUP) == 8
+    assert len(loaded.warnings) == 2
+    assert all(f"set {SETUP} or" in each and "to '8'" in each for each in loaded.warnings)
 
 
 def test_debug_off_is_the_level_info() -> None:

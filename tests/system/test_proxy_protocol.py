@@ -239,12 +239,12 @@ def test_who_is_not_trusted_is_not_heard(pop: Pop) -> None:
 @pytest.mark.parametrize("said", [b"", b"P", v1("192.0.2.5")[:-1], v2("192.0.2.5")[:-1]])
 def test_who_is_late_is_cut(pop: Pop, said: bytes) -> None:
     pop.backend("sa-1")
-    proxy = pop.serve(**TRUSTED, EDGEPROXY_PREAMBLE_TIMEOUT_SECS="0.3")
+    proxy = pop.serve(**TRUSTED, EDGEPROXY_CLIENT_SETUP_TIMEOUT_SECS="0.3")
     late, ended = balanced(pop, said), balanced(pop, said)
     ended.end()
     assert late.rest().data == ended.rest().data == b""
     told = proxy.wait_for("client_refused", reason="preamble_incomplete")
-    assert "EDGEPROXY_PREAMBLE_TIMEOUT_SECS" in told["hint"]
+    assert "EDGEPROXY_CLIENT_SETUP_TIMEOUT_SECS" in told["hint"]
     assert proxy.stop()["refused"] == "2"
 
 

@@ -170,7 +170,7 @@ def test_bindings_are_those_of_the_app_behind_the_name(pop: Pop) -> None:
 
 def test_two_thousand_slow_hellos_hold_up_nobody_and_are_cut(pop: Pop) -> None:
     apps(pop, "web", "other")
-    proxy = pop.serve(**SNI, EDGEPROXY_PREAMBLE_TIMEOUT_SECS="4")
+    proxy = pop.serve(**SNI, EDGEPROXY_CLIENT_SETUP_TIMEOUT_SECS="4")
     hello = named("www.example.com")
     over = threading.Event()
     selector = selectors.DefaultSelector()

@@ -99,11 +99,10 @@ def test_a_pair_becomes_what_engines_take(web: TlsListenSettings, events: Events
 def test_what_else_is_set_is_passed_on(tmp_path: Path) -> None:
     ca = tmp_path / "ca.pem"
     ca.write_bytes(b"ours\n" + A.key + authority_pem() + A.cert)
-    given = TlsListenSettings(alpn=("h2", "http/1.1"), client_ca=ca, handshake_timeout_secs=2.0)
+    given = TlsListenSettings(alpn=("h2", "http/1.1"), client_ca=ca)
     settings = Certificates(given).load()
     assert settings.alpn == ("h2", "http/1.1")
     assert settings.client_ca_pem == authority_pem() + A.cert
-    assert settings.handshake_secs == 2.0
 
 
 def test_nothing_given_makes_a_self_signed_certificate(events: Events) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from edgeproxy.config.setting import Setting
-from edgeproxy.values import boolean, seconds
+from edgeproxy.values import boolean, interval, seconds
 
 
 class OldName(NamedTuple):
@@ -42,6 +42,18 @@ def _log_level(text: str) -> str:
 
 
 RENAMED = (
+    OldName(
+        "EDGEPROXY_PREAMBLE_TIMEOUT_SECS",
+        "listeners.preamble_timeout_secs",
+        "EDGEPROXY_CLIENT_SETUP_TIMEOUT_SECS",
+        interval,
+    ),
+    OldName(
+        "EDGEPROXY_TLS_HANDSHAKE_TIMEOUT_SECS",
+        "tls.handshake_timeout_secs",
+        "EDGEPROXY_CLIENT_SETUP_TIMEOUT_SECS",
+        interval,
+    ),
     OldName(
         "EDGEPROXY_CIRCUIT_MOMENT_SECS",
         "circuit_breaker.moment_secs",

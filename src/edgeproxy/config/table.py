@@ -107,8 +107,8 @@ SETTINGS: tuple[Setting, ...] = (
                 "speak TLS with backends: the name in their certificate; for one app: APP=NAME"),
         setting("backend_tls_ca", Path,
                 "a PEM file of authorities that sign backend certificates; unset: the system's"),
-        setting("preamble_timeout_secs", interval,
-                "how long a client may take to send its PROXY header and TLS server name",
+        setting("client_setup_timeout_secs", interval,
+                "how long a client may take for its PROXY header and server name, and then for TLS",
                 live=True),
     )),
     *section("tls", rows=(
@@ -124,8 +124,6 @@ SETTINGS: tuple[Setting, ...] = (
                 "a PEM file of authorities, one of which must have signed a client's certificate"),
         setting("alpn", protocols,
                 "ALPN protocols to offer, preferred first, separated by commas; unset: none"),
-        setting("handshake_timeout_secs", interval,
-                "how long a client may take for the TLS handshake"),
     )),
     *section("entrance", part="access", variables="", live=True, rows=(
         setting("allow", networks,

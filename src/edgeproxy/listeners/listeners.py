@@ -216,24 +216,28 @@ class Listeners:
         self._tls = renewed
         for name, each in self._open.items():
             if each.settings.tls is not None:
-                self._engine.renew(each.name, renewed)
-                settings = dataclasses.replace(each.settings, tls=renewed)
+                secs = each.settings.tls.handshake_secs
+                used = dataclasses.replace(renewed, handshake_secs=secs)
+                self._engine.renew(each.name, used)
+                settings = dataclasses.replace(each.settings, tls=used)
                 self._open[name] = dataclasses.replace(each, settings=settings)
 
     def _manner(self, listener: Listener) -> tuple[ListenerPolicy, ListenerSettings]:
         """Return how the clients of a listener are met. Raises EdgeProxyError."""
-        if listener.kind == door.TLS and self._tls is None:
-            self._load_certificates()
         settings = self._config.listeners
+        setup_secs, tls = settings.client_setup_timeout_secs, None
+        if listener.kind == door.TLS:
+            if self._tls is None:
+                self._load_certificates()
+            assert self._tls is not None
+            tls = dataclasses.replace(self._tls, handshake_secs=setup_secs)
         routes_by_sni, expects_proxy_header = (
             listener.kind == door.SNI,
             bool(settings.proxy_protocol_in),
         )
         return ListenerPolicy(listener.app, routes_by_sni, expects_proxy_header), ListenerSettings(
-            preamble_secs=settings.preamble_timeout_secs
-            if routes_by_sni or expects_proxy_header
-            else 0.0,
-            tls=self._tls if listener.kind == door.TLS else None,
+            preamble_secs=setup_secs if routes_by_sni or expects_proxy_header else 0.0,
+            tls=tls,
             tells_local=any(each.version != "off" for each in settings.proxy_protocol_out),
         )
 

@@ -98,7 +98,8 @@ class DoorSettings:
         proxy_protocol_out: The PROXY header that the backends of an app get.
         backend_tls: The name in the certificate of backends that speak TLS.
         backend_tls_ca: PEM file of authorities that sign their certificates; None: the system's.
-        preamble_timeout_secs: How long a client may take for its PROXY header and server name.
+        client_setup_timeout_secs: How long a client may take for its PROXY header and server
+            name, and then for the TLS handshake.
     """
 
     listen: tuple[Listener, ...] = ()
@@ -107,7 +108,7 @@ class DoorSettings:
     proxy_protocol_out: tuple[ProxyProtocolOut, ...] = ()
     backend_tls: tuple[BackendTlsName, ...] = ()
     backend_tls_ca: Path | None = None
-    preamble_timeout_secs: float = 5.0
+    client_setup_timeout_secs: float = 5.0
 
 
 def listeners(given: str) -> tuple[Listener, ...]:

@@ -131,7 +131,6 @@ class Certificates:
             tuple(_shared_out(pairs.values())),
             self._settings.alpn,
             b"" if ca is None else pem.authorities(ca, pem.read(ca)),
-            self._settings.handshake_timeout_secs,
         )
         return _Read(settings, pairs, min(each.expires_at for each in pairs.values()))
 
