@@ -20,7 +20,7 @@ from edgeproxy.engine.session_states import (
 )
 from tests.conformance.engines import MakeEngine
 from tests.conformance.gates import ScriptedGate, Ticket
-from tests.conformance.peers import Pause
+from tests.conformance.peers import Pause, Peer
 from tests.conformance.rig import Rig
 from tests.conformance.tls_rig import TlsRig, running
 from tests.waiting import wait_until
@@ -126,21 +126,14 @@ def test_a_client_is_refused_after_its_last_failed_dial(rig: Rig) -> None:
 
 def test_a_client_that_leaves_while_dialing_is_gone(rig: Rig) -> None:
     row = TABLE[SessionState.DIALING, SessionEvent.CLIENT_GONE]
-    rig.backend.fall_silent()
-    rig.serve()
-    client = rig.connect()
-    _check_state(rig, TABLE[SessionState.ADMISSION, SessionEvent.CONNECT])
-    client.reset()
+    _dialing_client(rig).reset()
     _check_told(rig, row)
     _check_state(rig, row)
 
 
 def test_a_session_that_is_closed_while_dialing_is_aborted(rig: Rig) -> None:
     row = TABLE[SessionState.DIALING, SessionEvent.ABORTED]
-    rig.backend.fall_silent()
-    rig.serve()
-    client = rig.connect()
-    _check_state(rig, TABLE[SessionState.ADMISSION, SessionEvent.CONNECT])
+    client = _dialing_client(rig)
     rig.engine.close_sessions()
     _check_told(rig, row)
     _check_state(rig, row)
@@ -203,6 +196,15 @@ def test_a_client_whose_handshake_is_done_is_admitted(tls_rig: TlsRig) -> None:
     _check_state(tls_rig, TABLE[SessionState.DIALING, SessionEvent.DIALED])
     assert len(tls_rig.gate.clients) == 1
     assert tls_rig.gate.departures == []
+
+
+def _dialing_client(rig: Rig) -> Peer:
+    """Return a client whose backend does not answer the dial."""
+    rig.backend.fall_silent()
+    rig.serve()
+    client = rig.connect()
+    _check_state(rig, TABLE[SessionState.ADMISSION, SessionEvent.CONNECT])
+    return client
 
 
 def _check_state(rig: Rig, row: Transition) -> None:

@@ -235,16 +235,8 @@ def test_new_keys_while_nobody_reads(rig: TlsRig) -> None:
 def test_much_both_ways_at_once(rig: TlsRig, version: ssl.TLSVersion, small: bool) -> None:
     rig.context = client_context(version=version)
     client, server = rig.small_pair() if small else rig.pair()
-    up, down = Stream(7), Stream(8)
     size = BULK // 8 if small else BULK
-    work = [
-        rig.run(client.send_stream, up, size),
-        rig.run(server.send_stream, down, size),
-        rig.run(client.receive_stream, down, size),
-        rig.run(server.receive_stream, up, size),
-    ]
-    for each in work:
-        each.result(60)
+    rig.carry_both_ways(client, server, size)
     client.end()
     server.end()
     assert client.rest() == server.rest() == Pause(b"", reset=False)
