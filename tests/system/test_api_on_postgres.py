@@ -23,13 +23,6 @@ TTL = "EDGEPROXY_HEARTBEAT_TTL_SECS"
 
 
 @pytest.fixture
-def own_server() -> Iterator[Server]:
-    with closing(Server()) as server:
-        server.start()
-        yield server
-
-
-@pytest.fixture
 def new_pop(tmp_path: Path) -> Iterator[Callable[[], Pop]]:
     """Make further POPs."""
     with ExitStack() as opened:

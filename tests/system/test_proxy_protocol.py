@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from edgeproxy.wire import proxy_v1, proxy_v2
 from edgeproxy.wire.proxy_header import Endpoint
 from tests.conformance.peers import Peer
 from tests.system import clients
+from tests.system.backends import ServingBackend
 from tests.system.doors import where
 from tests.system.pop import BRAZIL, GERMANY, Pop
 from tests.system.programs import Program, haproxy, nginx
@@ -312,7 +311,7 @@ def test_haproxy_behind_is_told_what_a_balancer_in_front_says(pop: Pop, version:
 
 def test_apps_are_told_in_their_own_way(pop: Pop) -> None:
     for app in ("old", "new", "none"):
-        pop.register(pop.keep(_Named(app)), app=app)
+        pop.register(pop.keep(ServingBackend(app, send_back)), app=app)
     proxy = pop.serve(
         EDGEPROXY_LISTENERS="127.0.0.1:0=*,127.0.0.1:0=old,127.0.0.1:0=new,127.0.0.1:0=none",
         EDGEPROXY_PROXY_PROTOCOL_OUT="old=v1,new=v2",
@@ -331,7 +330,7 @@ def test_apps_are_told_in_their_own_way(pop: Pop) -> None:
 @pytest.mark.parametrize("pool", ["false", "true"])
 def test_each_backend_that_is_tried_is_told_once(pop: Pop, pool: str) -> None:
     pop.dead_backend("dead")
-    pop.register(pop.keep(_Named("us-1")), "us")
+    pop.register(pop.keep(ServingBackend("us-1", send_back)), "us")
     proxy = pop.serve(EDGEPROXY_PROXY_PROTOCOL_OUT="v1", EDGEPROXY_POOL_ENABLED=pool)
     for _ in range(10):
         client = pop.client(BRAZIL)
@@ -360,30 +359,6 @@ def test_a_backend_that_speaks_first_is_told_all_the_same(pop: Pop, pool: str) -
         client.close()
 
 
-class _Named:
-    """A backend that sends back all that it is sent, after the client's end."""
-
-    def __init__(self, backend_id: str) -> None:
-        self.id = backend_id
-        self.host = "127.0.0.1"
-        self._listening = socket.create_server((self.host, 0))
-        self.port: int = self._listening.getsockname()[1]
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                client, _ = self._listening.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with client, suppress(OSError):
-            client.sendall(b"".join(iter(lambda: client.recv(1 << 16), b"")))
-
-    def close(self) -> None:
-        self._listening.shutdown(socket.SHUT_RDWR)
-        self._thread.join(20)
-        self._listening.close()
+def send_back(client: socket.socket) -> None:
+    """Send back all that comes, after the client's end."""
+    client.sendall(b"".join(iter(lambda: client.recv(1 << 16), b"")))

@@ -9,32 +9,11 @@ from contextlib import ExitStack
 
 from edgeproxy.control.observe.metrics_page import Scrapes, metrics_page
 from edgeproxy.control.observe.reading import StatusSnapshot
+from tests.control.observe.snapshots import NOTHING
 from tests.control.serving import get, rest_of, served
 from tests.waiting import wait_until
 
 DEADLINE_SECS = 20.0
-NOTHING = StatusSnapshot(
-    version="1.0",
-    engine="portable",
-    region="sa",
-    connections=0,
-    active=0,
-    bytes_in=0,
-    bytes_out=0,
-    failovers=0,
-    refused={},
-    closed={},
-    dial_failures={},
-    bindings=0,
-    rate_limited_clients=0,
-    table_version=0,
-    table_age_secs=0.0,
-    rows_skipped=0,
-    reload_errors=0,
-    loop_lag_secs=0.0,
-    descriptors=0,
-    uptime_secs=0.0,
-)
 
 
 class Slow:

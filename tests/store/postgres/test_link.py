@@ -6,7 +6,6 @@ import gc
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 
@@ -22,14 +21,6 @@ from tests.store.server import Database, Server
 from tests.waiting import wait_until
 
 OURS = "FROM pg_stat_activity WHERE application_name = 'edgeproxy' AND datname = '{}'"
-
-
-@pytest.fixture
-def own_server() -> Iterator[Server]:
-    """A server that the test may disturb."""
-    with closing(Server()) as server:
-        server.start()
-        yield server
 
 
 def settings_of(database: Database, **more: float) -> PostgresSettings:

@@ -56,14 +56,6 @@ def opened() -> Iterator[Open]:
         yield open_store
 
 
-@pytest.fixture
-def own_server() -> Iterator[Server]:
-    """A server that the test may disturb."""
-    with closing(Server()) as server:
-        server.start()
-        yield server
-
-
 def wait_for(woken: threading.Semaphore, secs: float = 20.0) -> float:
     begun = time.monotonic()
     assert woken.acquire(timeout=secs), f"nobody was woken within {secs} s"
