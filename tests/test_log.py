@@ -73,7 +73,7 @@ def test_a_bug_is_one_line_with_its_traceback(stream: io.StringIO) -> None:
     assert "ValueError: why" in stream.getvalue()
 
 
-def test_nobody_waits_for_a_reader_that_never_reads() -> None:
+def test_no_event_waits_for_a_reader_that_never_reads() -> None:
     read, write = os.pipe()
     with os.fdopen(read, "rb", buffering=0) as reader, os.fdopen(write, "w", 1) as writer:
         log.start(LogSettings(), writer)

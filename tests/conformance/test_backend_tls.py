@@ -310,7 +310,7 @@ def test_tls_on_both_sides(rig: Rig, backend: TlsBackend) -> None:
     assert spoken.receive(4) == b"done"
 
 
-def test_a_backend_that_would_miss_bytes_is_told_no_end(rig: Rig, backend: TlsBackend) -> None:
+def test_a_backend_that_would_miss_bytes_gets_no_end(rig: Rig, backend: TlsBackend) -> None:
     serve(rig, backend.address)
     client, server = backend.pair()
     client.send_until_blocked(Stream(4))
@@ -351,12 +351,12 @@ def test_sessions_with_tls_end_when_the_engine_stops(rig: Rig, backend: TlsBacke
     assert server.rest().data == b""
 
 
-def test_whom_to_trust_has_to_be_readable(rig: Rig) -> None:
+def test_authorities_of_backends_have_to_be_readable(rig: Rig) -> None:
     with pytest.raises(TlsError):
         rig.prepare(backend_ca_pem=b"nonsense")
 
 
-def test_whom_to_trust_can_change(rig: Rig, tmp_path: Path) -> None:
+def test_authorities_of_backends_can_change(rig: Rig, tmp_path: Path) -> None:
     backend = TlsBackend(rig, tmp_path, signed_by=OTHERS)
     serve(rig, backend.address)
     backend.accepting()

@@ -93,8 +93,8 @@ def test_a_failed_dial_is_followed_by_the_next(rig: Rig) -> None:
     rig.accept()
     rig.gate.wait_for(lambda: len(rig.gate.tickets) == 2, "the second attempt")
     first, second = rig.gate.tickets
-    _check_told(rig, failed, first)
-    _check_told(rig, dialed, second)
+    _check_gate_call(rig, failed, first)
+    _check_gate_call(rig, dialed, second)
     _check_state(rig, dialed)
     assert rig.session().ticket is second
 
@@ -108,7 +108,7 @@ def test_a_failed_dial_leads_back_to_dialing(rig: Rig) -> None:
     rig.start()
     client = rig.connect()
     rig.gate.wait_for(lambda: len(rig.gate.tickets) == 2, "the second attempt")
-    _check_told(rig, row, rig.gate.tickets[0])
+    _check_gate_call(rig, row, rig.gate.tickets[0])
     _check_state(rig, row)
     client.reset()
 
@@ -120,14 +120,14 @@ def test_a_client_is_refused_after_its_last_failed_dial(rig: Rig) -> None:
     rig.listen()
     rig.start()
     assert rig.connect().rest() == Pause(b"", reset=False)
-    _check_told(rig, row)
+    _check_gate_call(rig, row)
     _check_state(rig, row)
 
 
 def test_a_client_that_leaves_while_dialing_is_gone(rig: Rig) -> None:
     row = TABLE[SessionState.DIALING, SessionEvent.CLIENT_GONE]
     _dialing_client(rig).reset()
-    _check_told(rig, row)
+    _check_gate_call(rig, row)
     _check_state(rig, row)
 
 
@@ -135,7 +135,7 @@ def test_a_session_that_is_closed_while_dialing_is_aborted(rig: Rig) -> None:
     row = TABLE[SessionState.DIALING, SessionEvent.ABORTED]
     client = _dialing_client(rig)
     rig.engine.close_sessions()
-    _check_told(rig, row)
+    _check_gate_call(rig, row)
     _check_state(rig, row)
     assert client.rest() == Pause(b"", reset=False)
 
@@ -150,7 +150,7 @@ def test_a_session_finishes_when_both_sides_have_ended(rig: Rig) -> None:
     assert (half_closed.told, rig.gate.tickets[0].calls) == ("", ["dialed"])
     server.end()
     finished = TABLE[SessionState.HALF_CLOSED, SessionEvent.SIDE_ENDED]
-    _check_told(rig, finished)
+    _check_gate_call(rig, finished)
     _check_state(rig, finished)
 
 
@@ -172,7 +172,7 @@ def test_what_ends_a_session_whose_backend_has_answered(
         rig.engine.close_sessions()
     else:
         (client if event is SessionEvent.CLIENT_RESET else server).reset()
-    _check_told(rig, row)
+    _check_gate_call(rig, row)
     _check_state(rig, row)
 
 
@@ -213,7 +213,7 @@ def _check_state(rig: Rig, row: Transition) -> None:
     wait_until(lambda: [info.state for info in rig.engine.sessions()] == expected, str(row))
 
 
-def _check_told(rig: Rig, row: Transition, ticket: Ticket | None = None) -> None:
+def _check_gate_call(rig: Rig, row: Transition, ticket: Ticket | None = None) -> None:
     """Wait until the gate is told what the row says of this ticket, or of the first one."""
     rig.gate.wait_for(lambda: rig.gate.tickets, "a ticket")
     told = ticket or rig.gate.tickets[0]

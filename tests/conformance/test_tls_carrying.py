@@ -211,7 +211,7 @@ def test_new_keys_when_the_backend_has_ended(rig: TlsRig) -> None:
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="the place of the library's object")
-def test_new_keys_while_nobody_reads(rig: TlsRig) -> None:
+def test_new_keys_while_the_peer_does_not_read(rig: TlsRig) -> None:
     """The answer to the request for new keys waits behind what the client does not take."""
     client, server = rig.small_pair()
     assert isinstance(client, TlsPeer)

@@ -148,7 +148,7 @@ def test_what_is_no_request_is_answered_in_json(shared: Api, sent: bytes, status
         assert b"application/json" in answer
 
 
-def test_a_page_of_somebody_else_cannot_write(shared: Api) -> None:
+def test_a_foreign_page_cannot_write(shared: Api) -> None:
     for headers in (
         {"Origin": "http://evil.example"},
         {"Origin": f"http://127.0.0.1:{shared.address[1]}"},

@@ -59,7 +59,7 @@ def ids(database: Database) -> list[tuple[str, ...]]:
     return database.execute("SELECT id FROM backends ORDER BY id")
 
 
-def test_whoever_registers_at_one_pop_gets_clients_at_all(
+def test_a_backend_that_registers_at_one_pop_gets_clients_at_all_pops(
     new_pop: Callable[[], Pop], postgres: Database
 ) -> None:
     here, there = new_pop(), new_pop()
@@ -91,7 +91,7 @@ def test_one_that_falls_silent_is_taken_out_everywhere_by_its_home(
     assert [each["backend"] for each in there.proxy.seen("lease_expired")] == ["b"]
 
 
-def test_one_that_moves_to_another_pop_is_nobody_elses_to_take_out(
+def test_a_backend_that_moved_is_taken_out_only_by_its_new_pop(
     new_pop: Callable[[], Pop], postgres: Database
 ) -> None:
     here, there = new_pop(), new_pop()
@@ -182,7 +182,7 @@ def test_changes_of_nodes_are_those_of_the_commands(pop: Pop, postgres: Database
     assert pop.reached() == ""
 
 
-def test_while_the_server_is_down_leases_are_kept_and_nobody_is_refused(
+def test_while_the_server_is_down_leases_are_kept_and_no_client_is_refused(
     pop: Pop, own_server: Server
 ) -> None:
     api = serve_on(pop, own_server.new_database(), **{TTL: "3"})

@@ -66,7 +66,7 @@ def test_the_address_in_a_json_ready_line_is_text_as_in_the_settings(pop: Pop) -
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_a_log_that_nobody_reads_stops_nothing_and_later_says_what_was_lost(
+def test_a_log_without_a_reader_stops_nothing_and_later_counts_what_was_lost(
     pop: Pop, log_format: str
 ) -> None:
     pop.backend("old")
@@ -86,7 +86,7 @@ def test_a_log_that_nobody_reads_stops_nothing_and_later_says_what_was_lost(
     assert told + dropped >= BAD_ROWS
 
 
-def test_a_log_that_nobody_reads_does_not_hold_up_the_end(pop: Pop) -> None:
+def test_a_log_without_a_reader_does_not_hold_up_the_end(pop: Pop) -> None:
     proxy = pop.serve()
     proxy.stop_reading()
     make_bad_rows(pop)

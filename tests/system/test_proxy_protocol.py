@@ -16,7 +16,7 @@ from edgeproxy.wire.proxy_header import Endpoint
 from tests.conformance.peers import Peer
 from tests.system import clients
 from tests.system.backends import ServingBackend
-from tests.system.doors import where
+from tests.system.listeners import where
 from tests.system.pop import BRAZIL, GERMANY, Pop
 from tests.system.programs import Program, haproxy, nginx
 from tests.system.proxy import RunningProxy, run_edgeproxy
@@ -279,7 +279,7 @@ def echoing(tmp_path: Path, listen: str = "LISTEN proxy_protocol") -> Program:
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_nginx_behind_is_told_of_clients(pop: Pop, version: str) -> None:
+def test_nginx_behind_learns_of_clients(pop: Pop, version: str) -> None:
     behind = pop.keep(echoing(pop.folder))
     pop.register(behind)
     pop.serve(EDGEPROXY_PROXY_PROTOCOL_OUT=version)
@@ -289,7 +289,7 @@ def test_nginx_behind_is_told_of_clients(pop: Pop, version: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_haproxy_behind_is_told_what_a_balancer_in_front_says(pop: Pop, version: str) -> None:
+def test_haproxy_behind_learns_what_a_balancer_in_front_says(pop: Pop, version: str) -> None:
     behind = pop.keep(
         haproxy(
             pop.folder,
@@ -309,7 +309,7 @@ def test_haproxy_behind_is_told_what_a_balancer_in_front_says(pop: Pop, version:
     assert answer[3] == (json.loads(log.read_text())["id"] if version == "v2" else "")
 
 
-def test_apps_are_told_in_their_own_way(pop: Pop) -> None:
+def test_each_app_gets_its_own_version_of_the_header(pop: Pop) -> None:
     for app in ("old", "new", "none"):
         pop.register(pop.keep(ServingBackend(app, send_back)), app=app)
     proxy = pop.serve(
@@ -328,7 +328,7 @@ def test_apps_are_told_in_their_own_way(pop: Pop) -> None:
 
 
 @pytest.mark.parametrize("pool", ["false", "true"])
-def test_each_backend_that_is_tried_is_told_once(pop: Pop, pool: str) -> None:
+def test_each_backend_that_is_tried_gets_one_header(pop: Pop, pool: str) -> None:
     pop.dead_backend("dead")
     pop.register(pop.keep(ServingBackend("us-1", send_back)), "us")
     proxy = pop.serve(EDGEPROXY_PROXY_PROTOCOL_OUT="v1", EDGEPROXY_POOL_ENABLED=pool)
@@ -347,7 +347,7 @@ def test_each_backend_that_is_tried_is_told_once(pop: Pop, pool: str) -> None:
 
 
 @pytest.mark.parametrize("pool", ["false", "true"])
-def test_a_backend_that_speaks_first_is_told_all_the_same(pop: Pop, pool: str) -> None:
+def test_a_backend_that_speaks_first_gets_a_header_too(pop: Pop, pool: str) -> None:
     """A client that says nothing is announced, and what it is told first arrives."""
     pop.backend("sa-1")
     pop.serve(EDGEPROXY_PROXY_PROTOCOL_OUT="v1", EDGEPROXY_POOL_ENABLED=pool)

@@ -17,7 +17,7 @@ from tests.conformance.peers import Peer
 from tests.store.editing import execute
 from tests.system import clients
 from tests.system.backends import ServingBackend
-from tests.system.doors import where
+from tests.system.listeners import where
 from tests.system.pop import BRAZIL, Pop
 from tests.system.test_metrics import METRICS, page_of, read
 from tests.waiting import wait_until

@@ -12,7 +12,7 @@ import pytest
 
 from tests.authority import authority_pem, issued
 from tests.system import clients
-from tests.system.doors import Address, Configured, where
+from tests.system.listeners import Address, Configured, where
 from tests.system.pop import BRAZIL, Pop
 from tests.system.tls import NAME, context, serial, serve, tls_client
 from tests.waiting import wait_until

@@ -65,7 +65,7 @@ def test_all_who_ask_while_a_page_is_made_share_the_next_one() -> None:
     assert len(slow.threads) == 1
 
 
-def test_whoever_leaves_takes_the_page_from_nobody_else() -> None:
+def test_a_caller_that_leaves_takes_the_page_from_no_other() -> None:
     slow = Slow()
 
     async def run() -> None:

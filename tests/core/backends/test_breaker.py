@@ -295,7 +295,7 @@ class Machine(RuleBasedStateMachine):
         assert self.live.passed_over_until <= self.now + SETTINGS.timeout_secs
 
     @invariant()
-    def only_changes_are_told(self) -> None:
+    def only_changes_are_reported(self) -> None:
         states = [Circuit.CLOSED, *(state for _, state in self.told)]
         assert all(one is not other for one, other in pairwise(states))
         assert states[-1] is self.live.circuit

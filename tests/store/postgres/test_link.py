@@ -57,7 +57,7 @@ def test_edits_at_the_same_time_do_not_depend_on_what_the_database_prefers(
     assert faults == []
 
 
-def test_looks_while_the_server_is_down_keep_nothing(own_server: Server) -> None:
+def test_polls_while_the_server_is_down_keep_nothing(own_server: Server) -> None:
     database = own_server.new_database()
     woken = threading.Semaphore(0)
     with closing(PostgresStore(settings_of(database), wake=woken.release)) as store:

@@ -166,7 +166,7 @@ def test_without_the_right_to_make_a_missing_table_it_is_said(
         "INSERT INTO edgeproxy_routes VALUES ('www.example.com', 'web')",
     ],
 )
-def test_every_kind_of_change_is_told_within_a_second(
+def test_every_kind_of_change_is_notified_within_a_second(
     postgres: Database, opened: Open, sql: str
 ) -> None:
     store, woken = opened(postgres.url)
