@@ -64,7 +64,7 @@ TESTED_ELSEWHERE = {
     "core/backends/": "core/admission/test_admission.py, core/backends/test_rows.py",
     "core/geo/origin.py": "core/geo/test_locator.py",
     "core/metrics.py": "gate/test_gate.py",
-    "core/routing/": "core/routing/test_ranking.py, core/admission/test_admission.py",
+    "core/routing/choice.py": "core/routing/test_selection.py",
     "engine/": "conformance/",
     "errors.py": "cli/",
     "gate/": "conformance/test_preambles.py, system/test_proxy_protocol.py, test_sni.py",

@@ -25,14 +25,13 @@ DOCUMENTED = {
     "EDGEPROXY_REGION": "sa",
     "EDGEPROXY_DB_RELOAD_SECS": "5",
     "EDGEPROXY_BINDING_TTL_SECS": "600",
-    "EDGEPROXY_BINDING_GC_INTERVAL_SECS": "60",
     "EDGEPROXY_GEOIP_PATH": "",
     "EDGEPROXY_SHUTDOWN_TIMEOUT_SECS": "30",
     "EDGEPROXY_TLS_ENABLED": "false",
     "EDGEPROXY_TLS_LISTEN_ADDR": "0.0.0.0:8443",
     "EDGEPROXY_TLS_CERT": "",
     "EDGEPROXY_TLS_KEY": "",
-    "DEBUG": "false",
+    "EDGEPROXY_LOG_LEVEL": "info",
 }
 
 BOUNDED = {
@@ -70,7 +69,15 @@ def test_every_variable_file_key_and_field_is_there_once() -> None:
 
 
 def test_every_field_of_every_part_can_be_set_or_is_known_not_to() -> None:
-    fixed = {"ejection.longest_secs", "engine.backend_ca_pem"}  # the latter is read from a file
+    fixed = {
+        "affinity.gc_interval_secs",
+        "api.rate_limit",
+        "api.timeout_secs",
+        "circuit_breaker.trials",
+        "ejection.longest_secs",
+        "engine.backend_ca_pem",  # read from a file
+        "rate_limit.max_clients",
+    }
     fields = {
         f"{part.name}.{field.name}"
         for part in dataclasses.fields(Config)
@@ -89,7 +96,7 @@ def test_environment_wins_over_file_and_file_over_default(tmp_path: Path) -> Non
     sources = {each.setting.variable: each.source for each in loaded.effective}
     assert sources["EDGEPROXY_REGION"] == "environment"
     assert sources["EDGEPROXY_APP"] == str(file)
-    assert sources["DEBUG"] == "default"
+    assert sources["EDGEPROXY_LOG_LEVEL"] == "default"
 
 
 def test_what_has_commas_between_may_be_a_list_in_the_file(tmp_path: Path) -> None:
@@ -136,6 +143,7 @@ def test_all_bad_values_are_listed_at_once() -> None:
         ("EDGEPROXY_LISTEN_ADDR", "[127.0.0.1]:80"),
         ("EDGEPROXY_METRICS_PATH", "/m?x=1"),
         ("DEBUG", "maybe"),
+        ("EDGEPROXY_LOG_LEVEL", "verbose"),
     ],
 )
 def test_bad_values_are_refused_with_what_is_allowed(variable: str, text: str) -> None:
@@ -144,7 +152,7 @@ def test_bad_values_are_refused_with_what_is_allowed(variable: str, text: str) -
 
 @pytest.mark.parametrize("text", ["true", "1", "yes", "on", "TRUE", "On"])
 def test_booleans_in_any_form(text: str) -> None:
-    assert config.load({"DEBUG": text}).config.log.debug is True
+    assert config.load({"EDGEPROXY_TLS_ENABLED": text}).config.tls.enabled is True
 
 
 def test_an_unknown_variable_is_a_warning_with_the_nearest_name() -> None:

@@ -20,7 +20,7 @@ from edgeproxy.engine.session_states import (
 )
 from tests.conformance.engines import MakeEngine
 from tests.conformance.gates import ScriptedGate, Ticket
-from tests.conformance.peers import Pause
+from tests.conformance.peers import Pause, Peer
 from tests.conformance.rig import Rig
 from tests.conformance.tls_rig import TlsRig, running
 from tests.waiting import wait_until
@@ -93,8 +93,8 @@ def test_a_failed_dial_is_followed_by_the_next(rig: Rig) -> None:
     rig.accept()
     rig.gate.wait_for(lambda: len(rig.gate.tickets) == 2, "the second attempt")
     first, second = rig.gate.tickets
-    _check_told(rig, failed, first)
-    _check_told(rig, dialed, second)
+    _check_gate_call(rig, failed, first)
+    _check_gate_call(rig, dialed, second)
     _check_state(rig, dialed)
     assert rig.session().ticket is second
 
@@ -108,7 +108,7 @@ def test_a_failed_dial_leads_back_to_dialing(rig: Rig) -> None:
     rig.start()
     client = rig.connect()
     rig.gate.wait_for(lambda: len(rig.gate.tickets) == 2, "the second attempt")
-    _check_told(rig, row, rig.gate.tickets[0])
+    _check_gate_call(rig, row, rig.gate.tickets[0])
     _check_state(rig, row)
     client.reset()
 
@@ -120,29 +120,22 @@ def test_a_client_is_refused_after_its_last_failed_dial(rig: Rig) -> None:
     rig.listen()
     rig.start()
     assert rig.connect().rest() == Pause(b"", reset=False)
-    _check_told(rig, row)
+    _check_gate_call(rig, row)
     _check_state(rig, row)
 
 
 def test_a_client_that_leaves_while_dialing_is_gone(rig: Rig) -> None:
     row = TABLE[SessionState.DIALING, SessionEvent.CLIENT_GONE]
-    rig.backend.fall_silent()
-    rig.serve()
-    client = rig.connect()
-    _check_state(rig, TABLE[SessionState.ADMISSION, SessionEvent.CONNECT])
-    client.reset()
-    _check_told(rig, row)
+    _dialing_client(rig).reset()
+    _check_gate_call(rig, row)
     _check_state(rig, row)
 
 
 def test_a_session_that_is_closed_while_dialing_is_aborted(rig: Rig) -> None:
     row = TABLE[SessionState.DIALING, SessionEvent.ABORTED]
-    rig.backend.fall_silent()
-    rig.serve()
-    client = rig.connect()
-    _check_state(rig, TABLE[SessionState.ADMISSION, SessionEvent.CONNECT])
+    client = _dialing_client(rig)
     rig.engine.close_sessions()
-    _check_told(rig, row)
+    _check_gate_call(rig, row)
     _check_state(rig, row)
     assert client.rest() == Pause(b"", reset=False)
 
@@ -157,7 +150,7 @@ def test_a_session_finishes_when_both_sides_have_ended(rig: Rig) -> None:
     assert (half_closed.told, rig.gate.tickets[0].calls) == ("", ["dialed"])
     server.end()
     finished = TABLE[SessionState.HALF_CLOSED, SessionEvent.SIDE_ENDED]
-    _check_told(rig, finished)
+    _check_gate_call(rig, finished)
     _check_state(rig, finished)
 
 
@@ -179,7 +172,7 @@ def test_what_ends_a_session_whose_backend_has_answered(
         rig.engine.close_sessions()
     else:
         (client if event is SessionEvent.CLIENT_RESET else server).reset()
-    _check_told(rig, row)
+    _check_gate_call(rig, row)
     _check_state(rig, row)
 
 
@@ -205,13 +198,22 @@ def test_a_client_whose_handshake_is_done_is_admitted(tls_rig: TlsRig) -> None:
     assert tls_rig.gate.departures == []
 
 
+def _dialing_client(rig: Rig) -> Peer:
+    """Return a client whose backend does not answer the dial."""
+    rig.backend.fall_silent()
+    rig.serve()
+    client = rig.connect()
+    _check_state(rig, TABLE[SessionState.ADMISSION, SessionEvent.CONNECT])
+    return client
+
+
 def _check_state(rig: Rig, row: Transition) -> None:
     """Wait until the engine lists one session in the next state, or none if that is not listed."""
     expected = [row.next_state.value] if row.next_state in LISTED else []
     wait_until(lambda: [info.state for info in rig.engine.sessions()] == expected, str(row))
 
 
-def _check_told(rig: Rig, row: Transition, ticket: Ticket | None = None) -> None:
+def _check_gate_call(rig: Rig, row: Transition, ticket: Ticket | None = None) -> None:
     """Wait until the gate is told what the row says of this ticket, or of the first one."""
     rig.gate.wait_for(lambda: rig.gate.tickets, "a ticket")
     told = ticket or rig.gate.tickets[0]

@@ -14,7 +14,7 @@ import pytest
 
 from tests.conformance.peers import Peer
 from tests.system import clients
-from tests.system.doors import where
+from tests.system.listeners import where
 from tests.system.pop import BRAZIL, Pop
 from tests.system.proxy import SERVE, run_edgeproxy
 from tests.system.test_lifecycle import upgraded

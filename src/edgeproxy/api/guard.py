@@ -55,11 +55,7 @@ class Guard:
         self.demand(token)
         self._allowed = Prefixes(dict.fromkeys(settings.allow or PRIVATE_NETWORKS, True))
         most = settings.rate_limit
-        self._rate = None
-        if most:
-            self._rate = RateLimit(
-                RateLimitSettings(True, most, 1.0, most * BURST_SECS, MAX_CALLERS)
-            )
+        self._rate = RateLimit(RateLimitSettings(True, most, 1.0, most * BURST_SECS, MAX_CALLERS))
 
     def allows(self, caller: str) -> bool:
         """Return whether this address may call the API."""
@@ -105,7 +101,7 @@ class Guard:
         scope["caller"] = caller
         if not self.allows(caller):
             raise FaultError(403, "this address may not call the API; see EDGEPROXY_API_ALLOW")
-        if self._rate is not None and not self._rate.take(key_of(caller), time.monotonic()):
+        if not self._rate.take(key_of(caller), time.monotonic()):
             raise FaultError(429, "too many requests", headers={"Retry-After": "1"})
         if self._token:
             shown = headers.get(b"authorization", b"")

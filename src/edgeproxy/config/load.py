@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from edgeproxy.config import file as config_file
 from edgeproxy.config.config import (
@@ -21,6 +22,7 @@ from edgeproxy.config.config import (
     with_values,
 )
 from edgeproxy.config.file import FILE_VARIABLE, ConfigFile, nearest, shown
+from edgeproxy.config.old_names import REMOVED, RENAMED, OldName, names_of
 from edgeproxy.config.setting import PREFIX, Setting
 from edgeproxy.config.table import SETTINGS
 from edgeproxy.core.backends.local_overrides import Overlay
@@ -58,40 +60,77 @@ class Loaded:
     pinned: Mapping[str, str] = field(default_factory=dict)
 
 
+class _Text(NamedTuple):
+    """The text of a setting, under which of its names it stands, and where."""
+
+    text: str
+    name: Setting | OldName
+    place: str
+
+
 def load(environ: Mapping[str, str]) -> Loaded:
     """Return the configuration for this environment. Raises ConfigError."""
     faults: list[str] = []
     path = environ.get(FILE_VARIABLE, "")
     file = config_file.read(Path(path), faults) if path else ConfigFile()
     effective = []
-    for setting in SETTINGS:
-        source, text, where = "default", None, ""
-        if environ.get(setting.variable):
-            source, text = "environment", environ[setting.variable]
-            where = f"{setting.variable}={_quoted(setting, text)}"
-        elif setting.file_key in file.texts:
-            key = setting.file_key
-            source, text = path, file.texts[key]
-            where = f"{path}: {file.where(key)}{key} = {_quoted(setting, text)}"
-        value = default_of(setting)
-        if text is not None:
-            try:
-                value = setting.parse(text)
-            except BadValueError as bad:
-                faults.append(f"{where}: {bad}")
-        effective.append(Effective(setting, value, source))
+    pinned = {}
     warnings = [_unknown(name) for name in sorted(environ) if _is_unknown(name)]
+    for setting in SETTINGS:
+        from_environ, from_file = _in_environ(setting, environ), _in_file(setting, file, path)
+        value = _value(setting, from_environ or from_file, faults, warnings)
+        source = "environment" if from_environ else path if from_file else "default"
+        effective.append(Effective(setting, value, source))
+        if from_environ and from_file:
+            pinned[setting.variable] = from_file[0].text
+    warnings.extend(_removed(environ, file, path))
     config = with_values(defaults(), effective)
     faults.extend(_missing_command(config, file, path))
     faults.extend(_postgres_faults(config))
     if faults:
         raise ConfigError("\n  ".join(["the configuration is not valid:", *faults, *warnings]))
-    pinned = {
-        each.variable: file.texts[each.file_key]
-        for each in SETTINGS
-        if each.file_key in file.texts and environ.get(each.variable)
-    }
     return Loaded(config, tuple(effective), tuple(warnings), file.overlays, pinned)
+
+
+def _in_environ(setting: Setting, environ: Mapping[str, str]) -> list[_Text]:
+    """Return what the environment says of a setting, under its own name first."""
+    return [
+        _Text(text, name, f"{name.variable}={_quoted(setting, text)}")
+        for name in names_of(setting)
+        if (text := environ.get(name.variable))
+    ]
+
+
+def _in_file(setting: Setting, file: ConfigFile, path: str) -> list[_Text]:
+    """Return what the file says of a setting, under its own name first."""
+    return [
+        _Text(text, name, f"{path}: {file.where(key)}{key} = {_quoted(setting, text)}")
+        for name in names_of(setting)
+        if (text := file.texts.get(key := name.file_key)) is not None
+    ]
+
+
+def _value(setting: Setting, texts: list[_Text], faults: list[str], warnings: list[str]) -> object:
+    """Return the value of a setting; add what is wrong, and what to write instead of old names."""
+    if not texts:
+        return default_of(setting)
+    used = texts[:1] if texts[0].name is setting else texts
+    values: list[Any] = []
+    for each in used:
+        try:
+            values.append(each.name.parse(each.text))
+        except BadValueError as bad:
+            faults.append(f"{each.place}: {bad}")
+    if len(values) < len(used):
+        return default_of(setting)
+    value = max(values)  # where one setting replaces several, the longest of their times
+    for each in texts:
+        if each not in used:
+            warnings.append(f"{each.place} has no effect beside {used[0].place}; remove it")
+        elif each.name is not setting:
+            new = f"{setting.variable} or {setting.file_key}"
+            warnings.append(f"{each.place} still works; set {new} to {shown(value)!r} instead")
+    return value
 
 
 def _quoted(setting: Setting, text: str) -> str:
@@ -128,11 +167,28 @@ def _postgres_faults(config: Config) -> list[str]:
     return faults
 
 
+def _removed(environ: Mapping[str, str], file: ConfigFile, path: str) -> list[str]:
+    """Return what is said of settings that there are no more, and what to do."""
+    places = [
+        (f"{old.variable}={environ[old.variable]!r}", old)
+        for old in REMOVED
+        if environ.get(old.variable)
+    ] + [
+        (f"{path}: {file.where(key)}{key} = {file.texts[key]!r}", old)
+        for old in REMOVED
+        if (key := old.file_key) in file.texts
+    ]
+    return [f"{place} has no effect: {old.instead}; remove it" for place, old in places]
+
+
 def _is_unknown(name: str) -> bool:
-    known = name == FILE_VARIABLE or any(name == each.variable for each in SETTINGS)
-    return name.startswith(PREFIX) and not known
+    former = {old.variable for old in (*RENAMED, *REMOVED)}
+    return name.startswith(PREFIX) and name not in _variables() | former
 
 
 def _unknown(name: str) -> str:
-    names = {each.variable for each in SETTINGS} | {FILE_VARIABLE}
-    return f"{name} is not a known variable and does nothing{nearest(name, names)}"
+    return f"{name} is not a known variable and does nothing{nearest(name, _variables())}"
+
+
+def _variables() -> set[str]:
+    return {FILE_VARIABLE, *(each.variable for each in SETTINGS)}

@@ -167,14 +167,23 @@ class Listeners:
         self._tls = renewed
         for name, opened in self._open.items():
             if opened.settings.tls is not None:
-                self._engine.renew(opened.name, renewed)
-                settings = dataclasses.replace(opened.settings, tls=renewed)
+                tls = self._with_setup_timeout(renewed)
+                self._engine.renew(opened.name, tls)
+                settings = dataclasses.replace(opened.settings, tls=tls)
                 self._open[name] = dataclasses.replace(opened, settings=settings)
+
+    def _with_setup_timeout(self, tls: TlsSettings) -> TlsSettings:
+        secs = self._settings.client_setup_timeout_secs
+        return dataclasses.replace(tls, handshake_secs=secs)
 
     def _treatment(self, listener: Listener) -> tuple[ListenerPolicy, ListenerSettings]:
         """Return how gate and engine treat the clients of a listener. Raises EdgeProxyError."""
-        if listener.kind == TLS and self._tls is None:
-            self._load_certificates()
+        tls = None
+        if listener.kind == TLS:
+            if self._tls is None:
+                self._load_certificates()
+            assert self._tls is not None
+            tls = self._with_setup_timeout(self._tls)
         given = self._settings
         policy = ListenerPolicy(
             listener.app,
@@ -183,8 +192,8 @@ class Listeners:
         )
         has_preamble = policy.routes_by_sni or policy.expects_proxy_header
         return policy, ListenerSettings(
-            preamble_secs=given.preamble_timeout_secs if has_preamble else 0.0,
-            tls=self._tls if listener.kind == TLS else None,
+            preamble_secs=given.client_setup_timeout_secs if has_preamble else 0.0,
+            tls=tls,
             tells_local=given.sends_proxy_header,
         )
 

@@ -15,7 +15,7 @@ from edgeproxy.core.admission.admission import Admission
 from edgeproxy.engine.contract import Engine
 from edgeproxy.errors import ConfigError
 from edgeproxy.listeners.listeners import Listeners
-from edgeproxy.log import EventLog, set_debug
+from edgeproxy.log import EventLog, set_level
 from edgeproxy.process.publisher import Publisher
 
 log = EventLog("config")
@@ -131,7 +131,7 @@ class Reload:
         config = read.config
         self._engine.call(lambda: self._admission.access.change(config.access, config.rate_limit))
         self._engine.call(lambda: self._admission.change(config.circuit_breaker, config.health))
-        set_debug(config.log.debug)
+        set_level(config.log.level)
         old, new = before.config.listeners, config.listeners
         if read.backends or (old.listen, old.routes) != (new.listen, new.routes):
             self._publisher.publish_again()

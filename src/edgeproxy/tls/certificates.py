@@ -131,7 +131,6 @@ class Certificates:
             tuple(_without_shared_names(pairs.values())),
             self._settings.alpn,
             b"" if ca is None else pem.authorities(ca, pem.read(ca)),
-            self._settings.handshake_timeout_secs,
         )
         return _Read(settings, pairs, min(pair.expires_at for pair in pairs.values()))
 

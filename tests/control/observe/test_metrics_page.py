@@ -9,32 +9,11 @@ from contextlib import ExitStack
 
 from edgeproxy.control.observe.metrics_page import Scrapes, metrics_page
 from edgeproxy.control.observe.reading import StatusSnapshot
+from tests.control.observe.snapshots import NOTHING
 from tests.control.serving import get, rest_of, served
 from tests.waiting import wait_until
 
 DEADLINE_SECS = 20.0
-NOTHING = StatusSnapshot(
-    version="1.0",
-    engine="portable",
-    region="sa",
-    connections=0,
-    active=0,
-    bytes_in=0,
-    bytes_out=0,
-    failovers=0,
-    refused={},
-    closed={},
-    dial_failures={},
-    bindings=0,
-    rate_limited_clients=0,
-    table_version=0,
-    table_age_secs=0.0,
-    rows_skipped=0,
-    reload_errors=0,
-    loop_lag_secs=0.0,
-    descriptors=0,
-    uptime_secs=0.0,
-)
 
 
 class Slow:
@@ -86,7 +65,7 @@ def test_all_who_ask_while_a_page_is_made_share_the_next_one() -> None:
     assert len(slow.threads) == 1
 
 
-def test_whoever_leaves_takes_the_page_from_nobody_else() -> None:
+def test_a_caller_that_leaves_takes_the_page_from_no_other() -> None:
     slow = Slow()
 
     async def run() -> None:

@@ -10,7 +10,7 @@ import pytest
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.counters import BackendCounters
 from edgeproxy.core.routing.backend_snapshot import BackendSnapshot
-from tests.control.observe.test_metrics_page import NOTHING
+from tests.control.observe.snapshots import NOTHING
 
 
 def test_a_backend_has_the_public_keys_in_their_order() -> None:
