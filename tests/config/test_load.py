@@ -243,7 +243,7 @@ def test_a_number_in_the_file_may_be_written_in_any_way(tmp_path: Path, literal:
 )
 def test_any_number_survives_being_written_to_a_file_and_read(secs: float, count: int) -> None:
     chosen = [
-        dataclasses.replace(each, value=secs if isinstance(each.value, float) else count)
+        each._replace(value=secs if isinstance(each.value, float) else count)
         for each in config.load({}).effective
         if type(each.value) in (int, float) and each.setting.variable not in BOUNDED
     ]

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from edgeproxy.api.settings import ApiSettings
 from edgeproxy.config.setting import Setting
@@ -124,8 +125,7 @@ class Config:
         return replace(self.listeners, listen=listen)
 
 
-@dataclass(frozen=True, slots=True)
-class Effective:
+class Effective(NamedTuple):
     """The value of a setting in force, and its source: the environment, a file or the default."""
 
     setting: Setting

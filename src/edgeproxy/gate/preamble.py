@@ -11,7 +11,6 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -47,8 +46,7 @@ class PreambleInfo(NamedTuple):
     destination: Endpoint | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ListenerPolicy:
+class ListenerPolicy(NamedTuple):
     """What one listener expects of its clients.
 
     Attributes:

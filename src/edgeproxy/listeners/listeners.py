@@ -12,8 +12,7 @@ import dataclasses
 import itertools
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgeproxy.engine.contract import Engine, ListenerSettings
 from edgeproxy.errors import EdgeProxyError
@@ -34,8 +33,7 @@ if TYPE_CHECKING:
 log = EventLog("listeners")
 
 
-@dataclass(frozen=True, slots=True)
-class _Open:
+class _Open(NamedTuple):
     """A listener that is open.
 
     `name` is what the engine and the gate call it. It is a new one whenever `policy` or `settings`
@@ -170,7 +168,7 @@ class Listeners:
                 tls = self._with_setup_timeout(renewed)
                 self._engine.renew(opened.name, tls)
                 settings = dataclasses.replace(opened.settings, tls=tls)
-                self._open[name] = dataclasses.replace(opened, settings=settings)
+                self._open[name] = opened._replace(settings=settings)
 
     def _with_setup_timeout(self, tls: TlsSettings) -> TlsSettings:
         secs = self._settings.client_setup_timeout_secs

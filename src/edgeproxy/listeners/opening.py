@@ -11,8 +11,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from edgeproxy.engine.sockets import open_listener, open_unix_listener, prepare
 from edgeproxy.errors import EdgeProxyError
@@ -28,8 +28,7 @@ SOLE_LISTENER = "default"
 Address = ListenAddress | UnixAddress
 
 
-@dataclass(frozen=True, slots=True)
-class OpenSocket:
+class OpenSocket(NamedTuple):
     """A listening socket.
 
     Attributes:

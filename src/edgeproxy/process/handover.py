@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -24,6 +23,7 @@ from edgeproxy.process.lifecycle import Event, Lifecycle, Phase
 
 if TYPE_CHECKING:
     import asyncio
+    import subprocess
 
 log = EventLog("app")
 
@@ -141,6 +141,7 @@ async def start_successor(sockets: Mapping[str, socket.socket], drained: Iterabl
     ended then.
     """
     import asyncio
+    import subprocess
 
     if os.getpid() == 1:
         raise EdgeProxyError(
@@ -186,6 +187,8 @@ def _read_within(fd: int, secs: float) -> bytes | None:
 
 def _ended(process: subprocess.Popen[bytes], said: bytes | None) -> str:
     """See that a successor that is not ready has ended. Return what happened, in words."""
+    import subprocess
+
     if said is not None:  # it has let go of its end of the pipe, so it is ending
         with suppress(subprocess.TimeoutExpired):
             return f"ended before it was ready, with exit code {process.wait(ENDING_SECS)}"

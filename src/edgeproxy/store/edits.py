@@ -11,8 +11,7 @@ unless the message says that the outcome is unknown.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from edgeproxy.core.backends.rows import (
     COLUMNS,
@@ -42,8 +41,7 @@ class UnknownNodeError(StoreError):
     """The database has no node with this id."""
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """One row of the routing database as it is, usable or not.
 
     Attributes:

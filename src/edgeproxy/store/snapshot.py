@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.rows import MAX_NAME_CHARS, RowError, parse_rows
@@ -19,8 +20,7 @@ LEASES = "edgeproxy_leases"
 """The table of registered backends; it is optional."""
 
 
-@dataclass(frozen=True, slots=True)
-class SkippedRow:
+class SkippedRow(NamedTuple):
     """A row that cannot be used.
 
     Attributes:

@@ -12,7 +12,7 @@ The decoder does not judge versions or ciphers: client and backend agree on thos
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from edgeproxy.errors import WireError
 from edgeproxy.wire import server_name
@@ -43,8 +43,7 @@ _SUPPORTED_VERSIONS = 43
 _HOST_NAME = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ClientHello:
+class ClientHello(NamedTuple):
     """The fields of a ClientHello that the proxy uses.
 
     Attributes:

@@ -6,7 +6,6 @@ encode the two forms; `wire.proxy_protocol` tells them apart.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple, TypeAlias
 
@@ -25,8 +24,7 @@ class Endpoint(NamedTuple):
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """A PROXY protocol header.
 
     `source` and `destination` are both set or both None. None means that the header has no

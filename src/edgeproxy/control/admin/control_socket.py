@@ -20,6 +20,7 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 
+import edgeproxy.core.admission.explanation  # noqa: F401 — else the gate thread would import it
 from edgeproxy.control.admin.pages import JSON, HttpPages, Page, Request, Response
 from edgeproxy.control.observe.status import Status
 from edgeproxy.errors import EdgeProxyError

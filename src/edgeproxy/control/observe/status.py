@@ -14,19 +14,20 @@ from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgeproxy.control.observe.reading import StatusSnapshot
 from edgeproxy.core.admission.admission import Admission
-from edgeproxy.core.admission.explanation import Decision, explain
 from edgeproxy.core.admission.ticket import Ticket
 from edgeproxy.core.backends.health import Verdict
 from edgeproxy.core.geo.address import normalise
 from edgeproxy.core.metrics import Metrics
-from edgeproxy.core.routing.backend_snapshot import BackendSnapshot, backend_snapshot
 from edgeproxy.engine.contract import Engine
 from edgeproxy.version import VERSION
 
 if TYPE_CHECKING:
     import asyncio
+
+    from edgeproxy.control.observe.reading import StatusSnapshot
+    from edgeproxy.core.admission.explanation import Decision
+    from edgeproxy.core.routing.backend_snapshot import BackendSnapshot
 
 T = TypeVar("T")
 
@@ -94,6 +95,8 @@ class Status:
 
     def read(self) -> StatusSnapshot:
         """Return the state of now."""
+        from edgeproxy.control.observe.reading import StatusSnapshot
+
         now = time.monotonic()
         metrics = self._metrics
         carried = self._carried()
@@ -176,6 +179,8 @@ class Status:
 
     def explain(self, client: str, scope: str | None) -> Decision:
         """Return the decision for a client. Gate thread only; raises ValueError."""
+        from edgeproxy.core.admission.explanation import explain
+
         ip_address(client)
         app = self._scope if scope is None else scope
         return explain(self._admission, normalise(client), app, time.monotonic())
@@ -195,6 +200,8 @@ class Status:
     def _backends(
         self, carried: dict[str, tuple[int, int]], now: float
     ) -> tuple[BackendSnapshot, ...]:
+        from edgeproxy.core.routing.backend_snapshot import backend_snapshot
+
         verdicts = self.verdicts()
         idle = self._pool_waiting()
         return tuple(

@@ -16,7 +16,6 @@ Lookups are those of `core/geo/prefix`.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from edgeproxy.core.geo.prefix import Network, Prefixes, network
@@ -32,8 +31,7 @@ _COUNTRY = re.compile(r"[A-Za-z]{2}")
 _FAULTS_SHOWN = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Override:
+class Override(NamedTuple):
     """One line of an override file.
 
     Attributes:
