@@ -8,23 +8,26 @@ from collections.abc import Iterator
 import pytest
 
 from edgeproxy import log
+from edgeproxy.core.admission.access import Denied
 from edgeproxy.core.admission.admission import Admission, AdmissionSettings
 from edgeproxy.core.admission.affinity import AffinitySettings
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.ejection import EjectionSettings
 from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.metrics import Metrics
+from edgeproxy.core.routing.choice import Reason
 from edgeproxy.engine.contract import (
     Client,
     CloseReason,
     Connect,
     DialFailure,
+    HandshakeFailure,
     Outcome,
     Refuse,
 )
 from edgeproxy.engine.listener import client_at
-from edgeproxy.gate.gate import AdmissionGate
-from edgeproxy.gate.preamble import ListenerPolicy, PreambleParser
+from edgeproxy.gate.gate import HINTS, AdmissionGate
+from edgeproxy.gate.preamble import ListenerPolicy, PreambleFault, PreambleParser
 from edgeproxy.log import LogSettings
 
 
@@ -108,3 +111,8 @@ def test_a_hundred_refusals_are_one_line_with_the_reason(lines: io.StringIO) -> 
     assert "client_refused reason=no_backend client=192.0.2.1 suppressed=0" in first
     assert "suppressed=99" in second
     assert metrics.refused == {"no_backend": 101}
+
+
+def test_every_reason_to_refuse_a_client_has_a_hint() -> None:
+    reasons = {*Reason, *Denied, *PreambleFault, *HandshakeFailure}
+    assert set(HINTS) == reasons

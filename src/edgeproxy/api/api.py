@@ -8,8 +8,8 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from edgeproxy.api.application import api
 from edgeproxy.api.guard import Guard
-from edgeproxy.api.routes import api
 from edgeproxy.api.server import Server
 from edgeproxy.api.settings import ApiSettings, token_of
 from edgeproxy.core.admission.admission import Admission

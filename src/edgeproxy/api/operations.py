@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edgeproxy.api import bodies
-from edgeproxy.api.body import body_of
+from edgeproxy.api.decoding import body_of
 from edgeproxy.api.fault import FaultError
 from edgeproxy.control.admin.pages import JSON
 from edgeproxy.core.admission.explanation import Decision

@@ -1,4 +1,4 @@
-"""Notices that the content of a file has changed: edited in place, replaced, deleted and recreated.
+"""Notices that the content of a configuration file has changed: edited, replaced or recreated.
 
 Only the content counts, not the time of a change. So the swap of a symbolic link, as Kubernetes
 does it, is a change, and a new copy of the same text is none. With the package `watchfiles` a

@@ -1,4 +1,8 @@
-"""Listening sockets, with every option that accepted connections inherit."""
+"""Listening sockets, with every option that accepted connections inherit.
+
+The options of connections to backends are set where they are dialed: `portable/dialer`,
+`native/gate_thread/dialer` and `native/byte_thread/loop`.
+"""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from edgeproxy.engine.contract import (
 )
 from edgeproxy.engine.tls import TlsInfo
 from edgeproxy.gate.preamble import PreambleFault, PreambleInfo, PreambleParser
-from edgeproxy.gate.proxy_header import ClientIdentity, ProxyHeaderWriter
+from edgeproxy.gate.proxy_header_writer import ClientIdentity, ProxyHeaderWriter
 from edgeproxy.gate.warm_pool import WarmPool
 from edgeproxy.log import EventLog, Throttle
 from edgeproxy.wire.proxy_header import Endpoint
@@ -49,11 +49,11 @@ HINTS: dict[str, str] = {
     Reason.UNREACHABLE: "the backends that were tried did not answer",
     Reason.NO_RESOURCES: "this host has no descriptors or ports left; raise `ulimit -n`",
     PreambleFault.PROXY_UNTRUSTED: "see EDGEPROXY_PROXY_PROTOCOL_IN",
-    PreambleFault.PROXY_MALFORMED: "who is in front has to send PROXY headers, and only these",
-    PreambleFault.HELLO_MALFORMED: "this listener is for TLS with server names",
+    PreambleFault.PROXY_MALFORMED: "the load balancer in front must send a PROXY header first",
+    PreambleFault.HELLO_MALFORMED: "this listener expects TLS with a server name",
     PreambleFault.NAME_UNKNOWN: "see EDGEPROXY_ROUTES and the table edgeproxy_routes",
     PreambleFault.PREAMBLE_INCOMPLETE: "see EDGEPROXY_CLIENT_SETUP_TIMEOUT_SECS",
-    HandshakeFailure.HANDSHAKE_FAILED: "it does not speak TLS 1.2 or 1.3, or trust is missing",
+    HandshakeFailure.HANDSHAKE_FAILED: "the client has no TLS 1.2 or 1.3, or trust is missing",
     HandshakeFailure.HANDSHAKE_TIMEOUT: "see EDGEPROXY_CLIENT_SETUP_TIMEOUT_SECS",
     Denied.DENIED: "see EDGEPROXY_ALLOW and EDGEPROXY_DENY",
     Denied.CLIENT_FULL: "see EDGEPROXY_MAX_CONNS_PER_CLIENT",

@@ -90,7 +90,7 @@ class Listeners:
         sockets = open_all(addresses, inherited, activated)
         try:
             for name, listener in listeners.items():
-                self._accept(name, listener, sockets[name], *self._treatment(listener))
+                self._accept(name, listener, sockets[name], *self._policy_and_settings(listener))
         except EdgeProxyError:
             for opened in sockets.values():
                 opened.close(keeps_file=bool(inherited))
@@ -174,7 +174,7 @@ class Listeners:
         secs = self._settings.client_setup_timeout_secs
         return dataclasses.replace(tls, handshake_secs=secs)
 
-    def _treatment(self, listener: Listener) -> tuple[ListenerPolicy, ListenerSettings]:
+    def _policy_and_settings(self, listener: Listener) -> tuple[ListenerPolicy, ListenerSettings]:
         """Return how gate and engine treat the clients of a listener. Raises EdgeProxyError."""
         tls = None
         if listener.kind == TLS:
@@ -217,14 +217,14 @@ class Listeners:
         """
         before = self._open.get(name)
         try:
-            treatment = self._treatment(listener)
+            wanted = self._policy_and_settings(listener)
             if before is None:
-                self._open_new(name, listener, *treatment)
-            elif treatment == (before.policy, before.settings):
+                self._open_new(name, listener, *wanted)
+            elif wanted == (before.policy, before.settings):
                 self._failures.pop(name, None)
                 return
             else:
-                self._accept(name, listener, before.socket, *treatment)
+                self._accept(name, listener, before.socket, *wanted)
                 self._engine.unlisten(before.name)
         except EdgeProxyError as error:
             if self._failures.get(name) != str(error):

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from edgeproxy import log as events
 from edgeproxy.config.load import Config, Loaded
 from edgeproxy.control.geoip import Geo
-from edgeproxy.control.health.probes import Probes
+from edgeproxy.control.health.health_checks import HealthChecks
 from edgeproxy.control.observe.access_log import OFF, AccessLog
 from edgeproxy.control.observe.status import Status
 from edgeproxy.core.admission.access import AccessControl
@@ -36,7 +36,7 @@ from edgeproxy.engine.choice import make_engine
 from edgeproxy.engine.descriptors import raise_limit
 from edgeproxy.gate.gate import AdmissionGate
 from edgeproxy.gate.preamble import PreambleParser
-from edgeproxy.gate.proxy_header import ProxyHeaderWriter
+from edgeproxy.gate.proxy_header_writer import ProxyHeaderWriter
 from edgeproxy.gate.warm_pool import WarmPool
 from edgeproxy.listeners.listeners import Listeners
 from edgeproxy.process import handover, systemd
@@ -125,7 +125,7 @@ class Proxy:
             lambda: in_force.config,
         )
         self.feed = Feed(self._store, self.publisher.publish, self.metrics, gc.collect)
-        probes, loop_lag = Probes(self._judged), LoopLag()
+        probes, loop_lag = HealthChecks(self._judged), LoopLag()
         self._status = Status(
             config.admission.app,
             config.admission.region,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from edgeproxy import log as events
 from edgeproxy.config.load import FILE_VARIABLE
 from edgeproxy.control.geoip import Geo
-from edgeproxy.control.health.probes import Probes
+from edgeproxy.control.health.health_checks import HealthChecks
 from edgeproxy.listeners.listeners import Listeners
 from edgeproxy.process.endpoints import Endpoints
 from edgeproxy.process.publisher import Publisher
@@ -72,7 +72,7 @@ class ControlPlane:
         geo: Geo,
         listeners: Listeners,
         endpoints: Endpoints,
-        probes: Probes,
+        probes: HealthChecks,
         background: Sequence[Callable[[], Awaitable[None]]],
     ) -> None:
         """`background` is what runs beside all this for as long as the proxy serves."""

@@ -47,8 +47,8 @@ class ClientHello(NamedTuple):
     """The fields of a ClientHello that the proxy uses.
 
     Attributes:
-        server_name: In normal form (`core.server_names.host_name`); None if the client sends no
-            name, or an IP address.
+        server_name: In normal form (`core.routing.server_names.host_name`); None if the client
+            sends no name, or an IP address.
         alpn: The protocols that it offers, the preferred one first; untrusted bytes.
         legacy_version: For instance 0x0303, which TLS 1.2 and 1.3 both send.
         supported_versions: The versions that it lists, the preferred one first, unknown ones

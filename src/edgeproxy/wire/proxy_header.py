@@ -38,7 +38,7 @@ class Header(NamedTuple):
         destination: The address the client connected to.
         is_local: The sender speaks for itself, for instance for a health check. Some senders also
             use it for clients without an address.
-        server_name: The authority, in normal form (`core.server_names.host_name`).
+        server_name: The authority, in normal form (`core.routing.server_names.host_name`).
         alpn: The application protocol; untrusted bytes.
         unique_id: The sender's id for the connection, up to 128 untrusted bytes.
         over_tls: Whether the client used TLS towards the sender.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeproxy.control.observe.reading import StatusSnapshot
+from edgeproxy.control.observe.status_snapshot import StatusSnapshot
 
 NOTHING = StatusSnapshot(
     version="1.0",

@@ -8,7 +8,7 @@ import threading
 from contextlib import ExitStack
 
 from edgeproxy.control.observe.metrics_page import Scrapes, metrics_page
-from edgeproxy.control.observe.reading import StatusSnapshot
+from edgeproxy.control.observe.status_snapshot import StatusSnapshot
 from tests.control.observe.snapshots import NOTHING
 from tests.control.serving import get, rest_of, served
 from tests.waiting import wait_until

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from edgeproxy.control.observe.reading import StatusSnapshot
+from edgeproxy.control.observe.status_snapshot import StatusSnapshot
 from edgeproxy.core.backends.counters import RTT_BUCKETS_SECS, BackendCounters
 from edgeproxy.core.backends.live_state import Circuit
 from edgeproxy.core.routing.backend_snapshot import BackendSnapshot

@@ -23,7 +23,7 @@ from edgeproxy.control.observe.metric_table import (
     Metric,
     Sample,
 )
-from edgeproxy.control.observe.reading import StatusSnapshot
+from edgeproxy.control.observe.status_snapshot import StatusSnapshot
 from edgeproxy.core.routing.backend_snapshot import BackendSnapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -25,7 +25,7 @@ from edgeproxy.version import VERSION
 if TYPE_CHECKING:
     import asyncio
 
-    from edgeproxy.control.observe.reading import StatusSnapshot
+    from edgeproxy.control.observe.status_snapshot import StatusSnapshot
     from edgeproxy.core.admission.explanation import Decision
     from edgeproxy.core.routing.backend_snapshot import BackendSnapshot
 
@@ -95,7 +95,7 @@ class Status:
 
     def read(self) -> StatusSnapshot:
         """Return the state of now."""
-        from edgeproxy.control.observe.reading import StatusSnapshot
+        from edgeproxy.control.observe.status_snapshot import StatusSnapshot
 
         now = time.monotonic()
         metrics = self._metrics

@@ -11,7 +11,7 @@ Among equal loads the lowest turn goes first. A chosen candidate's turn advances
 and no backend catches up in a burst after an absence (start-time fair queueing: Goyal, Vin,
 Cheng, SIGCOMM 1996).
 
-Backends in slow start wait elsewhere (`core/routing/slow_start`).
+Backends in slow start wait elsewhere (`core/routing/slow_start_turns`).
 
 Only the gate thread chooses and places. A ranking under construction is not yet shared.
 """
@@ -27,7 +27,7 @@ from edgeproxy.core.backends.live_state import Circuit, LiveState
 from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.core.routing import scoring
 from edgeproxy.core.routing.eligibility import Ineligible, ineligible
-from edgeproxy.core.routing.slow_start import SlowStart
+from edgeproxy.core.routing.slow_start_turns import SlowStartTurns
 
 Entry = tuple[float, float, int, "Candidate"]
 
@@ -171,7 +171,7 @@ class Ranking:
         self.available = sum(each.standing for each in self.members)
         self.clock = max((each.live.turn - each.step() for each in self.members), default=0.0)
         slow_standing = sum(each.slow_standing for each in self.members)
-        self.slow_start: SlowStart[Entry] = SlowStart(slow_standing, self.clock)
+        self.slow_start: SlowStartTurns[Entry] = SlowStartTurns(slow_standing, self.clock)
         weights = sorted({each.backend.weight for each in self.members})[:MAX_QUEUES]
         self._idle: dict[int, deque[Entry]] = {weight: deque() for weight in weights}
         self._busy: list[Entry] = []

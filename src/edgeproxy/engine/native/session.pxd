@@ -68,7 +68,7 @@ cdef struct Flow:
     int pipe_read
     int pipe_write
 
-# What one end of a session needs to speak TLS; see tls.pyx.
+# What one end of a session needs to speak TLS; see tls/tls_end.pyx.
 cdef struct TlsEnd:
     void* tls  # the SSL object, or NULL where it is not spoken
     char* unsent  # records that the socket has not taken, or NULL

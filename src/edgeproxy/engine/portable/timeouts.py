@@ -2,6 +2,8 @@
 
 A session is settled when it has been quiet for a while and all sent data is acknowledged. It is
 not checked again until its next byte.
+
+The native engine does this in `native/byte_thread/loop.pyx` (`check`, `owes`).
 """
 
 from __future__ import annotations

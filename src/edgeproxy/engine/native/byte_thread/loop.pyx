@@ -7,7 +7,7 @@ does not take all.
 
 A session that has not been checked yet, or has undelivered bytes, waits in a queue for its next
 check. All wait equally long, so the queue is in order of time by itself. A settled session costs
-nothing until its next byte.
+nothing until its next byte. The checks are the twins of `portable/timeouts`.
 """
 
 from libc.errno cimport errno

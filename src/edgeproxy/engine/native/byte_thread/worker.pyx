@@ -52,7 +52,7 @@ cdef void tick_by(Worker* worker, double at) noexcept nogil:
         worker.next_tick = at
         arm(worker.timer, at)
 
-# -- pipes: the twin of engine.pipe -----------------------------------------------------
+# -- pipes: the twin of portable/pipe -----------------------------------------------------
 
 cdef int borrow_pipe(Worker* worker, Flow* flow) noexcept nogil:
     cdef int[2] ends

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edgeproxy.control.health.checker import Checker, Judged
 
 
-class Probes:
+class HealthChecks:
     """The health checks of one proxy. For one event loop, but for `verdicts`."""
 
     def __init__(self, judged: Judged) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeproxy.core.routing.slow_start import SlowStart
+from edgeproxy.core.routing.slow_start_turns import SlowStartTurns
 
 Entry = tuple[float, float, int, object]
 
@@ -16,9 +16,9 @@ def stands(_entry: Entry) -> bool:
     return True
 
 
-def slow_start(standing: int, *entries: Entry) -> SlowStart[Entry]:
+def slow_start(standing: int, *entries: Entry) -> SlowStartTurns[Entry]:
     """Return backends in slow start with these entries."""
-    slow = SlowStart[Entry](standing, clock=0.0)
+    slow = SlowStartTurns[Entry](standing, clock=0.0)
     slow.heap.extend(entries)
     return slow
 
