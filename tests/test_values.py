@@ -86,7 +86,7 @@ def test_any_text_is_a_value_or_a_bad_value(text: str, parse: object) -> None:
 
 @pytest.mark.parametrize("text", [",", " ", " , ", ",,"])
 def test_networks_that_are_none_are_not_everybody(text: str) -> None:
-    with pytest.raises(BadValueError, match="there is no network in it; allowed are IPv4 and IPv6"):
+    with pytest.raises(BadValueError, match="the list is empty; allowed are IPv4 and IPv6"):
         value.networks(text)
 
 

@@ -108,7 +108,7 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
 
 
 def one_of(*words: str) -> Callable[[str], str]:
-    """Return a parser of these words."""
+    """Return a parser that accepts only these words."""
 
     def parse(text: str) -> str:
         if text not in words:
@@ -203,10 +203,10 @@ def networks(text: str) -> tuple[Network, ...]:
         except ValueError as error:
             raise BadValueError(str(error)) from None
         if parsed is None:
-            raise BadValueError(f"{entry!r} is not; {_NETWORKS}")
+            raise BadValueError(f"{entry!r} is not a network; {_NETWORKS}")
         found.append(parsed)
     if text and not found:
-        raise BadValueError(f"there is no network in it; {_NETWORKS}; unset it for no list")
+        raise BadValueError(f"the list is empty; {_NETWORKS}; unset the setting for no list")
     return tuple(found)
 
 

@@ -89,7 +89,7 @@ def test_debug_off_is_the_level_info() -> None:
 def test_the_new_name_wins_over_the_old_one() -> None:
     loaded = config.load({MOMENT: "1", EARLY_CLOSE: "2"})
     assert value_in(loaded, EARLY_CLOSE) == 2
-    assert loaded.warnings == (f"{MOMENT}='1' has no effect beside {EARLY_CLOSE}='2'; remove it",)
+    assert loaded.warnings == (f"{MOMENT}='1' has no effect next to {EARLY_CLOSE}='2'; remove it",)
 
 
 def test_the_environment_wins_over_the_file_under_any_name(tmp_path: Path) -> None:

@@ -315,8 +315,8 @@ FUTURE = issued("a.example", begins_in=DAY_SECS, expires_in=2 * DAY_SECS)
             traditional(dsa.generate_private_key(1024)),
             "web.key: clients do not trust this kind of private key; allowed are ECDSA on P-256",
         ),
-        (A.chain, B.key, "web.key is not that of this certificate; give both of one pair"),
-        (A.ca + A.cert, A.key, "web.key is that of certificate 2; it has to come first"),
+        (A.chain, B.key, "web.key does not match this certificate; use the two files of one pair"),
+        (A.ca + A.cert, A.key, "web.key belongs to certificate 2; put that one first"),
         (EXPIRED.chain, EXPIRED.key, "web.crt: the certificate expired at 2"),
         (FUTURE.chain, FUTURE.key, "web.crt: the certificate is not valid before 2"),
     ],
@@ -435,7 +435,7 @@ def test_a_certificate_that_is_there_before_its_key_waits_for_it(
     for _ in range(3):
         assert certificates.reload() is None
     [told] = events.named("certificates_bad")
-    assert "web.key is not that of this certificate" in str(told["reason"])
+    assert "web.key does not match this certificate" in str(told["reason"])
     assert certificates.errors == 1
     put(web.key, B.key)
     assert names(certificates.reload()) == [("b.example",)]

@@ -145,7 +145,7 @@ SHORT = "the ClientHello is cut short or not of a version of TLS"
 NO_CIPHER = "the ClientHello lists no ciphers, half a cipher or no compression"
 BEYOND = "a length in the ClientHello points beyond its end"
 AFTER = "something follows the extensions of the ClientHello"
-TWICE = "an extension of the ClientHello comes twice"
+TWICE = "an extension of the ClientHello occurs twice"
 NO_LIST = "a list in the ClientHello is empty or does not fill its extension"
 MALFORMED = {
     "nothing at all": (b"\x01\x00\x00\x00", SHORT),

@@ -180,10 +180,10 @@ def test_a_block_too_short_for_its_family_is_refused_by_its_length(kind: int, si
     [
         (b"\r\nGET / HTTP/1.1", 3, "not a PROXY header of version 2"),
         (SIGNATURE[:11] + b"\r" + bytes(4), 12, "not a PROXY header of version 2"),
-        (block(ENDS, command=0x11), 13, "the PROXY header has another version than 2"),
-        (block(ENDS, command=0x31), 13, "the PROXY header has another version than 2"),
-        (block(ENDS, command=0x22), 13, "the PROXY header has another version than 2"),
-        (block(ENDS, command=0x2F), 13, "the PROXY header has another version than 2"),
+        (block(ENDS, command=0x11), 13, "the PROXY header is not of version 2"),
+        (block(ENDS, command=0x31), 13, "the PROXY header is not of version 2"),
+        (block(ENDS, command=0x22), 13, "the PROXY header is not of version 2"),
+        (block(ENDS, command=0x2F), 13, "the PROXY header is not of version 2"),
         (block(ENDS, kind=0x13), 14, "the PROXY header has an unknown address family"),
         (block(ENDS, kind=0x41), 14, "the PROXY header has an unknown address family"),
         (block(bytes(MAX_BYTES - 15)), 16, "the PROXY header is longer than 4096 bytes"),
@@ -199,7 +199,7 @@ def test_what_is_no_header_is_refused_at_the_first_byte_that_shows_it(
 
 
 BEYOND = "a TLV of the PROXY header points beyond its end"
-TWICE = "a TLV of the PROXY header comes twice"
+TWICE = "a TLV of the PROXY header occurs twice"
 NO_HOST = "the server name is not a host name"
 MALFORMED = {
     "one byte left": (b"\4", BEYOND),

@@ -67,7 +67,7 @@ class Api:
         return False
 
     def stop(self) -> None:
-        """Expire no lease any more: the proxy is draining."""
+        """Let no lease expire any more: the proxy is draining."""
         self._watching.cancel()
 
     def stop_listening(self) -> None:

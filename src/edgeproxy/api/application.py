@@ -70,7 +70,7 @@ def _route(path: str, registry: Registry) -> Route:
 
 async def _http_fault(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    reasons = {404: "there is no such path", 405: "this path does not know that method"}
+    reasons = {404: "there is no such path", 405: "this path does not allow that method"}
     reason = reasons.get(error.status_code, str(error.detail))
     return answer(
         FaultView(f"{reason}; see /openapi.json"), error.status_code, **dict(error.headers or {})
@@ -83,4 +83,4 @@ async def _fault(_request: Request, error: Exception) -> Response:
 
 
 async def _bug(_request: Request, _error: Exception) -> Response:
-    return answer(FaultView("a bug was met; the log says more"), 500)
+    return answer(FaultView("internal error; the log has the details"), 500)

@@ -34,12 +34,12 @@ class Registration(Struct, forbid_unknown_fields=True):
     ip: Annotated[Name, Meta(description="the IPv4 or IPv6 address of one host")]
     port: Port
     country: (
-        Annotated[str, Meta(max_length=2, description="ISO 3166-1; unset: that of the region")]
+        Annotated[str, Meta(max_length=2, description="ISO 3166-1; unset: the region's default")]
         | None
     ) = None
     weight: Weight = 2
     soft_limit: Limit = 100
-    hard_limit: Annotated[Limit, Meta(description="never exceeded; 0: none")] = 150
+    hard_limit: Annotated[Limit, Meta(description="never exceeded; 0: no limit")] = 150
 
 
 def row_of(registration: Registration) -> Mapping[str, object]:
@@ -60,13 +60,13 @@ def row_of(registration: Registration) -> Mapping[str, object]:
 
 
 class NewWeight(Struct, forbid_unknown_fields=True):
-    """Another weight."""
+    """A new weight."""
 
     weight: Weight
 
 
 class NewLimits(Struct, forbid_unknown_fields=True):
-    """Other limits; both."""
+    """New connection limits; both are required."""
 
     soft_limit: Limit
     hard_limit: Limit
@@ -93,7 +93,7 @@ class BackendList(Struct):
 
 
 class HeartbeatAccepted(Struct):
-    """A heartbeat was heard."""
+    """A heartbeat was accepted."""
 
     id: str
     status: str
@@ -101,7 +101,7 @@ class HeartbeatAccepted(Struct):
 
 
 class Deregistered(Struct):
-    """A backend has left."""
+    """A backend has been deregistered."""
 
     id: str
     status: str
@@ -127,7 +127,7 @@ class SessionList(Struct):
 
 
 class FaultView(Struct):
-    """What was wrong, and with which field of the request, if it was one."""
+    """What was wrong, and which field of the request is to blame, if one is."""
 
     error: str
     field: str | None = None

@@ -1,8 +1,8 @@
 """Decides whether a request reaches the API: the first stage of every request.
 
 The checks, in this order: the caller's address, its rate, its token, the origin of the page that
-sends the request, the length and type of the body. Every refusal is JSON. The log gets nothing of a
-request.
+sends the request, the length and type of the body. Every refusal is JSON. Nothing of a request is
+logged.
 
 Without a token, a browser may not write. A foreign page could make the browser of a user send
 requests to any address that the user can reach; `Origin` and `Sec-Fetch-Site` give such a page
@@ -88,11 +88,11 @@ class Guard:
             fault = error
         except TimeoutError:
             status = 408 if body is None else 503
-            reason = f"that took longer than {self._timeout_secs:g} s"
+            reason = f"the request took longer than {self._timeout_secs:g} s"
             fault = FaultError(status, reason, headers={"Retry-After": "1"})
         except Exception:  # noqa: BLE001
             log.bug("api_failed")
-            fault = FaultError(500, "a bug was met; the log says more")
+            fault = FaultError(500, "internal error; the log has the details")
         if fault is not None and not has_begun:
             await _refuse(fault, send)
 
@@ -130,7 +130,7 @@ async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise FaultError(400, "the request has not ended")
+            raise FaultError(400, "the connection ended before the request was complete")
         parts.append(message.get("body", b""))
         count += len(parts[-1])
         if count > MAX_BYTES:

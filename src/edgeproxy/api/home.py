@@ -42,7 +42,7 @@ table {table.version}; up for {health.uptime_secs} s.
 <h2>Backends</h2>
 <table><tr><th>id<th>app<th>region<th>address<th>state<th>connections<th>silent for</tr>
 {backends}</table>{rest}
-<h2>What can be asked for</h2>
+<h2>Operations</h2>
 <table>{operations}</table></body></html>
 """
 

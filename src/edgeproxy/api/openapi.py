@@ -19,14 +19,14 @@ FAULTS = {
     401: "a bearer token is needed",
     403: "this caller may not do that",
     404: "there is no such backend",
-    405: "the path does not know this method",
+    405: "the path does not allow this method",
     408: "the request took too long",
-    409: "that is not possible as things are",
+    409: "the stored row does not allow this request",
     413: "the body is too long",
     415: "the body is not JSON",
     429: "too many requests; see Retry-After",
-    500: "a bug was met",
-    503: "not now; try again",
+    500: "internal error",
+    503: "not available now; try again later",
 }
 EVERYWHERE = (400, 401, 403, 405, 408, 413, 415, 429, 500, 503)
 
@@ -91,7 +91,7 @@ def _operation(operation: Operation, schema_of: dict[Any, Any]) -> dict[str, Any
         responses.setdefault(str(status), _content(FAULTS[status], schema_of[FaultView]))
     if 503 in operation.statuses:
         either = {"anyOf": [schema_of[operation.gives], schema_of[FaultView]]}
-        responses["503"] = _content("not ready, or not now", either)
+        responses["503"] = _content("not ready, or not available now", either)
     described: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,

@@ -26,7 +26,7 @@ from edgeproxy.core.geo.address import normalise
 
 MAX_CONNECTIONS = 4096
 PART_OF_ONE = 2
-"""One caller may have this part of all connections: a half."""
+"""The maximum number of connections is divided by this for one caller: half of them."""
 DENIED = "denied"
 """The key that counts the connections of all callers that the API does not allow."""
 MAX_DENIED = 64
@@ -192,7 +192,7 @@ class Server:
         listening.listen(BACKLOG)  # asyncio would accept a whole backlog at once
 
     def stop_listening(self) -> None:
-        """Accept no further connections; answer the requests under way, then end theirs."""
+        """Accept no further connections; close the others after the requests under way."""
         if self._server is not None:
             self._server.close()
         for connection in list(self._state.connections):

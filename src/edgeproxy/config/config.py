@@ -80,7 +80,7 @@ class WatchSettings:
 
     Attributes:
         enabled: Apply changes while the proxy runs.
-        interval_secs: Time between two looks at the file.
+        interval_secs: Time between two checks of the file.
     """
 
     enabled: bool = False
@@ -113,7 +113,7 @@ class Config:
     log: LogSettings = field(default_factory=LogSettings)
 
     def listen_settings(self) -> ListenSettings:
-        """Return the settings of listeners, with all of them in `listen`.
+        """Return the settings of listeners, with all listeners in `listen`.
 
         `EDGEPROXY_LISTENERS` replaces the one of `EDGEPROXY_LISTEN_ADDR` and `EDGEPROXY_APP`;
         `EDGEPROXY_TLS_ENABLED` adds one for the same app.

@@ -91,7 +91,7 @@ def read(path: Path, faults: list[str]) -> ConfigFile:
 
 
 def shown(chosen: object) -> str:
-    """Return a value as the user writes it in the environment; unset is empty."""
+    """Return a value as the user writes it in the environment; "" if it is unset."""
     if chosen is None:
         return ""
     if isinstance(chosen, tuple) and not isinstance(chosen, ListenAddress):

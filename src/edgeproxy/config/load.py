@@ -61,7 +61,7 @@ class Loaded:
 
 
 class _Text(NamedTuple):
-    """The text of a setting, under which of its names it stands, and where."""
+    """The text of a setting, the name that it was given under, and the place."""
 
     text: str
     name: Setting | OldName
@@ -126,7 +126,7 @@ def _value(setting: Setting, texts: list[_Text], faults: list[str], warnings: li
     value = max(values)  # where one setting replaces several, the longest of their times
     for each in texts:
         if each not in used:
-            warnings.append(f"{each.place} has no effect beside {used[0].place}; remove it")
+            warnings.append(f"{each.place} has no effect next to {used[0].place}; remove it")
         elif each.name is not setting:
             new = f"{setting.variable} or {setting.file_key}"
             warnings.append(f"{each.place} still works; set {new} to {shown(value)!r} instead")
@@ -147,7 +147,7 @@ def _missing_command(config: Config, file: ConfigFile, path: str) -> list[str]:
         if overlay.check_type == "exec":
             place = f"backends.{backend_id}.health_check_type"
             places.append(f"{path}: {file.where(place)}{place} = 'exec'")
-    return [f"{place}: EDGEPROXY_HEALTH_CHECK_COMMAND says what to run" for place in places]
+    return [f"{place}: set EDGEPROXY_HEALTH_CHECK_COMMAND, too" for place in places]
 
 
 def _postgres_faults(config: Config) -> list[str]:
@@ -156,7 +156,7 @@ def _postgres_faults(config: Config) -> list[str]:
     faults = []
     if postgres.enabled and postgres.url is None:
         faults.append(
-            "EDGEPROXY_POSTGRES_ENABLED='true': EDGEPROXY_POSTGRES_URL says where it is, such as "
+            "EDGEPROXY_POSTGRES_ENABLED='true': set EDGEPROXY_POSTGRES_URL, too, such as "
             "postgres://user:password@host:5432/database"
         )
     if postgres.min_connections > postgres.max_connections:
@@ -168,7 +168,7 @@ def _postgres_faults(config: Config) -> list[str]:
 
 
 def _removed(environ: Mapping[str, str], file: ConfigFile, path: str) -> list[str]:
-    """Return what is said of settings that there are no more, and what to do."""
+    """Return a warning for each removed setting that is still given, with what to do."""
     places = [
         (f"{old.variable}={environ[old.variable]!r}", old)
         for old in REMOVED

@@ -30,7 +30,7 @@ class OldName(NamedTuple):
 
 
 class Removed(NamedTuple):
-    """A setting of former versions: its variable, its key in the file, and what holds instead."""
+    """A setting of former versions: its variable, its key in the file, and what applies now."""
 
     variable: str
     file_key: str

@@ -93,7 +93,8 @@ SETTINGS: tuple[Setting, ...] = (
     )),
     *section("listeners", variables="", rows=(
         setting("listen", spec.listeners,
-                "several listeners, separated by commas: ADDRESS=APP, =tls:APP or =sni; unset: one",
+                "listeners, separated by commas: ADDRESS=APP, ADDRESS=tls:APP or "
+                "ADDRESS=sni; unset: one",
                 variable="EDGEPROXY_LISTENERS", live=True),
         setting("routes", spec.routes,
                 "the app of each server name (sni), such as www.example.com=web,*=other",
@@ -104,7 +105,7 @@ SETTINGS: tuple[Setting, ...] = (
         setting("proxy_protocol_out", spec.proxy_protocol_out,
                 "PROXY header to send to backends: off, v1 or v2; for one app: APP=v2"),
         setting("backend_tls", spec.backend_tls,
-                "speak TLS with backends: the name in their certificate; for one app: APP=NAME"),
+                "name in the certificates of backends that speak TLS; for one app: APP=NAME"),
         setting("backend_tls_ca", Path,
                 "a PEM file of authorities that sign backend certificates; unset: the system's"),
         setting("client_setup_timeout_secs", interval,
@@ -135,9 +136,10 @@ SETTINGS: tuple[Setting, ...] = (
     )),
     *section("rate_limit", live=True, rows=(
         setting("enabled", boolean, "limit how fast one client opens connections"),
-        setting("max_requests", whole_number(1), "connections per window"),
+        setting("max_requests", whole_number(1), "connections of one client per window"),
         setting("window_secs", number("seconds", least=0.001), "length of a window"),
-        setting("burst", whole_number(1), "connections at once, after a pause"),
+        setting("burst", whole_number(1),
+                "connections that one client may open at once after a pause"),
     )),
     *section("circuit_breaker", variables="circuit", live=True, rows=(
         setting("enabled", boolean,
@@ -183,7 +185,7 @@ SETTINGS: tuple[Setting, ...] = (
                 "replace a connection that stays unused for this time"),
         setting("max_lifetime_secs", interval,
                 "maximum age of a connection; a backend unused for this time leaves the pool"),
-        setting("connect_timeout_secs", interval, "how long connecting in advance may take"),
+        setting("connect_timeout_secs", interval, "how long opening a pooled connection may take"),
     )),
     *section("metrics", rows=(
         setting("enabled", boolean, "serve metrics for Prometheus"),
@@ -211,7 +213,7 @@ SETTINGS: tuple[Setting, ...] = (
         setting("token_file", Path,
                 "a file that contains the token, instead of EDGEPROXY_API_TOKEN"),
         setting("own_address_only", boolean,
-                "a caller may register, renew, change and remove only its own address"),
+                "a caller may register, renew, change and remove only backends at its own address"),
         setting("max_backends", whole_number(1), "maximum number of registered backends"),
     )),
     *section("postgres", rows=(

@@ -20,7 +20,7 @@ GRACE_SECS = 0.5
 async def changes(path: Path, interval_secs: float) -> AsyncIterator[None]:
     """Yield once, and then whenever the content of the file has changed or the file is gone.
 
-    The first time stands for changes since the caller read the file.
+    The first `yield` stands for changes since the caller read the file.
     """
     before = _content(path)
     yield

@@ -74,7 +74,7 @@ class DialFailure(StrEnum):
     RESET = "reset"
     ERROR = "error"
     HANDSHAKE = "handshake"
-    """It does not speak TLS as it has to, or its certificate is not to be trusted."""
+    """The backend does not speak TLS, or its certificate is not trusted."""
     NO_PORT = "no_port"
     """Nothing was sent: all local ports towards this address are in use."""
     LOCAL = "local"
@@ -96,9 +96,9 @@ class CloseReason(StrEnum):
     ABORTED = "aborted"
     """The proxy closed it: shutdown, or a request to close it."""
     TLS_ERROR = "tls_error"
-    """A peer broke the rules of TLS."""
+    """A peer violated the TLS protocol."""
     FAULT = "fault"
-    """A bug met while serving it; the log has a traceback."""
+    """A bug occurred while serving the session; the log has a traceback."""
 
 
 class HandshakeFailure(StrEnum):
@@ -144,8 +144,8 @@ class Connect(NamedTuple):
     `preconnected_fd` is the descriptor of a socket that is connecting or connected to it, or -1.
     The engine owns it, uses it instead of a new one, and reports its dial as one of 0 seconds.
     `prefix` is sent to the backend before the client's first byte; it is not counted.
-    `server_name` is that of TLS, which is then spoken with the backend, after the prefix; its
-    certificate has to be for that name. A handshake that fails is a failed dial.
+    With `server_name`, TLS is spoken with the backend, after the prefix; the backend's certificate
+    must be for that name. A handshake that fails is a failed dial.
     """
 
     ticket: object
@@ -186,8 +186,8 @@ class Identified(NamedTuple):
 class Preamble(NamedTuple):
     """What a client has sent so far.
 
-    `is_all`: there will be no more. It has ended, has taken too long, or has sent the most
-    that is read (`PREAMBLE_BYTES`).
+    `is_all`: no more will be read. The client has ended its side, has taken too long, or has sent
+    `PREAMBLE_BYTES`.
     """
 
     received: bytes
@@ -205,7 +205,7 @@ class ListenerSettings:
     Attributes:
         preamble_secs: How long a client may take to complete its preamble; 0: the gate is asked
             at once, without a preamble.
-        tls: How TLS is spoken with them, after the preamble; None: it is not.
+        tls: How TLS is spoken with clients, after the preamble; None: without TLS.
         tells_local: `Client.local` is set.
     """
 
@@ -268,7 +268,7 @@ class Gate(Protocol):
     def failed(self, ticket: Any, reason: str, now: float, why: str = "") -> Answer:
         """The dial of this ticket failed (`DialFailure`); this ticket has ended.
 
-        `why` says more about a handshake, in words of OpenSSL: no text of the backend's.
+        `why` is OpenSSL's reason for a failed handshake; it holds no text of the backend.
         """
 
     def closed(self, ticket: Any, outcome: Outcome, now: float) -> None:
@@ -298,7 +298,7 @@ class Engine(Protocol):
         """Accept what has already connected, then close the listeners. Returns when done."""
 
     def renew(self, name: str, settings: TlsSettings) -> None:
-        """Speak TLS with new clients of this listener by these settings. Raises TlsError.
+        """Speak TLS with new clients of this listener with these settings. Raises TlsError.
 
         In force for every client that connects after it has returned; so is `trust`.
         """
@@ -310,7 +310,7 @@ class Engine(Protocol):
         """Accept what has already connected to this listener, then close it. Returns when done."""
 
     def live(self) -> int:
-        """How many clients are before admission, dialing, being served or lingering."""
+        """Return how many clients wait for admission, dial, are served or linger."""
 
     def sessions(self) -> list[SessionInfo]:
         """List the live sessions."""

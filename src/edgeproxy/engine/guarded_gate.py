@@ -1,7 +1,7 @@
 """Stands between an engine and its gate, so that a bug in a decision ends one client.
 
 A gate must not raise. If it does, the traceback is logged, the client concerned is closed
-and all other clients are served on.
+and all other clients are still served.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class GuardedGate:
         return answer
 
     def client_lost(self, client: Client, reason: str, now: float) -> None:
-        """Tell that a client has gone before it was opened."""
+        """Tell the gate that a client was lost before admission."""
         try:
             self._gate.client_lost(client, reason, now)
         except Exception:  # noqa: BLE001
@@ -59,7 +59,7 @@ class GuardedGate:
             return Refuse(CloseReason.FAULT)
 
     def dialed(self, ticket: Any, secs: float, now: float) -> bool:
-        """Tell that a backend answered. Return False if the session has to end."""
+        """Tell the gate that a backend answered. Return False if the session has to end."""
         try:
             self._gate.dialed(ticket, secs, now)
         except Exception:  # noqa: BLE001
@@ -76,14 +76,14 @@ class GuardedGate:
             return Refuse(CloseReason.FAULT)
 
     def closed(self, ticket: Any, outcome: Outcome, now: float) -> None:
-        """Tell that a session has ended."""
+        """Tell the gate that a session has ended."""
         try:
             self._gate.closed(ticket, outcome, now)
         except Exception:  # noqa: BLE001
             log.bug("gate_failed", call="closed")
 
     def tick(self, now: float) -> None:
-        """Give time for housekeeping."""
+        """Let the gate do its housekeeping."""
         try:
             self._gate.tick(now)
         except Exception:  # noqa: BLE001

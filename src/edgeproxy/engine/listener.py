@@ -1,7 +1,8 @@
 """A listener as both engines keep it, and the clients that connect to it.
 
-The TLS context is made before the gate thread has the listener, so that a certificate of no use is
-an error for the caller of `Engine.listen`. An address gets its plain form here, once per client.
+The TLS context is made before the gate thread has the listener, so that the caller of
+`Engine.listen` gets the error if a certificate cannot be used. An address gets its plain form here,
+once per client.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def plain(ip: str) -> str:
     """Return an address of a socket as IPv4 if it is one, and as IPv6 without a scope id if not.
 
     The form is that of `core/geo/address`. An IPv4 client of a dual-stack listener does not pay for
-    `ipaddress`, which takes longer than all else that is done about a new client.
+    `ipaddress`, which takes longer than the rest of the work for a new client.
     """
     ip = ip.partition("%")[0]
     head, _, tail = ip.rpartition(":")

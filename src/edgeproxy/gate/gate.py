@@ -45,7 +45,7 @@ BLAME: dict[str, Blame] = {DialFailure.LOCAL: Blame.HOST, DialFailure.NO_PORT: B
 HINTS: dict[str, str] = {
     Reason.NO_BACKEND: "no healthy backend has a weight; see `edgeproxy db show`",
     Reason.FULL: "every backend is at its hard_limit; see `edgeproxy node limits`",
-    Reason.DOWN: "probes, breakers, leases or `edgeproxy drain` withhold every backend",
+    Reason.DOWN: "probes, breakers, leases or `edgeproxy drain` exclude every backend",
     Reason.UNREACHABLE: "the backends that were tried did not answer",
     Reason.NO_RESOURCES: "this host has no descriptors or ports left; raise `ulimit -n`",
     PreambleFault.PROXY_UNTRUSTED: "see EDGEPROXY_PROXY_PROTOCOL_IN",
@@ -53,7 +53,7 @@ HINTS: dict[str, str] = {
     PreambleFault.HELLO_MALFORMED: "this listener expects TLS with a server name",
     PreambleFault.NAME_UNKNOWN: "see EDGEPROXY_ROUTES and the table edgeproxy_routes",
     PreambleFault.PREAMBLE_INCOMPLETE: "see EDGEPROXY_CLIENT_SETUP_TIMEOUT_SECS",
-    HandshakeFailure.HANDSHAKE_FAILED: "the client has no TLS 1.2 or 1.3, or trust is missing",
+    HandshakeFailure.HANDSHAKE_FAILED: "no TLS 1.2 or 1.3, or one side rejected a certificate",
     HandshakeFailure.HANDSHAKE_TIMEOUT: "see EDGEPROXY_CLIENT_SETUP_TIMEOUT_SECS",
     Denied.DENIED: "see EDGEPROXY_ALLOW and EDGEPROXY_DENY",
     Denied.CLIENT_FULL: "see EDGEPROXY_MAX_CONNS_PER_CLIENT",

@@ -36,8 +36,8 @@ log = EventLog("listeners")
 class _Open(NamedTuple):
     """A listener that is open.
 
-    `name` is what the engine and the gate call it. It is a new one whenever `policy` or `settings`
-    change: clients that were accepted before are treated by those of before.
+    `name` is what the engine and the gate call it. It changes whenever `policy` or `settings` do:
+    clients that were accepted earlier are still treated by the earlier ones.
     """
 
     name: str
@@ -47,7 +47,7 @@ class _Open(NamedTuple):
     socket: OpenSocket
 
     def bound(self) -> Listener:
-        """Return the listener with the port that it has."""
+        """Return the listener with the port that it is bound to."""
         return self.listener._replace(address=self.socket.bound_address())
 
 
@@ -62,7 +62,7 @@ class Listeners:
         preamble_parser: PreambleParser,
         authorities: Authorities | None = None,
     ) -> None:
-        """`authorities` are those of backends. Raises EdgeProxyError for bad certificates."""
+        """`authorities` sign backend certificates. Raises EdgeProxyError for bad certificates."""
         self._settings = settings
         self._tls_settings = tls_settings
         self._engine = engine
@@ -121,7 +121,7 @@ class Listeners:
                 self._certificates = self._tls = None
 
     def refresh(self) -> None:
-        """Use certificates that are new, and try again what could not be opened or changed."""
+        """Use renewed certificates; try the listeners again that could not be opened or changed."""
         with self._lock:
             if self._is_closed:
                 return
@@ -131,7 +131,7 @@ class Listeners:
                 self._follow(name, listeners[name])
 
     def certificates_state(self) -> tuple[int, float] | None:
-        """Return how often new certificates were of no use, and when the first one expires."""
+        """Return the number of failed reloads, and when the first certificate expires (Unix)."""
         used = self._certificates
         return (used.errors, used.expires_at) if used is not None else None
 

@@ -83,7 +83,7 @@ class Endpoints:
         return self._api is not None and self._api.refresh()
 
     def begin_drain(self) -> None:
-        """Keep answering, and expire no lease any more."""
+        """Keep answering, but let no lease expire any more."""
         if self._api is not None:
             self._api.stop()
 

@@ -23,7 +23,7 @@ class RegistryError(EdgeProxyError):
 
 
 class InvalidClientError(RegistryError):
-    """The address of a client is none."""
+    """The address of a client is not valid."""
 
     def __init__(self) -> None:
         super().__init__("client is not an IPv4 or IPv6 address", "client")
@@ -34,7 +34,7 @@ class NotOwnerError(RegistryError):
 
     def __init__(self, field: str) -> None:
         super().__init__(
-            "a backend may speak only for the address that it calls from; see "
+            "a caller may register or change only backends at its own address; see "
             "EDGEPROXY_API_OWN_ADDRESS_ONLY",
             field,
         )

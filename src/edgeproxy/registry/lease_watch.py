@@ -31,7 +31,7 @@ CHECK_SECS = 1.0
 OWNERSHIP_TIMEOUT_SECS = 1.0
 """How long the database may take to say which backends are ours; later, leases expire anyway."""
 OWNERSHIP_CHECKS_IN_TTL = 4
-"""Enough for a backend that moved to get its 404 here before its old lease expires."""
+"""Checks in one TTL. With 4, a backend that moved gets its 404 before its old lease expires."""
 LATE_SECS = OWNERSHIP_TIMEOUT_SECS + 0.5
 """A check that is later than this was held up: the proxy received no heartbeats meanwhile."""
 

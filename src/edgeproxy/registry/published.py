@@ -1,6 +1,6 @@
 """The routing table in force, as the registry reads it, publishes it and marks backends in it.
 
-A change counts when the gate decides by it: `publish` and `mark` wait for the gate.
+A change counts when the gate uses it: `publish` and `mark` wait for the gate.
 For the control plane's event loop.
 """
 
@@ -58,7 +58,7 @@ class PublishedTable:
         return sum(not backend.deleted for backend in self._in_force())
 
     async def publish(self) -> None:
-        """Publish what the database holds, and wait until the gate decides by it."""
+        """Publish what the database holds, and wait until the gate uses it."""
         await self._follow()
         await self.on_gate(self._admission.adopt)
 

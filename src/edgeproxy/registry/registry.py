@@ -1,6 +1,6 @@
 """The backends of one POP: they register, send heartbeats and leave, and operators change them.
 
-A call that changes something returns when the gate decides by the change. A heartbeat renews a
+A call that changes something returns when the gate uses the change. A heartbeat renews a
 lease in memory and writes nothing. `LeaseWatch` ends the leases of silent backends.
 
 A request that is refused raises a RegistryError, or a RowError for a value that is not allowed.
@@ -184,7 +184,7 @@ class Registry:
             return self.view(backend.id), is_new
         except UnknownBackendError:
             raise UnavailableError(
-                "it is stored, but the routing database cannot be read now; it will be used"
+                "the backend is stored and comes into force when the database can be read again"
             ) from None
 
     def beat(self, backend_id: str, caller: str) -> None:
@@ -204,7 +204,7 @@ class Registry:
         if _done(await self._writer.write(edit)):
             log.info("backend_deregistered", backend=backend_id, reason="asked")
         elif backend_id in self._table.backends():
-            raise ConflictError("it did not register: `edgeproxy node delete` takes it out", "id")
+            raise ConflictError("it never registered: remove it with `edgeproxy node delete`", "id")
         else:
             raise UnknownBackendError(backend_id)
 
@@ -247,7 +247,7 @@ class Registry:
             raise UnavailableError("the proxy is being stopped")
 
     def _owner(self, caller: str) -> str | None:
-        """Return the one address that this caller may speak for, None for any."""
+        """Return the address of the backends that this caller may change, None for any."""
         return caller if self._settings.own_address_only else None
 
     def _check_owner_of(self, backend_id: str, caller: str) -> None:
@@ -263,7 +263,7 @@ class Registry:
 
 
 def _done(outcome: Outcome) -> bool:
-    """Return what an edit has done. Raises RegistryError if it was refused."""
+    """Return whether an edit took effect. Raises RegistryError if it was refused."""
     if isinstance(outcome, NotYoursError):
         raise NotOwnerError("id")
     if isinstance(outcome, RefusedError):

@@ -31,7 +31,7 @@ class BackendView:
     """A backend: what is stored, and how this POP sees it.
 
     `state` is `eligible`, or why it takes no new clients; `healthy` is the operator's intent,
-    `up` what probes say, if it is probed. Without a `lease` it was added by an operator.
+    `up` what probes say, if it is probed. Without a `lease` it is not registered with this POP.
     """
 
     id: str
@@ -78,7 +78,7 @@ class Readiness:
 class TableView:
     """The routing table in force, and the leases.
 
-    While `expiry_held_back`, most backends are silent, and none expires.
+    While `expiry_held_back` is true, most backends are silent, and no lease expires.
     """
 
     version: int

@@ -93,7 +93,7 @@ class RegistrationWriter:
         return isinstance(edit, Deregister) and edit.is_expired and edit.backend_id in self._leases
 
     async def _settle(self, edits: list[Edit], outcomes: list[Outcome]) -> None:
-        """Begin and end the leases of a batch, and wait until the gate decides by them."""
+        """Begin and end the leases of a batch, and wait until the gate knows of them."""
         now = time.monotonic()
         registered = []
         for edit, outcome in zip(edits, outcomes, strict=True):

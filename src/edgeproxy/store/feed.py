@@ -30,7 +30,7 @@ log = EventLog("store")
 
 
 class Store(Protocol):
-    """Where backends come from. For one thread at a time, not always the same.
+    """Where backends come from. One thread at a time may use it.
 
     Attributes:
         path: The name of the database: a file, or a URL without its password.

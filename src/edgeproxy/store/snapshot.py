@@ -64,9 +64,9 @@ def snapshot_of(
     for name, app in routes:
         try:
             if not isinstance(name, str) or not isinstance(app, str) or not app:
-                raise ValueError("allowed are texts: a server name and the app that it means")
+                raise ValueError("a server name and its app must be text, and the app not empty")
             if apps.setdefault(pattern(name), app) != app:
-                raise ValueError("it is there twice, with different apps")
+                raise ValueError("it occurs twice, with different apps")
         except ValueError as error:
             label = f"{ROUTES} {str(name)[:MAX_NAME_CHARS]!r}"
             skipped.append(SkippedRow(label, str(error)))

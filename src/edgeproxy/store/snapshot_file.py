@@ -54,7 +54,7 @@ def load(path: Path, rest: Pause = no_pause) -> Snapshot:
                 raise ValueError("it is of another format")
             rows = [dict(zip(_NAMES, json.loads(line), strict=True)) for line in paced(file, rest)]
             if len(rows) != first["backends"]:
-                raise ValueError("it is not whole")
+                raise ValueError("it is incomplete")
             return snapshot_of(rows, list(first["routes"].items()), rest)
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from None

@@ -176,7 +176,7 @@ class Certificates:
             try:
                 paths += (folder / name for name in sorted(names_in(folder)))
             except (OSError, ValueError):
-                pass  # the stamp of the directory shows this
+                pass  # the directory cannot be read: its own stamp shows that
         stamps = tuple(map(_stamp, paths))
         newest = max((stamp.changed_ns for stamp in stamps), default=0) / 1e9
         return _Snapshot(stamps, newest + SETTLED_SECS < now)

@@ -21,10 +21,10 @@ MAX_MESSAGE_BYTES = 16384
 """Largest ClientHello. One with post-quantum keys has about 1,800 bytes."""
 
 MAX_RECORDS = 64
-"""Most records that one ClientHello may span."""
+"""Maximum number of records that one ClientHello may span."""
 
 MAX_ENTRIES = 128
-"""Longest list in it, the extensions included. Bounds the time that one client can cost."""
+"""Maximum number of entries in a list of a ClientHello. Bounds the time a client can cost."""
 
 _RECORD_HEADER_BYTES = 5
 _MESSAGE_HEADER_BYTES = 4
@@ -151,7 +151,7 @@ def _extensions(body: bytes, at: int) -> dict[int, bytes]:
     extensions: dict[int, bytes] = {}
     for kind, content in _entries(block, 2, 2):
         if kind in extensions:
-            raise WireError("an extension of the ClientHello comes twice")
+            raise WireError("an extension of the ClientHello occurs twice")
         extensions[kind] = content
     return extensions
 

@@ -36,8 +36,8 @@ class Header(NamedTuple):
         size: Length of the header in bytes; the client's bytes follow it.
         source: The address the client connected from.
         destination: The address the client connected to.
-        is_local: The sender speaks for itself, for instance for a health check. Some senders also
-            use it for clients without an address.
+        is_local: The sender connects for itself, for instance for a health check. Some senders
+            also use it for clients without an address.
         server_name: The authority, in normal form (`core.routing.server_names.host_name`).
         alpn: The application protocol; untrusted bytes.
         unique_id: The sender's id for the connection, up to 128 untrusted bytes.

@@ -24,7 +24,7 @@ MAX_BYTES = 4096
 MAX_UNIQUE_ID_BYTES = 128
 
 LOCAL = SIGNATURE + b"\x20\x00\x00\x00"
-"""The header of a sender that speaks for itself, for instance to check a backend's health.
+"""The header of a connection that the sender makes for itself, such as a health check.
 
 It also stands for clients without an address, such as those of Unix sockets: HAProxy sends it for
 them, and rejects a PROXY command with the family UNSPEC.
@@ -77,7 +77,7 @@ def _size(fixed: bytes) -> int:
     is_local = False
     if len(fixed) > 12:
         if fixed[12] not in (_VERSION_LOCAL, _VERSION_PROXY):
-            raise WireError("the PROXY header has another version than 2 or an unknown command")
+            raise WireError("the PROXY header is not of version 2, or its command is unknown")
         is_local = fixed[12] == _VERSION_LOCAL
     least = 0
     if len(fixed) > 13 and not is_local:
@@ -99,7 +99,7 @@ def _proxied(header: bytes) -> Header:
     found: dict[int, bytes] = {}
     for type_, start, end in _tlvs(header, tlvs_at):
         if type_ in found:
-            raise WireError("a TLV of the PROXY header comes twice")
+            raise WireError("a TLV of the PROXY header occurs twice")
         if type_ in _READ:
             found[type_] = header[start:end]
         if type_ == _CRC32C:

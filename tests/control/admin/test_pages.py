@@ -36,7 +36,7 @@ def address() -> Iterator[Address]:
         ("GET /hello HTTP/1.1", 200, "hello "),
         ("GET /hello?name=a%20b HTTP/1.1", 200, "hello a b"),
         ("GET http://x/hello?name=c HTTP/1.1", 200, "hello c"),
-        ("GET //hello HTTP/1.1", 404, "there is: /act /hello /large\n"),
+        ("GET //hello HTTP/1.1", 404, "not found; the paths are: /act /hello /large\n"),
         ("POST /hello HTTP/1.1", 405, "allowed is GET or HEAD\n"),
         ("GET /act HTTP/1.1", 405, "allowed is POST\n"),
         ("HEAD /hello HTTP/1.1", 200, ""),

@@ -114,7 +114,7 @@ def test_many_scrapers_cost_few_pages() -> None:
         for _ in range(50):
             scrapers.append(held.enter_context(socket.create_connection(address, DEADLINE_SECS)))
             scrapers[-1].sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert get(address, "/other") == b"there is: /metrics\n"
+        assert get(address, "/other") == b"not found; the paths are: /metrics\n"
         wait_until(lambda: reads, "a page that is being made")
         let_go.set()
         for each in scrapers:

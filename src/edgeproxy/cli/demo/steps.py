@@ -64,7 +64,7 @@ class Steps:
 
     def geography(self) -> None:
         """Connect every client: each must reach the backend that the decision names."""
-        self._output.heading("1. Each client gets a backend by where it is")
+        self._output.heading("1. Each client gets a backend near it")
         decisions = {}
         for client in CLIENTS:
             decisions[client] = self._predictor.connect(client.ip)
@@ -109,13 +109,13 @@ class Steps:
         self._output.note(text_table(("CLIENT", "COUNTRY", "BEFORE", "NOW", "WHY"), rows))
         self._expect_reached(decisions)
         moved = [client.ip for client in CLIENTS if self.reached[client] != before[client]]
-        expect(f"the clients of {node} moved and nobody else", bound, moved)
+        expect(f"only the clients of {node} moved", bound, moved)
         self._output.met(f"{len(moved)} clients moved, {secs:.2f} s after the command")
         claim = f"connections opened before stay with {node}"
         with unbroken(claim):
             for connection in theirs:
                 expect(claim, node, connection.ask())
-        self._output.met(f"their {len(theirs)} connections opened before were left alone")
+        self._output.met(f"their {len(theirs)} earlier connections stayed open")
 
     def failover(self) -> None:
         """Kill a backend's process: its client must be served by another one."""
@@ -160,7 +160,7 @@ class Steps:
         stopped = self._environment.logged("stopped", "the proxy stops")
         names = ("refused", "failovers", "cut", "still_active")
         books = " ".join(f"{name}={stopped[name]}" for name in names)
-        expect("the proxy's books are right", "refused=0 failovers=1 cut=0 still_active=0", books)
+        expect("the proxy's counts are right", "refused=0 failovers=1 cut=0 still_active=0", books)
         expect(
             "the proxy exits with 0", 0, eventually("the proxy ends", self._environment.proxy.poll)
         )

@@ -21,7 +21,9 @@ def add_parser(commands: Any) -> None:
         description="Show clients, bytes, refusals and each backend, the busiest first, with "
         "rates since the last refresh. Ends with Ctrl+C. Needs EDGEPROXY_CONTROL_SOCKET.",
     )
-    parser.add_argument("--interval", type=float, default=1.0, help="seconds between refreshes (1)")
+    parser.add_argument(
+        "--interval", type=float, default=1.0, help="seconds between refreshes (default: 1)"
+    )
     parser.add_argument("--count", type=int, default=0, help="number of refreshes (0: no end)")
     parser.set_defaults(run=run)
 

@@ -1,4 +1,4 @@
-"""What an operator can read from a running proxy over its control socket, and order it to do.
+"""The control socket: what an operator can read from a running proxy and ask it to do.
 
 HTTP over a Unix socket that only its owner may use. All answers are JSON; any HTTP client can send
 requests, for instance `curl --unix-socket`.
@@ -44,7 +44,7 @@ def control_pages(status: Status, upgrade: Callable[[], Awaitable[int]]) -> Http
     async def explain(request: Request) -> Response:
         client = request.query.get("client", "")
         if not client:
-            return _fault(400, "say ?client=ADDRESS")
+            return _fault(400, "missing query parameter: ?client=ADDRESS")
         decision = status.on_gate(lambda: status.explain(client, request.query.get("app")))
         try:
             return _json(asdict(await asyncio.wait_for(decision, ANSWER_SECS)))

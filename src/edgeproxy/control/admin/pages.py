@@ -151,7 +151,9 @@ class HttpPages:
             return Response(f"{error}\n".encode(), status=400)
         methods, page = self._pages.get(parts.path, ((), None))
         if page is None:
-            return Response(f"there is: {' '.join(sorted(self._pages))}\n".encode(), status=404)
+            return Response(
+                f"not found; the paths are: {' '.join(sorted(self._pages))}\n".encode(), status=404
+            )
         if method not in methods:
             return Response(f"allowed is {' or '.join(methods)}\n".encode(), status=405)
         return await page(Request(dict(parse_qsl(parts.query))))

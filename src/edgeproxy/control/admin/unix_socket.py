@@ -28,7 +28,7 @@ def open_socket(path: Path) -> socket.socket:
     except OSError as error:
         listening.close()
         raise EdgeProxyError(
-            f"EDGEPROXY_CONTROL_SOCKET={str(path)!r} cannot be made: {error.strerror or error}"
+            f"EDGEPROXY_CONTROL_SOCKET={str(path)!r} cannot be created: {error.strerror or error}"
         ) from None
     return listening
 

@@ -22,7 +22,7 @@ log = EventLog("health")
 JITTER = 0.1
 """The interval varies by up to this fraction."""
 AT_ONCE = 512
-"""Most probes at a time; each needs a descriptor."""
+"""Maximum number of probes at a time; each needs a descriptor."""
 
 Judged = Callable[[str, bool], object]
 """Called with a backend's id and whether it is up, when that changes."""

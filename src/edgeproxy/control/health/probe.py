@@ -22,7 +22,7 @@ from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.health import ProbeSettings
 
 ANSWER_BYTES = 65536
-"""Most bytes that a probe reads."""
+"""Maximum number of bytes that a probe reads."""
 
 
 async def probe(backend: Backend, settings: ProbeSettings) -> str:

@@ -190,7 +190,7 @@ def _opened(target: str) -> int:
 def _reason(target: str, error: OSError) -> str:
     """Return why the log cannot be opened, and the remedy."""
     if error.errno == errno.ENXIO and Path(target).is_fifo():
-        return "it is a FIFO that nobody reads; start its reader first"
+        return "it is a FIFO that no process reads; start its reader first"
     return error.strerror or str(error)
 
 

@@ -121,11 +121,15 @@ PROCESS_METRICS: tuple[Metric[StatusSnapshot], ...] = (
     _gauge("edgeproxy_connections_active", "Clients being served.", lambda now: now.active),
     _counter("edgeproxy_bytes_sent", "Bytes sent to clients.", lambda now: now.bytes_out),
     _counter("edgeproxy_bytes_received", "Bytes received from clients.", lambda now: now.bytes_in),
-    _counter("edgeproxy_failovers", "Dials given to another backend.", lambda now: now.failovers),
+    _counter(
+        "edgeproxy_failovers",
+        "Failed dials that were repeated on another backend.",
+        lambda now: now.failovers,
+    ),
     Metric(
         "edgeproxy_refused",
         Kind.COUNTER,
-        "Clients turned away.",
+        "Clients refused.",
         ("reason",),
         _sorted(lambda now: now.refused),
     ),
@@ -153,7 +157,7 @@ PROCESS_METRICS: tuple[Metric[StatusSnapshot], ...] = (
     Metric(
         "edgeproxy_app_refused",
         Kind.COUNTER,
-        "Clients turned away, by app.",
+        "Clients refused, by app.",
         ("app", "reason"),
         _refused_by_app,
     ),
@@ -200,13 +204,13 @@ PROCESS_METRICS: tuple[Metric[StatusSnapshot], ...] = (
     ),
     _counter(
         "edgeproxy_access_log_dropped",
-        "Lines the access log could not write.",
+        "Lines that could not be written to the access log.",
         lambda now: now.access_lines_dropped,
     ),
     Metric(
         "edgeproxy_certificate_errors",
         Kind.COUNTER,
-        "Changed certificates that could not be used.",
+        "Certificate changes that left the files unusable.",
         (),
         _certificate_errors,
     ),
@@ -265,7 +269,7 @@ def _limits(now: BackendSnapshot) -> Iterable[Sample]:
 BACKEND_METRICS: tuple[Metric[BackendSnapshot], ...] = (
     _counter(
         "edgeproxy_backend_connections",
-        "Clients a backend has answered.",
+        "Connections that the backend has accepted.",
         lambda now: now.counters.connections,
     ),
     _gauge("edgeproxy_backend_connections_active", "Slots in use.", lambda now: now.active),
@@ -277,7 +281,7 @@ BACKEND_METRICS: tuple[Metric[BackendSnapshot], ...] = (
     Metric(
         "edgeproxy_backend_rtt_seconds",
         Kind.HISTOGRAM,
-        "Time a dial took to be answered.",
+        "Time until the backend answered a dial.",
         (),
         _rtt,
     ),
@@ -294,20 +298,20 @@ BACKEND_METRICS: tuple[Metric[BackendSnapshot], ...] = (
     Metric(
         "edgeproxy_backend_circuit",
         Kind.GAUGE,
-        "1 for the state its circuit breaker is in, 0 for the others.",
+        "1 for the present state of the backend's circuit breaker, 0 for the others.",
         ("state",),
         _circuit,
     ),
     Metric(
         "edgeproxy_backend_up",
         Kind.GAUGE,
-        "Result of its health checks; absent without health checks.",
+        "Result of the backend's health checks; absent without health checks.",
         (),
         _up,
     ),
     _gauge(
         "edgeproxy_backend_draining",
-        "Whether it is being drained.",
+        "Whether the backend is being drained.",
         lambda now: now.draining,
     ),
     _gauge(
@@ -318,7 +322,7 @@ BACKEND_METRICS: tuple[Metric[BackendSnapshot], ...] = (
     Metric(
         "edgeproxy_backend_limit",
         Kind.GAUGE,
-        "Its soft and hard connection limits; 0 means no limit.",
+        "Soft and hard connection limits of the backend; 0 means no limit.",
         ("kind",),
         _limits,
     ),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from edgeproxy.core.geo.overrides import Override, Overrides
 
-# Addresses that mean something else in every network; beside the private ones, those of RFC 3927,
+# Addresses that mean something else in every network: besides the private ones, those of RFC 3927,
 # 4291 and 6598.
 _SHARED = map(ip_network, ("100.64.0.0/10", "169.254.0.0/16", "fe80::/10"))
 _WITHOUT_ORIGIN = Prefixes(dict.fromkeys((*PRIVATE_NETWORKS, *_SHARED), True))
@@ -42,7 +42,7 @@ class Locator:
         overrides: Overrides,
         cache_size: int = 65536,
     ) -> None:
-        """`lookup` takes an address in normal form; it returns its country or None, and network."""
+        """`lookup` returns country (or None) and network of an address in normal form."""
         self._lookup = lookup
         self._overrides = overrides
         self._cache_size = cache_size

@@ -31,7 +31,7 @@ class Ineligible(StrEnum):
 
 
 OF_THE_MOMENT = frozenset((Ineligible.FULL, Ineligible.PASSED_OVER, Ineligible.CIRCUIT_OPEN))
-"""These end soon. A binding outlives them, although this one connection goes elsewhere."""
+"""Reasons that soon pass: the binding stays, although this one connection goes elsewhere."""
 
 
 def ineligible(

@@ -39,7 +39,7 @@ class Publication:
     def __init__(
         self, lives: LiveStates, pop_region: str, moved: Callable[[LiveState], object]
     ) -> None:
-        """`moved` is called by `adopt` for each backend whose address is another one now."""
+        """`moved` is called by `adopt` for each backend whose address has changed."""
         self._lives = lives
         self._pop_region = pop_region
         self._moved = moved

@@ -1,4 +1,4 @@
-"""The candidates of one place in order of load, so that choosing does not depend on how many.
+"""The candidates of one place in order of load: a choice costs the same, however many they are.
 
 Every candidate has one current entry `(load score, turn, sequence, candidate)`. Entries of
 idle candidates wait in a queue per weight, all others in a heap. When a candidate's load
@@ -94,8 +94,8 @@ class Candidate:
     def weigh(self) -> None:
         """Update the sums of its places, after its share changed or it stopped taking clients.
 
-        A turn that lies far ahead because the share was small comes nearer. It has no entry
-        then: `place` it.
+        A turn that lies far ahead because the share was small is brought nearer. The candidate
+        has no entry afterwards: call `place`.
         """
         share = self.live.share
         takes_clients = self.live.takes_clients
@@ -124,8 +124,8 @@ class Candidate:
     def place(self) -> None:
         """Rank this backend after its live state changed.
 
-        Nothing is done where that makes no difference. To end the time early for which a backend
-        is passed over, set its `entry` to None first.
+        Does nothing if its entry is still right. To end early the time for which a backend is
+        passed over, set its `entry` to None first.
         """
         if not self.rankings or not self.standing:
             return
@@ -159,8 +159,8 @@ class Ranking:
     Attributes:
         members: All that take new clients.
         weight: The sum of their weights, in `PARTS`.
-        available: The sum of what they have now: nothing while they take no clients, and only
-            their share while they are in slow start.
+        available: The sum of their weights now: 0 for one that takes no clients, only its share
+            for one in slow start.
         slow_start: Those in slow start.
         clock: The turn this place has reached.
     """
@@ -184,7 +184,7 @@ class Ranking:
         self._remake()
 
     def clear(self) -> None:
-        """Let go of everything; the ranking is of no use afterwards."""
+        """Drop all references; the ranking cannot be used afterwards."""
         self.members = ()
         self._busy = []
         self.slow_start.heap.clear()
@@ -276,7 +276,7 @@ class Ranking:
         self._wake = min(self._wake, until)
 
     def last_resort(self, tried: Collection[str]) -> list[Candidate]:
-        """Return those passed over that could be tried when no other backend is left."""
+        """Return the passed-over candidates that could be tried if no other one is left."""
         return [
             each
             for each in self._aside
@@ -287,7 +287,7 @@ class Ranking:
         ]
 
     def _readmit(self, now: float) -> None:
-        """Rank those again whose time aside is over."""
+        """Rank again the candidates that are no longer passed over."""
         self._wake = NEVER
         for candidate in list(self._aside):
             if candidate.live.passed_over_until > now:

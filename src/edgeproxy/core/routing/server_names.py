@@ -1,4 +1,4 @@
-"""Which app a client means by the server name it asks for, and what may be such a name.
+"""Which app a client means by the server name it asks for, and which names are valid.
 
 A pattern is a name, `*.` before a name, or `*`. An exact name wins; then a wildcard, which
 stands for exactly one label, as it does in certificates (RFC 9525 section 6.3): `*.example.com`
@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 
 MAX_CHARACTERS = 253
-"""Of a host name without its trailing dot (RFC 1035 section 3.1)."""
+"""Maximum length of a host name without its trailing dot (RFC 1035 section 3.1)."""
 
 DEFAULT = "*"
 
@@ -23,7 +23,7 @@ _DOTTED_QUAD = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}")
 
 
 def host_name(text: str) -> str | None:
-    """Return a host name in the one form in which it is compared, or None if it is none.
+    """Return a host name in the one form in which it is compared, None if it is not valid.
 
     That form is in lower case and without a trailing dot. Labels are of ASCII letters, digits,
     hyphens and, as many private names have them, underscores. An IPv4 address is no host name.
@@ -71,12 +71,12 @@ class ServerNames:
         for text, app in apps.items():
             key = pattern(text)
             if self._by_pattern.setdefault(key, app) != app:
-                raise ValueError(f"{key} is given twice, with different apps; one may stay")
+                raise ValueError(f"{key} is given twice, with different apps; keep one of them")
         self.apps = frozenset(self._by_pattern.values())
         self._default = self._by_pattern.pop(DEFAULT, None)
 
     def find(self, name: str | None) -> str | None:
-        """Return the app that a name belongs to, or None, which means to refuse.
+        """Return the app that a name belongs to; None means that the client is refused.
 
         `name` is in normal form (`host_name`), or None for a client that names none.
         """

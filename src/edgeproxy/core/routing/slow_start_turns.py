@@ -7,8 +7,8 @@ the place. Without this they would get every client, because a new backend is al
 loaded. Among themselves the least loaded comes first, and equal loads take turns.
 
 `SlowStartTurns` counts, in integers so that nothing is rounded, how many clients they are owed: a
-client of another backend adds what those in slow start have; a client of theirs takes away what
-the others have.
+client of another backend adds the weight that those in slow start have; a client of theirs
+subtracts the weight that the others have.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class SlowStartTurns(Generic[AnyEntry]):
         self._owed = min(self._owed + self.standing, others + self.standing)
 
     def take_turn(self, turn: float, step: float, others: int) -> float:
-        """One of theirs was chosen, with this turn. Return its next turn."""
+        """A backend in slow start was chosen, with this turn. Return its next turn."""
         self._owed = max(self._owed - others, 0)
         self._clock = max(self._clock, turn)
         return self._clock + step

@@ -48,12 +48,12 @@ class Acceptor:
         self.paused = False
 
     def add(self, listener: Listener[TlsContext]) -> None:
-        """Accept from this listener, which is the acceptor's to close from now on."""
+        """Accept from this listener; the acceptor closes it."""
         self._listeners[listener.listening.fileno()] = listener
         self._watch(listener.listening.fileno())
 
     def renew(self, name: str, settings: TlsSettings, tls: TlsContext) -> None:
-        """Speak TLS with new clients of a listener by these settings, if it exists."""
+        """Speak TLS with new clients of a listener with these settings, if it exists."""
         for listener in self._listeners.values():
             if listener.name == name:
                 listener.renew(settings, tls)
@@ -70,8 +70,8 @@ class Acceptor:
     ) -> Iterator[Accepted]:
         """Accept up to `limit` clients of the listener with this descriptor.
 
-        The next client is accepted when the caller asks for it. If the dial of the one before has
-        found no descriptor, which pauses accepting, it stays in the kernel's queue.
+        Each client is accepted only when the caller asks for it. If the dial for the previous one
+        found no descriptor, accepting pauses, and the next one stays in the kernel's queue.
         """
         listener = self._listeners.get(descriptor)
         while listener is not None and limit and not self.paused:

@@ -64,7 +64,7 @@ class PortableEngine:
         self._epoll = select.epoll()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wakeup, select.EPOLLIN)
-        self._lock = threading.Lock()  # of the wake-up descriptor, which others write to
+        self._lock = threading.Lock()  # guards the wake-up descriptor, to which other threads write
         self._now = time.monotonic()
         self._next_tick = 0.0
         self._next_sweep = 0.0
@@ -94,7 +94,7 @@ class PortableEngine:
         self.call(lambda: self._acceptor.add(listener))
 
     def renew(self, name: str, settings: TlsSettings) -> None:
-        """Speak TLS with new clients of this listener by these settings. Raises TlsError."""
+        """Speak TLS with new clients of this listener with these settings. Raises TlsError."""
         context = TlsContext(settings)
         self._commands.ask(lambda: self._acceptor.renew(name, settings, context))
 
@@ -121,7 +121,7 @@ class PortableEngine:
         self._commands.ask(lambda: self._receive(self._acceptor.remove(name, self._now)))
 
     def live(self) -> int:
-        """How many clients are before admission, dialing, being served or lingering."""
+        """Return how many clients wait for admission, dial, are served or linger."""
         return len(self._sessions) + len(self._lingering) + len(self._ingress)
 
     def sessions(self) -> list[SessionInfo]:

@@ -25,7 +25,7 @@ class Lingering:
         return len(self._deadlines)
 
     def add(self, leaving: socket.socket, now: float) -> bool:
-        """Keep this socket until it is empty. Return whether that is necessary."""
+        """Keep this socket until everything is delivered; return False if it already is."""
         if not undelivered_bytes(leaving):
             return False
         self._deadlines[leaving] = now + PATIENCE_SECS

@@ -19,13 +19,13 @@ SHORT_TICK_SECS = 0.05
 """Seconds between two checks of timers while a session dials or a client lingers."""
 TICK_SECS = 1.0
 CHECKS_PER_TIMEOUT = 6
-"""Checks of a session within its idle or user timeout."""
+"""How many times a session is checked within its idle or user timeout."""
 BROKEN_GRACE_SECS = 30.0
 """How long a client may take to read what a backend sent before it reset."""
 
 
 class Finish(Protocol):
-    """Ends a session; `reset` both sides that have not been given everything."""
+    """Ends a session; with `reset`, by resetting both sides."""
 
     def __call__(self, session: Session, reason: CloseReason, reset: bool = False) -> None:
         """End it."""

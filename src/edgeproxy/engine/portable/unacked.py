@@ -1,7 +1,7 @@
 """Since when a TCP peer owes an acknowledgement: how a vanished peer is found.
 
 Linux has `TCP_USER_TIMEOUT` for this, but it also ends a connection whose peer is alive
-and answers every probe of its closed window, only because it has not read for so long. A
+and answers every probe of its closed window, only because it has paused reading. A
 paused reader must not be cut, so the kernel's own counters are read now and then,
 off the path of the bytes.
 """
@@ -19,7 +19,7 @@ _TCP_INFO = struct.Struct("=8B13I")
 
 _STATE, _PROBES, _UNACKED, _LAST_ACK_RECV_MS = 0, 3, 12, 20
 _CLOSED = 7
-"""Of enum tcp_state in linux/tcp_states.h: the peer has reset, or was given up."""
+"""TCP_CLOSE in linux/tcp_states.h: the peer has reset, or the kernel has given it up."""
 
 
 def unacked_since(tcp: socket.socket, since: float, now: float) -> float:

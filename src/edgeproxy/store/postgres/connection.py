@@ -133,7 +133,7 @@ async def naming_faults(
         reason = (
             f"did not finish a query within {secs:g} s (EDGEPROXY_POSTGRES_QUERY_TIMEOUT_SECS)"
             if "statement timeout" in str(error)
-            else f"was told to cancel a query: {error}"
+            else f"cancelled a query: {error}"
         )
         raise PostgresError(url, reason) from None
     except asyncpg.LockNotAvailableError:
@@ -154,7 +154,7 @@ async def naming_faults(
         raise PostgresError(url, reason, is_lost=is_lost) from None
     except (UnicodeError, ValueError, OverflowError) as error:
         text = url.without_secrets(str(error))
-        raise PostgresError(url, f"holds or was given what cannot be read: {text}") from None
+        raise PostgresError(url, f"holds or was sent an unreadable value: {text}") from None
 
 
 def _reason(error: Exception, url: PostgresUrl) -> tuple[bool, str]:

@@ -48,7 +48,7 @@ class DriverLoop(asyncio.SelectorEventLoop):
         except OSError as error:
             fault = error
         except UnicodeError:
-            fault = OSError("the name of a host is none")
+            fault = OSError("the host name is not valid")
         with suppress(RuntimeError):  # the loop is closed
             self.call_soon_threadsafe(self._looked_up, key, addresses, fault)
 

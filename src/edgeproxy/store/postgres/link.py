@@ -51,7 +51,7 @@ END_SECS = 1.0
 """How long a server that hangs may delay `close`."""
 LAST_END_SECS = 0.1
 LOCK_WAIT_SECS = 5.0
-"""How long an edit waits for another program's, as long as with a file."""
+"""How long an edit waits for another program's edit; the same as with a file."""
 
 
 class Link:
@@ -125,7 +125,7 @@ class Link:
         try:
             return running.result()
         except CancelledError:
-            raise PostgresError(self.url, "is not waited for any longer: we stop") from None
+            raise PostgresError(self.url, "did not answer before this process stopped") from None
         finally:
             self._running.discard(running)
 
@@ -186,8 +186,8 @@ class Link:
                 if ending and not is_read:
                     raise PostgresError(
                         self.url,
-                        "was lost while a change was being committed: whether it was is not "
-                        f"known, `edgeproxy db show` tells ({fault.reason})",
+                        "was lost during a commit: it is not known whether the change was stored; "
+                        f"`edgeproxy db show` tells ({fault.reason})",
                     ) from None
                 if is_read or isinstance(fault, ReadOnlyError) or fault.is_lost:
                     raise _Unbegun(fault) from None

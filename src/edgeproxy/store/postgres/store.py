@@ -51,10 +51,10 @@ _Read = tuple[tuple[str, ...], list[Any], list[tuple[object, object]]]
 
 
 class PostgresStore:
-    """Reads one routing database. For one thread at a time, not always the same.
+    """Reads one routing database. One thread at a time may use it.
 
     Attributes:
-        link: The way to the server, also for edits.
+        link: The connections to the server, also for edits.
         rest: Called every few rows of long work, to let other threads run.
     """
 

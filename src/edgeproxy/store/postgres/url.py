@@ -73,11 +73,11 @@ class PostgresUrl:
         for name in names:
             is_kept = name in _OF_LIBPQ and self.parameters.get(name) != "require"
             if not is_kept and name in _OF_LIBPQ | _UNKEPT:
-                raise ValueError(f"{name} cannot be done as it says: take it out; {_ALLOWED}")
+                raise ValueError(f"the parameter {name} is not supported: remove it; {_ALLOWED}")
             if not re.fullmatch(r"[\w.]+", name):  # masks would not know %70assword
-                raise ValueError(f"the name of a parameter is none; {_ALLOWED}")
+                raise ValueError(f"a parameter has an invalid name; {_ALLOWED}")
         if parts["fragment"] or authority[0].partition(":")[2] == MASK:
-            raise ValueError(f"the password is not the real one or has a #; {_ALLOWED}")
+            raise ValueError(f"the password is {MASK} or contains a # (write %23); {_ALLOWED}")
         self.hosts = tuple(map(_host, authority[2].split(","))) if authority[2] else ()
 
     def reveal(self) -> str:
@@ -121,7 +121,7 @@ class PostgresSettings:
     Attributes:
         enabled: Whether backends come from the server instead of from a file.
         url: The URL of the server.
-        max_connections: The most connections; one of them listens for changes.
+        max_connections: Maximum number of connections; one of them listens for changes.
         min_connections: How many connections stay open.
         connect_timeout_secs: How long one host may take to answer.
         query_timeout_secs: How long a read or an edit may take.
@@ -153,7 +153,7 @@ def _host(text: str) -> Host:
     plain = re.fullmatch(r"([^:\[\]]*)(?::([0-9]{1,5}))?", text)
     match = bracketed or plain
     if match is None or not match[1]:
-        raise ValueError(f"one of the hosts is none; {_ALLOWED}")
+        raise ValueError(f"one of the hosts is not valid; {_ALLOWED}")
     port = int(match[2] or DEFAULT_PORT)
     if not 0 < port < 65536:
         raise ValueError(f"a port is from 1 to 65535; {_ALLOWED}")

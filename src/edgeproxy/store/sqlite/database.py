@@ -158,7 +158,7 @@ def read_columns(connection: sqlite3.Connection, path: Path) -> list[str]:
 
 
 def create(path: Path) -> bool:
-    """Create a database with an empty `backends` table if there is no file; return whether.
+    """Create a database with an empty `backends` table, unless there is a file; return whether.
 
     It appears whole or not at all. A file that exists, even an empty one, is not touched. Raises
     `DatabaseError` if the file cannot be created.

@@ -44,7 +44,7 @@ class DatabaseSettings:
 
 
 class SqliteStore:
-    """Reads one routing database. For one thread at a time, not always the same."""
+    """Reads one routing database. One thread at a time may use it."""
 
     def __init__(self, path: Path, rest: Pause = no_pause) -> None:
         self.path = path

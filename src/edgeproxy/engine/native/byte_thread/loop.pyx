@@ -2,8 +2,8 @@
 # cython: initializedcheck=False
 """A byte thread: it waits for events, carries bytes, and checks its sessions in turn.
 
-Sockets are registered once, edge-triggered, and for writing only from the first time that one
-does not take all.
+A socket is registered once, edge-triggered. It is watched for writing only after it has once
+failed to take everything.
 
 A session that has not been checked yet, or has undelivered bytes, waits in a queue for its next
 check. All wait equally long, so the queue is in order of time by itself. A settled session costs
@@ -118,7 +118,7 @@ cdef void* work(void* argument) noexcept nogil:
     return NULL
 
 cdef inline void pump_in_turn(Worker* worker, Flow* flow) noexcept nogil:
-    """Carry now what is little, and what is much when that has been done."""
+    """Pump a flow at once; a bulk flow waits until all events have been handled."""
     if flow.flags & BULK:
         again(worker, flow)
     else:
@@ -142,10 +142,10 @@ cdef void happened(Worker* worker, Flow* flow, uint32_t mask) noexcept nogil:
     if mask & EPOLLOUT and flow.reverse.flags & BLOCKED:
         pump_in_turn(worker, flow.reverse)
     if flow.flags & DONE:
-        if mask & EPOLLERR:  # it had ended before; now it does not listen either
+        if mask & EPOLLERR:  # its end came before; now the socket has failed
             source_failed(worker, flow, 0)
     elif not flow.flags & BLOCKED:
-        if mask & ~<uint32_t>EPOLLOUT or speaks_tls(session):  # which may write in order to read
+        if mask & ~<uint32_t>EPOLLOUT or speaks_tls(session):  # TLS may write in order to read
             pump_in_turn(worker, flow)
     elif mask & EPOLLERR:
         if flow == &session.upward:
@@ -156,7 +156,7 @@ cdef void happened(Worker* worker, Flow* flow, uint32_t mask) noexcept nogil:
 # -- timers -----------------------------------------------------------------------------
 
 cdef void tick(Worker* worker) noexcept nogil:
-    """Do what is due."""
+    """Do what is due: late wake-ups, lingering clients, handshakes, checks of sessions."""
     cdef double now = worker.now
     cdef Session* session
     cdef int checks = CHECKS_PER_TURN
@@ -171,7 +171,7 @@ cdef void tick(Worker* worker) noexcept nogil:
         unlink(&worker.to_check, session)
         check(worker, session)
     if worker.to_check.first != NULL:
-        # Not for each of them on the moment: those that are due within a while go together.
+        # Not one tick per session: checks that are due within a short time share one.
         tick_by(
             worker,
             now if not checks else max(
@@ -184,7 +184,7 @@ cdef void tick(Worker* worker) noexcept nogil:
         tick_by(worker, worker.tell_at)
 
 cdef void check(Worker* worker, Session* session) noexcept nogil:
-    """End a session that is idle, or whose peers have vanished; it is in no line now."""
+    """Check a session, which is in no queue: end it if it is idle or a peer has vanished."""
     cdef double now = worker.now
     if not session.checked:
         session.checked = True
@@ -202,7 +202,7 @@ cdef void check(Worker* worker, Session* session) noexcept nogil:
                 link(&worker.settled, session)
 
 cdef int owes(Worker* worker, Session* session) noexcept nogil:
-    """Return whether a peer has bytes left to acknowledge; end the session if for too long."""
+    """Return whether a peer owes acknowledgements; end the session if it does for too long."""
     cdef Flow* flow
     cdef int index, owing = False
     for index in range(2):
@@ -218,7 +218,7 @@ cdef int owes(Worker* worker, Session* session) noexcept nogil:
     return owing
 
 cdef void keep_alive(Worker* worker, int fd) noexcept nogil:
-    """Have the system probe a silent backend. Short sessions end without ever asking for it."""
+    """Turn on keepalive probes of a backend. Short sessions end before this is done."""
     set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1)
     set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, worker.keepalive_idle_secs)
     set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, worker.keepalive_interval_secs)
@@ -236,7 +236,7 @@ cdef double check_pause_secs(Worker* worker) noexcept nogil:
 # -- its life ---------------------------------------------------------------------------
 
 cdef int start_worker(Worker* worker, Ended* ended) noexcept nogil:
-    """Start a byte thread, whose memory is zero but for its settings.
+    """Start a byte thread. Its memory must be zero, except for its settings.
 
     Return 0, or the error number if that cannot be done.
     """

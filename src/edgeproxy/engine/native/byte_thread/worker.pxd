@@ -14,7 +14,7 @@ cdef enum:
     SHORT_TICK_MS = 50
     TICK_MS = 1000
 
-# What the gate thread wants of a session that it does not own.
+# A request of the gate thread to end a session that it does not own.
 cdef struct Request:
     Session* session
     uint8_t reason
@@ -41,7 +41,7 @@ cdef struct Worker:
     int keepalive_probes
     Pool* pool
     Ended* ended
-    # The gate thread's.
+    # For the gate thread only.
     pthread_t thread
     int started
     int asked
@@ -52,7 +52,7 @@ cdef struct Worker:
     Request* requests
     size_t request_count
     size_t request_room
-    # The thread's own.
+    # For the byte thread only.
     Queue meeting
     Queue to_check
     Queue settled
@@ -72,7 +72,7 @@ cdef struct Worker:
     double pause_secs
     int epoll
     int timer
-    # Of both.
+    # For both threads.
     int wakeup
     uint8_t stopping
 

@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False
-"""What a byte thread keeps: flows to go on with, pipes, lingering clients, and one timer for all of it.
+"""The state of a byte thread: flows to pump again, pipes, lingering clients, and one timer.
 
-The buffer for reading belongs to the thread; a session holds memory for bytes only while
-somebody does not take them. The timer is set rarely: waiting for events sets none.
+The buffer for reading belongs to the thread; a session holds memory for bytes only while its
+sink does not take them. The timer is set rarely: waiting for events sets none.
 """
 
 from libc.stdint cimport uint32_t
@@ -88,7 +88,7 @@ cdef void return_pipe(Worker* worker, Flow* flow) noexcept nogil:
 # -- lingering close: the twin of portable/lingering ------------------------------------
 
 cdef int linger_close(Worker* worker, Session* session) noexcept nogil:
-    """Keep a client until it has been sent everything; see `engine/portable/lingering`."""
+    """Keep a client until the kernel has delivered everything; see `engine/portable/lingering`."""
     cdef LingeringClient* more
     if not undelivered_bytes(session.client):
         return False

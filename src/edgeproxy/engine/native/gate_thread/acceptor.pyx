@@ -35,16 +35,16 @@ cdef class Acceptor:
     """
 
     cdef object prepare(self, Pool* pool, int epoll):
-        """Take sessions from this pool, and watch listeners by this epoll."""
+        """Take sessions from this pool, and watch listeners with this epoll."""
         self._pool = pool
         self._epoll = epoll
         self._listeners = []
 
     cdef object add(self, listener):
-        """Accept from this listener, which is the acceptor's to close from now on.
+        """Accept from this listener; the acceptor closes it.
 
-        A slot is used again when its listener is closed; a place in the list never is, because
-        clients that are not opened yet know their listener by it.
+        A slot is reused after its listener is closed. A place in the list is never reused,
+        because clients before admission refer to their listener by it.
         """
         cdef int slot = 0
         while slot < self._count and self._listening[slot] >= 0:
@@ -69,7 +69,7 @@ cdef class Acceptor:
                 self._close(slot)
 
     cdef object renew(self, name, settings, tls):
-        """Speak TLS with new clients of a listener by these settings, if it exists."""
+        """Speak TLS with new clients of a listener with these settings, if it exists."""
         for listener in self._listeners:
             if listener.name == name:
                 listener.renew(settings, tls)
@@ -79,7 +79,7 @@ cdef class Acceptor:
         return self._listeners[place]
 
     cdef bint _watch(self, int listener) noexcept nogil:
-        """Return whether the system has room for it."""
+        """Watch a listener. Return whether the epoll has room for it."""
         cdef epoll_event event
         if self._listening[listener] < 0:
             return True
@@ -90,8 +90,8 @@ cdef class Acceptor:
     cdef void accept(self, int listener, double now) noexcept nogil:
         """Accept the clients that wait.
 
-        If there was one, only one is accepted the next few times: a vain `accept` costs, too, and
-        if another client waits, its event comes again.
+        After a turn with one client, the next few turns accept only one each: an `accept` that
+        finds no client costs time, too, and a client that still waits brings another event.
         """
         if listener >= self._count or self._listening[listener] < 0:  # closed since that event
             return
@@ -132,7 +132,7 @@ cdef class Acceptor:
             session.started_at = now
             push(&self.opened, session)
             self.undialed += 1
-            if fd + self.undialed >= self.ceiling:  # each will need one more
+            if fd + self.undialed >= self.ceiling:  # each needs another one, for its backend
                 self.pause(EMFILE)
         return accepted
 
@@ -193,7 +193,7 @@ cdef class Acceptor:
                 self._close(slot)
 
     cdef object _close(self, int slot):
-        # A child process may hold it open: closing it would not end its events.
+        # A child process may hold the socket open: closing it here would not end its events.
         epoll_ctl(self._epoll, EPOLL_CTL_DEL, self._listening[slot], NULL)
         self._listening[slot] = -1
         self.listener_at(self._places[slot]).listening.close()

@@ -40,7 +40,7 @@ cdef class Ingress:
     """All clients that the gate has not been asked about. Used on the gate thread only.
 
     Attributes:
-        identified: Clients that the gate may be asked about, with `take_client`.
+        identified: Clients that the gate may be asked about; see `take_client`.
         unwanted: Clients to close without a reset.
     """
 
@@ -62,7 +62,7 @@ cdef class Ingress:
         return self._preread.count + self._handshaking
 
     cdef bint is_prereading(self) noexcept nogil:
-        """Return whether a client in preread may take too long."""
+        """Return whether any client is in preread, where it may take too long."""
         return self._preread.count > 0
 
     cdef bint is_to_tell(self) noexcept nogil:

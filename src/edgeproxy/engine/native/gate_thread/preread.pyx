@@ -21,7 +21,7 @@ cdef class Preread:
     """
 
     cdef object prepare(self, int epoll):
-        """Watch clients by this epoll."""
+        """Watch clients with this epoll."""
         self._epoll = epoll
 
     cdef bint add(self, Session* session, double secs) noexcept nogil:
@@ -40,7 +40,7 @@ cdef class Preread:
         return True
 
     cdef void happened(self, Session* session, uint32_t mask) noexcept nogil:
-        """A client has sent bytes, or its end."""
+        """A client has sent bytes, or has ended its side."""
         if mask & LAST:
             session.read_ended = True
         self._ask(session)
@@ -63,7 +63,7 @@ cdef class Preread:
         link(&self.waiting, session)
 
     cdef void drop(self, Session* session) noexcept nogil:
-        """Watch a client no more that was in `ready`."""
+        """Stop watching a client that was in `ready`."""
         self.count -= 1
         epoll_ctl(self._epoll, EPOLL_CTL_DEL, session.client, NULL)
 

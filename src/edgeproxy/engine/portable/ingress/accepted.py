@@ -26,7 +26,7 @@ class Next(Enum):
     ADMIT = auto()
     """The gate may be asked for a backend."""
     TURN_AWAY = auto()
-    """It is closed without a reset for what it has sent."""
+    """It is closed after its unread bytes have been read, to avoid a reset."""
     CLOSE = auto()
     """It is closed at once: its handshake has failed."""
 
@@ -85,7 +85,7 @@ class AcceptedClients:
         self._clients[accepted.connection.fileno()] = accepted
 
     def drop(self, accepted: Accepted) -> None:
-        """Watch a client no more."""
+        """Stop watching a client."""
         del self._clients[accepted.connection.fileno()]
         self._epoll.unregister(accepted.connection.fileno())
 

@@ -26,7 +26,7 @@ class Preread(AcceptedClients):
         self._gate = gate
 
     def happened(self, accepted: Accepted, mask: int, now: float) -> Next:
-        """A client has sent bytes, or its end."""
+        """A client has sent bytes, or has ended its side."""
         accepted.has_ended |= bool(mask & _LAST)
         return self._peek(accepted, now)
 
