@@ -82,6 +82,32 @@ def test_where_two_became_one_the_longer_time_applies(preamble: str, handshake: 
     assert all(f"set {SETUP} or" in each and "to '8'" in each for each in loaded.warnings)
 
 
+@pytest.mark.parametrize(("preamble", "handshake"), [("2", "30"), ("30", "2")])
+def test_the_longer_time_applies_wherever_the_two_are_set(
+    tmp_path: Path, preamble: str, handshake: str
+) -> None:
+    file = f"[tls]\nhandshake_timeout_secs = {handshake}\n"
+    loaded = loaded_from(tmp_path, file, **{PREAMBLE: preamble})
+    assert value_in(loaded, SETUP) == 30
+    assert len(loaded.warnings) == 2
+    assert all("to '30' instead" in each for each in loaded.warnings)
+
+
+@pytest.mark.parametrize("variable", [PREAMBLE, HANDSHAKE])
+def test_one_of_two_shortens_not_the_other(variable: str) -> None:
+    loaded = config.load({variable: "0.3"})
+    assert value_in(loaded, SETUP) == 5
+    assert value_in(config.load({variable: "30"}), SETUP) == 30
+
+
+def test_an_old_key_in_the_file_that_the_environment_overrides_is_a_warning(tmp_path: Path) -> None:
+    file = "[circuit_breaker]\nmoment_secs = 2\n"
+    for variable in (MOMENT, EARLY_CLOSE):
+        loaded = loaded_from(tmp_path, file, **{variable: "1"})
+        assert value_in(loaded, EARLY_CLOSE) == 1
+        assert any("moment_secs = '2' has no effect next to" in each for each in loaded.warnings)
+
+
 def test_debug_off_is_the_level_info() -> None:
     assert value_in(config.load({"DEBUG": "no"}), LOG_LEVEL) == "info"
 

@@ -139,3 +139,14 @@ def test_a_client_that_is_lost_has_the_address_of_its_preamble(tls_rig: TlsRig) 
     tls_rig.gate.wait_for(lambda: tls_rig.gate.departures, "the client is lost")
     assert tls_rig.gate.departures == [(SOURCE, "main", HandshakeFailure.HANDSHAKE_FAILED)]
     assert tls_rig.gate.opened_clients == []
+
+
+def test_a_header_without_a_source_leaves_the_client_as_it_connected(rig: Rig) -> None:
+    rig.prepare()
+    rig.gate.read_preamble = lambda _preamble: Identified(1, None, "about")
+    rig.listen(settings=ListenerSettings(preamble_secs=LONG_SECS))
+    rig.start()
+    client = rig.connect()
+    client.send(b"x")
+    host, port = client.sock.getsockname()
+    assert opened(rig) == Client(host, port, "main", "about")

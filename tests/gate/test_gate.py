@@ -28,7 +28,10 @@ from edgeproxy.engine.contract import (
 from edgeproxy.engine.listener import client_at
 from edgeproxy.gate.gate import HINTS, AdmissionGate
 from edgeproxy.gate.preamble import ListenerPolicy, PreambleFault, PreambleParser
+from edgeproxy.gate.proxy_header_writer import ProxyHeaderWriter
 from edgeproxy.log import LogSettings
+from edgeproxy.wire import proxy_protocol
+from edgeproxy.wire.proxy_header import Endpoint
 
 
 @pytest.fixture
@@ -116,3 +119,22 @@ def test_a_hundred_refusals_are_one_line_with_the_reason(lines: io.StringIO) -> 
 def test_every_reason_to_refuse_a_client_has_a_hint() -> None:
     reasons = {*Reason, *Denied, *PreambleFault, *HandshakeFailure}
     assert set(HINTS) == reasons
+
+
+@pytest.mark.parametrize(("port", "source"), [(0, None), (4711, Endpoint("192.0.2.1", 4711))])
+def test_a_backend_is_told_no_source_of_a_client_of_a_unix_socket(
+    port: int, source: Endpoint | None
+) -> None:
+    admission = Admission(AdmissionSettings(), AffinitySettings(), EjectionSettings(), Origin)
+    admission.publish([backend("a")])
+    made = AdmissionGate(
+        admission,
+        Metrics(),
+        PreambleParser({"web": ListenerPolicy()}, admission.server_names),
+        2.5,
+        header_writer=ProxyHeaderWriter([("", "v2")], "pop"),
+    )
+    answer = connect(made.opened(Client("192.0.2.1", port, "web", local=("192.0.2.9", 80)), 0.0))
+    header = proxy_protocol.decode(answer.prefix)
+    assert header is not None
+    assert header.source == source

@@ -78,7 +78,8 @@ def load(environ: Mapping[str, str]) -> Loaded:
     warnings = [_unknown(name) for name in sorted(environ) if _is_unknown(name)]
     for setting in SETTINGS:
         from_environ, from_file = _in_environ(setting, environ), _in_file(setting, file, path)
-        value = _value(setting, from_environ or from_file, faults, warnings)
+        value = _value(setting, _used(setting, from_environ, from_file), faults, warnings)
+        warnings.extend(_ignored(setting, from_environ, from_file))
         source = "environment" if from_environ else path if from_file else "default"
         effective.append(Effective(setting, value, source))
         if from_environ and from_file:
@@ -110,24 +111,44 @@ def _in_file(setting: Setting, file: ConfigFile, path: str) -> list[_Text]:
     ]
 
 
-def _value(setting: Setting, texts: list[_Text], faults: list[str], warnings: list[str]) -> object:
+def _used(setting: Setting, from_environ: list[_Text], from_file: list[_Text]) -> list[_Text]:
+    """Return the texts that decide: the environment's, else the file's; the own name's, else all.
+
+    Where a setting replaces several, each of those is read from the environment, else the file.
+    """
+    texts = from_environ or from_file
+    if texts and texts[0].name is setting:
+        return texts[:1]
+    if from_file and from_file[0].name is setting:
+        return texts
+    return list({each.name: each for each in (*from_file, *from_environ)}.values())
+
+
+def _ignored(setting: Setting, from_environ: list[_Text], from_file: list[_Text]) -> list[str]:
+    """Return a warning for each old name that another text overrides."""
+    used = _used(setting, from_environ, from_file)
+    return [
+        f"{each.place} has no effect next to {used[0].place}; remove it"
+        for each in (*from_environ, *from_file)
+        if each.name is not setting and each not in used
+    ]
+
+
+def _value(setting: Setting, used: list[_Text], faults: list[str], warnings: list[str]) -> object:
     """Return the value of a setting; add what is wrong, and what to write instead of old names."""
-    if not texts:
-        return default_of(setting)
-    used = texts[:1] if texts[0].name is setting else texts
     values: list[Any] = []
     for each in used:
         try:
             values.append(each.name.parse(each.text))
         except BadValueError as bad:
             faults.append(f"{each.place}: {bad}")
-    if len(values) < len(used):
+    if not values or len(values) < len(used):
         return default_of(setting)
+    if used[0].name is not setting and len(used) < len(names_of(setting)) - 1:
+        values.append(default_of(setting))  # of the old setting that is not set
     value = max(values)  # where one setting replaces several, the longest of their times
-    for each in texts:
-        if each not in used:
-            warnings.append(f"{each.place} has no effect next to {used[0].place}; remove it")
-        elif each.name is not setting:
+    for each in used:
+        if each.name is not setting:
             new = f"{setting.variable} or {setting.file_key}"
             warnings.append(f"{each.place} still works; set {new} to {shown(value)!r} instead")
     return value

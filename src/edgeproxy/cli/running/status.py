@@ -70,11 +70,18 @@ def for_people(status: Mapping[str, Any]) -> str:
             size(backend["bytes_in"]),
             size(backend["bytes_out"]),
             f"{backend['rtt_secs'] * 1000:.1f} ms",
-            backend.get("state", "?"),  # a proxy older than this command reports none
+            state_of(backend),
         )
         for backend in status["backends"]
     ]
     return "\n".join([*lines, text_table(headers, rows)])
+
+
+def state_of(backend: Mapping[str, Any]) -> str:
+    """Return the state of a backend; a half-open circuit takes clients, but only for trials."""
+    state = str(backend.get("state", "?"))  # a proxy older than this command reports none
+    is_tried = state in ("eligible", "circuit open") and backend.get("circuit") == "half_open"
+    return "circuit half open" if is_tried else state
 
 
 def size(count: float) -> str:

@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def page(before: Status | None, status: Status) -> str:
     """Return the page as text. Rates are since `before`."""
-    from edgeproxy.cli.running.status import size
+    from edgeproxy.cli.running.status import size, state_of
     from edgeproxy.cli.table import text_table
 
     secs = status["uptime_secs"] - before["uptime_secs"] if before else 0.0
@@ -104,7 +104,7 @@ def page(before: Status | None, status: Status) -> str:
             f"{size(rate(backend, earlier.get(backend['id']), 'bytes_out'))}",
             f"{backend['rtt_secs'] * 1000:.1f}",
             backend["errors"],
-            backend.get("state", "?"),  # a proxy older than this command reports none
+            state_of(backend),
         )
         for backend in backends
     ]

@@ -20,7 +20,10 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 
-import edgeproxy.core.admission.explanation  # noqa: F401 — else the gate thread would import it
+# What `Status` imports late: not first on the gate thread, nor when the package may be another one.
+import edgeproxy.control.observe.status_snapshot
+import edgeproxy.core.admission.explanation
+import edgeproxy.core.routing.backend_snapshot  # noqa: F401
 from edgeproxy.control.admin.pages import JSON, HttpPages, Page, Request, Response
 from edgeproxy.control.observe.status import Status
 from edgeproxy.errors import EdgeProxyError

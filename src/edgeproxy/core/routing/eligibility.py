@@ -44,6 +44,8 @@ def ineligible(
     # Every decision comes through here several times: no calls on the way to None.
     if not backend.weight or not backend.healthy or backend.deleted:
         reason = ineligible_row(backend)
+        if live.draining and not backend.deleted:
+            return Ineligible.DRAINING  # an operator who drains a backend wants to see it
         if reason is not Ineligible.NO_WEIGHT or not is_bound:
             return reason
     if live.draining:
