@@ -24,7 +24,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench import guards, load
-from bench.measure import MEASURES, Bench, Measure
+from bench.figures import Bench
+from bench.measure import MEASURES, Measure
 from bench.network import enter_own_loopback
 from bench.process import split_cpus
 from bench.report import PLAIN, REFERENCE, Report, Sample

@@ -25,7 +25,7 @@ GUARDS = {
     },
     "breaker": {
         "EDGEPROXY_CIRCUIT_BREAKER_ENABLED": "true",
-        "EDGEPROXY_CIRCUIT_MOMENT_SECS": "1",
+        "EDGEPROXY_CIRCUIT_EARLY_CLOSE_SECS": "1",
     },
     "health-check": {
         "EDGEPROXY_HEALTH_CHECK_ENABLED": "true",

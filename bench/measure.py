@@ -20,39 +20,16 @@ from pathlib import Path
 
 from bench import load, tls
 from bench.clients import REQUEST, Sink, idle_connections
+from bench.figures import Bench, Figures, bulk_figures, message_figures
 from bench.process import Process, pinned, python
 from bench.report import DIRECT
 from bench.subjects import MAX_CONNECTIONS, Subject
-
-Figures = dict[str, float]
 
 WARM_UP_SECS = 0.5
 SETTLE_SECS = 1.0
 MANY_ROWS = 10_000
 REBUILD_PAUSE_SECS = 0.02
 QUICK_TABLE = {"EDGEPROXY_DB_RELOAD_SECS": "0.05"}
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Where and for how long samples are taken.
-
-    Attributes:
-        proxy_cpus: Those of the proxy.
-        load_cpus: Those of load and backends.
-        folder: For files.
-        secs: How long one sample takes.
-    """
-
-    proxy_cpus: set[int]
-    load_cpus: set[int]
-    folder: Path
-    secs: float
-
-    @property
-    def all_cpus(self) -> set[int]:
-        """Both, for what needs two."""
-        return self.proxy_cpus | self.load_cpus
 
 
 @dataclass(frozen=True)
@@ -84,17 +61,6 @@ OURS = ("edgeproxy", "portable")
 # -- connections and small messages -----------------------------------------------------------
 
 
-def _exchange(bench: Bench, port: int, connections: int, *, close: bool) -> load.Answered:
-    return load.small(
-        port,
-        bench.load_cpus,
-        bench.folder,
-        connections=connections,
-        secs=bench.secs,
-        close=close,
-    )
-
-
 def _small(connections: int, *, close: bool) -> Callable[[Bench, Subject], Figures]:
     def sample(bench: Bench, subject: Subject) -> Figures:
         with (
@@ -103,20 +69,15 @@ def _small(connections: int, *, close: bool) -> Callable[[Bench, Subject], Figur
         ):
             _warm_up(bench, port)
             spent_secs = process.cpu_secs()
-            seen = _exchange(bench, port, connections, close=close)
+            seen = bench.exchange(port, connections, close=close)
             spent_secs = process.cpu_secs() - spent_secs
-        return {
-            "per_sec": seen.requests / seen.secs,
-            "cpu_us": spent_secs / seen.requests * 1e6,
-            "p50_us": seen.p50_us,
-            "p99_us": seen.p99_us,
-        }
+        return message_figures(seen, spent_secs)
 
     return sample
 
 
 def _warm_up(bench: Bench, port: int) -> None:
-    load.small(port, bench.load_cpus, bench.folder, connections=4, secs=WARM_UP_SECS, close=True)
+    bench.exchange(port, 4, close=True, secs=WARM_UP_SECS)
 
 
 # -- bulk -------------------------------------------------------------------------------------
@@ -133,10 +94,7 @@ def _bulk(streams: int, *, download: bool) -> Callable[[Bench, Subject], Figures
                 port, bench.load_cpus, streams=streams, secs=bench.secs, download=download
             )
             spent_secs = process.cpu_secs() - spent_secs
-        return {
-            "gb_per_sec": carried.gigabytes / carried.secs,
-            "cpu_ms_per_gb": spent_secs / carried.gigabytes * 1e3,
-        }
+        return bulk_figures(carried, spent_secs)
 
     return sample
 
@@ -160,7 +118,7 @@ def _mixed(bench: Bench, subject: Subject) -> Figures:
         )
         signal.sigtimedwait([], WARM_UP_SECS)
         spent_secs = process.cpu_secs()
-        seen = _exchange(bench, port, 16, close=False)
+        seen = bench.exchange(port, 16, close=False)
         spent_secs = process.cpu_secs() - spent_secs
         streams.result()
     return {
@@ -256,7 +214,7 @@ def _many_backends(bench: Bench, subject: Subject) -> Figures:
                 environ={"EDGEPROXY_BINDING_TTL_SECS": "0"},
             ) as (_, port):
                 _warm_up(bench, port)
-                seen = _exchange(bench, port, 64, close=True)
+                seen = bench.exchange(port, 64, close=True)
                 figures[f"per_sec_{backends}"] = seen.requests / seen.secs
     few = figures["per_sec_10"]
     return figures | {

@@ -79,9 +79,13 @@ def registration(number: int, port: int) -> dict[str, object]:
     return {"id": f"b{number}", "app": "bench", "region": "sa", "ip": "127.0.0.1", "port": port}
 
 
-async def called(port: int) -> Caller:
-    """Return a new connection to the API."""
-    return Caller(*await asyncio.open_connection("127.0.0.1", port))
+async def called(port: int, number: int = 0) -> Caller:
+    """Return a new connection to the API, from an address that this number chooses.
+
+    The API limits what one address may ask.
+    """
+    source = f"127.1.{number // 250 % 250}.{number % 250 + 1}"
+    return Caller(*await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0)))
 
 
 async def one_by_one(api_port: int, proxy_port: int, port: int) -> list[float]:
@@ -102,7 +106,7 @@ async def at_once(api_port: int, numbers: Iterable[int], port: int) -> float:
     """Return how long it took until all had their answer, in seconds."""
 
     async def one(number: int) -> None:
-        caller = await called(api_port)
+        caller = await called(api_port, number)
         assert await caller.post("/api/v1/register", registration(number, port)) == 201
         caller.close()
 
@@ -119,7 +123,7 @@ async def heartbeats(api_port: int, backends: int, secs: float) -> int:
 
     async def some(first: int) -> None:
         nonlocal heard
-        caller = await called(api_port)
+        caller = await called(api_port, first)
         for turn in range(int(secs * rate / CONNECTIONS)):
             sent = turn * CONNECTIONS + first
             await asyncio.sleep(max(begun + sent / rate - time.perf_counter(), 0))
@@ -211,7 +215,6 @@ def main() -> int:
             "EDGEPROXY_DB_PATH": str(folder / "routing.db"),
             "EDGEPROXY_API_ENABLED": "true",
             "EDGEPROXY_API_LISTEN_ADDR": f"127.0.0.1:{api_port}",
-            "EDGEPROXY_API_RATE_LIMIT": "0",
         }
         if wanted.postgres:
             environ |= {

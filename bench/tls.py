@@ -1,6 +1,6 @@
 """What TLS costs: handshakes, small messages and bulk to clients, beside peers that end it too.
 
-Everybody has the same ECDSA certificate on P-256, and the ciphers and groups of its own defaults;
+Every proxy has the same ECDSA certificate on P-256, and the ciphers and groups of its own defaults;
 wrk takes TLS 1.3. Each request of `handshake-16` is a handshake, without resumption.
 """
 
@@ -9,13 +9,10 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench import load
-
-if TYPE_CHECKING:
-    from bench.measure import Bench, Figures
-    from bench.subjects import Subject
+from bench.figures import Bench, Figures, bulk_figures, message_figures
+from bench.subjects import Subject
 
 PEERS = ("edgeproxy", "portable", "haproxy", "nginx")
 WARM_UP_SECS = 1.0
@@ -31,16 +28,11 @@ def exchanged(connections: int, *, close: bool) -> Callable[[Bench, Subject], Fi
                 backend, bench.proxy_cpus, bench.folder, tls=certificate(bench.folder)
             ) as (process, port),
         ):
-            _ask(bench, port, connections, WARM_UP_SECS, close=close)
+            bench.exchange(port, connections, close=close, secs=WARM_UP_SECS, tls=True)
             spent_secs = process.cpu_secs()
-            seen = _ask(bench, port, connections, bench.secs, close=close)
+            seen = bench.exchange(port, connections, close=close, tls=True)
             spent_secs = process.cpu_secs() - spent_secs
-        return {
-            "per_sec": seen.requests / seen.secs,
-            "cpu_us": spent_secs / seen.requests * 1e6,
-            "p50_us": seen.p50_us,
-            "p99_us": seen.p99_us,
-        }
+        return message_figures(seen, spent_secs)
 
     return sample
 
@@ -65,11 +57,8 @@ def downloaded(bench: Bench, subject: Subject) -> Figures:
             tls=True,
         )
         spent_secs = process.cpu_secs() - spent_secs
-    gigabytes = seen.requests * load.BULK_BYTES / 1e9
-    return {
-        "gb_per_sec": gigabytes / seen.secs,
-        "cpu_ms_per_gb": spent_secs / gigabytes * 1e3,
-    }
+    carried = load.Carried(seen.requests * load.BULK_BYTES / 1e9, seen.secs)
+    return bulk_figures(carried, spent_secs)
 
 
 def certificate(folder: Path) -> Path:
@@ -86,15 +75,3 @@ def certificate(folder: Path) -> Path:
         )
         file.write_text(chain.read_text() + key.read_text())
     return file
-
-
-def _ask(bench: Bench, port: int, connections: int, secs: float, *, close: bool) -> load.Answered:
-    return load.small(
-        port,
-        bench.load_cpus,
-        bench.folder,
-        connections=connections,
-        secs=secs,
-        close=close,
-        tls=True,
-    )

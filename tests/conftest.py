@@ -38,3 +38,11 @@ def _server() -> Iterator[Server]:
 def postgres(_server: Server) -> Database:
     """An empty database on a PostgreSQL server that is not to be disturbed."""
     return _server.new_database()
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    """A PostgreSQL server that the test may disturb."""
+    with closing(Server()) as server:
+        server.start()
+        yield server

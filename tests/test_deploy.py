@@ -6,52 +6,26 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgeproxy.control.observe.metrics_page import Exposition
-from edgeproxy.control.observe.reading import BackendSnapshot, StatusSnapshot
+from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.counters import BackendCounters
-from edgeproxy.core.backends.live_state import Circuit
+from edgeproxy.core.routing.backend_snapshot import BackendSnapshot
+from tests.control.observe.snapshots import NOTHING
 
 ROOT = Path(__file__).parent.parent
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
 DASHBOARD = ROOT / "deploy" / "grafana" / "edgeproxy.json"
-BACKEND = BackendSnapshot(
-    "sa-1",
-    "app",
-    "sa",
-    0,
-    10,
-    20,
-    1,
-    Circuit.CLOSED,
-    up=True,
-    draining=False,
-    counters=BackendCounters(),
-)
-READING = StatusSnapshot(
-    version="0.0",
-    engine="native",
-    region="sa",
-    connections=0,
-    active=0,
-    bytes_in=0,
-    bytes_out=0,
-    failovers=0,
+BACKEND = BackendSnapshot(Backend("sa-1", "app", "sa", "192.0.2.1", 80), BackendCounters(), up=True)
+READING = replace(
+    NOTHING,
     refused={"full": 1},
     closed={"finished": 1},
     dial_failures={"refused": 1},
-    bindings=0,
-    rate_limited_clients=0,
-    table_version=1,
-    table_age_secs=0.0,
-    rows_skipped=0,
-    reload_errors=0,
-    loop_lag_secs=0.0,
-    descriptors=5,
-    uptime_secs=1.0,
     connections_by_app={"": 1},
     refused_by_app={"web": {"full": 1}},
     certificates=(0, 1e9),

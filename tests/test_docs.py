@@ -10,6 +10,7 @@ import pytest
 
 from edgeproxy import cli
 from edgeproxy.config.load import FILE_VARIABLE
+from edgeproxy.config.old_names import REMOVED, RENAMED
 from edgeproxy.config.table import SETTINGS
 from tools.state_tables import with_tables
 
@@ -127,6 +128,8 @@ def test_a_wrong_command_would_be_found(line: str, wrong: str | None) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_variables_exist(document: str) -> None:
     known = {FILE_VARIABLE, *(each.variable for each in SETTINGS)}
+    if document == "CHANGELOG.md":
+        known |= {each.variable for each in (*RENAMED, *REMOVED)}
     assert set(re.findall(r"\bEDGEPROXY_[A-Z_]*[A-Z]\b(?!_)", text_of(document))) <= known
 
 

@@ -56,7 +56,7 @@ def test_hostile_values_stay_on_their_line(stream: io.StringIO, text: str) -> No
 def test_debug_lines_only_when_asked_for(stream: io.StringIO) -> None:
     log.start(LogSettings(), stream)
     events.debug("detail")
-    log.start(LogSettings(debug=True), stream)
+    log.start(LogSettings(level="debug"), stream)
     events.debug("detail")
     log.stop()
     assert stream.getvalue().count("detail") == 1
@@ -73,7 +73,7 @@ def test_a_bug_is_one_line_with_its_traceback(stream: io.StringIO) -> None:
     assert "ValueError: why" in stream.getvalue()
 
 
-def test_nobody_waits_for_a_reader_that_never_reads() -> None:
+def test_no_event_waits_for_a_reader_that_never_reads() -> None:
     read, write = os.pipe()
     with os.fdopen(read, "rb", buffering=0) as reader, os.fdopen(write, "w", 1) as writer:
         log.start(LogSettings(), writer)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +22,8 @@ PARSERS = [
     value.networks,
     value.http_path,
     value.page_path,
+    value.host_header,
+    value.on_remove,
     value.protocols,
 ]
 
@@ -82,7 +86,7 @@ def test_any_text_is_a_value_or_a_bad_value(text: str, parse: object) -> None:
 
 @pytest.mark.parametrize("text", [",", " ", " , ", ",,"])
 def test_networks_that_are_none_are_not_everybody(text: str) -> None:
-    with pytest.raises(BadValueError, match="there is no network in it; allowed are IPv4 and IPv6"):
+    with pytest.raises(BadValueError, match="the list is empty; allowed are IPv4 and IPv6"):
         value.networks(text)
 
 
@@ -100,6 +104,23 @@ def test_paths() -> None:
     assert value.page_path("/") == "/"
     assert value.page_path("/a/metrics;v=1") == "/a/metrics;v=1"
     assert value.http_path("/health?deep=1") == "/health?deep=1"
+
+
+@pytest.mark.parametrize(
+    ("parse", "good", "bad"),
+    [
+        (value.region, ("sa", "a-1", "x" * 16), ("", "SA", "-a", "x" * 17, "sa\n")),
+        (value.host_header, ("app.example:80", "[::1]"), ("", "a b", "x" * 256)),
+        (value.on_remove, ("keep", "close", "drain:30", "drain:0.5"), ("drain", "drain:", "keeps")),
+    ],
+)
+def test_a_text_matches_as_a_whole_or_not_at_all(
+    parse: Callable[[str], str], good: tuple[str, ...], bad: tuple[str, ...]
+) -> None:
+    assert tuple(map(parse, good)) == good
+    for text in bad:
+        with pytest.raises(BadValueError, match="allowed"):
+            parse(text)
 
 
 def test_a_secret_is_shown_nowhere() -> None:

@@ -20,7 +20,15 @@ class ConfigError(UsageError):
 
 
 class StoreError(EdgeProxyError):
-    """The routing database could not be read or changed; nothing has changed."""
+    """The routing database could not be read or changed; nothing has changed.
+
+    Attributes:
+        reason: The message without the name of the database.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
 
 
 class GeoError(EdgeProxyError):

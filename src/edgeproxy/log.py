@@ -34,11 +34,11 @@ class LogSettings:
 
     Attributes:
         format: `text` or `json`.
-        debug: Report more.
+        level: The least severe events that are reported: `debug`, `info`, `warning` or `error`.
     """
 
     format: str = "text"
-    debug: bool = False
+    level: str = "info"
 
 
 class EventLog:
@@ -50,7 +50,7 @@ class EventLog:
         self._logger = logging.getLogger(f"{ROOT}.{part}")
 
     def debug(self, event: str, **fields: object) -> None:
-        """Report a detail for debugging; shown only in debug mode."""
+        """Report a detail for debugging; reported only at the level `debug`."""
         if self._logger.isEnabledFor(logging.DEBUG):
             self._logger.debug(event, extra={"fields": fields})
 
@@ -204,14 +204,14 @@ def start(settings: LogSettings, stream: TextIO | None = None) -> None:
     writer = Writer(stream.write if stream else _write_to_stderr)
     writer.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
     logger.addHandler(writer)
-    set_debug(settings.debug)
+    set_level(settings.level)
     logger.propagate = False
     atexit.register(stop)
 
 
-def set_debug(debug: bool) -> None:
-    """Report debug events from now on, or no longer."""
-    logging.getLogger(ROOT).setLevel(logging.DEBUG if debug else logging.INFO)
+def set_level(level: str) -> None:
+    """Report events of this level, and more severe ones, from now on."""
+    logging.getLogger(ROOT).setLevel(level.upper())
 
 
 def stop() -> None:

@@ -24,10 +24,6 @@ _NETWORKS = (
     "allowed are IPv4 and IPv6 prefixes and addresses with commas between, such as "
     "10.0.0.0/8,2001:db8::/32"
 )
-_PATH = re.compile(r"/[!-~]*")
-_HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
-_TOKEN = re.compile(r"[!-~]{1,4096}")
-_DRAIN = re.compile(r"drain:[0-9]+(\.[0-9]+)?")
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 _PROTOCOL = re.compile(r"[!-+\--~]{1,255}")  # no comma
 _PROTOCOLS_BYTES = 65535
@@ -112,7 +108,7 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
 
 
 def one_of(*words: str) -> Callable[[str], str]:
-    """Return a parser of these words."""
+    """Return a parser that accepts only these words."""
 
     def parse(text: str) -> str:
         if text not in words:
@@ -122,13 +118,43 @@ def one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
-def region(text: str) -> str:
-    """Return a region code."""
-    if not CODE.fullmatch(text):
-        raise BadValueError(
-            "allowed is a code of up to 16 lower-case letters, digits and hyphens, such as sa"
-        )
-    return text
+def matching(pattern: str, allowed: str) -> Callable[[str], str]:
+    """Return a parser of texts that match a pattern as a whole."""
+    compiled = re.compile(pattern)
+
+    def parse(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise BadValueError(allowed)
+        return text
+
+    return parse
+
+
+region = matching(
+    CODE.pattern,
+    "allowed is a code of up to 16 lower-case letters, digits and hyphens, such as sa",
+)
+http_path = matching("/[!-~]*", "allowed is a path in ASCII without spaces, such as /health")
+page_path = matching(
+    r"/(?!/)[!\"$->@-~]*",  # a path with a query would never match a request
+    "allowed is a path in ASCII with one / before it and without spaces, ? and #, such as /metrics",
+)
+host_header = matching(
+    r"[A-Za-z0-9._:\[\]-]{1,255}",
+    "allowed is a host name, with a port if need be, such as app.example",
+)
+on_remove = matching(
+    r"keep|close|drain:[0-9]+(\.[0-9]+)?",
+    "allowed are keep, close and drain:SECONDS, such as drain:30",
+)
+_token = matching(
+    "[!-~]{1,4096}", "allowed are 1 to 4096 printable ASCII characters without spaces"
+)
+
+
+def secret(text: str) -> Secret:
+    """Return a token that an HTTP header can carry."""
+    return Secret(_token(text))
 
 
 def text(text: str) -> str:
@@ -143,13 +169,6 @@ def name(text: str) -> str:
     if not text.strip() or not text.isprintable() or len(text) > MAX_NAME_CHARS:
         raise BadValueError(f"allowed are 1 to {MAX_NAME_CHARS} printable characters")
     return text
-
-
-def secret(text: str) -> Secret:
-    """Return a token that an HTTP header can carry."""
-    if not _TOKEN.fullmatch(text):
-        raise BadValueError("allowed are 1 to 4096 printable ASCII characters without spaces")
-    return Secret(text)
 
 
 def listen_address(text: str) -> ListenAddress:
@@ -184,10 +203,10 @@ def networks(text: str) -> tuple[Network, ...]:
         except ValueError as error:
             raise BadValueError(str(error)) from None
         if parsed is None:
-            raise BadValueError(f"{entry!r} is not; {_NETWORKS}")
+            raise BadValueError(f"{entry!r} is not a network; {_NETWORKS}")
         found.append(parsed)
     if text and not found:
-        raise BadValueError(f"there is no network in it; {_NETWORKS}; unset it for no list")
+        raise BadValueError(f"the list is empty; {_NETWORKS}; unset the setting for no list")
     return tuple(found)
 
 
@@ -201,37 +220,6 @@ def protocols(text: str) -> tuple[str, ...]:
             "commas between, such as h2,http/1.1"
         )
     return names
-
-
-def http_path(text: str) -> str:
-    """Return the path of an HTTP request."""
-    if not _PATH.fullmatch(text):
-        raise BadValueError("allowed is a path in ASCII without spaces, such as /health")
-    return text
-
-
-def page_path(text: str) -> str:
-    """Return the path of a page to serve; a path with a query would never match."""
-    if not _PATH.fullmatch(text) or "?" in text or "#" in text or text.startswith("//"):
-        raise BadValueError(
-            "allowed is a path in ASCII with one / before it and without spaces, ? and #, "
-            "such as /metrics"
-        )
-    return text
-
-
-def host_header(text: str) -> str:
-    """Return the value of a Host header."""
-    if not _HOST.fullmatch(text):
-        raise BadValueError("allowed is a host name, with a port if need be, such as app.example")
-    return text
-
-
-def on_remove(text: str) -> str:
-    """Return the policy for connections of a removed backend."""
-    if text not in ("keep", "close") and not _DRAIN.fullmatch(text):
-        raise BadValueError("allowed are keep, close and drain:SECONDS, such as drain:30")
-    return text
 
 
 def command(text: str) -> str:

@@ -22,7 +22,7 @@ NOT_CHECKED = "positive_data_acceptance"
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[Api]:
     with closing(Pop(tmp_path)) as pop:
-        api = serve(pop, EDGEPROXY_API_RATE_LIMIT="0")
+        api = serve(pop)
         api.register(running(pop, "a"))
         yield api
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,19 +17,15 @@ ROOT = Path(__file__).parents[2]
 TOOLS = ("wrk", "iperf3", "nginx", "haproxy")
 
 
-@pytest.mark.system
-def test_a_short_run_measures_every_proxy_and_writes_it_down(tmp_path: Path) -> None:
+def compare(samples: Path, *options: str) -> tuple[list[dict[str, Any]], str]:
+    """Run `bench.compare` for a round; return the samples that it writes, and what it prints."""
     for tool in TOOLS:
         if not shutil.which(tool):
             pytest.skip(f"{tool} is not installed: ./task packages")
-    document = tmp_path / "document.md"
-    document.write_text("before\n<!-- measured: begin -->\nold\n<!-- measured: end -->\nafter\n")
     ran = subprocess.run(
         [
             *(sys.executable, "-m", "bench.compare", "--rounds", "1", "--secs", "1"),
-            *("--only", "connect-64,download-1,idle-1000"),
-            *("--proxies", "portable,haproxy,nginx,direct"),
-            *("--json", str(tmp_path / "samples.json"), "--write", str(document)),
+            *("--json", str(samples), *options),
         ],
         cwd=ROOT,
         capture_output=True,
@@ -36,7 +33,19 @@ def test_a_short_run_measures_every_proxy_and_writes_it_down(tmp_path: Path) -> 
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    samples = json.loads((tmp_path / "samples.json").read_text())["samples"]
+    return json.loads(samples.read_text())["samples"], ran.stdout
+
+
+@pytest.mark.system
+def test_a_short_run_measures_every_proxy_and_writes_it_down(tmp_path: Path) -> None:
+    document = tmp_path / "document.md"
+    document.write_text("before\n<!-- measured: begin -->\nold\n<!-- measured: end -->\nafter\n")
+    samples, _ = compare(
+        tmp_path / "samples.json",
+        *("--only", "connect-64,download-1,idle-1000"),
+        *("--proxies", "portable,haproxy,nginx,direct"),
+        *("--write", str(document)),
+    )
     took = {(sample["measure"], sample["subject"]) for sample in samples}
     proxies = {"portable", "haproxy", "nginx"}
     assert took == {
@@ -60,25 +69,12 @@ def test_a_short_run_measures_every_proxy_and_writes_it_down(tmp_path: Path) -> 
 
 
 @pytest.mark.system
-def test_guards_are_measured_beside_none_and_turn_nobody_away(tmp_path: Path) -> None:
-    for tool in TOOLS:
-        if not shutil.which(tool):
-            pytest.skip(f"{tool} is not installed: ./task packages")
+def test_guards_are_measured_beside_none_and_refuse_no_client(tmp_path: Path) -> None:
     if native_engine() is None:
         pytest.skip("the native engine is not built here")
-    found = tmp_path / "samples.json"
-    ran = subprocess.run(
-        [
-            *(sys.executable, "-m", "bench.compare", "--guards", "--rounds", "1", "--secs", "1"),
-            *("--only", "connect-64", "--proxies", "edgeproxy,edgeproxy+all"),
-            *("--json", str(found)),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
+    samples, printed = compare(
+        tmp_path / "samples.json",
+        *("--guards", "--only", "connect-64", "--proxies", "edgeproxy,edgeproxy+all"),
     )
-    assert ran.returncode == 0, ran.stderr
-    samples = json.loads(found.read_text())["samples"]
     assert [sample["subject"] for sample in samples] == ["edgeproxy", "edgeproxy+all"]
-    assert "| proxy | cpu_us / edgeproxy |" in ran.stdout
+    assert "| proxy | cpu_us / edgeproxy |" in printed

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from edgeproxy.engine.contract import (
     Answer,
+    Client,
     CloseReason,
     Connect,
     DialFailure,
@@ -19,7 +20,6 @@ from edgeproxy.engine.contract import (
     Outcome,
     Preamble,
     Refuse,
-    SocketAddress,
 )
 from tests.conformance.peers import DEADLINE_SECS
 
@@ -37,7 +37,7 @@ class GateBugError(Exception):
 class Ticket:
     """One `Connect` and everything the engine has told about it."""
 
-    client: SocketAddress
+    client: Address
     listener: str
     address: Address
     given_at: float
@@ -57,15 +57,15 @@ class ScriptedGate:
         routes: Routes of listeners that have one of their own, by the listener's name.
         raising: Names of the methods that raise after they have written down the call.
         begin: Gives the descriptor of a connection to an address that is there already, or -1.
-        hear: What is answered to a preamble.
+        read_preamble: Answers a preamble.
         prefix: What every backend is told first.
         server_name: Whom every backend has to be, with TLS; "" for none.
-        preambles, speakers: What was given to `heard`, in order.
-        departures: What was given to `left`, in order.
-        abouts, locals: What was given to `opened`, in order.
+        preambles, read_clients: What was given to `preamble_read`, in order.
+        departures: What was given to `client_lost`, in order.
+        opened_clients: What was given to `opened`, in order.
         after_opened: Called with every `opened`.
         tickets: One for each `Connect`, in order.
-        clients: The addresses given to `opened`, in order.
+        clients, abouts: The addresses given to `opened`, and what it was told about them.
         violations: Everything the engine did that the contract does not allow.
         thread_ids: Threads on which the gate was called.
     """
@@ -76,20 +76,18 @@ class ScriptedGate:
         self.timeout_secs = timeout_secs
         self.raising: set[str] = set()
         self.tickets: list[Ticket] = []
-        self.clients: list[SocketAddress] = []
+        self.opened_clients: list[Client] = []
         self.violations: list[str] = []
         self.thread_ids: set[int] = set()
         self.begin: Callable[[Address], int] = lambda _address: -1
-        self.hear: Callable[[Preamble], NeedMore | Identified | Refuse] = lambda _preamble: (
-            Identified()
+        self.read_preamble: Callable[[Preamble], NeedMore | Identified | Refuse] = (
+            lambda _preamble: Identified()
         )
         self.prefix = b""
         self.server_name = ""
-        self.departures: list[tuple[SocketAddress, str, str]] = []
+        self.departures: list[tuple[Address, str, str]] = []
         self.preambles: list[Preamble] = []
-        self.speakers: list[tuple[SocketAddress, str]] = []
-        self.abouts: list[object] = []
-        self.locals: list[SocketAddress | None] = []
+        self.read_clients: list[Client] = []
         self.after_opened: Callable[[], object] | None = None
         self.ticks = 0
         self._attempts: dict[Ticket, int] = {}
@@ -97,38 +95,37 @@ class ScriptedGate:
         self._called = threading.Condition()
         self._latest = float("-inf")
 
-    def preamble_read(
-        self, client: SocketAddress, listener: str, preamble: Preamble, now: float
-    ) -> NeedMore | Identified | Refuse:
-        with self._call("heard", now):
-            self.preambles.append(preamble)
-            self.speakers.append((client, listener))
-            self._perhaps_raise("heard")
-            return self.hear(preamble)
+    @property
+    def clients(self) -> list[Address]:
+        return [_address_of(client) for client in self.opened_clients]
 
-    def client_lost(self, client: SocketAddress, listener: str, reason: str, now: float) -> None:
-        with self._call("left", now):
+    @property
+    def abouts(self) -> list[object]:
+        return [client.about for client in self.opened_clients]
+
+    def preamble_read(
+        self, client: Client, preamble: Preamble, now: float
+    ) -> NeedMore | Identified | Refuse:
+        with self._call("preamble_read", now):
+            self.preambles.append(preamble)
+            self.read_clients.append(client)
+            self._perhaps_raise("preamble_read")
+            return self.read_preamble(preamble)
+
+    def client_lost(self, client: Client, reason: str, now: float) -> None:
+        with self._call("client_lost", now):
             if reason not in list(HandshakeFailure):
                 self.violations.append(f"left for {reason!r}")
-            self.departures.append((client, listener, reason))
-            self._perhaps_raise("left")
+            self.departures.append((_address_of(client), client.listener, reason))
+            self._perhaps_raise("client_lost")
 
-    def opened(
-        self,
-        client: SocketAddress,
-        listener: str,
-        now: float,
-        about: object = None,
-        local: SocketAddress | None = None,
-    ) -> Answer:
+    def opened(self, client: Client, now: float) -> Answer:
         with self._call("opened", now):
-            self.clients.append(client)
-            self.abouts.append(about)
-            self.locals.append(local)
+            self.opened_clients.append(client)
             if self.after_opened is not None:
                 self.after_opened()
             self._perhaps_raise("opened")
-            return self._attempt(0, client, listener, now)
+            return self._attempt(0, _address_of(client), client.listener, now)
 
     def dialed(self, ticket: Ticket, secs: float, now: float) -> None:
         with self._call("dialed", now, ticket):
@@ -184,7 +181,7 @@ class ScriptedGate:
             self.violations.append(f"called on {len(self.thread_ids)} threads")
         assert not self.violations, "\n".join(self.violations)
 
-    def _attempt(self, attempt: int, client: SocketAddress, listener: str, now: float) -> Answer:
+    def _attempt(self, attempt: int, client: Address, listener: str, now: float) -> Answer:
         route = self.routes.get(listener, self.route)
         if attempt >= len(route):
             return Refuse("the route has ended")
@@ -224,3 +221,7 @@ class ScriptedGate:
     def _perhaps_raise(self, method: str) -> None:
         if method in self.raising:
             raise GateBugError(method)
+
+
+def _address_of(client: Client) -> Address:
+    return client.address, client.port

@@ -23,7 +23,7 @@ from edgeproxy.engine.contract import (
 from edgeproxy.engine.sockets import open_listener
 from tests.conformance.engines import MakeEngine
 from tests.conformance.gates import Address, ScriptedGate, Ticket
-from tests.conformance.peers import DEADLINE_SECS, Backend, Peer, limit_buffers
+from tests.conformance.peers import DEADLINE_SECS, Backend, Peer, Stream, limit_buffers
 from tests.waiting import wait_until
 
 SMALL_BUFFER = 1 << 16
@@ -92,7 +92,7 @@ class Rig:
         name: str = "main",
         host: str = "127.0.0.1",
         buffer: int | None = None,
-        settings: ListenerSettings = PLAIN,
+        settings: ListenerSettings | None = None,
     ) -> tuple[str, int]:
         """Add a listener. `buffer` bounds what the kernel holds on the clients' side."""
         listening = open_listener(host, 0)
@@ -100,8 +100,12 @@ class Rig:
             limit_buffers(listening, buffer)
         address: tuple[str, int] = listening.getsockname()[:2]
         self.addresses[name] = address
-        self.engine.listen(name, listening, settings)
+        self.engine.listen(name, listening, settings or self.listener_settings())
         return address
+
+    def listener_settings(self) -> ListenerSettings:
+        """Return the settings of listeners for which a test has none."""
+        return PLAIN
 
     def start(self) -> None:
         self._started = True
@@ -122,6 +126,10 @@ class Rig:
 
     def connect(self, listener: str = "main", buffer: int | None = None) -> Peer:
         """Connect a client. `buffer` bounds what the kernel holds for it."""
+        return Peer(self.tcp(listener, buffer))
+
+    def tcp(self, listener: str = "main", buffer: int | None = None) -> socket.socket:
+        """Return a connection on which no client has spoken yet."""
         address = self.addresses[listener]
         sock = self.keep(socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET))
         if buffer:
@@ -130,7 +138,7 @@ class Rig:
         code = sock.connect_ex(address)
         if code not in (0, errno.ECONNRESET):  # it may be accepted and reset already
             raise OSError(code, os.strerror(code))
-        return Peer(sock)
+        return sock
 
     def accept(self, backend: Backend | None = None) -> Peer:
         return self.keep((backend or self.backend).accept())
@@ -152,6 +160,18 @@ class Rig:
         if not self._started:
             self.serve_with_small_buffers()
         return self.pair(buffer=SMALL_BUFFER)
+
+    def carry_both_ways(self, client: Peer, server: Peer, size: int) -> None:
+        """Let both send so many bytes at once, and check that they arrive."""
+        up, down = Stream(1), Stream(2)
+        work = [
+            self.run(client.send_stream, up, size),
+            self.run(server.send_stream, down, size),
+            self.run(client.receive_stream, down, size),
+            self.run(server.receive_stream, up, size),
+        ]
+        for each in work:
+            each.result(60)
 
     def keep(self, opened: _ClosableT) -> _ClosableT:
         """Close this at the end."""

@@ -45,6 +45,12 @@ class TlsBackend:
         """Accept one, read so many bytes, then shake hands; on a thread of its own."""
         return self._rig.run(self._accept, prefix)
 
+    def pair(self) -> tuple[Peer, Peer]:
+        """Return both ends of a new session: the client's and the backend's."""
+        accepting = self.accepting()
+        client = self._rig.connect()
+        return client, accepting.result()[1]
+
     def _accept(self, prefix: int) -> tuple[bytes, Peer]:
         plain = self._rig.accept(self.plain)
         return plain.receive(prefix), self.shake_hands(plain)
@@ -87,9 +93,7 @@ def test_bytes_go_both_ways_and_the_name_is_asked_for(rig: Rig, backend: TlsBack
 
 def test_a_backend_that_speaks_first_is_heard(rig: Rig, backend: TlsBackend) -> None:
     serve(rig, backend.address)
-    accepting = backend.accepting()
-    client = rig.connect()
-    _, server = accepting.result()
+    client, server = backend.pair()
     server.send(b"welcome")
     assert client.receive(7) == b"welcome"
 
@@ -107,9 +111,7 @@ def test_the_prefix_goes_before_the_handshake(rig: Rig, backend: TlsBackend) -> 
 @pytest.mark.parametrize("way", ["up", "down"])
 def test_much_arrives_whole(rig: Rig, backend: TlsBackend, way: str) -> None:
     serve(rig, backend.address)
-    accepting = backend.accepting()
-    client = rig.connect()
-    _, server = accepting.result()
+    client, server = backend.pair()
     source, sink = (client, server) if way == "up" else (server, client)
     stream = Stream(1)
     sending = rig.run(source.send_stream, stream, 20_000_000)
@@ -121,9 +123,7 @@ def test_a_slow_backend_holds_its_client_up_and_loses_nothing(
     rig: Rig, backend: TlsBackend
 ) -> None:
     serve(rig, backend.address)
-    accepting = backend.accepting()
-    client = rig.connect()
-    _, server = accepting.result()
+    client, server = backend.pair()
     stream = Stream(2)
     sent = client.send_until_blocked(stream)
     server.receive_stream(stream, sent)
@@ -133,9 +133,7 @@ def test_a_slow_backend_holds_its_client_up_and_loses_nothing(
 
 def test_the_end_of_a_client_is_the_end_for_the_backend(rig: Rig, backend: TlsBackend) -> None:
     serve(rig, backend.address)
-    accepting = backend.accepting()
-    client = rig.connect()
-    _, server = accepting.result()
+    client, server = backend.pair()
     client.send(b"that is all")
     client.end()
     assert server.rest() == Pause(b"that is all", reset=False)
@@ -150,9 +148,7 @@ def test_a_backend_may_ask_for_new_keys_when_its_client_has_ended(
     rig: Rig, backend: TlsBackend
 ) -> None:
     serve(rig, backend.address)
-    accepting = backend.accepting()
-    client = rig.connect()
-    _, server = accepting.result()
+    client, server = backend.pair()
     client.end()
     assert server.rest().data == b""
     assert isinstance(server.sock, ssl.SSLSocket)
@@ -314,11 +310,9 @@ def test_tls_on_both_sides(rig: Rig, backend: TlsBackend) -> None:
     assert spoken.receive(4) == b"done"
 
 
-def test_a_backend_that_would_miss_bytes_is_told_no_end(rig: Rig, backend: TlsBackend) -> None:
+def test_a_backend_that_would_miss_bytes_gets_no_end(rig: Rig, backend: TlsBackend) -> None:
     serve(rig, backend.address)
-    accepting = backend.accepting()
-    client = rig.connect()
-    _, server = accepting.result()
+    client, server = backend.pair()
     client.send_until_blocked(Stream(4))
     rig.engine.close_sessions()
     rig.wait_for_end()
@@ -330,9 +324,7 @@ def test_a_backend_that_would_miss_bytes_is_told_no_end(rig: Rig, backend: TlsBa
 def test_a_backend_that_hears_an_end_has_everything(rig: Rig, backend: TlsBackend) -> None:
     """Also where it reads again just before its session is closed."""
     serve(rig, backend.address)
-    accepting = backend.accepting()
-    client = rig.connect()
-    _, server = accepting.result()
+    client, server = backend.pair()
     client.send_until_blocked(Stream(4))
     setattr(server.sock, "suppress_ragged_eofs", False)  # noqa: B010 — mypy does not know it
     received = 0
@@ -352,21 +344,19 @@ def test_a_backend_that_hears_an_end_has_everything(rig: Rig, backend: TlsBacken
 
 def test_sessions_with_tls_end_when_the_engine_stops(rig: Rig, backend: TlsBackend) -> None:
     serve(rig, backend.address, rig.backend.address)
-    accepting = backend.accepting()
-    client = rig.connect()
-    _, server = accepting.result()
+    client, server = backend.pair()
     rig.connect()
     rig.engine.stop()
     assert client.rest().data == b""
     assert server.rest().data == b""
 
 
-def test_whom_to_trust_has_to_be_readable(rig: Rig) -> None:
+def test_authorities_of_backends_have_to_be_readable(rig: Rig) -> None:
     with pytest.raises(TlsError):
         rig.prepare(backend_ca_pem=b"nonsense")
 
 
-def test_whom_to_trust_can_change(rig: Rig, tmp_path: Path) -> None:
+def test_authorities_of_backends_can_change(rig: Rig, tmp_path: Path) -> None:
     backend = TlsBackend(rig, tmp_path, signed_by=OTHERS)
     serve(rig, backend.address)
     backend.accepting()

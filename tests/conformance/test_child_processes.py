@@ -9,7 +9,8 @@ from queue import SimpleQueue
 
 import pytest
 
-from edgeproxy.engine.contract import CloseReason, SocketAddress
+from edgeproxy.engine.contract import CloseReason
+from tests.conformance.gates import Address
 from tests.conformance.peers import Pause, Peer, Stream
 from tests.conformance.rig import Rig
 
@@ -42,7 +43,7 @@ class Accepted:
         self._arrived = arrived
         self._random = random.Random(number)
         self._streams = [Stream(VISITORS * each + number) for each in range(6)]
-        self.ends: list[tuple[SocketAddress, tuple[str, int, int]]] = []
+        self.ends: list[tuple[Address, tuple[str, int, int]]] = []
         """Of each visit, the client's address and the outcome that the gate is to hear."""
 
     def visit_until(self, over: threading.Event) -> None:

@@ -237,7 +237,7 @@ def test_ipv6_is_served_on_either_side(rig: Rig, listen_on: str, dial_to: str) -
     assert server.receive(3) == b"six"
     server.send(b"SIX")
     assert client.receive(3) == b"SIX"
-    assert rig.gate.clients == [client.sock.getsockname()]
+    assert rig.gate.clients == [client.sock.getsockname()[:2]]
 
 
 def test_a_listener_on_every_address_serves_ipv4_clients_too(rig: Rig) -> None:

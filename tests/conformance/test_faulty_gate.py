@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from edgeproxy.engine.contract import Answer, CloseReason, Connect, SocketAddress
+from edgeproxy.engine.contract import Answer, Client, CloseReason, Connect
 from tests.conformance.gates import GateBugError, ScriptedGate, Ticket
 from tests.conformance.peers import Pause, Peer
 from tests.conformance.rig import Rig
@@ -157,17 +157,10 @@ def test_a_choice_of_sessions_to_close_may_raise(rig: Rig) -> None:
 class _AnswersNonsense(ScriptedGate):
     """Answers clients of the listener `nonsense` with something that is no answer."""
 
-    def opened(
-        self,
-        client: SocketAddress,
-        listener: str,
-        now: float,
-        about: object = None,
-        local: SocketAddress | None = None,
-    ) -> Answer:
-        if listener == "nonsense":
+    def opened(self, client: Client, now: float) -> Answer:
+        if client.listener == "nonsense":
             return "no answer"  # type: ignore[return-value]
-        return super().opened(client, listener, now, about, local)
+        return super().opened(client, now)
 
 
 def test_an_answer_that_is_none_closes_that_client(rig: Rig) -> None:
@@ -200,15 +193,8 @@ def test_an_address_that_cannot_be_dialed_fails_or_closes(
 class _TimeoutOfNoUse(ScriptedGate):
     """Gives a dial no time at all."""
 
-    def opened(
-        self,
-        client: SocketAddress,
-        listener: str,
-        now: float,
-        about: object = None,
-        local: SocketAddress | None = None,
-    ) -> Answer:
-        answer = super().opened(client, listener, now, about, local)
+    def opened(self, client: Client, now: float) -> Answer:
+        answer = super().opened(client, now)
         return answer._replace(timeout_secs=0.0) if isinstance(answer, Connect) else answer
 
 

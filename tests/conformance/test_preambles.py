@@ -23,16 +23,16 @@ LONG_SECS = 20.0
 
 def until_newline(preamble: Preamble) -> NeedMore | Identified | Refuse:
     """Want a line, which is not for the backend; it is what the gate is told."""
-    line, newline, _ = preamble.said.partition(b"\n")
+    line, newline, _ = preamble.received.partition(b"\n")
     if newline:
         return Identified(len(line) + 1, None, line)
-    return Refuse("no line") if preamble.is_all else NeedMore(len(preamble.said) + 1)
+    return Refuse("no line") if preamble.is_all else NeedMore(len(preamble.received) + 1)
 
 
 def serve(rig: Rig, secs: float = LONG_SECS, gate: ScriptedGate | None = None) -> None:
     """Serve clients who have to say a line first."""
     rig.prepare(gate)
-    rig.gate.hear = until_newline
+    rig.gate.read_preamble = until_newline
     rig.listen(settings=ListenerSettings(preamble_secs=secs))
     rig.start()
 
@@ -50,7 +50,9 @@ def test_the_backend_gets_what_comes_after_the_preamble(rig: Rig) -> None:
 
 def test_what_is_skipped_can_be_nothing(rig: Rig) -> None:
     serve(rig)
-    rig.gate.hear = lambda preamble: Identified() if len(preamble.said) >= 5 else NeedMore(5)
+    rig.gate.read_preamble = lambda preamble: (
+        Identified() if len(preamble.received) >= 5 else NeedMore(5)
+    )
     client = rig.connect()
     client.send(b"hello")
     assert rig.accept().receive(5) == b"hello"
@@ -64,25 +66,27 @@ def test_a_preamble_may_come_byte_by_byte(rig: Rig) -> None:
         rig.gate.wait_for(lambda n=number: len(rig.gate.preambles) > n, "it is heard")  # type: ignore[misc]
     client.send(b"x")
     assert rig.accept().receive(1) == b"x"
-    assert [each.said for each in rig.gate.preambles] == [b"hello\n"[:n] for n in range(1, 7)]
+    assert [each.received for each in rig.gate.preambles] == [b"hello\n"[:n] for n in range(1, 7)]
 
 
 def test_the_gate_is_asked_again_only_when_there_is_as_much_as_it_wanted(rig: Rig) -> None:
     serve(rig)
-    rig.gate.hear = lambda preamble: Identified() if len(preamble.said) >= 8 else NeedMore(8)
+    rig.gate.read_preamble = lambda preamble: (
+        Identified() if len(preamble.received) >= 8 else NeedMore(8)
+    )
     client = rig.connect()
     client.send(b"1")
     rig.gate.wait_for(lambda: rig.gate.preambles, "the first byte is heard")
     for byte in b"2345678":
         client.send(bytes([byte]))
     assert rig.accept().receive(8) == b"12345678"
-    assert len(rig.gate.preambles[-1].said) == 8
+    assert len(rig.gate.preambles[-1].received) == 8
     assert len(rig.gate.preambles) == 2
 
 
 def test_a_client_is_taken_to_come_from_where_the_gate_says(rig: Rig) -> None:
     serve(rig)
-    rig.gate.hear = lambda _preamble: Identified(0, ("192.0.2.1", 4711))
+    rig.gate.read_preamble = lambda _preamble: Identified(0, ("192.0.2.1", 4711))
     client = rig.connect()
     client.send(b"x")
     rig.accept()
@@ -92,7 +96,7 @@ def test_a_client_is_taken_to_come_from_where_the_gate_says(rig: Rig) -> None:
 
 def test_an_address_of_the_other_family_is_taken_too(rig: Rig) -> None:
     serve(rig)
-    rig.gate.hear = lambda _preamble: Identified(0, ("2001:db8::1", 4711))
+    rig.gate.read_preamble = lambda _preamble: Identified(0, ("2001:db8::1", 4711))
     client = rig.connect()
     client.send(b"x")
     rig.accept()
@@ -153,11 +157,11 @@ def test_the_most_that_is_heard_has_to_be_enough(rig: Rig) -> None:
     serve(rig)
     client = rig.connect()
     sending = rig.run(client.send_stream, Stream(1), 4 * PREAMBLE_BYTES)
-    rig.gate.hear = lambda preamble: (
-        Refuse("") if preamble.is_all else NeedMore(len(preamble.said) + 1)
+    rig.gate.read_preamble = lambda preamble: (
+        Refuse("") if preamble.is_all else NeedMore(len(preamble.received) + 1)
     )
     wait_until(lambda: any(each.is_all for each in rig.gate.preambles), "it is too much")
-    assert len(rig.gate.preambles[-1].said) == PREAMBLE_BYTES
+    assert len(rig.gate.preambles[-1].received) == PREAMBLE_BYTES
     try:
         sending.result()
     except OSError:
@@ -166,7 +170,7 @@ def test_the_most_that_is_heard_has_to_be_enough(rig: Rig) -> None:
 
 def test_a_gate_that_fails_while_hearing_costs_one_client(rig: Rig) -> None:
     serve(rig)
-    rig.gate.raising = {"heard"}
+    rig.gate.raising = {"preamble_read"}
     client = rig.connect()
     client.send(b"hello\n")
     assert client.rest().data == b""

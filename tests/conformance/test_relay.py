@@ -75,15 +75,7 @@ def test_a_connection_without_a_byte_is_carried(rig: Rig) -> None:
 
 def test_a_hundred_megabytes_each_way_at_once(rig: Rig) -> None:
     client, server = rig.pair()
-    up, down = Stream(1), Stream(2)
-    work = [
-        rig.run(client.send_stream, up, BULK),
-        rig.run(server.send_stream, down, BULK),
-        rig.run(client.receive_stream, down, BULK),
-        rig.run(server.receive_stream, up, BULK),
-    ]
-    for each in work:
-        each.result(60)
+    rig.carry_both_ways(client, server, BULK)
     client.end()
     server.end()
     assert client.rest() == server.rest() == Pause(b"", reset=False)

@@ -211,7 +211,7 @@ def test_new_keys_when_the_backend_has_ended(rig: TlsRig) -> None:
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="the place of the library's object")
-def test_new_keys_while_nobody_reads(rig: TlsRig) -> None:
+def test_new_keys_while_the_peer_does_not_read(rig: TlsRig) -> None:
     """The answer to the request for new keys waits behind what the client does not take."""
     client, server = rig.small_pair()
     assert isinstance(client, TlsPeer)
@@ -235,16 +235,8 @@ def test_new_keys_while_nobody_reads(rig: TlsRig) -> None:
 def test_much_both_ways_at_once(rig: TlsRig, version: ssl.TLSVersion, small: bool) -> None:
     rig.context = client_context(version=version)
     client, server = rig.small_pair() if small else rig.pair()
-    up, down = Stream(7), Stream(8)
     size = BULK // 8 if small else BULK
-    work = [
-        rig.run(client.send_stream, up, size),
-        rig.run(server.send_stream, down, size),
-        rig.run(client.receive_stream, down, size),
-        rig.run(server.receive_stream, up, size),
-    ]
-    for each in work:
-        each.result(60)
+    rig.carry_both_ways(client, server, size)
     client.end()
     server.end()
     assert client.rest() == server.rest() == Pause(b"", reset=False)
@@ -263,10 +255,10 @@ def test_a_preamble_comes_before_the_handshake(rig: TlsRig, together: bool) -> N
     def hear(preamble: object) -> NeedMore | Identified | Refuse:
         known = until_newline(preamble)  # type: ignore[arg-type]
         return (
-            known._replace(client=("192.0.2.1", 4711)) if isinstance(known, Identified) else known
+            known._replace(source=("192.0.2.1", 4711)) if isinstance(known, Identified) else known
         )
 
-    rig.gate.hear = hear
+    rig.gate.read_preamble = hear
     rig.gate.prefix = b"prefix "
     client = rig.unshaken(context=client_context(version=V1_3))
     if together:

@@ -280,7 +280,7 @@ def test_a_client_that_does_not_trust_us_leaves(rig: TlsRig, version: ssl.TLSVer
 
 def test_what_was_said_before_the_handshake_is_told_with_it(rig: TlsRig) -> None:
     rig.prepare()
-    rig.gate.hear = lambda _preamble: Identified(0, None, "said before")
+    rig.gate.read_preamble = lambda _preamble: Identified(0, None, "said before")
     settings = ListenerSettings(preamble_secs=5.0, tls=TlsSettings((own(),)))
     rig.listen(settings=settings)
     rig.start()

@@ -3,42 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 
 import pytest
 
-from tests.conformance import (
-    test_back_pressure,
-    test_dial,
-    test_early_answers,
-    test_faulty_gate,
-    test_half_close,
-    test_random_actions,
-    test_relay,
-    test_resets,
-    test_sessions,
-    test_stop,
-    test_timeouts,
-)
 from tests.conformance.engines import MakeEngine
 from tests.conformance.test_early_answers import one_cpu as one_cpu  # noqa: PLC0414 - a fixture
 from tests.conformance.tls_rig import TlsRig, running
 
-MODULES = (
-    test_back_pressure,
-    test_dial,
-    test_early_answers,
-    test_faulty_gate,
-    test_half_close,
-    test_random_actions,
-    test_relay,
-    test_resets,
-    test_sessions,
-    test_stop,
-    test_timeouts,
-)
+MODULES = [
+    import_module(f"tests.conformance.test_{subject}")
+    for subject in (
+        "back_pressure",
+        "dial",
+        "early_answers",
+        "faulty_gate",
+        "half_close",
+        "random_actions",
+        "relay",
+        "resets",
+        "sessions",
+        "stop",
+        "timeouts",
+    )
+]
 
 NOT_OVER_TLS = {
-    # clients who have connected to an engine that does not shake hands yet, or no more
+    # clients that have connected to an engine that does not shake hands yet, or no more
     "test_clients_that_reset_while_they_wait_to_be_accepted_harm_nobody",
     "test_stop_ends_sessions_in_every_state",
     # the gate thread is held, without which no handshake comes to its end

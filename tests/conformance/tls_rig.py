@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
 import ssl
 from collections.abc import Iterator
 from importlib import import_module
+from typing import TypedDict, Unpack
 
 import pytest
 
-from edgeproxy.engine.contract import PLAIN, ListenerSettings
+from edgeproxy.engine.contract import ListenerSettings
 from edgeproxy.engine.tls import Certificate, TlsSettings
 from tests.conformance.engines import MakeEngine
 from tests.conformance.gates import ScriptedGate
-from tests.conformance.peers import DEADLINE_SECS, limit_buffers
 from tests.conformance.rig import Rig
 from tests.conformance.tls_certificates import certificate
 from tests.conformance.tls_peers import TlsClientSocket, TlsPeer, client_context
@@ -42,25 +39,26 @@ def own() -> Certificate:
     return certificate(NAME).for_names(NAME)
 
 
+class _ClientOptions(TypedDict, total=False):
+    """How a client speaks; without a context, as the rig says, without a name, with `NAME`."""
+
+    context: ssl.SSLContext
+    name: str | None
+    session: object
+    buffer: int | None
+
+
 class TlsRig(Rig):
     """As `Rig`, with TLS on all listeners that have no settings of their own.
 
     Attributes:
-        context: How clients speak that are told nothing else.
+        context: How clients speak that have no context of their own.
     """
 
     context: ssl.SSLContext | None = None
 
-    def listen(
-        self,
-        name: str = "main",
-        host: str = "127.0.0.1",
-        buffer: int | None = None,
-        settings: ListenerSettings = PLAIN,
-    ) -> tuple[str, int]:
-        if settings is PLAIN:
-            settings = ListenerSettings(tls=TlsSettings((own(),)))
-        return super().listen(name, host, buffer, settings)
+    def listener_settings(self) -> ListenerSettings:
+        return ListenerSettings(tls=TlsSettings((own(),)))
 
     def serve_tls(self, tls: TlsSettings, gate: ScriptedGate | None = None) -> None:
         """Serve with these settings."""
@@ -72,42 +70,15 @@ class TlsRig(Rig):
         """Connect a client that has shaken hands."""
         return self.shaken(listener, buffer=buffer)
 
-    def shaken(
-        self,
-        listener: str = "main",
-        *,
-        context: ssl.SSLContext | None = None,
-        name: str | None = NAME,
-        session: object = None,
-        buffer: int | None = None,
-    ) -> TlsPeer:
-        """Return a client that has shaken hands, as it likes to."""
-        peer = self.unshaken(listener, context=context, name=name, session=session, buffer=buffer)
+    def shaken(self, listener: str = "main", **options: Unpack[_ClientOptions]) -> TlsPeer:
+        """Return a client that has shaken hands."""
+        peer = self.unshaken(listener, **options)
         peer.sock.shake_hands()
         return peer
 
-    def unshaken(
-        self,
-        listener: str = "main",
-        *,
-        context: ssl.SSLContext | None = None,
-        name: str | None = NAME,
-        session: object = None,
-        buffer: int | None = None,
-    ) -> TlsPeer:
-        """Return a client that has connected, and said nothing."""
-        tcp = self.tcp(listener, buffer)
-        used = context or self.context or client_context()
-        return TlsPeer(self.keep(TlsClientSocket(tcp, used, name, session)))
-
-    def tcp(self, listener: str = "main", buffer: int | None = None) -> socket.socket:
-        """Return a connection on which nobody speaks TLS yet."""
-        address = self.addresses[listener]
-        tcp = self.keep(socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET))
-        if buffer:
-            limit_buffers(tcp, buffer)
-        tcp.settimeout(DEADLINE_SECS)
-        code = tcp.connect_ex(address)
-        if code not in (0, errno.ECONNRESET):
-            raise OSError(code, os.strerror(code))
-        return tcp
+    def unshaken(self, listener: str = "main", **options: Unpack[_ClientOptions]) -> TlsPeer:
+        """Return a client that has connected, and sent nothing."""
+        tcp = self.tcp(listener, options.get("buffer"))
+        context = options.get("context") or self.context or client_context()
+        name, session = options.get("name", NAME), options.get("session")
+        return TlsPeer(self.keep(TlsClientSocket(tcp, context, name, session)))

@@ -8,11 +8,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from edgeproxy.api.server import Server
 from edgeproxy.control.admin.pages import HttpPages
 
 
 @contextmanager
-def served(pages: HttpPages) -> Iterator[tuple[str, int]]:
+def served(pages: HttpPages | Server) -> Iterator[tuple[str, int]]:
     """Serve pages on a loop of their own; give the address."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=200)
     address: tuple[str, int] = listening.getsockname()
@@ -29,7 +30,7 @@ def served(pages: HttpPages) -> Iterator[tuple[str, int]]:
         loop.close()
 
 
-async def _end(pages: HttpPages) -> None:
+async def _end(pages: HttpPages | Server) -> None:
     await pages.close()
     others = asyncio.all_tasks() - {asyncio.current_task()}
     await asyncio.gather(*others, return_exceptions=True)

@@ -16,8 +16,8 @@ from tests.fuzz.mutation import Mutator
 from tests.fuzz.targets import Target
 
 CUTS = 4
-MOST_TEXTS = 40
-MOST_CORPUS = 2_000
+MAX_TEXTS = 40
+MAX_CORPUS = 2_000
 
 VALUE = "a value"
 MORE = "more bytes, please"
@@ -59,8 +59,8 @@ def fuzz(target: Target, seed: int, goes_on: Callable[[int], bool]) -> Report:
         report.answers[kind] = report.answers.get(kind, 0) + 1
         if is_new or (kind == VALUE and report.inputs % 10 == 0):
             corpus.append(data)
-            del corpus[len(target.seeds) : -MOST_CORPUS]
-    assert len(report.answers) <= MOST_TEXTS, f"{target.name} puts what it is sent into its errors"
+            del corpus[len(target.seeds) : -MAX_CORPUS]
+    assert len(report.answers) <= MAX_TEXTS, f"{target.name} puts what it is sent into its errors"
     return report
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-MOST_BYTES = 20_000
+MAX_BYTES = 20_000
 BYTES = (0x00, 0x01, 0x02, 0x03, 0x0A, 0x0D, 0x16, 0x20, 0x21, 0x30, 0x7F, 0x80, 0xFF)
 NUMBERS = (0, 1, 2, 3, 4, 12, 16, 36, 0xFF, 0x100, 0x1000, 0x4000, 0x4001, 0x7FFF, 0xFFFF)
 
@@ -39,7 +39,7 @@ class Mutator:
             data[self._place(data) :] = other[self._random.randint(0, len(other)) :]
         for _ in range(self._random.choice((1, 1, 1, 2, 3, 8))):
             self._random.choice(self._mutations)(data)
-        return bytes(data[:MOST_BYTES])
+        return bytes(data[:MAX_BYTES])
 
     def cuts(self, data: bytes, number: int) -> list[int]:
         """Return places to cut an input at, in order."""

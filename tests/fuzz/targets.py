@@ -107,7 +107,7 @@ def repair_header(data: bytes) -> bytes:
 def repair_hello(data: bytes) -> bytes:
     """Put everything into one record and one message, and the extensions up to its end."""
     size = len(data) - 9
-    if not 43 <= size <= client_hello.MOST_MESSAGE_BYTES - 4:
+    if not 43 <= size <= client_hello.MAX_MESSAGE_BYTES - 4:
         return data
     repaired = bytearray(b"\x16\x03\x01" + (size + 4).to_bytes(2) + b"\1" + size.to_bytes(3))
     repaired += b"\3\3" + data[11:]
@@ -166,7 +166,7 @@ TARGETS = (
     Target(
         "PROXY protocol",
         proxy_protocol.decode,
-        proxy_protocol.MOST_BYTES,
+        proxy_protocol.MAX_BYTES,
         _HEADERS,
         (
             *(b"PROXY ", b"TCP4 ", b"TCP6 ", b"UNKNOWN", b"\r\n", b" ", b"0", b"65536", b"::"),
@@ -179,7 +179,7 @@ TARGETS = (
     Target(
         "ClientHello",
         client_hello.decode,
-        client_hello.MOST_BYTES,
+        client_hello.MAX_BYTES,
         _HELLOS,
         (
             *(b"\x16\x03\x01", b"\x16\x03\x03\x00\x01", b"\x01\x00", b"\x00\x00", b"\x00\x10"),

@@ -8,16 +8,30 @@ from collections.abc import Iterator
 import pytest
 
 from edgeproxy import log
+from edgeproxy.core.admission.access import Denied
 from edgeproxy.core.admission.admission import Admission, AdmissionSettings
 from edgeproxy.core.admission.affinity import AffinitySettings
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.ejection import EjectionSettings
 from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.metrics import Metrics
-from edgeproxy.engine.contract import CloseReason, Connect, DialFailure, Outcome, Refuse
-from edgeproxy.gate.gate import AdmissionGate
-from edgeproxy.gate.preamble import ListenerPolicy, PreambleParser
+from edgeproxy.core.routing.choice import Reason
+from edgeproxy.engine.contract import (
+    Client,
+    CloseReason,
+    Connect,
+    DialFailure,
+    HandshakeFailure,
+    Outcome,
+    Refuse,
+)
+from edgeproxy.engine.listener import client_at
+from edgeproxy.gate.gate import HINTS, AdmissionGate
+from edgeproxy.gate.preamble import ListenerPolicy, PreambleFault, PreambleParser
+from edgeproxy.gate.proxy_header_writer import ProxyHeaderWriter
 from edgeproxy.log import LogSettings
+from edgeproxy.wire import proxy_protocol
+from edgeproxy.wire.proxy_header import Endpoint
 
 
 @pytest.fixture
@@ -51,21 +65,21 @@ def connect(answer: Connect | Refuse) -> Connect:
 
 def test_a_client_is_given_an_address_and_a_timeout() -> None:
     made, metrics, _ = gate(backend("a"))
-    answer = connect(made.opened(("192.0.2.1", 4711), "web", 0.0))
+    answer = connect(made.opened(Client("192.0.2.1", 4711, "web"), 0.0))
     assert (answer.address, answer.timeout_secs) == (("10.0.0.1", 8080), 2.5)
     assert metrics.accepted == 1
 
 
 def test_one_client_is_the_same_over_ipv4_and_mapped_ipv6() -> None:
     made, _, admission = gate(backend("a"), backend("b"))
-    made.opened(("192.0.2.1", 1), "web", 0.0)
-    made.opened(("::ffff:192.0.2.1", 2, 0, 0), "web", 0.0)
+    made.opened(Client("192.0.2.1", 1, "web"), 0.0)
+    made.opened(client_at(("::ffff:192.0.2.1", 2, 0, 0), "web"), 0.0)
     assert len(admission.affinity) == 1
 
 
 def test_what_ended_is_counted() -> None:
     made, metrics, admission = gate(backend("a"))
-    answer = connect(made.opened(("192.0.2.1", 1), "web", 0.0))
+    answer = connect(made.opened(Client("192.0.2.1", 1, "web"), 0.0))
     made.dialed(answer.ticket, 0.01, 0.0)  # type: ignore[arg-type]
     made.closed(answer.ticket, Outcome(CloseReason.FINISHED, 10, 20, 1.0), 1.0)  # type: ignore[arg-type]
     assert (metrics.bytes_in, metrics.bytes_out) == (10, 20)
@@ -75,7 +89,7 @@ def test_what_ended_is_counted() -> None:
 
 def test_a_failed_dial_goes_to_the_next_backend() -> None:
     made, metrics, _ = gate(backend("a"), backend("b"))
-    first = connect(made.opened(("192.0.2.1", 1), "web", 0.0))
+    first = connect(made.opened(Client("192.0.2.1", 1, "web"), 0.0))
     made.failed(first.ticket, DialFailure.REFUSED, 0.0)  # type: ignore[arg-type]
     assert metrics.failovers == 1
     assert metrics.dial_failures == {DialFailure.REFUSED: 1}
@@ -83,7 +97,7 @@ def test_a_failed_dial_goes_to_the_next_backend() -> None:
 
 def test_a_local_fault_refuses_and_blames_no_backend() -> None:
     made, metrics, admission = gate(backend("a"), backend("b"))
-    first = connect(made.opened(("192.0.2.1", 1), "web", 0.0))
+    first = connect(made.opened(Client("192.0.2.1", 1, "web"), 0.0))
     answer = made.failed(first.ticket, DialFailure.LOCAL, 0.0)  # type: ignore[arg-type]
     assert answer == Refuse("no_resources")
     assert metrics.refused == {"no_resources": 1}
@@ -93,10 +107,34 @@ def test_a_local_fault_refuses_and_blames_no_backend() -> None:
 def test_a_hundred_refusals_are_one_line_with_the_reason(lines: io.StringIO) -> None:
     made, metrics, _ = gate()
     for port in range(100):
-        assert made.opened(("192.0.2.1", port), "web", 0.0) == Refuse("no_backend")
-    made.opened(("192.0.2.1", 1), "web", 11.0)
+        assert made.opened(Client("192.0.2.1", port, "web"), 0.0) == Refuse("no_backend")
+    made.opened(Client("192.0.2.1", 1, "web"), 11.0)
     log.stop()
     first, second = lines.getvalue().splitlines()
     assert "client_refused reason=no_backend client=192.0.2.1 suppressed=0" in first
     assert "suppressed=99" in second
     assert metrics.refused == {"no_backend": 101}
+
+
+def test_every_reason_to_refuse_a_client_has_a_hint() -> None:
+    reasons = {*Reason, *Denied, *PreambleFault, *HandshakeFailure}
+    assert set(HINTS) == reasons
+
+
+@pytest.mark.parametrize(("port", "source"), [(0, None), (4711, Endpoint("192.0.2.1", 4711))])
+def test_a_backend_is_told_no_source_of_a_client_of_a_unix_socket(
+    port: int, source: Endpoint | None
+) -> None:
+    admission = Admission(AdmissionSettings(), AffinitySettings(), EjectionSettings(), Origin)
+    admission.publish([backend("a")])
+    made = AdmissionGate(
+        admission,
+        Metrics(),
+        PreambleParser({"web": ListenerPolicy()}, admission.server_names),
+        2.5,
+        header_writer=ProxyHeaderWriter([("", "v2")], "pop"),
+    )
+    answer = connect(made.opened(Client("192.0.2.1", port, "web", local=("192.0.2.9", 80)), 0.0))
+    header = proxy_protocol.decode(answer.prefix)
+    assert header is not None
+    assert header.source == source

@@ -31,7 +31,7 @@ def test_each_mode_of_a_listener() -> None:
 
 def test_port_zero_may_stand_more_than_once() -> None:
     assert len(spec.listeners("127.0.0.1:0=a,127.0.0.1:0=b")) == 2
-    with pytest.raises(BadValueError, match="each address may stand once"):
+    with pytest.raises(BadValueError, match="each address may occur only once"):
         spec.listeners("127.0.0.1:80=a,127.0.0.1:80=b")
 
 

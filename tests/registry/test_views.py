@@ -1,9 +1,39 @@
-"""Leases and readiness as the registry shows them."""
+"""Leases and readiness as the registry shows them, and the one state of a backend everywhere."""
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.cli.running import status as status_command
+from edgeproxy.cli.running import top
+from edgeproxy.control.observe.metrics_page import Exposition
+from edgeproxy.control.observe.status import Status
+from edgeproxy.core.admission.admission import Admission, AdmissionSettings
+from edgeproxy.core.admission.affinity import AffinitySettings
+from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.backends.ejection import EjectionSettings
+from edgeproxy.core.backends.health import Verdict
 from edgeproxy.core.backends.leases import Leases
+from edgeproxy.core.backends.live_state import Circuit, LiveState
+from edgeproxy.core.geo.origin import Origin
+from edgeproxy.core.metrics import Metrics
+from edgeproxy.core.routing.backend_snapshot import ELIGIBLE
+from edgeproxy.core.routing.eligibility import Ineligible
+from edgeproxy.engine.contract import EngineSettings
+from edgeproxy.engine.portable.engine import PortableEngine
+from edgeproxy.gate.gate import AdmissionGate
+from edgeproxy.gate.preamble import PreambleParser
+from edgeproxy.registry.registry import Registry
+from edgeproxy.registry.settings import RegistrySettings
 from edgeproxy.registry.views import Lease, Readiness, lease_of, readiness_of
+from edgeproxy.store.sqlite.nodes import Nodes
+from edgeproxy.store.sqlite.registrations import Registrations
 
 
 def test_a_backend_without_a_lease_shows_none() -> None:
@@ -29,3 +59,97 @@ def test_a_proxy_that_stops_is_not_ready() -> None:
 
 def test_a_proxy_without_backends_is_not_ready() -> None:
     assert readiness_of([], 0.0, stopping=False) == Readiness(False, "no backend is eligible")
+
+
+def passed_over(circuit: Circuit) -> Callable[[LiveState], None]:
+    """Return how a backend comes to be passed over, with its circuit in this state."""
+
+    def fail(live: LiveState) -> None:
+        live.passed_over_until, live.circuit = math.inf, circuit
+
+    return fail
+
+
+STATES: dict[str, tuple[dict[str, object], Callable[[LiveState], object]]] = {
+    ELIGIBLE: ({}, lambda _live: None),
+    Ineligible.DELETED: ({"deleted": True}, lambda _live: None),
+    Ineligible.UNHEALTHY: ({"healthy": False}, lambda _live: None),
+    Ineligible.NO_WEIGHT: ({"weight": 0}, lambda _live: None),
+    Ineligible.DRAINING: ({}, lambda live: setattr(live, "draining", True)),
+    Ineligible.LEASE_EXPIRED: ({}, lambda live: setattr(live, "lease_expired", True)),
+    Ineligible.DOWN: ({}, lambda live: setattr(live, "down", True)),
+    Ineligible.FULL: ({"hard_limit": 1}, lambda _live: None),
+    Ineligible.PASSED_OVER: ({}, passed_over(Circuit.CLOSED)),
+    Ineligible.CIRCUIT_OPEN: ({}, passed_over(Circuit.OPEN)),
+}
+"""For each state of a backend with one connection: its row, and what happens to it."""
+
+
+def test_the_states_are_all_there_are() -> None:
+    assert set(STATES) == {ELIGIBLE, *Ineligible}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_surface_shows_the_same_state(state: str, tmp_path: Path) -> None:
+    values, happens = STATES[state]
+    backend = Backend("a", "app", "sa", "10.0.0.1", 80, **values)  # type: ignore[arg-type]
+    admission = Admission(AdmissionSettings(), AffinitySettings(), EjectionSettings(), Origin)
+    live = admission.load.of("a", backend.address)
+    live.active = 1
+    happens(live)
+    admission.publish([backend])
+    admission.adopt()
+    metrics = Metrics()
+    gate = AdmissionGate(admission, metrics, PreambleParser({}, admission.server_names), 1.0)
+    engine = PortableEngine(EngineSettings(), gate, lambda _error: None)
+    try:
+        status = Status(
+            "",
+            "sa",
+            admission,
+            metrics,
+            engine,
+            published_at=lambda: 0.0,
+            loop_lag_secs=lambda: 0.0,
+            verdicts=lambda: {"a": Verdict(up=not live.down)},
+            pool_waiting=dict,
+            certificates=lambda: None,
+            access_lines_dropped=int,
+        )
+
+        async def follow() -> None:
+            """Publish nothing else."""
+
+        path = tmp_path / "routing.db"
+        registry = Registry(
+            RegistrySettings(),
+            Registrations(path, 1.0),
+            Nodes(path),
+            admission,
+            status,
+            metrics,
+            follow,
+            lambda: (backend,),
+            lambda: False,
+        )
+        with closing(registry):
+            view = registry.view("a")
+        (candidate,) = status.explain("192.0.2.1", None).candidates
+        reading = status.read()
+        page = Exposition(status.read).render().decode()
+    finally:
+        engine.stop()
+
+    assert view.state == state
+    assert (candidate.excluded or ELIGIBLE) == state
+    shown = reading.as_json()
+    (told,) = shown["backends"]
+    assert told["state"] == state
+    assert status_command.for_people(shown).endswith(f"  {state}")
+    assert top.page(None, shown).endswith(f"  {state}")
+
+    assert view.circuit == told["circuit"]
+    assert re.findall(r'_circuit\{.*state="(\w+)"\} 1.0', page) == [told["circuit"]]
+    for name in ("up", "draining"):
+        (value,) = re.findall(rf"edgeproxy_backend_{name}\{{.*\}} (\d)", page)
+        assert bool(int(value)) is told[name] is getattr(view, name)

@@ -51,7 +51,7 @@ def test_a_cut_file_is_refused_and_a_faulty_row_is_skipped(tmp_path: Path) -> No
     save(path, KEPT)
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:-1]))
-    with pytest.raises(StoreError, match="it is not whole"):
+    with pytest.raises(StoreError, match="it is incomplete"):
         load(path)
     row = json.loads(lines[1])
     row[4] = 70000

@@ -120,6 +120,35 @@ class ManualBackend(peers.Backend):
         self.host, self.port = self.address
 
 
+class ServingBackend:
+    """Serves each client on a thread of its own, by a function that may raise OSError."""
+
+    def __init__(self, backend_id: str, serve: Callable[[socket.socket], None]) -> None:
+        self.id, self.host = backend_id, "127.0.0.1"
+        self._serve_one = serve
+        self._listening = socket.create_server((self.host, 0))
+        self.port: int = self._listening.getsockname()[1]
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listening.accept()
+            except OSError:
+                return  # `close` shut it down
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, suppress(OSError):
+            self._serve_one(client)
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._thread.join(20)
+        self._listening.close()
+
+
 class HungBackend:
     """Listens but never accepts, and its queue is full: whoever dials it gets no answer."""
 

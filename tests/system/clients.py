@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 
 from tests.conformance.peers import DEADLINE_SECS, Peer
 
@@ -49,6 +51,21 @@ def reached(address: tuple[str, int], source: str = "") -> str:
         return name
     finally:
         client.close()
+
+
+def wait_until_cut(waiting: list[socket.socket]) -> None:
+    """Return when all of these have ended, none of which may hear a byte."""
+    with selectors.DefaultSelector() as selector:
+        for each in waiting:
+            selector.register(each, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(20)
+            assert ready, f"{len(selector.get_map())} are still there"
+            for key, _ in ready:
+                assert isinstance(key.fileobj, socket.socket)
+                with suppress(ConnectionResetError):
+                    assert key.fileobj.recv(100) == b""
+                selector.unregister(key.fileobj)
 
 
 def rush(address: tuple[str, int], sources: Iterable[str]) -> list[str]:

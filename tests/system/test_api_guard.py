@@ -6,7 +6,6 @@ import asyncio
 import select
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -149,17 +148,7 @@ def test_what_is_no_request_is_answered_in_json(shared: Api, sent: bytes, status
         assert b"application/json" in answer
 
 
-def test_whoever_asks_too_slowly_is_left(pop: Pop) -> None:
-    api = serve(pop, EDGEPROXY_API_TIMEOUT_SECS="0.3")
-    for sent in (b"", b"GET /hea", b"GET /health HTTP/1.1\r\n"):
-        began = time.monotonic()
-        assert said(api, sent) == b""
-        assert time.monotonic() - began < 3
-    slow = b"POST /api/v1/register HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{"
-    assert said(api, slow).startswith(b"HTTP/1.1 408 ")
-
-
-def test_a_page_of_somebody_else_cannot_write(shared: Api) -> None:
+def test_a_foreign_page_cannot_write(shared: Api) -> None:
     for headers in (
         {"Origin": "http://evil.example"},
         {"Origin": f"http://127.0.0.1:{shared.address[1]}"},
@@ -178,7 +167,7 @@ def test_a_page_of_somebody_else_cannot_write(shared: Api) -> None:
 
 
 def test_a_token_is_demanded_for_all_but_two(pop: Pop) -> None:
-    api = serve(pop, EDGEPROXY_API_TOKEN=TOKEN, DEBUG="true")
+    api = serve(pop, EDGEPROXY_API_TOKEN=TOKEN, EDGEPROXY_LOG_LEVEL="debug")
     for path in ("/", "/openapi.json", "/api/v1/backends", "/api/v1/sessions", "/nothing"):
         answer = api.ask("GET", path)
         assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
@@ -294,16 +283,6 @@ def test_only_so_many_may_register(pop: Pop) -> None:
     assert api.register(backend, id="c").status == 201
 
 
-def test_whoever_asks_too_fast_is_told_when_to_come_back(pop: Pop) -> None:
-    api = serve(pop, EDGEPROXY_API_RATE_LIMIT="5")
-    answers = [api.ask("GET", "/health") for _ in range(15)]
-    assert [each.status for each in answers[:10]] == [200] * 10
-    late = [each for each in answers if each.status == 429]
-    assert late
-    assert late[0].headers["retry-after"] == "1"
-    assert Api(pop, "127.0.0.2").ask("GET", "/health").status == 200
-
-
 def connect(api: Api, count: int, source: str = "127.0.0.1") -> list[socket.socket]:
     return [
         socket.create_connection(api.address, timeout=5, source_address=(source, 0))
@@ -330,8 +309,8 @@ def count_open(connections: list[socket.socket]) -> int:
     return len(connections) - len(closed)
 
 
-def test_whoever_may_not_call_keeps_nobody_out(pop: Pop) -> None:
-    api = serve(pop, EDGEPROXY_API_ALLOW="127.0.0.1/32", EDGEPROXY_API_TIMEOUT_SECS="60")
+def test_callers_that_are_not_allowed_keep_no_others_out(pop: Pop) -> None:
+    api = serve(pop, EDGEPROXY_API_ALLOW="127.0.0.1/32")
     strangers = connect(api, 300, "127.0.0.9")
     wait_until(lambda: count_open(strangers) == 64, "further ones are closed")
     assert api.ask("GET", "/health").status == 200
@@ -340,7 +319,7 @@ def test_whoever_may_not_call_keeps_nobody_out(pop: Pop) -> None:
 
 
 def test_callers_leave_descriptors_to_others(pop: Pop) -> None:
-    api = serve_with(pop, 400, EDGEPROXY_API_TIMEOUT_SECS="60")
+    api = serve_with(pop, 400)
     api.register(running(pop, "a"))
     callers = connect(api, 300, "127.0.0.2")
     wait_until(lambda: count_open(callers) == 50, "one caller has half of what callers have")

@@ -23,13 +23,6 @@ TTL = "EDGEPROXY_HEARTBEAT_TTL_SECS"
 
 
 @pytest.fixture
-def own_server() -> Iterator[Server]:
-    with closing(Server()) as server:
-        server.start()
-        yield server
-
-
-@pytest.fixture
 def new_pop(tmp_path: Path) -> Iterator[Callable[[], Pop]]:
     """Make further POPs."""
     with ExitStack() as opened:
@@ -66,7 +59,7 @@ def ids(database: Database) -> list[tuple[str, ...]]:
     return database.execute("SELECT id FROM backends ORDER BY id")
 
 
-def test_whoever_registers_at_one_pop_gets_clients_at_all(
+def test_a_backend_that_registers_at_one_pop_gets_clients_at_all_pops(
     new_pop: Callable[[], Pop], postgres: Database
 ) -> None:
     here, there = new_pop(), new_pop()
@@ -98,7 +91,7 @@ def test_one_that_falls_silent_is_taken_out_everywhere_by_its_home(
     assert [each["backend"] for each in there.proxy.seen("lease_expired")] == ["b"]
 
 
-def test_one_that_moves_to_another_pop_is_nobody_elses_to_take_out(
+def test_a_backend_that_moved_is_taken_out_only_by_its_new_pop(
     new_pop: Callable[[], Pop], postgres: Database
 ) -> None:
     here, there = new_pop(), new_pop()
@@ -189,7 +182,7 @@ def test_changes_of_nodes_are_those_of_the_commands(pop: Pop, postgres: Database
     assert pop.reached() == ""
 
 
-def test_while_the_server_is_down_leases_are_kept_and_nobody_is_refused(
+def test_while_the_server_is_down_leases_are_kept_and_no_client_is_refused(
     pop: Pop, own_server: Server
 ) -> None:
     api = serve_on(pop, own_server.new_database(), **{TTL: "3"})
@@ -247,7 +240,7 @@ def test_a_start_from_the_snapshot_takes_up_the_leases_when_the_server_is_back(
 def test_a_server_that_hangs_holds_up_no_heartbeat_and_not_the_end(
     pop: Pop, own_server: Server
 ) -> None:
-    api = serve_on(pop, own_server.new_database(), EDGEPROXY_API_TIMEOUT_SECS="1")
+    api = serve_on(pop, own_server.new_database())
     api.register(running(pop, "a"))
     own_server.pause()
     assert api.register(running(pop, "b")).status == 503

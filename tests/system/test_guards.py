@@ -120,13 +120,13 @@ def test_clients_of_a_failing_backend_get_the_next_one_before_and_after(pop: Pop
     assert proxy.stop()["failovers"] == "3"
 
 
-def test_a_backend_that_hangs_up_on_everybody_is_cut_off_if_that_is_asked_for(pop: Pop) -> None:
+def test_a_backend_that_closes_every_connection_early_is_cut_off_if_configured(pop: Pop) -> None:
     pop.resetting_backend("sa-1")
     pop.backend("us-1", "us")
     proxy = pop.serve(
         EDGEPROXY_CIRCUIT_BREAKER_ENABLED="true",
         EDGEPROXY_CIRCUIT_FAILURE_THRESHOLD="2",
-        EDGEPROXY_CIRCUIT_MOMENT_SECS="5",
+        EDGEPROXY_CIRCUIT_EARLY_CLOSE_SECS="5",
         EDGEPROXY_BINDING_TTL_SECS="0",
     )
 

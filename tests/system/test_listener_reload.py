@@ -11,7 +11,7 @@ import pytest
 from tests.conformance.peers import Peer
 from tests.store.editing import execute
 from tests.system import clients
-from tests.system.doors import Configured, section, where
+from tests.system.listeners import Configured, section, where
 from tests.system.pop import Pop
 from tests.system.test_lifecycle import Storm, upgraded
 from tests.waiting import wait_until

@@ -14,7 +14,7 @@ import pytest
 
 from tests.conformance.peers import Peer
 from tests.system import clients
-from tests.system.doors import where
+from tests.system.listeners import where
 from tests.system.pop import BRAZIL, Pop
 from tests.system.proxy import SERVE, run_edgeproxy
 from tests.system.test_lifecycle import upgraded
@@ -154,11 +154,11 @@ def test_a_start_that_fails_leaves_no_path_behind(pop: Pop) -> None:
         ("8080=web", "ADDRESS:PORT"),
         ("::1:80=web", "[::]:8080"),
         ("0.0.0.0:99999=web", "65535"),
-        ("0.0.0.0:80=udp:web", "allowed are the name of an app"),
-        ("0.0.0.0:80=tls:", "allowed are the name of an app"),
-        ("0.0.0.0:80=", "allowed are the name of an app"),
-        ("0.0.0.0:80=a,0.0.0.0:80=b", "each address may stand once"),
-        ("[::]:80=a,[0:0::0]:80=b", "each address may stand once"),
+        ("0.0.0.0:80=udp:web", "allowed is the name of an app"),
+        ("0.0.0.0:80=tls:", "allowed is the name of an app"),
+        ("0.0.0.0:80=", "allowed is the name of an app"),
+        ("0.0.0.0:80=a,0.0.0.0:80=b", "each address may occur only once"),
+        ("[::]:80=a,[0:0::0]:80=b", "each address may occur only once"),
         ("unix:door=a", "unix:/PATH"),
         (f"unix:/{'x' * 107}=a", "107 bytes"),
     ],

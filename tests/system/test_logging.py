@@ -66,7 +66,7 @@ def test_the_address_in_a_json_ready_line_is_text_as_in_the_settings(pop: Pop) -
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_a_log_that_nobody_reads_stops_nothing_and_later_says_what_was_lost(
+def test_a_log_without_a_reader_stops_nothing_and_later_counts_what_was_lost(
     pop: Pop, log_format: str
 ) -> None:
     pop.backend("old")
@@ -86,7 +86,7 @@ def test_a_log_that_nobody_reads_stops_nothing_and_later_says_what_was_lost(
     assert told + dropped >= BAD_ROWS
 
 
-def test_a_log_that_nobody_reads_does_not_hold_up_the_end(pop: Pop) -> None:
+def test_a_log_without_a_reader_does_not_hold_up_the_end(pop: Pop) -> None:
     proxy = pop.serve()
     proxy.stop_reading()
     make_bad_rows(pop)
@@ -112,8 +112,16 @@ def test_a_log_whose_reader_has_gone_stops_nothing(pop: Pop) -> None:
     assert not proxy.seen("stopped"), "nobody was there to read it"
 
 
-@pytest.mark.parametrize(("debug", "is_wanted"), [("yes", True), ("OFF", False)])
-def test_debug_asks_for_more(pop: Pop, debug: str, is_wanted: bool) -> None:
-    proxy = pop.serve(DEBUG=debug)
+@pytest.mark.parametrize(
+    ("variable", "text", "is_wanted"),
+    [
+        ("EDGEPROXY_LOG_LEVEL", "debug", True),
+        ("EDGEPROXY_LOG_LEVEL", "info", False),
+        ("DEBUG", "yes", True),
+        ("DEBUG", "OFF", False),
+    ],
+)
+def test_debug_asks_for_more(pop: Pop, variable: str, text: str, is_wanted: bool) -> None:
+    proxy = pop.serve(**{variable: text})
     proxy.stop()
     assert any(line["level"] == "debug" for line in proxy.events) == is_wanted

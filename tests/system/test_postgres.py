@@ -309,4 +309,4 @@ def test_a_bad_url_ends_the_start_without_showing_the_password(pop: Pop) -> None
         assert "hidden-pw" not in done.stderr
     done = run_edgeproxy("serve", folder=pop.folder, EDGEPROXY_POSTGRES_ENABLED="yes")
     assert done.returncode == 2
-    assert "EDGEPROXY_POSTGRES_URL says where it is" in done.stderr
+    assert "set EDGEPROXY_POSTGRES_URL, too" in done.stderr

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,8 @@ from edgeproxy.wire import proxy_v1, proxy_v2
 from edgeproxy.wire.proxy_header import Endpoint
 from tests.conformance.peers import Peer
 from tests.system import clients
-from tests.system.doors import where
+from tests.system.backends import ServingBackend
+from tests.system.listeners import where
 from tests.system.pop import BRAZIL, GERMANY, Pop
 from tests.system.programs import Program, haproxy, nginx
 from tests.system.proxy import RunningProxy, run_edgeproxy
@@ -239,12 +238,12 @@ def test_who_is_not_trusted_is_not_heard(pop: Pop) -> None:
 @pytest.mark.parametrize("said", [b"", b"P", v1("192.0.2.5")[:-1], v2("192.0.2.5")[:-1]])
 def test_who_is_late_is_cut(pop: Pop, said: bytes) -> None:
     pop.backend("sa-1")
-    proxy = pop.serve(**TRUSTED, EDGEPROXY_PREAMBLE_TIMEOUT_SECS="0.3")
+    proxy = pop.serve(**TRUSTED, EDGEPROXY_CLIENT_SETUP_TIMEOUT_SECS="0.3")
     late, ended = balanced(pop, said), balanced(pop, said)
     ended.end()
     assert late.rest().data == ended.rest().data == b""
     told = proxy.wait_for("client_refused", reason="preamble_incomplete")
-    assert "EDGEPROXY_PREAMBLE_TIMEOUT_SECS" in told["hint"]
+    assert "EDGEPROXY_CLIENT_SETUP_TIMEOUT_SECS" in told["hint"]
     assert proxy.stop()["refused"] == "2"
 
 
@@ -280,7 +279,7 @@ def echoing(tmp_path: Path, listen: str = "LISTEN proxy_protocol") -> Program:
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_nginx_behind_is_told_of_clients(pop: Pop, version: str) -> None:
+def test_nginx_behind_learns_of_clients(pop: Pop, version: str) -> None:
     behind = pop.keep(echoing(pop.folder))
     pop.register(behind)
     pop.serve(EDGEPROXY_PROXY_PROTOCOL_OUT=version)
@@ -290,7 +289,7 @@ def test_nginx_behind_is_told_of_clients(pop: Pop, version: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_haproxy_behind_is_told_what_a_balancer_in_front_says(pop: Pop, version: str) -> None:
+def test_haproxy_behind_learns_what_a_balancer_in_front_says(pop: Pop, version: str) -> None:
     behind = pop.keep(
         haproxy(
             pop.folder,
@@ -310,9 +309,9 @@ def test_haproxy_behind_is_told_what_a_balancer_in_front_says(pop: Pop, version:
     assert answer[3] == (json.loads(log.read_text())["id"] if version == "v2" else "")
 
 
-def test_apps_are_told_in_their_own_way(pop: Pop) -> None:
+def test_each_app_gets_its_own_version_of_the_header(pop: Pop) -> None:
     for app in ("old", "new", "none"):
-        pop.register(pop.keep(_Named(app)), app=app)
+        pop.register(pop.keep(ServingBackend(app, send_back)), app=app)
     proxy = pop.serve(
         EDGEPROXY_LISTENERS="127.0.0.1:0=*,127.0.0.1:0=old,127.0.0.1:0=new,127.0.0.1:0=none",
         EDGEPROXY_PROXY_PROTOCOL_OUT="old=v1,new=v2",
@@ -329,9 +328,9 @@ def test_apps_are_told_in_their_own_way(pop: Pop) -> None:
 
 
 @pytest.mark.parametrize("pool", ["false", "true"])
-def test_each_backend_that_is_tried_is_told_once(pop: Pop, pool: str) -> None:
+def test_each_backend_that_is_tried_gets_one_header(pop: Pop, pool: str) -> None:
     pop.dead_backend("dead")
-    pop.register(pop.keep(_Named("us-1")), "us")
+    pop.register(pop.keep(ServingBackend("us-1", send_back)), "us")
     proxy = pop.serve(EDGEPROXY_PROXY_PROTOCOL_OUT="v1", EDGEPROXY_POOL_ENABLED=pool)
     for _ in range(10):
         client = pop.client(BRAZIL)
@@ -348,7 +347,7 @@ def test_each_backend_that_is_tried_is_told_once(pop: Pop, pool: str) -> None:
 
 
 @pytest.mark.parametrize("pool", ["false", "true"])
-def test_a_backend_that_speaks_first_is_told_all_the_same(pop: Pop, pool: str) -> None:
+def test_a_backend_that_speaks_first_gets_a_header_too(pop: Pop, pool: str) -> None:
     """A client that says nothing is announced, and what it is told first arrives."""
     pop.backend("sa-1")
     pop.serve(EDGEPROXY_PROXY_PROTOCOL_OUT="v1", EDGEPROXY_POOL_ENABLED=pool)
@@ -360,30 +359,6 @@ def test_a_backend_that_speaks_first_is_told_all_the_same(pop: Pop, pool: str) -
         client.close()
 
 
-class _Named:
-    """A backend that sends back all that it is sent, after the client's end."""
-
-    def __init__(self, backend_id: str) -> None:
-        self.id = backend_id
-        self.host = "127.0.0.1"
-        self._listening = socket.create_server((self.host, 0))
-        self.port: int = self._listening.getsockname()[1]
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                client, _ = self._listening.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with client, suppress(OSError):
-            client.sendall(b"".join(iter(lambda: client.recv(1 << 16), b"")))
-
-    def close(self) -> None:
-        self._listening.shutdown(socket.SHUT_RDWR)
-        self._thread.join(20)
-        self._listening.close()
+def send_back(client: socket.socket) -> None:
+    """Send back all that comes, after the client's end."""
+    client.sendall(b"".join(iter(lambda: client.recv(1 << 16), b"")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import selectors
 import socket
 import ssl
 import subprocess
@@ -17,7 +16,8 @@ from tests.authority import issued
 from tests.conformance.peers import Peer
 from tests.store.editing import execute
 from tests.system import clients
-from tests.system.doors import where
+from tests.system.backends import ServingBackend
+from tests.system.listeners import where
 from tests.system.pop import BRAZIL, Pop
 from tests.system.test_metrics import METRICS, page_of, read
 from tests.waiting import wait_until
@@ -168,18 +168,16 @@ def test_bindings_are_those_of_the_app_behind_the_name(pop: Pop) -> None:
 # -- slow ones ------------------------------------------------------------------------------
 
 
-def test_two_thousand_slow_hellos_hold_up_nobody_and_are_cut(pop: Pop) -> None:
+def test_two_thousand_slow_hellos_hold_up_no_others_and_are_cut(pop: Pop) -> None:
     apps(pop, "web", "other")
-    proxy = pop.serve(**SNI, EDGEPROXY_PREAMBLE_TIMEOUT_SECS="4")
+    proxy = pop.serve(**SNI, EDGEPROXY_CLIENT_SETUP_TIMEOUT_SECS="4")
     hello = named("www.example.com")
     over = threading.Event()
-    selector = selectors.DefaultSelector()
     slow = []
     for _ in range(2000):
         sock = pop.keep(clients.connect(proxy.address)).sock
         sock.setblocking(False)
         slow.append(sock)
-        selector.register(sock, selectors.EVENT_READ)
 
     def drip() -> None:
         for byte in hello[:-1]:
@@ -199,21 +197,11 @@ def test_two_thousand_slow_hellos_hold_up_nobody_and_are_cut(pop: Pop) -> None:
             assert asked(pop, hello) == "web"
             longest = max(longest, time.monotonic() - before)
         assert longest < 2.0
-        left = len(slow)
-        while left:
-            ready = selector.select(20)
-            assert ready, f"{left} are still there"
-            for key, _ in ready:
-                assert isinstance(key.fileobj, socket.socket)
-                with suppress(ConnectionResetError):
-                    assert key.fileobj.recv(100) == b""
-                selector.unregister(key.fileobj)
-                left -= 1
+        clients.wait_until_cut(slow)
         assert time.monotonic() - began < 15
     finally:
         over.set()
         dripping.join()
-        selector.close()
     stopped = proxy.stop()
     assert (stopped["refused"], stopped["accepted"]) == ("2000", "50")
 
@@ -221,38 +209,23 @@ def test_two_thousand_slow_hellos_hold_up_nobody_and_are_cut(pop: Pop) -> None:
 # -- real TLS behind ------------------------------------------------------------------------
 
 
-class TlsBackend:
-    """Says its name over TLS, with a certificate for a name."""
+def tls_backend(folder: Path, backend_id: str, name: str) -> ServingBackend:
+    """Return a backend that says its id over TLS, with a certificate for a name."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*issued(name).put(folder, backend_id))
 
-    def __init__(self, folder: Path, backend_id: str, name: str) -> None:
-        self.id, self.host = backend_id, "127.0.0.1"
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(*issued(name).put(folder, backend_id))
-        self._listening = socket.create_server((self.host, 0))
-        self.port: int = self._listening.getsockname()[1]
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+    def serve(client: socket.socket) -> None:
+        with context.wrap_socket(client, server_side=True) as tls:
+            tls.sendall(backend_id.encode())
+            tls.recv(1000)
+            tls.unwrap()
 
-    def _run(self) -> None:
-        while True:
-            try:
-                client, _ = self._listening.accept()
-            except OSError:
-                return
-            with suppress(OSError), self._context.wrap_socket(client, server_side=True) as tls:
-                tls.sendall(self.id.encode())
-                tls.recv(1000)
-                tls.unwrap()
-
-    def close(self) -> None:
-        self._listening.shutdown(socket.SHUT_RDWR)
-        self._thread.join(20)
-        self._listening.close()
+    return ServingBackend(backend_id, serve)
 
 
 def test_clients_see_the_certificate_of_the_backend(pop: Pop) -> None:
-    pop.register(pop.keep(TlsBackend(pop.folder, "web", "www.example.com")), app="web")
-    pop.register(pop.keep(TlsBackend(pop.folder, "wild", "a.example.com")), app="wild")
+    pop.register(pop.keep(tls_backend(pop.folder, "web", "www.example.com")), app="web")
+    pop.register(pop.keep(tls_backend(pop.folder, "wild", "a.example.com")), app="wild")
     pop.serve(**SNI)
     for name, backend in [("www.example.com", "web"), ("a.example.com", "wild")]:
         seen = subprocess.run(

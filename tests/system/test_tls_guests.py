@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import selectors
-import socket
 import ssl
 import time
 from contextlib import suppress
@@ -14,7 +12,7 @@ import pytest
 
 from tests.authority import authority_pem, issued
 from tests.system import clients
-from tests.system.doors import Address, Configured, where
+from tests.system.listeners import Address, Configured, where
 from tests.system.pop import BRAZIL, Pop
 from tests.system.tls import NAME, context, serial, serve, tls_client
 from tests.waiting import wait_until
@@ -22,9 +20,9 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.system
 
 
-def test_slow_handshakes_hold_up_nobody_and_are_cut(pop: Pop) -> None:
+def test_slow_handshakes_hold_up_no_others_and_are_cut(pop: Pop) -> None:
     pop.backend("sa-1", hard_limit=0)
-    proxy = serve(pop, EDGEPROXY_TLS_HANDSHAKE_TIMEOUT_SECS="3", EDGEPROXY_BINDING_TTL_SECS="0")
+    proxy = serve(pop, EDGEPROXY_CLIENT_SETUP_TIMEOUT_SECS="3", EDGEPROXY_BINDING_TTL_SECS="0")
     began = time.monotonic()
     slow = [pop.keep(clients.connect(proxy.address)) for _ in range(300)]
     for number, each in enumerate(slow):
@@ -35,19 +33,38 @@ def test_slow_handshakes_hold_up_nobody_and_are_cut(pop: Pop) -> None:
         assert clients.greeting(tls_client(pop)) == "sa-1"
         longest = max(longest, time.monotonic() - before)
     assert longest < 2.0
-    with selectors.DefaultSelector() as selector:
-        for each in slow:
-            selector.register(each.sock, selectors.EVENT_READ)
-        while selector.get_map():
-            ready = selector.select(20)
-            assert ready, f"{len(selector.get_map())} are still there"
-            for key, _ in ready:
-                assert isinstance(key.fileobj, socket.socket)
-                with suppress(ConnectionResetError):
-                    assert key.fileobj.recv(100) == b""
-                selector.unregister(key.fileobj)
+    clients.wait_until_cut([each.sock for each in slow])
     assert 2.5 < time.monotonic() - began < 15
     assert proxy.wait_for("client_refused")["reason"] == "handshake_timeout"
+
+
+def test_another_setup_timeout_holds_for_handshakes_without_a_restart(pop: Pop) -> None:
+    pop.backend("sa-1")
+    cert, key = issued(NAME).put(pop.folder / "pair", "edge")
+    (pop.folder / "ca.pem").write_bytes(authority_pem())
+    variables = {"EDGEPROXY_TLS_CERT": str(cert), "EDGEPROXY_TLS_KEY": str(key)}
+    listener = "127.0.0.1:0=tls:*"
+    run = Configured(pop, listener, more="client_setup_timeout_secs = 60\n", **variables)
+    before = pop.keep(clients.connect(run.proxy.address))
+    before.send(b"\x16")
+    run.change(listener, client_setup_timeout_secs=0.5)
+    assert cut_secs(pop) < 4
+    first = serial(tls_client(pop))
+    issued(NAME).put(pop.folder / "pair", "edge")
+    wait_until(lambda: serial(tls_client(pop)) != first, "the new certificate")
+    assert cut_secs(pop) < 4
+    reasons = {each["reason"] for each in run.proxy.seen("client_refused")}
+    assert reasons == {"handshake_timeout"}
+    before.sock.setblocking(False)
+    with pytest.raises(BlockingIOError):  # it keeps the time with which it came
+        before.sock.recv(1)
+
+
+def cut_secs(pop: Pop) -> float:
+    """Return how long a client that does not shake hands is kept."""
+    began = time.monotonic()
+    assert pop.keep(clients.connect(pop.proxy.address)).rest().data == b""
+    return time.monotonic() - began
 
 
 def test_plain_bytes_end_only_their_connection(pop: Pop) -> None:

@@ -53,6 +53,13 @@ def from_folder(folder: Path) -> Certificates:
     return Certificates(TlsListenSettings(cert_dir=folder))
 
 
+def loaded(settings: TlsListenSettings) -> Certificates:
+    """Return the certificates of these settings, which have been read."""
+    certificates = Certificates(settings)
+    certificates.load()
+    return certificates
+
+
 def names(settings: TlsSettings | None) -> list[tuple[str, ...]]:
     assert settings is not None
     return [each.names for each in settings.certificates]
@@ -99,11 +106,10 @@ def test_a_pair_becomes_what_engines_take(web: TlsListenSettings, events: Events
 def test_what_else_is_set_is_passed_on(tmp_path: Path) -> None:
     ca = tmp_path / "ca.pem"
     ca.write_bytes(b"ours\n" + A.key + authority_pem() + A.cert)
-    given = TlsListenSettings(alpn=("h2", "http/1.1"), client_ca=ca, handshake_timeout_secs=2.0)
+    given = TlsListenSettings(alpn=("h2", "http/1.1"), client_ca=ca)
     settings = Certificates(given).load()
     assert settings.alpn == ("h2", "http/1.1")
     assert settings.client_ca_pem == authority_pem() + A.cert
-    assert settings.handshake_secs == 2.0
 
 
 def test_nothing_given_makes_a_self_signed_certificate(events: Events) -> None:
@@ -309,8 +315,8 @@ FUTURE = issued("a.example", begins_in=DAY_SECS, expires_in=2 * DAY_SECS)
             traditional(dsa.generate_private_key(1024)),
             "web.key: clients do not trust this kind of private key; allowed are ECDSA on P-256",
         ),
-        (A.chain, B.key, "web.key is not that of this certificate; give both of one pair"),
-        (A.ca + A.cert, A.key, "web.key is that of certificate 2; it has to come first"),
+        (A.chain, B.key, "web.key does not match this certificate; use the two files of one pair"),
+        (A.ca + A.cert, A.key, "web.key belongs to certificate 2; put that one first"),
         (EXPIRED.chain, EXPIRED.key, "web.crt: the certificate expired at 2"),
         (FUTURE.chain, FUTURE.key, "web.crt: the certificate is not valid before 2"),
     ],
@@ -377,8 +383,7 @@ def test_a_link_that_leads_nowhere_ends_the_start(folder: Path) -> None:
 def test_a_new_pair_is_taken(
     web: TlsListenSettings, events: Events, put: Callable[[Path, bytes], None]
 ) -> None:
-    certificates = Certificates(web)
-    certificates.load()
+    certificates = loaded(web)
     assert web.cert
     assert web.key
     for turn in range(10):
@@ -393,8 +398,7 @@ def test_a_new_pair_is_taken(
 
 
 def test_the_same_written_again_is_no_news(web: TlsListenSettings, events: Events) -> None:
-    certificates = Certificates(web)
-    certificates.load()
+    certificates = loaded(web)
     assert web.cert
     replace(web.cert, A.chain)
     assert certificates.reload() is None
@@ -403,9 +407,8 @@ def test_the_same_written_again_is_no_news(web: TlsListenSettings, events: Event
     assert [name for _, name, _ in events.all] == ["certificates"]
 
 
-def test_a_look_at_files_that_did_not_change_opens_none(web: TlsListenSettings) -> None:
-    certificates = Certificates(web)
-    certificates.load()
+def test_a_check_of_unchanged_files_opens_none(web: TlsListenSettings) -> None:
+    certificates = loaded(web)
 
     def is_settled() -> bool:
         certificates.reload()
@@ -425,26 +428,24 @@ def test_a_look_at_files_that_did_not_change_opens_none(web: TlsListenSettings) 
 def test_a_certificate_that_is_there_before_its_key_waits_for_it(
     web: TlsListenSettings, events: Events, put: Callable[[Path, bytes], None]
 ) -> None:
-    certificates = Certificates(web)
-    certificates.load()
+    certificates = loaded(web)
     assert web.cert
     assert web.key
     put(web.cert, B.chain)
     for _ in range(3):
         assert certificates.reload() is None
     [told] = events.named("certificates_bad")
-    assert "web.key is not that of this certificate" in str(told["reason"])
+    assert "web.key does not match this certificate" in str(told["reason"])
     assert certificates.errors == 1
     put(web.key, B.key)
     assert names(certificates.reload()) == [("b.example",)]
     assert certificates.errors == 1
 
 
-def test_each_bad_change_is_told_once_and_the_old_pair_stays(
+def test_each_bad_change_is_reported_once_and_the_old_pair_stays(
     web: TlsListenSettings, events: Events
 ) -> None:
-    certificates = Certificates(web)
-    certificates.load()
+    certificates = loaded(web)
     expires_at = certificates.expires_at
     assert web.cert
     for turn, content in enumerate([b"", b"x", A.chain[:100], EXPIRED.chain, b""], start=1):
@@ -462,8 +463,7 @@ def test_each_bad_change_is_told_once_and_the_old_pair_stays(
 
 
 def test_a_file_that_vanishes_and_comes_back(web: TlsListenSettings, events: Events) -> None:
-    certificates = Certificates(web)
-    certificates.load()
+    certificates = loaded(web)
     assert web.key
     away = web.key.with_suffix(".away")
     web.key.rename(away)
@@ -477,8 +477,7 @@ def test_a_file_that_vanishes_and_comes_back(web: TlsListenSettings, events: Eve
 def test_what_failed_for_lack_of_file_descriptors_is_tried_again(
     web: TlsListenSettings, events: Events
 ) -> None:
-    certificates = Certificates(web)
-    certificates.load()
+    certificates = loaded(web)
     assert web.cert
     assert web.key
     replace(web.cert, B.chain)
@@ -506,8 +505,7 @@ def test_a_pair_in_force_stays_good_when_it_expires(folder: Path) -> None:
 
 
 def test_a_pair_that_comes_too_early_is_taken_in_its_time(web: TlsListenSettings) -> None:
-    certificates = Certificates(web)
-    certificates.load()
+    certificates = loaded(web)
     early = issued("early.example", begins_in=2)
     assert web.cert
     assert web.key
@@ -631,7 +629,7 @@ def test_authorities_are_followed_and_bad_ones_keep_the_old(tmp_path: Path) -> N
     assert after.client_ca_pem == A.cert
 
 
-def test_whatever_somebody_writes_meanwhile_only_whole_pairs_are_taken(folder: Path) -> None:
+def test_while_files_are_written_only_whole_pairs_are_taken(folder: Path) -> None:
     """A writer goes on and on; each set that is taken fits together, the last one in the end."""
     pairs = [issued(f"p{number}.example") for number in range(4)]
     pairs[0].put(folder, "web")

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from edgeproxy.errors import WireError
 from edgeproxy.wire.client_hello import (
-    MOST_BYTES,
-    MOST_ENTRIES,
-    MOST_MESSAGE_BYTES,
-    MOST_RECORDS,
+    MAX_BYTES,
+    MAX_ENTRIES,
+    MAX_MESSAGE_BYTES,
+    MAX_RECORDS,
     ClientHello,
     decode,
 )
@@ -78,7 +78,7 @@ def test_it_sees_what_a_server_sees(name: str, protocols: list[bytes]) -> None:
     assert hello.server_name == name.lower()
 
 
-@given(HOST, st.lists(st.integers(1, 400), max_size=MOST_RECORDS - 1), st.data())
+@given(HOST, st.lists(st.integers(1, 400), max_size=MAX_RECORDS - 1), st.data())
 @settings(deadline=None)
 def test_records_and_segments_may_end_anywhere(
     name: str, sizes: list[int], data: st.DataObject
@@ -90,9 +90,9 @@ def test_records_and_segments_may_end_anywhere(
 
 
 def test_one_byte_a_record_is_read_while_there_are_few() -> None:
-    whole(decode, records(message(server_name(b"a.b")), [1] * (MOST_RECORDS - 1)))
-    spread = records(message(server_name(b"a.b")), [1] * MOST_RECORDS)
-    assert refused_after(decode, spread) == MOST_RECORDS * 6
+    whole(decode, records(message(server_name(b"a.b")), [1] * (MAX_RECORDS - 1)))
+    spread = records(message(server_name(b"a.b")), [1] * MAX_RECORDS)
+    assert refused_after(decode, spread) == MAX_RECORDS * 6
     assert "more than 64 records" in str(answer(decode, spread))
 
 
@@ -106,11 +106,11 @@ def test_large_hellos_of_post_quantum_clients_are_read(size: int) -> None:
 
 
 def test_the_longest_hello_is_read_and_a_byte_more_is_not() -> None:
-    room = MOST_MESSAGE_BYTES - len(message(extension(PADDING, b""))) + 4
+    room = MAX_MESSAGE_BYTES - len(message(extension(PADDING, b""))) + 4
     longest = message(extension(PADDING, bytes(room)))
-    assert len(longest) == MOST_MESSAGE_BYTES + 4
-    sent = records(longest, [4, *[1] * (MOST_RECORDS - 2)])
-    assert len(sent) == MOST_BYTES
+    assert len(longest) == MAX_MESSAGE_BYTES + 4
+    sent = records(longest, [4, *[1] * (MAX_RECORDS - 2)])
+    assert len(sent) == MAX_BYTES
     assert decode(sent[:-1]) is None
     assert decode(sent) is not None
     longer = records(message(extension(PADDING, bytes(room + 1))), [4000])
@@ -145,7 +145,7 @@ SHORT = "the ClientHello is cut short or not of a version of TLS"
 NO_CIPHER = "the ClientHello lists no ciphers, half a cipher or no compression"
 BEYOND = "a length in the ClientHello points beyond its end"
 AFTER = "something follows the extensions of the ClientHello"
-TWICE = "an extension of the ClientHello comes twice"
+TWICE = "an extension of the ClientHello occurs twice"
 NO_LIST = "a list in the ClientHello is empty or does not fill its extension"
 MALFORMED = {
     "nothing at all": (b"\x01\x00\x00\x00", SHORT),
@@ -201,7 +201,7 @@ def test_lengths_fit_exactly_and_lists_are_not_empty(malformed: bytes, reason: s
 
 @pytest.mark.parametrize("more", [0, 1])
 def test_lists_have_a_bounded_number_of_entries(more: int) -> None:
-    number = MOST_ENTRIES + more
+    number = MAX_ENTRIES + more
     for hello in (
         message(*(extension(0x0A00 + kind, b"") for kind in range(number))),
         message(alpn(*[b"h"] * number)),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.wire import proxy_v1, proxy_v2
 from edgeproxy.wire.proxy_header import Endpoint
-from edgeproxy.wire.proxy_protocol import MOST_BYTES, decode
+from edgeproxy.wire.proxy_protocol import MAX_BYTES, decode
 from tests.wire.cuts import answer, refused_after, whole
 
 ENDS = Endpoint("192.0.2.1", 7), Endpoint("2001:db8::1", 443)
@@ -42,5 +42,5 @@ def test_nothing_is_not_an_answer_yet() -> None:
 @given(st.sampled_from([b"", b"PROXY TCP4 ", b"PROXY UNKNOWN ", proxy_v2.SIGNATURE]), st.data())
 def test_there_is_an_answer_in_the_end(start: bytes, data: st.DataObject) -> None:
     filler = data.draw(st.binary(min_size=1, max_size=50))
-    sent = (start + filler * MOST_BYTES)[:MOST_BYTES]
+    sent = (start + filler * MAX_BYTES)[:MAX_BYTES]
     assert answer(decode, sent) is not None

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.errors import WireError
 from edgeproxy.wire.proxy_header import Endpoint, Header
-from edgeproxy.wire.proxy_v1 import MOST_BYTES, UNKNOWN, decode, encode
+from edgeproxy.wire.proxy_v1 import MAX_BYTES, UNKNOWN, decode, encode
 from tests.wire.cuts import answer, refused_after, whole
 from tests.wire.ends import ENDPOINT
 
@@ -46,10 +46,10 @@ def test_what_follows_unknown_is_not_read(line: bytes) -> None:
 
 
 def test_a_line_has_at_most_107_bytes() -> None:
-    assert len(WORST) == MOST_BYTES
+    assert len(WORST) == MAX_BYTES
     longer = WORST.replace(b" 65535\r", b" 655355\r")
-    assert refused_after(decode, longer) == MOST_BYTES - 1
-    assert refused_after(decode, b"PROXY TCP4 " + b"1" * 200) == MOST_BYTES - 1
+    assert refused_after(decode, longer) == MAX_BYTES - 1
+    assert refused_after(decode, b"PROXY TCP4 " + b"1" * 200) == MAX_BYTES - 1
     assert answer(decode, longer) == "the PROXY line has not ended after 107 bytes"
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.errors import WireError
 from edgeproxy.wire.proxy_header import Endpoint, Header
-from edgeproxy.wire.proxy_v2 import LOCAL, MOST_BYTES, SIGNATURE, decode, encode
+from edgeproxy.wire.proxy_v2 import LOCAL, MAX_BYTES, SIGNATURE, decode, encode
 from tests.wire.cuts import answer, refused_after, whole
 from tests.wire.ends import ENDPOINT
 from tests.wire.hellos import vector
@@ -125,8 +125,8 @@ def test_headers_are_written_as_specified() -> None:
 def test_what_is_too_long_or_no_name_is_not_sent() -> None:
     with pytest.raises(WireError, match="the unique id has more than 128 bytes"):
         encode(CLIENT, SERVER, unique_id=bytes(129))
-    room = MOST_BYTES - len(encode(CLIENT, SERVER)) - 3
-    assert len(encode(CLIENT, SERVER, alpn=bytes(room))) == MOST_BYTES
+    room = MAX_BYTES - len(encode(CLIENT, SERVER)) - 3
+    assert len(encode(CLIENT, SERVER, alpn=bytes(room))) == MAX_BYTES
     for size in (room + 1, 70_000):
         with pytest.raises(WireError, match="the PROXY header is longer than 4096 bytes"):
             encode(CLIENT, SERVER, alpn=bytes(size))
@@ -142,7 +142,7 @@ LOCALS = {
     "with TLVs": block(tlv(AUTHORITY, b"a.b"), 0x00, 0x20),
     "with TLVs that do not fit": block(b"\2\xff\xff", 0x00, 0x20),
     "of an unknown family": block(b"?", 0xFF, 0x20),
-    "as long as allowed": block(bytes(MOST_BYTES - 16), 0x00, 0x20),
+    "as long as allowed": block(bytes(MAX_BYTES - 16), 0x00, 0x20),
 }
 
 
@@ -180,15 +180,15 @@ def test_a_block_too_short_for_its_family_is_refused_by_its_length(kind: int, si
     [
         (b"\r\nGET / HTTP/1.1", 3, "not a PROXY header of version 2"),
         (SIGNATURE[:11] + b"\r" + bytes(4), 12, "not a PROXY header of version 2"),
-        (block(ENDS, command=0x11), 13, "the PROXY header has another version than 2"),
-        (block(ENDS, command=0x31), 13, "the PROXY header has another version than 2"),
-        (block(ENDS, command=0x22), 13, "the PROXY header has another version than 2"),
-        (block(ENDS, command=0x2F), 13, "the PROXY header has another version than 2"),
+        (block(ENDS, command=0x11), 13, "the PROXY header is not of version 2"),
+        (block(ENDS, command=0x31), 13, "the PROXY header is not of version 2"),
+        (block(ENDS, command=0x22), 13, "the PROXY header is not of version 2"),
+        (block(ENDS, command=0x2F), 13, "the PROXY header is not of version 2"),
         (block(ENDS, kind=0x13), 14, "the PROXY header has an unknown address family"),
         (block(ENDS, kind=0x41), 14, "the PROXY header has an unknown address family"),
-        (block(bytes(MOST_BYTES - 15)), 16, "the PROXY header is longer than 4096 bytes"),
+        (block(bytes(MAX_BYTES - 15)), 16, "the PROXY header is longer than 4096 bytes"),
         (block(bytes(0x1000)), 15, "the PROXY header is longer than 4096 bytes"),
-        (block(bytes(MOST_BYTES), 0, 0x20), 15, "the PROXY header is longer than 4096 bytes"),
+        (block(bytes(MAX_BYTES), 0, 0x20), 15, "the PROXY header is longer than 4096 bytes"),
     ],
 )
 def test_what_is_no_header_is_refused_at_the_first_byte_that_shows_it(
@@ -199,7 +199,7 @@ def test_what_is_no_header_is_refused_at_the_first_byte_that_shows_it(
 
 
 BEYOND = "a TLV of the PROXY header points beyond its end"
-TWICE = "a TLV of the PROXY header comes twice"
+TWICE = "a TLV of the PROXY header occurs twice"
 NO_HOST = "the server name is not a host name"
 MALFORMED = {
     "one byte left": (b"\4", BEYOND),

@@ -1,4 +1,4 @@
-"""Puts the API together, and starts it: imported only where it is enabled."""
+"""Builds the API and starts it. Imported only if the settings enable the API."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from edgeproxy.api.application import api
 from edgeproxy.api.guard import Guard
-from edgeproxy.api.routes import api
 from edgeproxy.api.server import Server
 from edgeproxy.api.settings import ApiSettings, token_of
 from edgeproxy.core.admission.admission import Admission
@@ -29,22 +29,17 @@ if TYPE_CHECKING:
 log = EventLog("api")
 
 WRITE_WAIT_SECS = 2.0
-"""How long a write waits for another program that has the file; the caller waits, too."""
+"""How long a write waits for another program that has locked the file; its caller waits too."""
 
 
 class Api:
-    """The API that is being served.
-
-    Attributes:
-        registry: What it asks.
-        server: What serves it.
-    """
+    """The API that is being served."""
 
     def __init__(
         self, registry: Registry, server: Server, guard: Guard, settings: ApiSettings, token: Secret
     ) -> None:
-        self.registry = registry
-        self.server = server
+        self._registry = registry
+        self._server = server
         self._guard = guard
         self._settings = settings
         self._token = token
@@ -52,7 +47,7 @@ class Api:
         self._watching = asyncio.ensure_future(registry.watch())
 
     def refresh(self) -> bool:
-        """Read the file of the token again; one that cannot be used changes nothing.
+        """Read the token file again; a file that cannot be used changes nothing.
 
         Returns False: there is no new table.
         """
@@ -72,18 +67,17 @@ class Api:
         return False
 
     def stop(self) -> None:
-        """Expire no lease and write nothing any more: the proxy is draining."""
-        self.registry.stopping = True
+        """Let no lease expire any more: the proxy is draining."""
         self._watching.cancel()
 
     def stop_listening(self) -> None:
         """Leave new connections to a successor."""
-        self.server.stop_listening()
+        self._server.stop_listening()
 
     async def close(self) -> None:
         """Stop answering."""
-        await self.server.close()
-        self.registry.close()
+        await self._server.close()
+        self._registry.close()
 
 
 async def start(
@@ -94,12 +88,13 @@ async def start(
     metrics: Metrics,
     follow_database: Callable[[], Awaitable[object]],
     backends: Callable[[], tuple[Backend, ...]],
+    is_stopping: Callable[[], bool],
     listening: socket.socket,
 ) -> Api:
     """Serve the API on a listening socket.
 
-    `follow_database` returns when what the store holds is in force; `backends` returns those in
-    force.
+    `follow_database` returns when the content of the store is in force; `backends` returns the
+    backends in force; `is_stopping` tells whether the proxy accepts no more clients.
     """
     address = ListenAddress(*listening.getsockname()[:2])
     registry = Registry(
@@ -111,22 +106,23 @@ async def start(
         metrics,
         follow_database,
         backends,
+        is_stopping,
     )
     token = token_of(settings)
     guard = api(registry, settings, token)
     server = Server(guard, settings.timeout_secs, *_room())
     await registry.load()
-    made = Api(registry, server, guard, settings, token)
+    serving = Api(registry, server, guard, settings, token)
     await server.serve(listening)
     log.info("api", listen=str(address), ttl_secs=settings.heartbeat_ttl_secs, token=bool(token))
-    return made
+    return serving
 
 
 def _room() -> tuple[int, int]:
-    """Return how many callers there may be, and the first descriptor that none of them gets.
+    """Return the largest number of callers, and the first descriptor number that is too high.
 
-    Callers get a quarter of all descriptors, so that they never keep clients out. They also get
-    half of those that the engine leaves, so that heartbeats arrive when the engine has the rest.
+    Callers get a quarter of all descriptors, so that clients always get some. They also get half
+    of those that the engine leaves, so that heartbeats arrive when the engine uses all of its own.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:

@@ -13,11 +13,12 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from edgeproxy.core.backends.rows import COUNTRY, MAX_LIMIT, MAX_NAME_CHARS, MAX_WEIGHT
+from edgeproxy.core.geo.regions import CODE
 from edgeproxy.registry.views import BackendView
 
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
 Region = Annotated[
-    str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,15}$", description="sa, us, eu, ap or a short code")
+    str, Meta(pattern=f"^{CODE.pattern}$", description="sa, us, eu, ap or a short code")
 ]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Weight = Annotated[int, Meta(ge=0, le=MAX_WEIGHT, description="0 takes no new clients")]
@@ -33,39 +34,39 @@ class Registration(Struct, forbid_unknown_fields=True):
     ip: Annotated[Name, Meta(description="the IPv4 or IPv6 address of one host")]
     port: Port
     country: (
-        Annotated[str, Meta(max_length=2, description="ISO 3166-1; unset: that of the region")]
+        Annotated[str, Meta(max_length=2, description="ISO 3166-1; unset: the region's default")]
         | None
     ) = None
     weight: Weight = 2
     soft_limit: Limit = 100
-    hard_limit: Annotated[Limit, Meta(description="never exceeded; 0: none")] = 150
+    hard_limit: Annotated[Limit, Meta(description="never exceeded; 0: no limit")] = 150
 
 
-def row_of(wanted: Registration) -> Mapping[str, object]:
+def row_of(registration: Registration) -> Mapping[str, object]:
     """Return the row of a backend that registers, by column; its values are not checked yet."""
     return {
-        "id": wanted.id,
-        "app": wanted.app,
-        "region": wanted.region,
-        "wg_ip": wanted.ip,
-        "port": wanted.port,
+        "id": registration.id,
+        "app": registration.app,
+        "region": registration.region,
+        "wg_ip": registration.ip,
+        "port": registration.port,
         "healthy": 1,
-        "weight": wanted.weight,
-        "soft_limit": wanted.soft_limit,
-        "hard_limit": wanted.hard_limit,
+        "weight": registration.weight,
+        "soft_limit": registration.soft_limit,
+        "hard_limit": registration.hard_limit,
         "deleted": 0,
-        COUNTRY: wanted.country,
+        COUNTRY: registration.country,
     }
 
 
 class NewWeight(Struct, forbid_unknown_fields=True):
-    """Another weight."""
+    """A new weight."""
 
     weight: Weight
 
 
 class NewLimits(Struct, forbid_unknown_fields=True):
-    """Other limits; both."""
+    """New connection limits; both are required."""
 
     soft_limit: Limit
     hard_limit: Limit
@@ -92,7 +93,7 @@ class BackendList(Struct):
 
 
 class HeartbeatAccepted(Struct):
-    """A heartbeat was heard."""
+    """A heartbeat was accepted."""
 
     id: str
     status: str
@@ -100,7 +101,7 @@ class HeartbeatAccepted(Struct):
 
 
 class Deregistered(Struct):
-    """A backend has left."""
+    """A backend has been deregistered."""
 
     id: str
     status: str
@@ -126,7 +127,7 @@ class SessionList(Struct):
 
 
 class FaultView(Struct):
-    """What was wrong, and with which field of the request, if it was one."""
+    """What was wrong, and which field of the request is to blame, if one is."""
 
     error: str
     field: str | None = None

@@ -1,4 +1,4 @@
-"""Why a request is refused, as HTTP says it: a status, a reason, the field that is wrong.
+"""Why a request is refused, in terms of HTTP: a status, a reason, the field that is wrong.
 
 This is the one place that maps the errors of the registry to statuses and headers.
 """

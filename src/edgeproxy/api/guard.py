@@ -1,8 +1,8 @@
 """Decides whether a request reaches the API: the first stage of every request.
 
 The checks, in this order: the caller's address, its rate, its token, the origin of the page that
-sends the request, the length and type of the body. Every refusal is JSON. The log gets nothing of a
-request.
+sends the request, the length and type of the body. Every refusal is JSON. Nothing of a request is
+logged.
 
 Without a token, a browser may not write. A foreign page could make the browser of a user send
 requests to any address that the user can reach; `Origin` and `Sec-Fetch-Site` give such a page
@@ -22,10 +22,11 @@ import msgspec
 from edgeproxy.api.bodies import FaultView
 from edgeproxy.api.fault import FaultError
 from edgeproxy.api.settings import ApiSettings
+from edgeproxy.control.admin.pages import JSON
 from edgeproxy.core.admission.access import key_of
 from edgeproxy.core.admission.rate_limit import RateLimit, RateLimitSettings
 from edgeproxy.core.geo.address import normalise
-from edgeproxy.core.geo.prefix import Prefixes, network
+from edgeproxy.core.geo.prefix import PRIVATE_NETWORKS, Prefixes
 from edgeproxy.log import EventLog
 from edgeproxy.values import Secret
 
@@ -37,21 +38,12 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-MOST_BYTES = 64 * 1024
+MAX_BYTES = 64 * 1024
 OPEN_PATHS = ("/health", "/ready")
 """Paths that need no token: load balancers probe them."""
-LOCAL_NETWORKS = (
-    "127.0.0.0/8",
-    "::1/128",
-    "10.0.0.0/8",
-    "172.16.0.0/12",
-    "192.168.0.0/16",
-    "fc00::/7",
-)
 READS = ("GET", "HEAD", "OPTIONS")
-JSON = "application/json"
 BURST_SECS = 2
-MOST_CALLERS = 65_536
+MAX_CALLERS = 65_536
 
 
 class Guard:
@@ -61,21 +53,16 @@ class Guard:
         self._app = app
         self._timeout_secs = settings.timeout_secs
         self.demand(token)
-        networks = settings.allow or tuple(each for each in map(network, LOCAL_NETWORKS) if each)
-        self._allowed = Prefixes(dict.fromkeys(networks, True))
+        self._allowed = Prefixes(dict.fromkeys(settings.allow or PRIVATE_NETWORKS, True))
         most = settings.rate_limit
-        self._rate = None
-        if most:
-            self._rate = RateLimit(
-                RateLimitSettings(True, most, 1.0, most * BURST_SECS, MOST_CALLERS)
-            )
+        self._rate = RateLimit(RateLimitSettings(True, most, 1.0, most * BURST_SECS, MAX_CALLERS))
 
     def allows(self, caller: str) -> bool:
         """Return whether this address may call the API."""
         return bool(caller and self._allowed.find(caller.partition("%")[0]))
 
     def demand(self, token: Secret) -> None:
-        """Demand this token from now on; from any thread."""
+        """Require this token from now on; from any thread."""
         self._token = b"Bearer " + token.reveal().encode() if token else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,16 +83,16 @@ class Guard:
                 self._admit(scope, headers)
                 body = await _body(headers, receive)
                 _check_kind(headers, body)
-                await self._app(scope, _given(body), answer)
+                await self._app(scope, _receive_once(body), answer)
         except FaultError as error:
             fault = error
         except TimeoutError:
             status = 408 if body is None else 503
-            reason = f"that took longer than {self._timeout_secs:g} s"
+            reason = f"the request took longer than {self._timeout_secs:g} s"
             fault = FaultError(status, reason, headers={"Retry-After": "1"})
         except Exception:  # noqa: BLE001
             log.bug("api_failed")
-            fault = FaultError(500, "a bug was met; the log says more")
+            fault = FaultError(500, "internal error; the log has the details")
         if fault is not None and not has_begun:
             await _refuse(fault, send)
 
@@ -114,7 +101,7 @@ class Guard:
         scope["caller"] = caller
         if not self.allows(caller):
             raise FaultError(403, "this address may not call the API; see EDGEPROXY_API_ALLOW")
-        if self._rate is not None and not self._rate.take(key_of(caller), time.monotonic()):
+        if not self._rate.take(key_of(caller), time.monotonic()):
             raise FaultError(429, "too many requests", headers={"Retry-After": "1"})
         if self._token:
             shown = headers.get(b"authorization", b"")
@@ -133,20 +120,20 @@ class Guard:
 async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
     """Return the body. Raises FaultError for one that is too long."""
     too_long = FaultError(
-        413, f"a body may have up to {MOST_BYTES} bytes", headers={"Connection": "close"}
+        413, f"a body may have up to {MAX_BYTES} bytes", headers={"Connection": "close"}
     )
     length = headers.get(b"content-length", b"0")
-    if not length.isdigit() or len(length) > 18 or int(length) > MOST_BYTES:
+    if not length.isdigit() or len(length) > 18 or int(length) > MAX_BYTES:
         raise too_long
     parts = []
     count = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise FaultError(400, "the request has not ended")
+            raise FaultError(400, "the connection ended before the request was complete")
         parts.append(message.get("body", b""))
         count += len(parts[-1])
-        if count > MOST_BYTES:
+        if count > MAX_BYTES:
             raise too_long
         if not message.get("more_body"):
             return b"".join(parts)
@@ -158,8 +145,8 @@ def _check_kind(headers: Mapping[bytes, bytes], body: bytes) -> None:
         raise FaultError(415, "a body has to be JSON, with `Content-Type: application/json`")
 
 
-def _given(body: bytes) -> Receive:
-    """Return a `receive` that gives this body once."""
+def _receive_once(body: bytes) -> Receive:
+    """Return a `receive` that returns this body once."""
     messages = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> Message:

@@ -14,7 +14,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-MOST_SHOWN = 500
+MAX_SHOWN = 500
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;
 color-scheme:light dark}table{border-collapse:collapse;width:100%}
@@ -25,10 +25,11 @@ code{font-size:.95em}"""
 def page(registry: Registry) -> str:
     """Return the page. Slow with many backends, so it runs in a thread."""
     health, table, views = registry.health(), registry.table(), registry.views()
-    shown = views[:MOST_SHOWN]
+    shown = views[:MAX_SHOWN]
     rest = f"<p>and {len(views) - len(shown)} more</p>" if len(views) > len(shown) else ""
     operations = "".join(
-        _row(f"{each.method} {each.path}", each.summary, first="code") for each in OPERATIONS
+        _row(f"{operation.method} {operation.path}", operation.summary, first="code")
+        for operation in OPERATIONS
     )
     backends = "".join(map(_backend, shown))
     return f"""<!doctype html>
@@ -41,19 +42,19 @@ table {table.version}; up for {health.uptime_secs} s.
 <h2>Backends</h2>
 <table><tr><th>id<th>app<th>region<th>address<th>state<th>connections<th>silent for</tr>
 {backends}</table>{rest}
-<h2>What can be asked for</h2>
+<h2>Operations</h2>
 <table>{operations}</table></body></html>
 """
 
 
-def _backend(each: BackendView) -> str:
-    host = f"[{each.ip}]" if ":" in each.ip else each.ip
-    silent = f"{each.lease.age_secs:.0f} s" if each.lease else "-"
-    load = f"{each.active_connections}/{each.hard_limit or 'no limit'}"
-    return _row(each.id, each.app, each.region, f"{host}:{each.port}", each.state, load, silent)
+def _backend(view: BackendView) -> str:
+    host = f"[{view.ip}]" if ":" in view.ip else view.ip
+    silent = f"{view.lease.age_secs:.0f} s" if view.lease else "-"
+    load = f"{view.active_connections}/{view.hard_limit or 'no limit'}"
+    return _row(view.id, view.app, view.region, f"{host}:{view.port}", view.state, load, silent)
 
 
 def _row(*cells: str, first: str = "span") -> str:
-    texts = [escape(each) for each in cells]
+    texts = list(map(escape, cells))
     texts[0] = f"<{first}>{texts[0]}</{first}>"
-    return "<tr>" + "".join(f"<td>{each}</td>" for each in texts) + "</tr>\n"
+    return "<tr>" + "".join(f"<td>{text}</td>" for text in texts) + "</tr>\n"

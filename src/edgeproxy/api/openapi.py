@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the table of operations."""
+"""The OpenAPI document, generated from the table of operations."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from edgeproxy.api.bodies import FaultView
-from edgeproxy.api.guard import JSON, OPEN_PATHS
+from edgeproxy.api.guard import OPEN_PATHS
 from edgeproxy.api.operations import OPERATIONS, Operation
+from edgeproxy.control.admin.pages import JSON
 from edgeproxy.version import VERSION
 
 FAULTS = {
@@ -18,14 +19,14 @@ FAULTS = {
     401: "a bearer token is needed",
     403: "this caller may not do that",
     404: "there is no such backend",
-    405: "the path does not know this method",
+    405: "the path does not allow this method",
     408: "the request took too long",
-    409: "that is not possible as things are",
+    409: "the stored row does not allow this request",
     413: "the body is too long",
     415: "the body is not JSON",
     429: "too many requests; see Retry-After",
-    500: "a bug was met",
-    503: "not now; try again",
+    500: "internal error",
+    503: "not available now; try again later",
 }
 EVERYWHERE = (400, 401, 403, 405, 408, 413, 415, 429, 500, 503)
 
@@ -33,16 +34,18 @@ EVERYWHERE = (400, 401, 403, 405, 408, 413, 415, 429, 500, 503)
 @cache
 def document() -> bytes:
     """Return the document."""
-    types = [each.gives for each in OPERATIONS]
-    types += [each.takes for each in OPERATIONS if each.takes is not None]
+    types = [operation.gives for operation in OPERATIONS]
+    types += [operation.takes for operation in OPERATIONS if operation.takes is not None]
     types = list(dict.fromkeys([*types, FaultView]))
     schemas, components = msgspec.json.schema_components(
         types, ref_template="#/components/schemas/{name}"
     )
     schema_of = dict(zip(types, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
-    for each in OPERATIONS:
-        paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, schema_of)
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(
+            operation, schema_of
+        )
     return json.dumps(
         {
             "openapi": "3.1.0",
@@ -61,7 +64,7 @@ def document() -> bytes:
     ).encode()
 
 
-def _operation(each: Operation, schema_of: dict[Any, Any]) -> dict[str, Any]:
+def _operation(operation: Operation, schema_of: dict[Any, Any]) -> dict[str, Any]:
     parameters = [
         {
             "name": name,
@@ -70,9 +73,9 @@ def _operation(each: Operation, schema_of: dict[Any, Any]) -> dict[str, Any]:
             "description": text,
             "schema": {"type": "string"},
         }
-        for name, is_needed, text in each.query
+        for name, is_needed, text in operation.query
     ]
-    if "{id}" in each.path:
+    if "{id}" in operation.path:
         parameters.append(
             {
                 "name": "id",
@@ -81,24 +84,26 @@ def _operation(each: Operation, schema_of: dict[Any, Any]) -> dict[str, Any]:
                 "schema": {"type": "string", "minLength": 1, "maxLength": 128},
             }
         )
-    responses = {str(status): _content("done", schema_of[each.gives]) for status in each.statuses}
-    for status in sorted({*EVERYWHERE, *each.faults}):
+    responses = {
+        str(status): _content("done", schema_of[operation.gives]) for status in operation.statuses
+    }
+    for status in sorted({*EVERYWHERE, *operation.faults}):
         responses.setdefault(str(status), _content(FAULTS[status], schema_of[FaultView]))
-    if 503 in each.statuses:
-        either = {"anyOf": [schema_of[each.gives], schema_of[FaultView]]}
-        responses["503"] = _content("not ready, or not now", either)
+    if 503 in operation.statuses:
+        either = {"anyOf": [schema_of[operation.gives], schema_of[FaultView]]}
+        responses["503"] = _content("not ready, or not available now", either)
     described: dict[str, Any] = {
-        "operationId": each.name,
-        "summary": each.summary,
+        "operationId": operation.name,
+        "summary": operation.summary,
         "parameters": parameters,
         "responses": responses,
     }
-    if each.takes is not None:
+    if operation.takes is not None:
         described["requestBody"] = {
             "required": True,
-            "content": {JSON: {"schema": schema_of[each.takes]}},
+            "content": {JSON: {"schema": schema_of[operation.takes]}},
         }
-    if each.path in OPEN_PATHS:
+    if operation.path in OPEN_PATHS:
         described["security"] = []
     return described
 

@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edgeproxy.api import bodies
-from edgeproxy.api.body import body_of
+from edgeproxy.api.decoding import body_of
 from edgeproxy.api.fault import FaultError
-from edgeproxy.api.guard import JSON
+from edgeproxy.control.admin.pages import JSON
 from edgeproxy.core.admission.explanation import Decision
 from edgeproxy.registry import views
 from edgeproxy.registry.registry import Registry
@@ -33,7 +33,7 @@ class Operation:
         takes: The type of its body, if it takes one.
         gives: The type of its answer.
         statuses: The statuses of its answers that are not faults.
-        faults: The statuses of its faults, beside those that every operation may have.
+        faults: The statuses of its faults, besides those that every operation may have.
         query: Its query parameters: name, whether it is required, description.
     """
 
@@ -67,11 +67,11 @@ async def ready(registry: Registry, _request: Request) -> Response:
 
 async def register(registry: Registry, request: Request) -> Response:
     """Register a backend."""
-    wanted = body_of(await request.body(), bodies.Registration)
-    view, is_new = await registry.register(bodies.row_of(wanted), _caller(request))
+    registration = body_of(await request.body(), bodies.Registration)
+    view, is_new = await registry.register(bodies.row_of(registration), _caller(request))
     ttl_secs = view.lease.ttl_secs if view.lease else 0.0
     registered = bodies.RegisteredView(
-        **{each.name: getattr(view, each.name) for each in fields(view)},
+        **{field.name: getattr(view, field.name) for field in fields(view)},
         status="registered" if is_new else "updated",
         ttl_secs=ttl_secs,
         heartbeat_secs=ttl_secs / 3,
@@ -101,12 +101,12 @@ async def backends(registry: Registry, _request: Request) -> Response:
     """Answer with all backends."""
     import asyncio
 
-    def made() -> bytes:
+    def encode_all() -> bytes:
         listed = registry.views()
         version = registry.table().version
         return msgspec.json.encode(bodies.BackendList(listed, len(listed), version))
 
-    return Response(await asyncio.to_thread(made), media_type=JSON)
+    return Response(await asyncio.to_thread(encode_all), media_type=JSON)
 
 
 async def backend(registry: Registry, request: Request) -> Response:
@@ -123,15 +123,15 @@ def _change(action: str) -> Handler:
 
 async def weight(registry: Registry, request: Request) -> Response:
     """Set a weight."""
-    wanted = body_of(await request.body(), bodies.NewWeight)
-    values = msgspec.structs.asdict(wanted)
+    body = body_of(await request.body(), bodies.NewWeight)
+    values = msgspec.structs.asdict(body)
     return answer(await registry.change(_id(request), _caller(request), "weight", **values))
 
 
 async def limits(registry: Registry, request: Request) -> Response:
     """Set both limits."""
-    wanted = body_of(await request.body(), bodies.NewLimits)
-    values = msgspec.structs.asdict(wanted)
+    body = body_of(await request.body(), bodies.NewLimits)
+    values = msgspec.structs.asdict(body)
     return answer(await registry.change(_id(request), _caller(request), "limits", **values))
 
 
@@ -146,7 +146,7 @@ async def explain(registry: Registry, request: Request) -> Response:
     """Answer which backend a client would get."""
     client = request.query_params.get("client", "")
     if not client:
-        raise FaultError(400, "say ?client=ADDRESS", "client")
+        raise FaultError(400, "missing query parameter: ?client=ADDRESS", "client")
     return answer(await registry.explain(client, request.query_params.get("app")))
 
 
@@ -173,7 +173,7 @@ ONE = f"{V1}/backends/{{id}}"
 View = views.BackendView
 
 OPERATIONS = (
-    Operation("GET", "/health", "health", "Whether this process lives.", health, views.Health),
+    Operation("GET", "/health", "health", "Whether this process is alive.", health, views.Health),
     Operation(
         "GET",
         "/ready",
@@ -198,7 +198,7 @@ OPERATIONS = (
         "POST",
         f"{V1}/heartbeat/{{id}}",
         "heartbeat",
-        "Say that a registered backend lives; after a 404, register again.",
+        "Send a heartbeat for a registered backend; after a 404, register it again.",
         heartbeat,
         bodies.HeartbeatAccepted,
         faults=(404,),
@@ -216,7 +216,7 @@ OPERATIONS = (
         "DELETE",
         ONE,
         "deregister",
-        "Take a registered backend out.",
+        "Deregister a backend.",
         deregister,
         bodies.Deregistered,
         faults=(404, 409),
@@ -230,7 +230,7 @@ OPERATIONS = (
                 _change("enable"),
             ),
             ("disable", "Keep clients from a backend, for all POPs.", _change("disable")),
-            ("drain", "Give a backend no new clients at this POP.", _drain(True)),
+            ("drain", "Send a backend no new clients at this POP.", _drain(True)),
             ("undrain", "Give a drained backend clients again.", _drain(False)),
         )
     ),
@@ -238,7 +238,7 @@ OPERATIONS = (
         "PUT",
         f"{ONE}/weight",
         "weight",
-        "Set its share of new clients.",
+        "Set a backend's share of new clients.",
         weight,
         View,
         takes=bodies.NewWeight,
@@ -248,7 +248,7 @@ OPERATIONS = (
         "PUT",
         f"{ONE}/limits",
         "limits",
-        "Set its limits.",
+        "Set a backend's connection limits.",
         limits,
         View,
         takes=bodies.NewLimits,
@@ -263,7 +263,7 @@ OPERATIONS = (
         Decision,
         query=(
             ("client", True, "the address of a client"),
-            ("app", False, "for this app"),
+            ("app", False, "the app to decide for"),
         ),
     ),
     Operation(

@@ -13,24 +13,24 @@ import logging
 import socket
 from collections import Counter
 from http import HTTPStatus
-from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from edgeproxy.api.fault import FaultError
-from edgeproxy.api.guard import JSON, Guard, fault_body
+from edgeproxy.api.guard import Guard, fault_body
+from edgeproxy.control.admin.pages import JSON
 from edgeproxy.core.admission.access import key_of
 from edgeproxy.core.geo.address import normalise
 
-MOST_CONNECTIONS = 4096
+MAX_CONNECTIONS = 4096
 PART_OF_ONE = 2
-"""One caller may have this part of all connections: a half."""
+"""The maximum number of connections is divided by this for one caller: half of them."""
 DENIED = "denied"
 """The key that counts the connections of all callers that the API does not allow."""
-MOST_DENIED = 64
-MOST_HEAD_BYTES = 64 * 1024
+MAX_DENIED = 64
+MAX_HEAD_BYTES = 64 * 1024
 BACKLOG = 4096
 AT_ONCE = 8
 """Connections accepted between two checks of the limits."""
@@ -43,7 +43,7 @@ class _ConnectionLimits:
 
     def __init__(self, guard: Guard, most: int, ceiling: int) -> None:
         self._guard = guard
-        self._most = min(most, MOST_CONNECTIONS)
+        self._most = min(most, MAX_CONNECTIONS)
         self._ceiling = ceiling
         self._count_of: Counter[str] = Counter()
 
@@ -51,7 +51,7 @@ class _ConnectionLimits:
         """Count a new connection; return the key that counts it, None if it is one too many."""
         caller = normalise(host)
         key = key_of(caller) if self._guard.allows(caller) else DENIED
-        most = MOST_DENIED if key == DENIED else self._most // PART_OF_ONE
+        most = MAX_DENIED if key == DENIED else self._most // PART_OF_ONE
         is_full = self._count_of.total() >= self._most or self._count_of[key] >= most
         if is_full or connected.fileno() >= self._ceiling:
             return None
@@ -68,28 +68,37 @@ class _ConnectionLimits:
 class _Protocol(HttpToolsProtocol):
     """One connection. It ends if its request is late, or if the caller does not read the answer."""
 
-    limits: _ConnectionLimits
-    timeout_secs = 10.0
-    _key: str | None = None
-    _due: asyncio.TimerHandle | None = None
-    _head_bytes = 0
-    _reads_head = True
+    def __init__(
+        self,
+        config: Config,
+        state: ServerState,
+        loop: asyncio.AbstractEventLoop,
+        limits: _ConnectionLimits,
+        timeout_secs: float,
+    ) -> None:
+        super().__init__(config, state, {}, loop)
+        self._limits = limits
+        self._timeout_secs = timeout_secs
+        self._key: str | None = None
+        self._due: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+        self._reads_head = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._key = self.limits.enter(
+        self._key = self._limits.enter(
             transport.get_extra_info("socket"), self.client[0] if self.client else ""
         )
         if self._key is None:
             transport.abort()
         else:
-            self._arm(self.timeout_secs)
+            self._arm(self._timeout_secs)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self._reads_head:
             self._head_bytes += len(data)
-            if self._head_bytes > MOST_HEAD_BYTES:
+            if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(431, "the headers are too long")
 
     def on_message_begin(self) -> None:
@@ -97,11 +106,11 @@ class _Protocol(HttpToolsProtocol):
         if not self._reads_head:  # a further request on a kept connection
             self._reads_head = True
             self._head_bytes = 0
-            self._arm(self.timeout_secs)
+            self._arm(self._timeout_secs)
 
     def on_headers_complete(self) -> None:
         self._reads_head = False
-        self._arm(self.timeout_secs * 2)
+        self._arm(self._timeout_secs * 2)
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
@@ -115,7 +124,7 @@ class _Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         if self._key is not None:
-            self.limits.leave(self._key)
+            self._limits.leave(self._key)
         super().connection_lost(exc)
 
     def _arm(self, secs: float) -> None:
@@ -176,17 +185,14 @@ class Server:
         """Serve on this listening socket; `close` closes it too."""
         loop = asyncio.get_running_loop()
 
-        def protocol() -> Any:
-            made = _Protocol(self._config, self._state, {}, loop)
-            made.limits = self._limits
-            made.timeout_secs = self._timeout_secs
-            return made
+        def protocol() -> _Protocol:
+            return _Protocol(self._config, self._state, loop, self._limits, self._timeout_secs)
 
         self._server = await loop.create_server(protocol, sock=listening, backlog=AT_ONCE)
         listening.listen(BACKLOG)  # asyncio would accept a whole backlog at once
 
     def stop_listening(self) -> None:
-        """Accept no further connections; answer the requests under way, then end theirs."""
+        """Accept no further connections; close the others after the requests under way."""
         if self._server is not None:
             self._server.close()
         for connection in list(self._state.connections):

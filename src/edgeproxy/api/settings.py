@@ -24,7 +24,7 @@ class ApiSettings(RegistrySettings):
         allow: Networks that may call; empty: loopback, private and unique local addresses.
         token: The bearer token that callers must show; empty: none.
         token_file: A file that holds the token instead.
-        rate_limit: Requests per second of one caller; 0: no limit.
+        rate_limit: Requests per second of one caller; twice as many after a pause.
         timeout_secs: How long a request and its answer may take.
     """
 

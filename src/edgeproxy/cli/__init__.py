@@ -50,7 +50,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         required=True,
         prog=parser.prog,  # without it, argparse builds a formatter just for this
     )
-    for group in dict.fromkeys(GROUPS[each] for each in named):
+    for group in dict.fromkeys(GROUPS[name] for name in named):
         importlib.import_module(f"edgeproxy.cli.{group}").add_parser(commands)
     return parser
 
@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(
                 errors="backslashreplace"
             )  # a terminal may not be able to show every id
-    given = sys.argv[1:] if argv is None else argv
-    arguments = _parser(given).parse_args(given)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = _parser(words).parse_args(words)
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()

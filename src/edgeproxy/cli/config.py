@@ -45,8 +45,8 @@ def run_check(_arguments: argparse.Namespace) -> int:
         check_driver()
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    given = sum(each.source != "default" for each in loaded.effective)
-    print(f"the configuration is valid: {given} of {len(loaded.effective)} settings given")
+    chosen = sum(setting.source != "default" for setting in loaded.effective)
+    print(f"the configuration is valid: {chosen} of {len(loaded.effective)} settings given")
     return 0
 
 
@@ -63,13 +63,13 @@ def run_show(arguments: argparse.Namespace) -> int:
         return 0
     rows = [
         (
-            each.setting.variable,
-            config.shown(each.value),
-            each.source,
-            each.setting.file_key,
-            each.setting.meaning,
+            effective.setting.variable,
+            config.shown(effective.value),
+            effective.source,
+            effective.setting.file_key,
+            effective.setting.meaning,
         )
-        for each in loaded.effective
+        for effective in loaded.effective
     ]
     names = ("variable", "value", "source", "file_key", "meaning")
     if arguments.json:

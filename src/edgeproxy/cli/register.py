@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     signal.sigwait(ENDING)
     registration.stop()
     if not registration.last_fault:
-        _say(f"{arguments.id} has left")
+        _say(f"{arguments.id} is deregistered")
     return 0
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from edgeproxy.api.settings import ApiSettings
 from edgeproxy.config.setting import Setting
@@ -79,7 +80,7 @@ class WatchSettings:
 
     Attributes:
         enabled: Apply changes while the proxy runs.
-        interval_secs: Time between two looks at the file.
+        interval_secs: Time between two checks of the file.
     """
 
     enabled: bool = False
@@ -112,7 +113,7 @@ class Config:
     log: LogSettings = field(default_factory=LogSettings)
 
     def listen_settings(self) -> ListenSettings:
-        """Return the settings of listeners, with all of them in `listen`.
+        """Return the settings of listeners, with all listeners in `listen`.
 
         `EDGEPROXY_LISTENERS` replaces the one of `EDGEPROXY_LISTEN_ADDR` and `EDGEPROXY_APP`;
         `EDGEPROXY_TLS_ENABLED` adds one for the same app.
@@ -124,8 +125,7 @@ class Config:
         return replace(self.listeners, listen=listen)
 
 
-@dataclass(frozen=True, slots=True)
-class Effective:
+class Effective(NamedTuple):
     """The value of a setting in force, and its source: the environment, a file or the default."""
 
     setting: Setting

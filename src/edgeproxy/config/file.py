@@ -16,6 +16,7 @@ from typing import Any
 
 from edgeproxy import values as value
 from edgeproxy.config.config import Effective
+from edgeproxy.config.old_names import REMOVED, names_of
 from edgeproxy.config.table import SETTINGS
 from edgeproxy.core.backends.health import KINDS
 from edgeproxy.core.backends.local_overrides import Overlay
@@ -90,7 +91,7 @@ def read(path: Path, faults: list[str]) -> ConfigFile:
 
 
 def shown(chosen: object) -> str:
-    """Return a value as the user writes it in the environment; unset is empty."""
+    """Return a value as the user writes it in the environment; "" if it is unset."""
     if chosen is None:
         return ""
     if isinstance(chosen, tuple) and not isinstance(chosen, ListenAddress):
@@ -147,21 +148,22 @@ def _texts(
     sections: Mapping[str, Any], path: Path, lines: Mapping[str, int], faults: list[str]
 ) -> dict[str, str]:
     """Return the text of each setting by its file key; add what is wrong to `faults`."""
-    parsers = {setting.file_key: setting.parse for setting in SETTINGS}
+    parsers = {name.file_key: name.parse for each in SETTINGS for name in names_of(each)}
+    removed = {old.file_key for old in REMOVED}
     texts: dict[str, str] = {}
     for section, content in sections.items():
         keys = content if isinstance(content, dict) else {"": content}
         for key, entry in keys.items():
             file_key = f"{section}.{key}".rstrip(".")
             where = f"{path}: {_line(lines, file_key)}"
-            if file_key not in parsers:
+            if file_key not in parsers and file_key not in removed:
                 faults.append(f"{where}{file_key} is not a setting{nearest(file_key, parsers)}")
-            elif parsers[file_key] in _LIST_EXAMPLES and isinstance(entry, list):
+            elif (parse := parsers.get(file_key)) in _LIST_EXAMPLES and isinstance(entry, list):
                 if all(isinstance(each, str) for each in entry):
                     # [""] must not read as unset: the parser refuses "," but allows "".
                     texts[file_key] = ",".join(entry) or "," * len(entry)
                 else:
-                    example = _LIST_EXAMPLES[parsers[file_key]]
+                    example = _LIST_EXAMPLES[parse]
                     faults.append(f'{where}{file_key} takes a list of texts such as "{example}"')
             elif kind := _not_one_value(entry):
                 faults.append(f"{where}{file_key} takes one value, not {kind}")

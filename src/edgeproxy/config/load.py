@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from edgeproxy.config import file as config_file
 from edgeproxy.config.config import (
@@ -21,6 +22,7 @@ from edgeproxy.config.config import (
     with_values,
 )
 from edgeproxy.config.file import FILE_VARIABLE, ConfigFile, nearest, shown
+from edgeproxy.config.old_names import REMOVED, RENAMED, OldName, names_of
 from edgeproxy.config.setting import PREFIX, Setting
 from edgeproxy.config.table import SETTINGS
 from edgeproxy.core.backends.local_overrides import Overlay
@@ -58,40 +60,98 @@ class Loaded:
     pinned: Mapping[str, str] = field(default_factory=dict)
 
 
+class _Text(NamedTuple):
+    """The text of a setting, the name that it was given under, and the place."""
+
+    text: str
+    name: Setting | OldName
+    place: str
+
+
 def load(environ: Mapping[str, str]) -> Loaded:
     """Return the configuration for this environment. Raises ConfigError."""
     faults: list[str] = []
     path = environ.get(FILE_VARIABLE, "")
     file = config_file.read(Path(path), faults) if path else ConfigFile()
     effective = []
-    for setting in SETTINGS:
-        source, text, where = "default", None, ""
-        if environ.get(setting.variable):
-            source, text = "environment", environ[setting.variable]
-            where = f"{setting.variable}={_quoted(setting, text)}"
-        elif setting.file_key in file.texts:
-            key = setting.file_key
-            source, text = path, file.texts[key]
-            where = f"{path}: {file.where(key)}{key} = {_quoted(setting, text)}"
-        value = default_of(setting)
-        if text is not None:
-            try:
-                value = setting.parse(text)
-            except BadValueError as bad:
-                faults.append(f"{where}: {bad}")
-        effective.append(Effective(setting, value, source))
+    pinned = {}
     warnings = [_unknown(name) for name in sorted(environ) if _is_unknown(name)]
+    for setting in SETTINGS:
+        from_environ, from_file = _in_environ(setting, environ), _in_file(setting, file, path)
+        value = _value(setting, _used(setting, from_environ, from_file), faults, warnings)
+        warnings.extend(_ignored(setting, from_environ, from_file))
+        source = "environment" if from_environ else path if from_file else "default"
+        effective.append(Effective(setting, value, source))
+        if from_environ and from_file:
+            pinned[setting.variable] = from_file[0].text
+    warnings.extend(_removed(environ, file, path))
     config = with_values(defaults(), effective)
     faults.extend(_missing_command(config, file, path))
     faults.extend(_postgres_faults(config))
     if faults:
         raise ConfigError("\n  ".join(["the configuration is not valid:", *faults, *warnings]))
-    pinned = {
-        each.variable: file.texts[each.file_key]
-        for each in SETTINGS
-        if each.file_key in file.texts and environ.get(each.variable)
-    }
     return Loaded(config, tuple(effective), tuple(warnings), file.overlays, pinned)
+
+
+def _in_environ(setting: Setting, environ: Mapping[str, str]) -> list[_Text]:
+    """Return what the environment says of a setting, under its own name first."""
+    return [
+        _Text(text, name, f"{name.variable}={_quoted(setting, text)}")
+        for name in names_of(setting)
+        if (text := environ.get(name.variable))
+    ]
+
+
+def _in_file(setting: Setting, file: ConfigFile, path: str) -> list[_Text]:
+    """Return what the file says of a setting, under its own name first."""
+    return [
+        _Text(text, name, f"{path}: {file.where(key)}{key} = {_quoted(setting, text)}")
+        for name in names_of(setting)
+        if (text := file.texts.get(key := name.file_key)) is not None
+    ]
+
+
+def _used(setting: Setting, from_environ: list[_Text], from_file: list[_Text]) -> list[_Text]:
+    """Return the texts that decide: the environment's, else the file's; the own name's, else all.
+
+    Where a setting replaces several, each of those is read from the environment, else the file.
+    """
+    texts = from_environ or from_file
+    if texts and texts[0].name is setting:
+        return texts[:1]
+    if from_file and from_file[0].name is setting:
+        return texts
+    return list({each.name: each for each in (*from_file, *from_environ)}.values())
+
+
+def _ignored(setting: Setting, from_environ: list[_Text], from_file: list[_Text]) -> list[str]:
+    """Return a warning for each old name that another text overrides."""
+    used = _used(setting, from_environ, from_file)
+    return [
+        f"{each.place} has no effect next to {used[0].place}; remove it"
+        for each in (*from_environ, *from_file)
+        if each.name is not setting and each not in used
+    ]
+
+
+def _value(setting: Setting, used: list[_Text], faults: list[str], warnings: list[str]) -> object:
+    """Return the value of a setting; add what is wrong, and what to write instead of old names."""
+    values: list[Any] = []
+    for each in used:
+        try:
+            values.append(each.name.parse(each.text))
+        except BadValueError as bad:
+            faults.append(f"{each.place}: {bad}")
+    if not values or len(values) < len(used):
+        return default_of(setting)
+    if used[0].name is not setting and len(used) < len(names_of(setting)) - 1:
+        values.append(default_of(setting))  # of the old setting that is not set
+    value = max(values)  # where one setting replaces several, the longest of their times
+    for each in used:
+        if each.name is not setting:
+            new = f"{setting.variable} or {setting.file_key}"
+            warnings.append(f"{each.place} still works; set {new} to {shown(value)!r} instead")
+    return value
 
 
 def _quoted(setting: Setting, text: str) -> str:
@@ -108,7 +168,7 @@ def _missing_command(config: Config, file: ConfigFile, path: str) -> list[str]:
         if overlay.check_type == "exec":
             place = f"backends.{backend_id}.health_check_type"
             places.append(f"{path}: {file.where(place)}{place} = 'exec'")
-    return [f"{place}: EDGEPROXY_HEALTH_CHECK_COMMAND says what to run" for place in places]
+    return [f"{place}: set EDGEPROXY_HEALTH_CHECK_COMMAND, too" for place in places]
 
 
 def _postgres_faults(config: Config) -> list[str]:
@@ -117,7 +177,7 @@ def _postgres_faults(config: Config) -> list[str]:
     faults = []
     if postgres.enabled and postgres.url is None:
         faults.append(
-            "EDGEPROXY_POSTGRES_ENABLED='true': EDGEPROXY_POSTGRES_URL says where it is, such as "
+            "EDGEPROXY_POSTGRES_ENABLED='true': set EDGEPROXY_POSTGRES_URL, too, such as "
             "postgres://user:password@host:5432/database"
         )
     if postgres.min_connections > postgres.max_connections:
@@ -128,11 +188,28 @@ def _postgres_faults(config: Config) -> list[str]:
     return faults
 
 
+def _removed(environ: Mapping[str, str], file: ConfigFile, path: str) -> list[str]:
+    """Return a warning for each removed setting that is still given, with what to do."""
+    places = [
+        (f"{old.variable}={environ[old.variable]!r}", old)
+        for old in REMOVED
+        if environ.get(old.variable)
+    ] + [
+        (f"{path}: {file.where(key)}{key} = {file.texts[key]!r}", old)
+        for old in REMOVED
+        if (key := old.file_key) in file.texts
+    ]
+    return [f"{place} has no effect: {old.instead}; remove it" for place, old in places]
+
+
 def _is_unknown(name: str) -> bool:
-    known = name == FILE_VARIABLE or any(name == each.variable for each in SETTINGS)
-    return name.startswith(PREFIX) and not known
+    former = {old.variable for old in (*RENAMED, *REMOVED)}
+    return name.startswith(PREFIX) and name not in _variables() | former
 
 
 def _unknown(name: str) -> str:
-    names = {each.variable for each in SETTINGS} | {FILE_VARIABLE}
-    return f"{name} is not a known variable and does nothing{nearest(name, names)}"
+    return f"{name} is not a known variable and does nothing{nearest(name, _variables())}"
+
+
+def _variables() -> set[str]:
+    return {FILE_VARIABLE, *(each.variable for each in SETTINGS)}

@@ -1,4 +1,4 @@
-"""A setting is told once: its key. Everything else about it follows from its section.
+"""A setting is declared once, by its key. Everything else about it follows from its section.
 
 In the section `rate_limit` the key `burst` is `rate_limit.burst` in the file, `burst` in the part
 `Config.rate_limit` and `EDGEPROXY_RATE_LIMIT_BURST` in the environment. A row of the table names

@@ -54,8 +54,6 @@ SETTINGS: tuple[Setting, ...] = (
     *section("affinity", variables="binding", rows=(
         setting("ttl_secs", seconds,
                 "how long a client keeps its backend after its last new connection; 0: no binding"),
-        setting("gc_interval_secs", interval,
-                "time between two removals of expired bindings from memory"),
         setting("max_bindings", whole_number(1),
                 "maximum number of bindings; a new one replaces the least recently used",
                 variable="EDGEPROXY_BINDING_MAX"),
@@ -95,7 +93,8 @@ SETTINGS: tuple[Setting, ...] = (
     )),
     *section("listeners", variables="", rows=(
         setting("listen", spec.listeners,
-                "several listeners, separated by commas: ADDRESS=APP, =tls:APP or =sni; unset: one",
+                "listeners, separated by commas: ADDRESS=APP, ADDRESS=tls:APP or "
+                "ADDRESS=sni; unset: one",
                 variable="EDGEPROXY_LISTENERS", live=True),
         setting("routes", spec.routes,
                 "the app of each server name (sni), such as www.example.com=web,*=other",
@@ -106,11 +105,11 @@ SETTINGS: tuple[Setting, ...] = (
         setting("proxy_protocol_out", spec.proxy_protocol_out,
                 "PROXY header to send to backends: off, v1 or v2; for one app: APP=v2"),
         setting("backend_tls", spec.backend_tls,
-                "speak TLS with backends: the name in their certificate; for one app: APP=NAME"),
+                "name in the certificates of backends that speak TLS; for one app: APP=NAME"),
         setting("backend_tls_ca", Path,
                 "a PEM file of authorities that sign backend certificates; unset: the system's"),
-        setting("preamble_timeout_secs", interval,
-                "how long a client may take to send its PROXY header and TLS server name",
+        setting("client_setup_timeout_secs", interval,
+                "how long a client may take for its PROXY header and server name, and then for TLS",
                 live=True),
     )),
     *section("tls", rows=(
@@ -126,8 +125,6 @@ SETTINGS: tuple[Setting, ...] = (
                 "a PEM file of authorities, one of which must have signed a client's certificate"),
         setting("alpn", protocols,
                 "ALPN protocols to offer, preferred first, separated by commas; unset: none"),
-        setting("handshake_timeout_secs", interval,
-                "how long a client may take for the TLS handshake"),
     )),
     *section("entrance", part="access", variables="", live=True, rows=(
         setting("allow", networks,
@@ -139,11 +136,10 @@ SETTINGS: tuple[Setting, ...] = (
     )),
     *section("rate_limit", live=True, rows=(
         setting("enabled", boolean, "limit how fast one client opens connections"),
-        setting("max_requests", whole_number(1), "connections per window"),
+        setting("max_requests", whole_number(1), "connections of one client per window"),
         setting("window_secs", number("seconds", least=0.001), "length of a window"),
-        setting("burst", whole_number(1), "connections at once, after a pause"),
-        setting("max_clients", whole_number(1),
-                "maximum number of clients tracked; a new one replaces the least recently seen"),
+        setting("burst", whole_number(1),
+                "connections that one client may open at once after a pause"),
     )),
     *section("circuit_breaker", variables="circuit", live=True, rows=(
         setting("enabled", boolean,
@@ -154,12 +150,9 @@ SETTINGS: tuple[Setting, ...] = (
         setting("success_threshold", whole_number(1),
                 "successful trials that close the circuit again"),
         setting("timeout_secs", interval, "how long a circuit stays open before trials begin"),
-        setting("trials", whole_number(1),
-                "maximum number of clients that try the backend at the same time"),
-        setting("moment_secs", seconds,
+        setting("early_close_secs", seconds,
                 "count a connection as failed if the backend closes it within this time without "
-                "sending a byte; 0: never",
-                field="early_close_secs"),
+                "sending a byte; 0: never"),
     )),
     *section("health_check", part="probe", live=True, rows=(
         setting("enabled", boolean, "probe the backends"),
@@ -192,7 +185,7 @@ SETTINGS: tuple[Setting, ...] = (
                 "replace a connection that stays unused for this time"),
         setting("max_lifetime_secs", interval,
                 "maximum age of a connection; a backend unused for this time leaves the pool"),
-        setting("connect_timeout_secs", interval, "how long connecting in advance may take"),
+        setting("connect_timeout_secs", interval, "how long opening a pooled connection may take"),
     )),
     *section("metrics", rows=(
         setting("enabled", boolean, "serve metrics for Prometheus"),
@@ -220,11 +213,8 @@ SETTINGS: tuple[Setting, ...] = (
         setting("token_file", Path,
                 "a file that contains the token, instead of EDGEPROXY_API_TOKEN"),
         setting("own_address_only", boolean,
-                "a caller may register, renew, change and remove only its own address"),
+                "a caller may register, renew, change and remove only backends at its own address"),
         setting("max_backends", whole_number(1), "maximum number of registered backends"),
-        setting("rate_limit", whole_number(0),
-                "requests per second of one caller, twice as many after a pause; 0: no limit"),
-        setting("timeout_secs", interval, "how long a request and its response may take"),
     )),
     *section("postgres", rows=(
         setting("enabled", boolean, "read the backends from a PostgreSQL server instead of a file"),
@@ -261,7 +251,8 @@ SETTINGS: tuple[Setting, ...] = (
     )),
     *section("log", rows=(
         setting("format", one_of("text", "json"), "format of the log on stderr: text or json"),
-        setting("debug", boolean, "log debug events too", variable="DEBUG", live=True),
+        setting("level", one_of("debug", "info", "warning", "error"),
+                "least severe events to log: debug, info, warning or error", live=True),
     )),
 )
 # fmt: on

@@ -1,1 +1,1 @@
-"""Control rate: what changes in seconds: geo files, probes, metrics, the control socket."""
+"""Control rate, that of seconds: geo files, probes, metrics, the control socket."""

@@ -1,8 +1,8 @@
-"""Notices that a file says something else: edited in place, replaced, deleted and made again.
+"""Notices that the content of a configuration file has changed: edited, replaced or recreated.
 
-What counts is what it says, not when it was touched: so the swap of a symbolic link, as Kubernetes
+Only the content counts, not the time of a change. So the swap of a symbolic link, as Kubernetes
 does it, is a change, and a new copy of the same text is none. With the package `watchfiles` a
-change is noticed at once, and at the next interval in any case.
+change is noticed at once, otherwise at the next interval.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from hashlib import sha256
 from pathlib import Path
 
 GRACE_SECS = 0.5
-"""Whoever replaces a file by deleting it first gets so long to make it again."""
+"""How long a deleted file may be missing before that counts as a change."""
 
 
 async def changes(path: Path, interval_secs: float) -> AsyncIterator[None]:
-    """Yield once, and then each time that the file says something else, or is gone for good.
+    """Yield once, and then whenever the content of the file has changed or the file is gone.
 
-    The first time stands for what was written between the reading of the file and now.
+    The first `yield` stands for changes since the caller read the file.
     """
-    said = _content(path)
+    before = _content(path)
     yield
     touched = asyncio.Event()
     watching = asyncio.get_running_loop().create_task(_watch(path.parent, touched))
@@ -32,19 +32,19 @@ async def changes(path: Path, interval_secs: float) -> AsyncIterator[None]:
                 async with asyncio.timeout(interval_secs):
                     await touched.wait()
             touched.clear()
-            says = _content(path)
-            if says is None and said is not None:
+            content = _content(path)
+            if content is None and before is not None:
                 await asyncio.sleep(GRACE_SECS)
-                says = _content(path)
-            if says != said:
-                said = says
+                content = _content(path)
+            if content != before:
+                before = content
                 yield
     finally:
         watching.cancel()
 
 
 def _content(path: Path) -> bytes | None:
-    """Return a digest of what the file says, None if it cannot be read."""
+    """Return a digest of the content, None if the file cannot be read."""
     try:
         return sha256(path.read_bytes()).digest()
     except OSError:
@@ -52,11 +52,11 @@ def _content(path: Path) -> bytes | None:
 
 
 async def _watch(folder: Path, touched: asyncio.Event) -> None:
-    """Set `touched` when something happens in a folder, if that can be known."""
+    """Set `touched` at each event in a folder, if `watchfiles` is installed."""
     try:
         from watchfiles import awatch
     except ImportError:
         return
-    with suppress(OSError, RuntimeError):  # the interval does without
+    with suppress(OSError, RuntimeError):  # changes are noticed at the next interval
         async for _ in awatch(folder, watch_filter=None, debounce=50, step=10, recursive=False):
             touched.set()

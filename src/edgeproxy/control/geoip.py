@@ -1,12 +1,12 @@
 """The geo database and the override file: opened at start, followed while running.
 
-`locate` asks the last good ones; `reload` swaps in what changed. A file that turned bad or
-vanished is reported once and changes nothing until it is good again. No lookup raises, waits
+`locate` uses the last good files; `reload` puts changed files in use. A file that turns bad or
+vanishes is reported once and changes nothing until it is good again. No lookup raises, waits
 or leaves the machine.
 
-The reader maps its file into memory, and whoever overwrites a mapped file in place
-(`cp new.mmdb geo.mmdb`) kills the process with SIGBUS. So an operator's database is copied
-into anonymous memory first; only the bundled one is mapped where it lies.
+The reader maps its file into memory. Overwriting a mapped file in place (`cp new.mmdb geo.mmdb`)
+would kill the process with SIGBUS, so an operator's database is copied into anonymous memory
+first. Only the bundled database is mapped directly.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 BUNDLED_DATABASE = Path(__file__).parents[1] / "data" / "dbip-country.mmdb"
 OLD_DAYS = 90
 
-LOG = EventLog("geo")
+log = EventLog("geo")
 _EXPECTED = {
     "database": "expected a MaxMind-format country database, for instance GeoLite2-Country.mmdb",
     "overrides": "expected a text file of cidr,country[,region] lines",
@@ -63,8 +63,8 @@ class GeoSettings:
 class Geo:
     """Locates clients by the last good database and override file.
 
-    `locate` belongs to one thread. `reload` may run in another, one call at a time: it swaps
-    one reference, and what was replaced lives on until a lookup in progress has ended.
+    `locate` is for one thread. `reload` may run in another, one call at a time: it swaps one
+    reference, and a lookup under way finishes with the old files.
 
     Raises:
         GeoError: A file is missing, unreadable or not what it should be.
@@ -90,13 +90,13 @@ class Geo:
         return self._locator(ip)
 
     def reload(self) -> bool:
-        """Look at the files; return whether one changed and is in use now. Never raises."""
+        """Read the files that changed; return whether a new one is in use now. Never raises."""
         new_database = self._database.refresh()
         new_overrides = self._overrides is not None and self._overrides.refresh()
         if not (new_database or new_overrides):
             return False
         self._locator = self._new_locator()
-        LOG.info("geo_reloaded", **self.description)
+        log.info("geo_reloaded", **self.description)
         if new_database:
             self._report_age()
         return True
@@ -121,14 +121,14 @@ class Geo:
         age_days = int((time.time() - database.built_epoch) / 86400)
         if age_days > OLD_DAYS:
             # The bundled one ages with the release; its user can do nothing about a warning.
-            report = LOG.debug if self._is_bundled else LOG.warning
+            report = log.debug if self._is_bundled else log.warning
             report(
                 "geo_database_old", path=self._database.path, built=database.built, days=age_days
             )
 
 
 class _File(Generic[_T]):
-    """A followed file: `value` is what its last good version holds.
+    """A followed file: `value` is the content of its last good version.
 
     Raises:
         GeoError: The file cannot be used at the start.
@@ -150,7 +150,7 @@ class _File(Generic[_T]):
             is_new = self._read_if_changed()
         except GeoError as error:
             if not self._is_bad:
-                LOG.warning(f"geo_{self._kind}_bad", path=self.path, reason=str(error))
+                log.warning(f"geo_{self._kind}_bad", path=self.path, reason=str(error))
             self._is_bad = True
             return False
         if is_new:
@@ -176,7 +176,7 @@ class _File(Generic[_T]):
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    """Return what changes whenever a file is replaced, edited or made readable."""
+    """Return a stamp that changes whenever a file is replaced, edited or made readable."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "not a regular file")
@@ -212,7 +212,7 @@ class _Database:
         except OSError:
             raise
         except Exception as error:
-            # A foreign parser over a foreign file; its own words name a path nobody knows.
+            # The message of the parser names the path of the copy, which users do not know.
             raise ValueError("not a MaxMind-format database, or a damaged one") from error
         if not has_countries:
             raise ValueError(f"a database of type {self.type!r}, which has no countries")
@@ -232,8 +232,8 @@ def _has_countries(reader: Reader) -> bool:
     """Try lookups all over the address space, then every network of a small database.
 
     `reader` is the one in pure Python: it raises when it meets damage, where the fast one may
-    follow a bad record into memory that is not its own. A file that somebody is overwriting
-    looks whole and is damaged.
+    follow a bad record out of the mapped file. A file that is being overwritten looks whole and is
+    damaged.
     """
     spread = [_sound_record(reader, IPv4Address(f"{octet}.1.1.1"))[0] for octet in range(1, 224)]
     starts: list[IPv4Address | IPv6Address] = [IPv4Address(0)]

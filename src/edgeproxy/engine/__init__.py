@@ -1,1 +1,1 @@
-"""Byte rate: sockets in, sockets out, and the gate through which decisions are asked."""
+"""Byte rate: sockets in, sockets out, and the gate that is asked for decisions."""

@@ -48,17 +48,17 @@ def make_engine(
 ) -> Engine:
     """Return the engine that the settings ask for, not started yet. Raises UsageError.
 
-    `with_tls`: where the native one was built without, `auto` is the portable one.
+    `with_tls`: TLS is needed, so `auto` passes over a native engine that was built without it.
     """
     make = None if settings.kind == "portable" else native_engine()
     if make is not None and with_tls and settings.kind == "auto" and not native_has_tls():
-        log.info("native_engine_without_tls", hint="build it where OpenSSL's headers are")
+        log.info("native_engine_without_tls", hint="install libssl-dev and build the engine again")
         make = None
     if make is None:
         if settings.kind == "native":
             raise UsageError(
-                "EDGEPROXY_ENGINE=native: this installation has no native engine, which is "
-                "built where there is a C compiler; use `portable`, or `auto` for the best one"
+                "EDGEPROXY_ENGINE=native: this installation has no native engine; install it "
+                "on a host with a C compiler to build one, or use `portable` or `auto`"
             )
         from edgeproxy.engine.portable.engine import PortableEngine
 

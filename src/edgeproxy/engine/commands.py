@@ -16,7 +16,7 @@ from edgeproxy.log import EventLog
 log = EventLog("engine")
 
 CHECK_SECS = 0.1
-"""Seconds between two checks whether the gate thread, which has to answer, still lives."""
+"""Seconds between two checks whether the gate thread, which has to answer, is still alive."""
 
 Answer = TypeVar("Answer")
 
@@ -24,7 +24,7 @@ Answer = TypeVar("Answer")
 class Commands:
     """The functions that wait for the gate thread.
 
-    `wake` makes the gate thread, which is `thread`, come to `run_all` soon.
+    `wake` makes the gate thread, which is `thread`, call `run_all` soon.
 
     Attributes:
         pending: Functions that have not run yet.

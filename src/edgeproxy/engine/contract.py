@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
-from edgeproxy.engine.tls import TlsSettings
+from edgeproxy.engine.tls import TlsInfo, TlsSettings
 
 SocketAddress = tuple[Any, ...]
 """As `socket` gives it: `(host, port)`, or `(host, port, flow, scope)` for IPv6."""
@@ -47,12 +47,12 @@ class EngineSettings:
     Attributes:
         kind: `native`, `portable`, or `auto` for the best one there is.
         connect_timeout_secs: How long one backend may take to answer a dial.
-        idle_timeout_secs: A session without a byte in either direction for so long is
+        idle_timeout_secs: A session that carries no byte in either direction for this long is
             closed; 0 is never.
         user_timeout_secs: How long sent data may stay unacknowledged before the peer
             counts as gone; 0 leaves it to the system. See `engine/portable/unacked`.
-        backend_ca_pem: Who signs the certificates of backends; empty: whom the system trusts;
-            None: TLS is spoken with none.
+        backend_ca_pem: The authorities that sign the certificates of backends; empty: those
+            that the system trusts; None: TLS is spoken with no backend.
         byte_threads: How many threads of the native engine carry bytes; 0 is one for each
             CPU that the process may use.
     """
@@ -74,7 +74,7 @@ class DialFailure(StrEnum):
     RESET = "reset"
     ERROR = "error"
     HANDSHAKE = "handshake"
-    """It does not speak TLS as it has to, or its certificate is not to be trusted."""
+    """The backend does not speak TLS, or its certificate is not trusted."""
     NO_PORT = "no_port"
     """Nothing was sent: all local ports towards this address are in use."""
     LOCAL = "local"
@@ -96,9 +96,9 @@ class CloseReason(StrEnum):
     ABORTED = "aborted"
     """The proxy closed it: shutdown, or a request to close it."""
     TLS_ERROR = "tls_error"
-    """A peer broke the rules of TLS."""
+    """A peer violated the TLS protocol."""
     FAULT = "fault"
-    """A bug met while serving it; the log has a traceback."""
+    """A bug occurred while serving the session; the log has a traceback."""
 
 
 class HandshakeFailure(StrEnum):
@@ -109,14 +109,43 @@ class HandshakeFailure(StrEnum):
     HANDSHAKE_TIMEOUT = "handshake_timeout"
 
 
+class Client(NamedTuple):
+    """A client as the gate sees it. The engine makes it when it accepts the client.
+
+    Attributes:
+        address: Its IP address in plain form: an IPv4 client of a dual-stack listener has an IPv4
+            address, and an IPv6 address has no scope id.
+        port: 0 for a client of a Unix socket, whose address is that of this host.
+        listener: The name of the listener that it has connected to.
+        about: What the gate has said of it in `Identified`; where TLS is spoken, a `TlsInfo` that
+            holds this.
+        local: This host's end of the connection, in plain form, if the listener `tells_local`.
+    """
+
+    address: str
+    port: int
+    listener: str
+    about: object = None
+    local: tuple[str, int] | None = None
+
+    def identified(self, known: Identified) -> Client:
+        """Return this client with what its preamble says."""
+        address, port = known.source or (self.address, self.port)
+        return Client(address, port, self.listener, known.about, self.local)
+
+    def over_tls(self, info: TlsInfo) -> Client:
+        """Return this client after its handshake."""
+        return self._replace(about=info._replace(about=self.about))
+
+
 class Connect(NamedTuple):
     """Dial `address` for this client and give up after `timeout_secs`.
 
     `preconnected_fd` is the descriptor of a socket that is connecting or connected to it, or -1.
     The engine owns it, uses it instead of a new one, and reports its dial as one of 0 seconds.
-    `prefix` is said to the backend before anything that the client says; it is not counted.
-    `server_name` is that of TLS, which is then spoken with the backend, after the prefix; its
-    certificate has to be for that name. A handshake that fails is a failed dial.
+    `prefix` is sent to the backend before the client's first byte; it is not counted.
+    With `server_name`, TLS is spoken with the backend, after the prefix; the backend's certificate
+    must be for that name. A handshake that fails is a failed dial.
     """
 
     ticket: object
@@ -137,36 +166,36 @@ Answer = Connect | Refuse
 
 
 class NeedMore(NamedTuple):
-    """Wait until a client has said so many bytes in all, or is not going to."""
+    """Wait until a client has sent this many bytes in all, or will send no more."""
 
     bytes_wanted: int
 
 
 class Identified(NamedTuple):
-    """A client has said enough: the gate may be asked for a backend.
+    """The preamble is complete: the gate may be asked for a backend.
 
-    Of what it has said, `skip` bytes are not for the backend. It is taken to come from
-    `client` from now on; None leaves it at its own address. `about` is given to `opened`.
+    The first `skip` bytes are not for the backend. `source` replaces the client's address, in
+    plain form, and its port; None leaves them. `about` goes into the `Client`.
     """
 
     skip: int = 0
-    client: SocketAddress | None = None
+    source: tuple[str, int] | None = None
     about: object = None
 
 
 class Preamble(NamedTuple):
-    """What a client has said so far.
+    """What a client has sent so far.
 
-    `is_all`: there will be no more. It has ended, has taken too long, or has sent the most
-    that is read (`PREAMBLE_BYTES`).
+    `is_all`: no more will be read. The client has ended its side, has taken too long, or has sent
+    `PREAMBLE_BYTES`.
     """
 
-    said: bytes
+    received: bytes
     is_all: bool
 
 
 PREAMBLE_BYTES = 1 << 15
-"""The most that is read of a client before the gate has to know it."""
+"""The longest preamble, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +203,10 @@ class ListenerSettings:
     """How an engine treats the clients of a listener before the gate is asked.
 
     Attributes:
-        preamble_secs: How long a client may take until the gate knows enough of it; 0: the
-            gate is asked at once, without a preamble.
-        tls: How TLS is spoken with them, after the preamble; None: it is not.
-        tells_local: The gate is told to which address of this host they have connected.
+        preamble_secs: How long a client may take to complete its preamble; 0: the gate is asked
+            at once, without a preamble.
+        tls: How TLS is spoken with clients, after the preamble; None: without TLS.
+        tells_local: `Client.local` is set.
     """
 
     preamble_secs: float = 0.0
@@ -202,7 +231,10 @@ class Outcome(NamedTuple):
 
 
 class SessionInfo(NamedTuple):
-    """One live session, as `Engine.sessions` lists it."""
+    """One live session, as `Engine.sessions` lists it.
+
+    `client` is the address as the socket gives it, or the `source` of its `Identified`.
+    """
 
     ticket: object
     client: SocketAddress
@@ -217,25 +249,14 @@ class Gate(Protocol):
     """Decides. Called on the gate thread only; must neither block nor raise."""
 
     def preamble_read(
-        self, client: SocketAddress, listener: str, preamble: Preamble, now: float
+        self, client: Client, preamble: Preamble, now: float
     ) -> NeedMore | Identified | Refuse:
         """A client of a listener that wants a preamble has sent these first bytes."""
 
-    def opened(
-        self,
-        client: SocketAddress,
-        listener: str,
-        now: float,
-        about: object = None,
-        local: SocketAddress | None = None,
-    ) -> Answer:
-        """A client has connected to the listener of that name.
+    def opened(self, client: Client, now: float) -> Answer:
+        """A client has connected, and its preamble and handshake are over."""
 
-        `about` is that of its `Identified`, or a `TlsInfo` where TLS is spoken. `local` is this
-        host's end of the connection, if the listener `tells_local`.
-        """
-
-    def client_lost(self, client: SocketAddress, listener: str, reason: str, now: float) -> None:
+    def client_lost(self, client: Client, reason: str, now: float) -> None:
         """A client has gone before the gate was asked for a backend (`HandshakeFailure`)."""
 
     def dialed(self, ticket: Any, secs: float, now: float) -> None:
@@ -247,7 +268,7 @@ class Gate(Protocol):
     def failed(self, ticket: Any, reason: str, now: float, why: str = "") -> Answer:
         """The dial of this ticket failed (`DialFailure`); this ticket has ended.
 
-        `why` says more about a handshake, in words of OpenSSL: nothing that the backend has said.
+        `why` is OpenSSL's reason for a failed handshake; it holds no text of the backend.
         """
 
     def closed(self, ticket: Any, outcome: Outcome, now: float) -> None:
@@ -277,7 +298,7 @@ class Engine(Protocol):
         """Accept what has already connected, then close the listeners. Returns when done."""
 
     def renew(self, name: str, settings: TlsSettings) -> None:
-        """Speak TLS with new clients of this listener by these settings. Raises TlsError.
+        """Speak TLS with new clients of this listener with these settings. Raises TlsError.
 
         In force for every client that connects after it has returned; so is `trust`.
         """
@@ -289,7 +310,7 @@ class Engine(Protocol):
         """Accept what has already connected to this listener, then close it. Returns when done."""
 
     def live(self) -> int:
-        """How many clients are before admission, dialing, being served or lingering."""
+        """Return how many clients wait for admission, dial, are served or linger."""
 
     def sessions(self) -> list[SessionInfo]:
         """List the live sessions."""

@@ -1,7 +1,7 @@
 """Stands between an engine and its gate, so that a bug in a decision ends one client.
 
 A gate must not raise. If it does, the traceback is logged, the client concerned is closed
-and all other clients are served on.
+and all other clients are still served.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from typing import Any
 
 from edgeproxy.engine.contract import (
     Answer,
+    Client,
     CloseReason,
-    Connect,
     Gate,
     Identified,
     NeedMore,
     Outcome,
     Preamble,
     Refuse,
-    SocketAddress,
 )
 from edgeproxy.log import EventLog
 
@@ -32,42 +31,35 @@ class GuardedGate:
         self._gate = gate
 
     def preamble_read(
-        self, client: SocketAddress, listener: str, preamble: Preamble, now: float
+        self, client: Client, preamble: Preamble, now: float
     ) -> NeedMore | Identified | Refuse:
-        """Ask whether a client has said enough; refused if the gate fails."""
+        """Ask whether a preamble is complete; refused if the gate fails."""
         try:
-            answer = self._gate.preamble_read(client, listener, preamble, now)
+            answer = self._gate.preamble_read(client, preamble, now)
             if not isinstance(answer, NeedMore | Identified | Refuse):
-                raise TypeError(f"a gate answers More, Known or Refuse, not {answer!r}")
+                raise TypeError(f"a gate answers NeedMore, Identified or Refuse, not {answer!r}")
         except Exception:  # noqa: BLE001
             log.bug("gate_failed", call="heard")
             return Refuse(CloseReason.FAULT)
         return answer
 
-    def client_lost(self, client: SocketAddress, listener: str, reason: str, now: float) -> None:
-        """Tell that a client has gone before it was opened."""
+    def client_lost(self, client: Client, reason: str, now: float) -> None:
+        """Tell the gate that a client was lost before admission."""
         try:
-            self._gate.client_lost(client, listener, reason, now)
+            self._gate.client_lost(client, reason, now)
         except Exception:  # noqa: BLE001
             log.bug("gate_failed", call="left")
 
-    def opened(
-        self,
-        client: SocketAddress,
-        listener: str,
-        now: float,
-        about: object = None,
-        local: SocketAddress | None = None,
-    ) -> Answer:
+    def opened(self, client: Client, now: float) -> Answer:
         """Ask what to do with a new client; refused if the gate fails."""
         try:
-            return _checked(self._gate.opened(client, listener, now, about, local))
+            return _checked(self._gate.opened(client, now))
         except Exception:  # noqa: BLE001
             log.bug("gate_failed", call="opened")
             return Refuse(CloseReason.FAULT)
 
     def dialed(self, ticket: Any, secs: float, now: float) -> bool:
-        """Tell that a backend answered. Return False if the session has to end."""
+        """Tell the gate that a backend answered. Return False if the session has to end."""
         try:
             self._gate.dialed(ticket, secs, now)
         except Exception:  # noqa: BLE001
@@ -84,14 +76,14 @@ class GuardedGate:
             return Refuse(CloseReason.FAULT)
 
     def closed(self, ticket: Any, outcome: Outcome, now: float) -> None:
-        """Tell that a session has ended."""
+        """Tell the gate that a session has ended."""
         try:
             self._gate.closed(ticket, outcome, now)
         except Exception:  # noqa: BLE001
             log.bug("gate_failed", call="closed")
 
     def tick(self, now: float) -> None:
-        """Give time for housekeeping."""
+        """Let the gate do its housekeeping."""
         try:
             self._gate.tick(now)
         except Exception:  # noqa: BLE001
@@ -99,6 +91,6 @@ class GuardedGate:
 
 
 def _checked(answer: Answer) -> Answer:
-    if isinstance(answer, Connect | Refuse):
+    if isinstance(answer, Answer):
         return answer
     raise TypeError(f"a gate answers Connect or Refuse, not {answer!r}")

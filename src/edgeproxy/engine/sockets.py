@@ -1,4 +1,8 @@
-"""Listening sockets, with every option that accepted connections inherit."""
+"""Listening sockets, with every option that accepted connections inherit.
+
+The options of connections to backends are set where they are dialed: `portable/dialer`,
+`native/gate_thread/dialer` and `native/byte_thread/loop`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ BACKLOG = 4096
 """Connections the kernel may hold while accepting is paused; `somaxconn` caps it."""
 
 ANYBODY = 0o666
-"""May connect to a Unix socket; whom its directory lets pass."""
+"""The mode of a Unix socket: every user that can reach its directory may connect."""
 
 KEEPALIVE_IDLE_SECS = 30
 KEEPALIVE_INTERVAL_SECS = 10
@@ -21,7 +25,7 @@ KEEPALIVE_PROBES = 3
 def open_listener(host: str, port: int) -> socket.socket:
     """Return a listening socket on `host`, an IP address; port 0 lets the system choose.
 
-    `::` accepts IPv4 clients too. Raises OSError if the address cannot be had.
+    `::` accepts IPv4 clients too. Raises OSError if the address cannot be used.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
@@ -40,9 +44,9 @@ def open_listener(host: str, port: int) -> socket.socket:
 
 
 def open_unix_listener(path: Path) -> socket.socket:
-    """Return a listening Unix socket at this path, for whoever may go there.
+    """Return a listening Unix socket at this path; every user that can reach it may connect.
 
-    One that nobody listens on any more is replaced. Raises OSError.
+    A socket on which no process listens any more is replaced. Raises OSError.
     """
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -58,7 +62,7 @@ def open_unix_listener(path: Path) -> socket.socket:
 
 
 def _make_way(path: Path) -> None:
-    """Remove a socket that nobody listens on. Raises OSError if there is anything else."""
+    """Remove a socket on which no process listens. Raises OSError if the path is in use."""
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
             raise FileExistsError(errno.EEXIST, "there is something else")
@@ -77,7 +81,7 @@ def _make_way(path: Path) -> None:
 
 
 def prepare(tcp: socket.socket) -> None:
-    """Set what both legs of a session need; a listener hands it on to what it accepts.
+    """Set the options that both connections of a session need; accepted sockets inherit them.
 
     Keepalive finds an idle peer that has vanished. Urgent data stays in line, so that no
     byte is lost. `TCP_USER_TIMEOUT` is deliberately not set: Linux also applies it to a

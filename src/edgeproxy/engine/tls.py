@@ -1,4 +1,4 @@
-"""What TLS means to an engine: certificates, what is agreed on, and what came of it.
+"""TLS as an engine sees it: certificates, settings, and the outcome of a handshake.
 
 The protocol is OpenSSL's, 1.2 and 1.3. Ciphers and groups are those of Mozilla's intermediate
 configuration (version 5.7), without those that need Diffie-Hellman parameters; the client's order
@@ -17,10 +17,10 @@ CIPHERS = (
     ":ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384"
     ":ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 )
-"""Of TLS 1.2; those of 1.3 are OpenSSL's."""
+"""Ciphers for TLS 1.2. For TLS 1.3, OpenSSL's defaults are used."""
 GROUPS = "X25519:P-256:P-384"
 TICKETS = 1
-"""How many a client of TLS 1.3 gets for resuming; each costs a tenth of a handshake."""
+"""Session tickets that a TLS 1.3 client gets; each costs a tenth of a handshake."""
 
 
 class TlsError(EdgeProxyError):
@@ -29,13 +29,13 @@ class TlsError(EdgeProxyError):
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A certificate with those that vouch for it, and its key, as PEM.
+    """A certificate with its intermediates, and its private key, as PEM.
 
     Attributes:
         chain_pem: The certificate first.
         key_pem: Never shown.
-        names: Which names clients get it for: `example.com`, or `*.example.com` for all that
-            have one label more.
+        names: The server names that it serves: `example.com`, or `*.example.com` for any one
+            label before it.
     """
 
     chain_pem: bytes
@@ -45,13 +45,13 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """How the clients of a listener are met.
+    """How a listener speaks TLS with its clients.
 
     Attributes:
-        certificates: The first is for whoever asks for no name, or one that nobody has.
-        alpn: The protocols that are offered, the best first; none: the client's wish is ignored.
-        client_ca_pem: Clients have to show a certificate that one of these has signed; empty:
-            they show none.
+        certificates: The first is for clients that send no server name, or an unknown one.
+        alpn: The protocols that are offered, preferred first; empty: no ALPN.
+        client_ca_pem: The authorities, one of which must have signed a client's certificate;
+            empty: clients need no certificate.
         handshake_secs: How long a handshake may take.
     """
 
@@ -62,9 +62,9 @@ class TlsSettings:
 
 
 class TlsInfo(NamedTuple):
-    """What was agreed on with a client. The name is hostile text.
+    """The outcome of a handshake with a client. `server_name` is hostile text.
 
-    `about` is that of its `contract.Identified`, if it said something before the handshake.
+    `about` is the one of `contract.Identified`, if the client sent a preamble.
     """
 
     server_name: str

@@ -1,4 +1,4 @@
-"""Connection rate: what the engine asks for each connection, and the only room between the two.
+"""Connection rate: what the engine asks per connection; the only link between engine and core.
 
 The engine knows no backend and `core` knows no socket. `gate` takes the engine's events, reads
 preambles with `wire`, asks `core` for a decision, and answers with an address to dial.

@@ -12,12 +12,12 @@ from edgeproxy.core.admission.access import Denied
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.admission.record import ConnectionRecord, of_refused, of_session
 from edgeproxy.core.admission.ticket import Blame, Refusal, Ticket
-from edgeproxy.core.geo.address import normalise
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.core.routing.choice import Reason
 from edgeproxy.core.routing.server_names import host_name
 from edgeproxy.engine.contract import (
     Answer,
+    Client,
     CloseReason,
     Connect,
     DialFailure,
@@ -27,11 +27,10 @@ from edgeproxy.engine.contract import (
     Outcome,
     Preamble,
     Refuse,
-    SocketAddress,
 )
 from edgeproxy.engine.tls import TlsInfo
 from edgeproxy.gate.preamble import PreambleFault, PreambleInfo, PreambleParser
-from edgeproxy.gate.proxy_header import ClientIdentity, ProxyHeaderWriter
+from edgeproxy.gate.proxy_header_writer import ClientIdentity, ProxyHeaderWriter
 from edgeproxy.gate.warm_pool import WarmPool
 from edgeproxy.log import EventLog, Throttle
 from edgeproxy.wire.proxy_header import Endpoint
@@ -46,16 +45,16 @@ BLAME: dict[str, Blame] = {DialFailure.LOCAL: Blame.HOST, DialFailure.NO_PORT: B
 HINTS: dict[str, str] = {
     Reason.NO_BACKEND: "no healthy backend has a weight; see `edgeproxy db show`",
     Reason.FULL: "every backend is at its hard_limit; see `edgeproxy node limits`",
-    Reason.DOWN: "probes, breakers, leases or `edgeproxy drain` withhold every backend",
+    Reason.DOWN: "probes, breakers, leases or `edgeproxy drain` exclude every backend",
     Reason.UNREACHABLE: "the backends that were tried did not answer",
     Reason.NO_RESOURCES: "this host has no descriptors or ports left; raise `ulimit -n`",
     PreambleFault.PROXY_UNTRUSTED: "see EDGEPROXY_PROXY_PROTOCOL_IN",
-    PreambleFault.PROXY_MALFORMED: "who is in front has to send PROXY headers, and only these",
-    PreambleFault.HELLO_MALFORMED: "this listener is for TLS with server names",
+    PreambleFault.PROXY_MALFORMED: "the load balancer in front must send a PROXY header first",
+    PreambleFault.HELLO_MALFORMED: "this listener expects TLS with a server name",
     PreambleFault.NAME_UNKNOWN: "see EDGEPROXY_ROUTES and the table edgeproxy_routes",
-    PreambleFault.PREAMBLE_INCOMPLETE: "see EDGEPROXY_PREAMBLE_TIMEOUT_SECS",
-    HandshakeFailure.HANDSHAKE_FAILED: "it does not speak TLS 1.2 or 1.3, or trust is missing",
-    HandshakeFailure.HANDSHAKE_TIMEOUT: "see EDGEPROXY_TLS_HANDSHAKE_TIMEOUT_SECS",
+    PreambleFault.PREAMBLE_INCOMPLETE: "see EDGEPROXY_CLIENT_SETUP_TIMEOUT_SECS",
+    HandshakeFailure.HANDSHAKE_FAILED: "no TLS 1.2 or 1.3, or one side rejected a certificate",
+    HandshakeFailure.HANDSHAKE_TIMEOUT: "see EDGEPROXY_CLIENT_SETUP_TIMEOUT_SECS",
     Denied.DENIED: "see EDGEPROXY_ALLOW and EDGEPROXY_DENY",
     Denied.CLIENT_FULL: "see EDGEPROXY_MAX_CONNS_PER_CLIENT",
     Denied.RATE_LIMITED: "see EDGEPROXY_RATE_LIMIT_MAX_REQUESTS",
@@ -92,31 +91,24 @@ class AdmissionGate:
         self._throttles: dict[str, Throttle] = defaultdict(lambda: Throttle(QUIET_SECS))
 
     def preamble_read(
-        self, client: SocketAddress, listener: str, preamble: Preamble, now: float
+        self, client: Client, preamble: Preamble, now: float
     ) -> NeedMore | Identified | Refuse:
         """Return what the preamble says, or that it is incomplete, or why it is refused."""
-        answer = self._preamble_parser.preamble_read(client, listener, preamble)
+        answer = self._preamble_parser.preamble_read(client, preamble)
         if isinstance(answer, Refuse):
-            self.client_lost(client, listener, answer.reason, now)
+            self.client_lost(client, answer.reason, now)
         return answer
 
-    def client_lost(self, client: SocketAddress, listener: str, reason: str, now: float) -> None:
+    def client_lost(self, client: Client, reason: str, now: float) -> None:
         """A client has left, or was refused, before it was opened."""
-        address = normalise(client[0])
-        self._tell_refused(address, self._preamble_parser.policies[listener].scope, reason)
-        self._refused(reason, address, self._preamble_parser.policies[listener].scope, now)
+        scope = self._preamble_parser.policies[client.listener].scope
+        self._tell_refused(client.address, scope, reason)
+        self._refused(reason, client.address, scope, now)
 
-    def opened(
-        self,
-        client: SocketAddress,
-        listener: str,
-        now: float,
-        about: object = None,
-        local: SocketAddress | None = None,
-    ) -> Answer:
+    def opened(self, client: Client, now: float) -> Answer:
         """Give a new client its backend, or refuse it."""
-        address = normalise(client[0])
-        scope = self._preamble_parser.policies[listener].scope
+        address, about = client.address, client.about
+        scope = self._preamble_parser.policies[client.listener].scope
         if about is not None and isinstance(about, PreambleInfo) and about.app is not None:
             scope = about.app
         ticket = self._admission.admit(address, scope, now)
@@ -126,9 +118,7 @@ class AdmissionGate:
         self._metrics.accepted += 1
         self._metrics.accepted_by_app[scope] += 1
         if self._header_writer.is_wanted:
-            # Only clients of Unix sockets have no port.
-            source = Endpoint(address, client[1]) if client[1] else None
-            ticket.present(self._presented(source, about, local))
+            ticket.present(self._presented(client))
         return self._connect(ticket, now)
 
     def dialed(self, ticket: Ticket, secs: float, now: float) -> None:
@@ -197,19 +187,19 @@ class AdmissionGate:
         )
         return Connect(ticket, address, self._connect_timeout_secs, preconnected_fd, prefix, name)
 
-    def _presented(
-        self, source: Endpoint | None, about: object, local: SocketAddress | None
-    ) -> ClientIdentity:
-        """Return what backends may be told of a client."""
-        destination, name = None, ""
+    def _presented(self, client: Client) -> ClientIdentity:
+        """Return what a PROXY header says of a client."""
+        # Only clients of Unix sockets have no port.
+        source = Endpoint(client.address, client.port) if client.port else None
+        about, destination, name = client.about, None, ""
         if isinstance(about, PreambleInfo | TlsInfo):
             name = host_name(about.server_name) or ""
         if isinstance(about, TlsInfo):
             about = about.about
         if isinstance(about, PreambleInfo):
             destination = about.destination
-        if destination is None and local is not None:
-            destination = Endpoint(normalise(local[0]), local[1])
+        if destination is None and client.local is not None:
+            destination = Endpoint(*client.local)
         return ClientIdentity(source, destination, name, self._header_writer.next_id())
 
     def _tell_refused(self, address: str, scope: str, reason: str) -> None:

@@ -11,14 +11,12 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from edgeproxy.core.geo.address import normalise
 from edgeproxy.core.geo.prefix import Network, Prefixes
 from edgeproxy.core.routing.server_names import ServerNames
-from edgeproxy.engine.contract import Identified, NeedMore, Preamble, Refuse, SocketAddress
+from edgeproxy.engine.contract import Client, Identified, NeedMore, Preamble, Refuse
 from edgeproxy.errors import WireError
 from edgeproxy.wire import client_hello, proxy_protocol
 from edgeproxy.wire.proxy_header import Endpoint
@@ -48,8 +46,7 @@ class PreambleInfo(NamedTuple):
     destination: Endpoint | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ListenerPolicy:
+class ListenerPolicy(NamedTuple):
     """What one listener expects of its clients.
 
     Attributes:
@@ -90,17 +87,15 @@ class PreambleParser:
         """Accept PROXY headers only from these networks from now on."""
         self._trusted = Prefixes(dict.fromkeys(networks, True))
 
-    def preamble_read(
-        self, client: SocketAddress, listener: str, preamble: Preamble
-    ) -> NeedMore | Identified | Refuse:
+    def preamble_read(self, client: Client, preamble: Preamble) -> NeedMore | Identified | Refuse:
         """Return what the preamble says, or that it is incomplete, or why it is refused."""
-        policy = self.policies[listener]
-        said, skip, source, destination = preamble.said, 0, None, None
+        policy = self.policies[client.listener]
+        received, skip, source, destination = preamble.received, 0, None, None
         if policy.expects_proxy_header:
-            if self._trusted.find(normalise(client[0])) is None:
+            if self._trusted.find(client.address) is None:
                 return Refuse(PreambleFault.PROXY_UNTRUSTED)
             try:
-                header = proxy_protocol.decode(said)
+                header = proxy_protocol.decode(received)
             except WireError:
                 return Refuse(PreambleFault.PROXY_MALFORMED)
             if header is None:
@@ -109,7 +104,7 @@ class PreambleParser:
         if not policy.routes_by_sni:
             return Identified(skip, source, PreambleInfo(destination=destination))
         try:
-            hello = client_hello.decode(memoryview(said)[skip:])
+            hello = client_hello.decode(memoryview(received)[skip:])
         except WireError:
             return Refuse(PreambleFault.HELLO_MALFORMED)
         if hello is None:
@@ -123,4 +118,4 @@ class PreambleParser:
 def _more(preamble: Preamble) -> NeedMore | Refuse:
     if preamble.is_all:
         return Refuse(PreambleFault.PREAMBLE_INCOMPLETE)
-    return NeedMore(len(preamble.said) + 1)
+    return NeedMore(len(preamble.received) + 1)

@@ -1,7 +1,7 @@
 """Connections to backends that are made before a client needs them.
 
 A client that gets one does not wait for the handshake. A connection is given to one client, once,
-and never taken back: over TCP it cannot be known what the backend still sends to that client.
+and never taken back: over TCP the proxy cannot know what the backend still sends to that client.
 
 A backend is kept warm from its first client on, until `max_lifetime_secs` after its last one.
 Taking a connection begins the next; the kernel finishes the handshake meanwhile, and a connection
@@ -54,13 +54,13 @@ class PoolSettings:
     """How many connections are made in advance.
 
     Attributes:
-        enabled: Whether any are.
-        max_per_backend: How many wait for each backend.
-        idle_timeout_secs: How long one may wait.
-        max_lifetime_secs: How old one may be, and how long after its last client a backend is
-            kept warm.
-        connect_timeout_secs: How long a handshake may take; after one that fails a backend is
-            left alone for so long.
+        enabled: Whether connections are made in advance.
+        max_per_backend: Maximum number of unused connections to each backend.
+        idle_timeout_secs: How long a connection may stay unused.
+        max_lifetime_secs: Maximum age of a connection, and how long after its last client a
+            backend is kept warm.
+        connect_timeout_secs: How long a handshake may take; after a failed one, no connection to
+            that backend is begun for the same time.
     """
 
     enabled: bool = False
@@ -82,13 +82,13 @@ class _Waiting(NamedTuple):
 
 
 class _BackendPool:
-    """What waits for one backend.
+    """The unused connections to one backend.
 
     Attributes:
-        address: Where it is.
-        waiting: The oldest first.
-        wanted_at: When a client last asked for one.
-        rests_until: None is made before that.
+        address: The address of the backend.
+        waiting: The connections, the oldest first.
+        wanted_at: When a client was last sent to the backend.
+        rests_until: No connection is begun before this time.
     """
 
     __slots__ = ("address", "rests_until", "waiting", "wanted_at")
@@ -117,7 +117,7 @@ class WarmPool:
     def take(self, candidate: Candidate, now: float) -> int:
         """Return the descriptor of a connection for a client whose slot is reserved, or -1.
 
-        It is the caller's to close, and may still be connecting.
+        The caller closes it. It may still be connecting.
         """
         pool = self._pool_of(candidate)
         pool.wanted_at = now
@@ -131,7 +131,7 @@ class WarmPool:
         return chosen.tcp.detach()
 
     def tick(self, candidates: Mapping[str, Candidate], now: float) -> None:
-        """Drop what is of no use any more, and fill up."""
+        """Close connections that cannot be used any more, and begin new ones."""
         left = BEGUN_IN_A_TICK
         for backend_id, pool in list(self._pools.items()):
             candidate = candidates.get(backend_id)
@@ -141,7 +141,7 @@ class WarmPool:
                 pool.close()
                 continue
             for each in list(pool.waiting):
-                self._look_at(pool, each, now)
+                self._check(pool, each, now)
             while len(pool.waiting) > max(candidate.limit - candidate.live.active, 0):
                 pool.waiting.pop().tcp.close()
             before = len(pool.waiting)
@@ -153,7 +153,7 @@ class WarmPool:
         return {key: len(pool.waiting) for key, pool in list(self._pools.items())}
 
     def close(self) -> None:
-        """Close everything that waits, and make no more."""
+        """Close all unused connections, and begin no more."""
         self._is_closed = True
         for pool in self._pools.values():
             pool.close()
@@ -174,7 +174,7 @@ class WarmPool:
         One that should be ready by now is closed, to make room for a new dial.
         """
         for each in list(pool.waiting):
-            if self._look_at(pool, each, now) is _State.READY:
+            if self._check(pool, each, now) is _State.READY:
                 pool.waiting.remove(each)
                 return each
         if not pool.waiting:
@@ -186,8 +186,8 @@ class WarmPool:
         self._metrics.pool_dropped += 1
         return None
 
-    def _look_at(self, pool: _BackendPool, each: _Waiting, now: float) -> _State:
-        """Return what has become of one; drop it if it is of no use any more."""
+    def _check(self, pool: _BackendPool, each: _Waiting, now: float) -> _State:
+        """Return the state of a connection; close it if it cannot be used any more."""
         state = _state(each)
         age_secs = now - each.begun_at
         timeout_secs = self._settings.connect_timeout_secs
@@ -201,11 +201,11 @@ class WarmPool:
         return _State.ENDED
 
     def _fill(self, pool: _BackendPool, candidate: Candidate, now: float, most: int) -> bool:
-        """Begin up to so many connections, as far as there is room for them.
+        """Begin up to `most` connections, as far as there is room for them.
 
-        None while the backend is on trial: only clients tell how it does. Nor while probes call
-        it down, though clients may come when they call all others down too. Return whether there
-        were descriptors enough.
+        None while the backend is on trial: only clients show whether it works. None while probes
+        report it down, although clients may get it when all others are reported down, too. Return
+        False if descriptors ran out.
         """
         live = candidate.live
         is_on_trial = live.failures or not live.takes_clients or live.circuit is not Circuit.CLOSED
@@ -226,7 +226,7 @@ class WarmPool:
         return True
 
     def _give_way(self) -> None:
-        """Leave descriptors to a client, at the cost of the backend for which most wait."""
+        """Free descriptors for a client: close connections to the backend that has the most."""
         for _ in range(GIVEN_WAY):
             fullest = max(self._pools.values(), key=lambda pool: len(pool.waiting))
             if fullest.waiting:

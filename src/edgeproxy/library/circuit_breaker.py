@@ -39,7 +39,7 @@ class CircuitBreaker:
         numbers = (failure_threshold, success_threshold, trials, timeout_secs)
         if not (all(map(math.isfinite, numbers)) and min(numbers[:3]) >= 1 and timeout_secs >= 0):
             raise ValueError(
-                "thresholds and trials are 1 or more, timeout_secs 0 or more; all are finite"
+                "thresholds and trials must be 1 or more, timeout_secs 0 or more; all finite"
             )
         settings = BreakerSettings(True, failure_threshold, success_threshold, timeout_secs, trials)
         self._breaker = Breaker(settings, lambda _id, _state: None)

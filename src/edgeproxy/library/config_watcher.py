@@ -17,8 +17,8 @@ class ConfigChange(NamedTuple):
         values: All values, by `section.key`.
         changed: The values that changed; None for one that was removed.
         fault: Why the file cannot be read, or "". With a fault, `values` are the last good ones.
-            The first change without a fault after one with it says that the fault is over, even if
-            no value has changed.
+            The first change without a fault after a fault says that it is over, even if no value
+            has changed.
     """
 
     values: dict[str, Any]
@@ -36,7 +36,7 @@ class ConfigWatcher:
 
     def __init__(self, path: str | Path, interval_secs: float = 5.0) -> None:
         if not interval_secs > 0:
-            raise ValueError("interval_secs is more than 0")
+            raise ValueError("interval_secs must be more than 0")
         self._path = Path(path)
         self._interval_secs = interval_secs
         self._values: dict[str, Any] = {}

@@ -43,10 +43,10 @@ class ConnectionPool:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         limits = (max_per_backend, idle_timeout_secs, max_lifetime_secs)
-        if not all(limit >= 0 for limit in limits):  # also for what is not a number
-            raise ValueError("numbers and times are 0 or more")
+        if not all(limit >= 0 for limit in limits):  # false for NaN, too
+            raise ValueError("numbers and times must be 0 or more")
         if not connect_timeout_secs > 0:
-            raise ValueError("connect_timeout_secs is more than 0")
+            raise ValueError("connect_timeout_secs must be more than 0")
         self._most = max_per_backend
         self._longest_secs = min(idle_timeout_secs, max_lifetime_secs)
         self._connect_timeout_secs = connect_timeout_secs
@@ -60,7 +60,7 @@ class ConnectionPool:
         return len(self._waiting[host, port])
 
     async def acquire(self, host: str, port: int) -> Connection:
-        """Return a connection that nobody has used; the caller closes it.
+        """Return an unused connection; the caller closes it.
 
         It comes from the pool if one there is alive, else it is new. Raises OSError, TimeoutError.
         """

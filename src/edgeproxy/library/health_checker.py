@@ -54,13 +54,13 @@ class HealthChecker:
         changed: Callable[[bool], object] = lambda _healthy: None,
     ) -> None:
         if kind not in KINDS:
-            raise ValueError(f"kind is one of {', '.join(KINDS)}, not {kind!r}")
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
         if not 1 <= port <= MAX_PORT:
-            raise ValueError(f"port is one of 1 to {MAX_PORT}, not {port}")
+            raise ValueError(f"port must be 1 to {MAX_PORT}, not {port}")
         if not all(threshold >= 1 for threshold in (healthy_threshold, unhealthy_threshold)):
-            raise ValueError("thresholds are 1 or more")
+            raise ValueError("thresholds must be 1 or more")
         if not all(secs > 0 and math.isfinite(secs) for secs in (interval_secs, timeout_secs)):
-            raise ValueError("interval_secs and timeout_secs are more than 0, and finite")
+            raise ValueError("interval_secs and timeout_secs must be more than 0, and finite")
         if kind == "http":
             _check("path", value.http_path, path)
             if host_header:

@@ -11,9 +11,9 @@ from prometheus_client.core import Metric
 
 from edgeproxy.control.observe.metric_table import BACKEND_METRICS
 from edgeproxy.control.observe.metrics_page import backend_families
-from edgeproxy.control.observe.reading import BackendSnapshot
+from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.counters import BackendCounters
-from edgeproxy.core.backends.live_state import Circuit
+from edgeproxy.core.routing.backend_snapshot import BackendSnapshot
 
 _METRICS = [
     metric
@@ -81,18 +81,10 @@ class PrometheusMetrics:
         with self._lock:
             snapshots = tuple(
                 BackendSnapshot(
-                    id=backend,
-                    app="",
-                    region=self._region,
-                    active=self._active[backend],
-                    soft_limit=0,
-                    hard_limit=0,
-                    weight=1,
-                    circuit=Circuit.CLOSED,
-                    up=None,
-                    draining=False,
-                    counters=counters,
+                    Backend(backend_id, "", self._region, "", 0),
+                    counters,
+                    self._active[backend_id],
                 )
-                for backend, counters in sorted(self._counters.items())
+                for backend_id, counters in sorted(self._counters.items())
             )
         yield from backend_families(_METRICS, snapshots)

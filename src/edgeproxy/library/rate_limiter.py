@@ -41,7 +41,7 @@ class RateLimiter:
         numbers = (max_requests, burst, max_clients, window_secs)
         if not (all(map(math.isfinite, numbers)) and min(numbers[:3]) >= 1 and window_secs > 0):
             raise ValueError(
-                "max_requests, burst and max_clients are 1 or more, window_secs > 0; all are finite"
+                "max_requests, burst, max_clients must be 1 or more, window_secs > 0; all finite"
             )
         self._limit = RateLimit(
             RateLimitSettings(True, max_requests, window_secs, burst, max_clients)
@@ -68,6 +68,6 @@ def _key(client_ip: Address) -> str:
     """Return the key of a client's bucket."""
     if not isinstance(client_ip, Address):
         raise TypeError(
-            f"a client is text, such as '192.0.2.1', or an address of ipaddress, not {client_ip!r}"
+            f"a client must be text, such as '192.0.2.1', or an ipaddress object, not {client_ip!r}"
         )
     return key_of(normalise(str(client_ip)))

@@ -56,7 +56,7 @@ class Registration:
     ) -> None:
         self._address = _address(api)
         if not _TOKEN.fullmatch(token):  # the message does not show it
-            raise ValueError("token is one line of printable ASCII characters without spaces")
+            raise ValueError("token must be one line of printable ASCII characters without spaces")
         self._id = id
         self._body = {"id": id, "app": app, "region": region, "ip": ip, "port": port, **more}
         self._token = token
@@ -83,10 +83,10 @@ class Registration:
             path = f"/api/v1/backends/{quote(self._id, safe='')}"
             try:
                 status, _ = self._ask("DELETE", path, timeout_secs=LEAVING_SECS)
-                fault = "" if status in (200, 404) else f"it answers {status}"
+                fault = "" if status in (200, 404) else f"the API answers {status}"
             except _NO_ANSWER as error:
                 fault = str(error)
-            self._tell(fault and f"the API was not told of the end: {fault}")
+            self._tell(fault and f"the backend was not deregistered: {fault}")
 
     def __enter__(self) -> Self:
         self.start()
@@ -157,7 +157,7 @@ def _address(api: str) -> SplitResult:
         address = urlsplit(api)
         if address.scheme in ("http", "https") and address.hostname and address.port != 0:
             return address
-    raise ValueError(f"api is like http://10.50.0.1:8081, not {api!r}")
+    raise ValueError(f"api must be a URL such as http://10.50.0.1:8081, not {api!r}")
 
 
 def _beat_secs(answer: Mapping[str, object]) -> float | None:

@@ -12,8 +12,7 @@ import dataclasses
 import itertools
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgeproxy.engine.contract import Engine, ListenerSettings
 from edgeproxy.errors import EdgeProxyError
@@ -34,12 +33,11 @@ if TYPE_CHECKING:
 log = EventLog("listeners")
 
 
-@dataclass(frozen=True, slots=True)
-class _Open:
+class _Open(NamedTuple):
     """A listener that is open.
 
-    `name` is what the engine and the gate call it. It is a new one whenever `policy` or `settings`
-    change: clients that were accepted before are treated by those of before.
+    `name` is what the engine and the gate call it. It changes whenever `policy` or `settings` do:
+    clients that were accepted earlier are still treated by the earlier ones.
     """
 
     name: str
@@ -49,7 +47,7 @@ class _Open:
     socket: OpenSocket
 
     def bound(self) -> Listener:
-        """Return the listener with the port that it has."""
+        """Return the listener with the port that it is bound to."""
         return self.listener._replace(address=self.socket.bound_address())
 
 
@@ -64,7 +62,7 @@ class Listeners:
         preamble_parser: PreambleParser,
         authorities: Authorities | None = None,
     ) -> None:
-        """`authorities` are those of backends. Raises EdgeProxyError for bad certificates."""
+        """`authorities` sign backend certificates. Raises EdgeProxyError for bad certificates."""
         self._settings = settings
         self._tls_settings = tls_settings
         self._engine = engine
@@ -92,7 +90,7 @@ class Listeners:
         sockets = open_all(addresses, inherited, activated)
         try:
             for name, listener in listeners.items():
-                self._accept(name, listener, sockets[name], *self._treatment(listener))
+                self._accept(name, listener, sockets[name], *self._policy_and_settings(listener))
         except EdgeProxyError:
             for opened in sockets.values():
                 opened.close(keeps_file=bool(inherited))
@@ -123,7 +121,7 @@ class Listeners:
                 self._certificates = self._tls = None
 
     def refresh(self) -> None:
-        """Use certificates that are new, and try again what could not be opened or changed."""
+        """Use renewed certificates; try the listeners again that could not be opened or changed."""
         with self._lock:
             if self._is_closed:
                 return
@@ -133,7 +131,7 @@ class Listeners:
                 self._follow(name, listeners[name])
 
     def certificates_state(self) -> tuple[int, float] | None:
-        """Return how often new certificates were of no use, and when the first one expires."""
+        """Return the number of failed reloads, and when the first certificate expires (Unix)."""
         used = self._certificates
         return (used.errors, used.expires_at) if used is not None else None
 
@@ -167,14 +165,23 @@ class Listeners:
         self._tls = renewed
         for name, opened in self._open.items():
             if opened.settings.tls is not None:
-                self._engine.renew(opened.name, renewed)
-                settings = dataclasses.replace(opened.settings, tls=renewed)
-                self._open[name] = dataclasses.replace(opened, settings=settings)
+                tls = self._with_setup_timeout(renewed)
+                self._engine.renew(opened.name, tls)
+                settings = dataclasses.replace(opened.settings, tls=tls)
+                self._open[name] = opened._replace(settings=settings)
 
-    def _treatment(self, listener: Listener) -> tuple[ListenerPolicy, ListenerSettings]:
+    def _with_setup_timeout(self, tls: TlsSettings) -> TlsSettings:
+        secs = self._settings.client_setup_timeout_secs
+        return dataclasses.replace(tls, handshake_secs=secs)
+
+    def _policy_and_settings(self, listener: Listener) -> tuple[ListenerPolicy, ListenerSettings]:
         """Return how gate and engine treat the clients of a listener. Raises EdgeProxyError."""
-        if listener.kind == TLS and self._tls is None:
-            self._load_certificates()
+        tls = None
+        if listener.kind == TLS:
+            if self._tls is None:
+                self._load_certificates()
+            assert self._tls is not None
+            tls = self._with_setup_timeout(self._tls)
         given = self._settings
         policy = ListenerPolicy(
             listener.app,
@@ -183,8 +190,8 @@ class Listeners:
         )
         has_preamble = policy.routes_by_sni or policy.expects_proxy_header
         return policy, ListenerSettings(
-            preamble_secs=given.preamble_timeout_secs if has_preamble else 0.0,
-            tls=self._tls if listener.kind == TLS else None,
+            preamble_secs=given.client_setup_timeout_secs if has_preamble else 0.0,
+            tls=tls,
             tells_local=given.sends_proxy_header,
         )
 
@@ -210,14 +217,14 @@ class Listeners:
         """
         before = self._open.get(name)
         try:
-            treatment = self._treatment(listener)
+            wanted = self._policy_and_settings(listener)
             if before is None:
-                self._open_new(name, listener, *treatment)
-            elif treatment == (before.policy, before.settings):
+                self._open_new(name, listener, *wanted)
+            elif wanted == (before.policy, before.settings):
                 self._failures.pop(name, None)
                 return
             else:
-                self._accept(name, listener, before.socket, *treatment)
+                self._accept(name, listener, before.socket, *wanted)
                 self._engine.unlisten(before.name)
         except EdgeProxyError as error:
             if self._failures.get(name) != str(error):

@@ -1,7 +1,7 @@
 """Opens listening sockets, or takes over those that a predecessor or systemd has opened.
 
 Invariants:
-* A socket that systemd has opened goes before one of a predecessor, and that before a new one.
+* A socket from systemd has precedence over one from a predecessor, and that over a new one.
 * The file of a Unix socket is removed only while it is the one that was opened or taken over:
   never one of another process, and never one that systemd made.
 """
@@ -11,8 +11,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from edgeproxy.engine.sockets import open_listener, open_unix_listener, prepare
 from edgeproxy.errors import EdgeProxyError
@@ -28,8 +28,7 @@ SOLE_LISTENER = "default"
 Address = ListenAddress | UnixAddress
 
 
-@dataclass(frozen=True, slots=True)
-class OpenSocket:
+class OpenSocket(NamedTuple):
     """A listening socket.
 
     Attributes:
@@ -43,7 +42,7 @@ class OpenSocket:
     file: tuple[int, int] | None = None
 
     def bound_address(self) -> Address:
-        """Return its address with the port that it has."""
+        """Return its address with the port that it is bound to."""
         if isinstance(self.address, UnixAddress):
             return self.address
         return ListenAddress(self.address.host, self.listening.getsockname()[1])

@@ -29,7 +29,8 @@ class ListenSettings:
         proxy_protocol_out: The PROXY header that the backends of an app get.
         backend_tls: The name in the certificate of backends that speak TLS.
         backend_tls_ca: PEM file of authorities that sign their certificates; None: the system's.
-        preamble_timeout_secs: How long a client may take for its PROXY header and server name.
+        client_setup_timeout_secs: How long a client may take for its PROXY header and server name,
+            and then for the TLS handshake.
     """
 
     listen: tuple[Listener, ...] = ()
@@ -38,7 +39,7 @@ class ListenSettings:
     proxy_protocol_out: tuple[ProxyProtocolOut, ...] = ()
     backend_tls: tuple[BackendTlsName, ...] = ()
     backend_tls_ca: Path | None = None
-    preamble_timeout_secs: float = 5.0
+    client_setup_timeout_secs: float = 5.0
 
     @property
     def speaks_tls(self) -> bool:

@@ -23,7 +23,7 @@ ALL_APPS_TEXT = "*"
 VERSIONS = ("off", "v1", "v2")
 UNIX = "unix:"
 MAX_PATH_BYTES = 107
-"""Of the path of a Unix socket (unix(7))."""
+"""Maximum length of the path of a Unix socket, in bytes (unix(7))."""
 
 _APP = re.compile(r"[^\s,:=*]{1,128}")
 
@@ -95,7 +95,7 @@ def listeners(text: str) -> tuple[Listener, ...]:
     parsed = tuple(_listener(part) for part in _parts(text))
     addresses = [each.address for each in parsed if getattr(each.address, "port", None) != 0]
     if len(set(addresses)) < len(addresses):
-        raise BadValueError("each address may stand once")
+        raise BadValueError("each address may occur only once")
     return parsed
 
 
@@ -129,8 +129,8 @@ def _listener(part: str) -> Listener:
     kind, colon, app = mode.rpartition(":")
     if (colon and kind not in (TCP, TLS)) or not (app == ALL_APPS_TEXT or _APP.fullmatch(app)):
         raise BadValueError(
-            f"{part!r}: allowed are the name of an app, * for all of them, either with tls: "
-            "before it, and sni"
+            f"{part!r}: allowed is the name of an app or * for all apps, each also with tls: "
+            "before it, or sni"
         )
     return Listener(address, kind or TCP, "" if app == ALL_APPS_TEXT else app)
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from edgeproxy import log as events
 from edgeproxy.config.load import Config, Loaded
 from edgeproxy.control.geoip import Geo
-from edgeproxy.control.health.probes import Probes
+from edgeproxy.control.health.health_checks import HealthChecks
 from edgeproxy.control.observe.access_log import OFF, AccessLog
 from edgeproxy.control.observe.status import Status
 from edgeproxy.core.admission.access import AccessControl
@@ -36,7 +36,7 @@ from edgeproxy.engine.choice import make_engine
 from edgeproxy.engine.descriptors import raise_limit
 from edgeproxy.gate.gate import AdmissionGate
 from edgeproxy.gate.preamble import PreambleParser
-from edgeproxy.gate.proxy_header import ProxyHeaderWriter
+from edgeproxy.gate.proxy_header_writer import ProxyHeaderWriter
 from edgeproxy.gate.warm_pool import WarmPool
 from edgeproxy.listeners.listeners import Listeners
 from edgeproxy.process import handover, systemd
@@ -125,7 +125,7 @@ class Proxy:
             lambda: in_force.config,
         )
         self.feed = Feed(self._store, self.publisher.publish, self.metrics, gc.collect)
-        probes, loop_lag = Probes(self._judged), LoopLag()
+        probes, loop_lag = HealthChecks(self._judged), LoopLag()
         self._status = Status(
             config.admission.app,
             config.admission.region,
@@ -214,7 +214,7 @@ class Proxy:
         if self._config.engine.kind == "auto" and self.engine.kind == "portable":
             log.info(
                 "native_engine_missing",
-                hint="it is built when the package is installed where there is a C compiler",
+                hint="install the package on a host with a C compiler to build it",
             )
         self.engine.start()
         for each in opened[1:]:
@@ -246,8 +246,8 @@ class Proxy:
         self._lifecycle.add(Event.READY)
         self._loop_calls.begin(loop)
         self._wake = lambda: self._loop_calls.soon(stopping.set)
-        # A signal may come just before the loop waits, and would be heard only when it has
-        # waited; its byte is there then. asyncio's own handlers end before the process does.
+        # A signal that comes just before the loop waits would be handled only after the wait; its
+        # byte in this pipe ends the wait. asyncio's own handlers end before the process does.
         heard, hearing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         loop.add_reader(heard, os.read, heard, 512)
         signal.set_wakeup_fd(hearing, warn_on_full_buffer=False)
@@ -274,6 +274,7 @@ class Proxy:
             self.metrics,
             self.control_plane.follow_database,
             lambda: self.publisher.backends,
+            lambda: self._lifecycle.is_stopping,
             listening,
         )
 
@@ -319,7 +320,7 @@ def _admission(config: Config, geo: Geo) -> Admission:
 
 
 def _backend_authorities(config: Config) -> tuple[Authorities | None, bytes | None]:
-    """Return the authorities of backends, and what they are now: None without TLS to backends."""
+    """Return the authorities of backends and their PEM text; both None without TLS to backends."""
     if not config.listeners.backend_tls:
         return None, None
     from edgeproxy.tls.authorities import backend_authorities
@@ -328,7 +329,7 @@ def _backend_authorities(config: Config) -> tuple[Authorities | None, bytes | No
 
 
 def _circuit_changed(backend_id: str, circuit: Circuit) -> None:
-    """Say that a breaker has another state."""
+    """Log the new state of a breaker."""
     tell = log.warning if circuit is Circuit.OPEN else log.info
     tell("circuit", backend=backend_id, state=circuit)
 
@@ -341,4 +342,4 @@ def serve(loaded: Loaded) -> int:
     finally:
         events.stop()
         for number in HEARD_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # Python gives up its own before it ends
+            signal.signal(number, signal.SIG_IGN)  # Python drops its handlers before it exits

@@ -1,4 +1,4 @@
-"""What a proxy does beside serving: it follows the database and the files, probes, answers.
+"""What a proxy does besides serving clients: follows database and files, probes, answers.
 
 One event loop on the main thread, which no client waits for. What takes long runs in a thread of
 its own, one step at a time. Nothing that is found in files or databases ends the proxy.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from edgeproxy import log as events
 from edgeproxy.config.load import FILE_VARIABLE
 from edgeproxy.control.geoip import Geo
-from edgeproxy.control.health.probes import Probes
+from edgeproxy.control.health.health_checks import HealthChecks
 from edgeproxy.listeners.listeners import Listeners
 from edgeproxy.process.endpoints import Endpoints
 from edgeproxy.process.publisher import Publisher
@@ -72,10 +72,10 @@ class ControlPlane:
         geo: Geo,
         listeners: Listeners,
         endpoints: Endpoints,
-        probes: Probes,
+        probes: HealthChecks,
         background: Sequence[Callable[[], Awaitable[None]]],
     ) -> None:
-        """`background` is what runs beside all this for as long as the proxy serves."""
+        """`background` is what else runs for as long as the proxy serves."""
         self._in_force = in_force
         self._store = store
         self._feed = feed
@@ -108,7 +108,7 @@ class ControlPlane:
             self._woken.set()
 
     async def serve(self, stopping: asyncio.Event) -> None:
-        """Do all of it until asked to stop."""
+        """Run the control plane until asked to stop."""
         import asyncio
         from concurrent.futures import ThreadPoolExecutor
 
@@ -137,7 +137,7 @@ class ControlPlane:
         self._probes.stop()
 
     async def close(self) -> None:
-        """Stop answering, and let go of the database."""
+        """Stop answering, and interrupt the work on the database."""
         self._store.interrupt()  # a database that hangs is not waited for
         await self._endpoints.close()
         if self._poller is not None:
@@ -171,8 +171,8 @@ class ControlPlane:
         """Run some steps in order. Nothing that they find or raise ends the proxy.
 
         The garbage collector stops all threads while it walks a large new table, so it is off
-        meanwhile: a table frees itself when it is replaced. Garbage from before is collected by
-        the feed before it reads, while there is little to walk: what is frozen is never freed.
+        meanwhile: a table frees itself when it is replaced. Older garbage is collected by
+        the feed before it reads, while there is little to walk: frozen garbage is never collected.
         """
         for step in steps:
             gc.disable()

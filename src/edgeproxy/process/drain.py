@@ -1,7 +1,7 @@
 """Ends the service in an orderly way: no new clients, then open sessions get their time.
 
-Sessions that are still open at the end of the shutdown timeout are closed, if that is asked for
-spread over its last part, so that their clients do not all come back at the same moment. A stop
+Sessions that are still open at the end of the shutdown timeout are closed. The settings can spread
+this over its last part, so that their clients do not all come back at the same moment. A stop
 signal during the drain closes them at once. After a crash there is nothing left to drain.
 """
 

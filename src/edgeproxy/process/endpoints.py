@@ -1,14 +1,14 @@
 """The endpoints for operators and machines: control socket, metrics page, API.
 
-Each endpoint is opened or inherited from a predecessor, served, handed to a successor, closed.
-All that is the same for each of them, so they are one list. An endpoint that is not asked for is
-not in the list, and what serves it is not imported.
+Each endpoint is opened or inherited from a predecessor, served, handed to a successor, closed. They
+are one list. An endpoint that the settings do not enable is not in the list, and its server is not
+imported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgeproxy.api.settings import token_of
 from edgeproxy.config.load import Config
@@ -33,22 +33,12 @@ CONTROL_SOCKET = "console"
 """Names under which a successor finds the sockets: other versions know them, too."""
 
 
-class Served(Protocol):
-    """What serves an endpoint."""
-
-    def stop_listening(self) -> None:
-        """Accept no more connections."""
-
-    async def close(self) -> None:
-        """Stop answering."""
-
-
 class _Endpoint(NamedTuple):
     """One endpoint; `open` returns the socket that was inherited, or else a new one."""
 
     name: str
     open: Callable[[socket.socket | None], socket.socket]
-    serve: Callable[[socket.socket], Awaitable[Served]]
+    serve: Callable[[socket.socket], Awaitable[HttpPages | Api]]
 
 
 class Endpoints:
@@ -69,7 +59,7 @@ class Endpoints:
         self._start_api = start_api
         self._upgrade = upgrade
         self._sockets: dict[str, socket.socket] = {}
-        self._served: list[Served] = []
+        self._served: list[HttpPages | Api] = []
         self._api: Api | None = None
         self._endpoints = list(self._wanted())
 
@@ -93,7 +83,7 @@ class Endpoints:
         return self._api is not None and self._api.refresh()
 
     def begin_drain(self) -> None:
-        """Keep answering, but write nothing to the database any more."""
+        """Keep answering, but let no lease expire any more."""
         if self._api is not None:
             self._api.stop()
 

@@ -51,7 +51,7 @@ def publish_first(
             feed.first()
             return True
         except StoreError as error:
-            reason = getattr(error, "reason", str(error))
+            reason = error.reason
         if reason != told:
             told = reason
             log.warning("database_awaited", path=store.path, reason=reason)

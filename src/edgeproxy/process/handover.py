@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -24,6 +23,7 @@ from edgeproxy.process.lifecycle import Event, Lifecycle, Phase
 
 if TYPE_CHECKING:
     import asyncio
+    import subprocess
 
 log = EventLog("app")
 
@@ -36,8 +36,8 @@ READY = "_EDGEPROXY_READY"
 READY_SECS = 30.0
 ENDING_SECS = 5.0
 NOT_HANDED = {"WATCHDOG_PID"}
-"""Variables that speak of this process alone. Without the first, systemd's wish for signs of
-life is the successor's, which takes this process's place there."""
+"""Variables that concern this process alone. Without WATCHDOG_PID, the successor answers systemd's
+watchdog, because systemd takes it for the main process from then on."""
 
 
 STOPPING = "the proxy is being stopped already"
@@ -70,7 +70,7 @@ class Upgrade:
         self._task = asyncio.ensure_future(self._try())
 
     async def run(self) -> int:
-        """Start a successor, then let this process stop as on SIGTERM. Return its process id.
+        """Start a successor, then stop this process as on SIGTERM. Return the successor's id.
 
         Raises EdgeProxyError if no successor gets ready; then everything goes on as before.
         """
@@ -98,7 +98,7 @@ class Upgrade:
             self._lifecycle.add(Event.UPGRADE_FAILED)
             raise
         self._lifecycle.add(Event.SUCCESSOR_READY)
-        if not self._lifecycle.has_successor:  # a stop was asked for meanwhile: nothing stays
+        if not self._lifecycle.has_successor:  # a stop came meanwhile: stop the successor, too
             os.kill(pid, signal.SIGTERM)
             raise EdgeProxyError("the proxy has been asked to stop")
         log.info("upgraded", successor=pid)
@@ -135,17 +135,18 @@ def tell_predecessor() -> None:
 async def start_successor(sockets: Mapping[str, socket.socket], drained: Iterable[str] = ()) -> int:
     """Start another process like this one with these sockets; return its process id.
 
-    It does not give clients to the backends that are `drained`, either.
+    The successor sends no clients to the `drained` backends either.
 
-    Returns when it accepts clients. Raises EdgeProxyError if it does not come to that; it is
+    Returns when it accepts clients. Raises EdgeProxyError if it does not get ready; it has been
     ended then.
     """
     import asyncio
+    import subprocess
 
     if os.getpid() == 1:
         raise EdgeProxyError(
-            "process 1 cannot be succeeded: when it ends, its container does; start another "
-            "container instead"
+            "process 1 cannot hand over to a successor: its container ends with it; start "
+            "another container instead"
         )
     reading, writing = os.pipe2(os.O_CLOEXEC)
     environ = {name: text for name, text in os.environ.items() if name not in NOT_HANDED}
@@ -176,7 +177,7 @@ async def start_successor(sockets: Mapping[str, socket.socket], drained: Iterabl
 
 
 def _read_within(fd: int, secs: float) -> bytes | None:
-    """Return what is written on a pipe, nothing if that ends, None if it takes too long."""
+    """Return the bytes written to a pipe; none at its end, None if nothing comes in time."""
     import select
 
     poll = select.poll()
@@ -185,8 +186,10 @@ def _read_within(fd: int, secs: float) -> bytes | None:
 
 
 def _ended(process: subprocess.Popen[bytes], said: bytes | None) -> str:
-    """See that a successor that is not ready has ended. Return what happened, in words."""
-    if said is not None:  # it has let go of its end of the pipe, so it is ending
+    """Make sure that a successor that did not get ready has ended. Return what happened."""
+    import subprocess
+
+    if said is not None:  # it has closed its end of the pipe, so it is ending
         with suppress(subprocess.TimeoutExpired):
             return f"ended before it was ready, with exit code {process.wait(ENDING_SECS)}"
     process.kill()

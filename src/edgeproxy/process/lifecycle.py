@@ -7,8 +7,8 @@ for the phase leaves the phase as it is.
 
 Invariants:
 * A crash wins over everything, in every phase.
-* What is asked for twice before the drain begins is asked for once; during the drain, one more
-  stop signal ends it at once.
+* A request made twice before the drain begins counts once; during the drain, one more stop
+  signal ends it at once.
 * After an upgrade the drain runs already, so the first stop signal only asks for that.
 """
 
@@ -77,7 +77,7 @@ DRAINING = {Phase.DRAINING_FOR_SUCCESSOR, Phase.DRAINING}
 
 
 def after(phase: Phase, event: Event) -> Phase:
-    """Return the phase that follows on an event."""
+    """Return the phase that follows an event."""
     return TRANSITIONS.get((phase, event), phase)
 
 
@@ -88,7 +88,7 @@ class Lifecycle:
         self._events: list[Event] = []
 
     def add(self, event: Event) -> None:
-        """Count in an event."""
+        """Add an event."""
         self._events.append(event)
 
     @property
@@ -104,7 +104,7 @@ class Lifecycle:
 
     @property
     def is_draining(self) -> bool:
-        """Whether open sessions are waited for."""
+        """Whether the proxy waits for open sessions."""
         return self.phase in DRAINING
 
     @property
@@ -119,7 +119,7 @@ class Lifecycle:
 
     @property
     def exit_code(self) -> int:
-        """What the process tells its parent in the end."""
+        """The exit code of the process."""
         return 1 if self.has_crashed else 0
 
     @property

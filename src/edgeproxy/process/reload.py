@@ -1,7 +1,7 @@
-"""What a configuration that was read again changes, and what of that can be in force at once.
+"""Applies a configuration that was read again, as far as that is possible without a restart.
 
-A file that does not validate changes nothing. What can only change with a restart, and what the
-environment decides whatever the file says, is reported by name.
+A file that does not validate changes nothing. Settings that need a restart, and settings that the
+environment overrides, are reported by name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from edgeproxy.core.admission.admission import Admission
 from edgeproxy.engine.contract import Engine
 from edgeproxy.errors import ConfigError
 from edgeproxy.listeners.listeners import Listeners
-from edgeproxy.log import EventLog, set_debug
+from edgeproxy.log import EventLog, set_level
 from edgeproxy.process.publisher import Publisher
 
 log = EventLog("config")
@@ -41,7 +41,7 @@ class InForce:
 
 
 class Reloaded(NamedTuple):
-    """What was read, what is to be in force with it, and what of that is something else.
+    """The configuration that was read, the one to put in force, and what changes with it.
 
     `variables` and `backends` are the names of settings and ids of backends that changed.
     """
@@ -52,7 +52,7 @@ class Reloaded(NamedTuple):
     backends: tuple[str, ...]
 
     def tell(self) -> None:
-        """Say what changed, now that it is in force."""
+        """Log what changed, now that it is in force."""
         log.info(
             "config_reloaded",
             variables=",".join(self.variables),
@@ -61,7 +61,7 @@ class Reloaded(NamedTuple):
 
 
 def reload(before: Loaded, in_force: Config) -> Reloaded:
-    """Read the configuration again, and say what changes. Raises ConfigError."""
+    """Read the configuration again, and return what changes. Raises ConfigError."""
     loaded = config.load(os.environ)
     pinned = sorted(
         variable for variable, text in loaded.pinned.items() if before.pinned.get(variable) != text
@@ -89,7 +89,7 @@ def reload(before: Loaded, in_force: Config) -> Reloaded:
 
 
 class Reload:
-    """Reads the configuration again when asked to, and tells each part what is new for it."""
+    """Reads the configuration again when asked to, and gives each part its new settings."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class Reload:
         config = read.config
         self._engine.call(lambda: self._admission.access.change(config.access, config.rate_limit))
         self._engine.call(lambda: self._admission.change(config.circuit_breaker, config.health))
-        set_debug(config.log.debug)
+        set_level(config.log.level)
         old, new = before.config.listeners, config.listeners
         if read.backends or (old.listen, old.routes) != (new.listen, new.routes):
             self._publisher.publish_again()

@@ -1,8 +1,8 @@
 """Decides what happens to the sessions of backends that are no longer in the routing table.
 
-They are kept, closed, or closed after a time of grace, as `proxy.on_remove` says at the moment of
-the removal. A backend that returns within its time of grace keeps its sessions; each removal has
-a time of grace of its own.
+They are kept, closed, or closed after a grace period, as `proxy.on_remove` says at the moment of
+the removal. A backend that returns within its grace period keeps its sessions; each removal has a
+grace period of its own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Removal:
         self._engine = engine
         self._on_remove = on_remove
         self._call_soon = call_soon
-        self._leaving: list[set[str]] = []  # ids by removal, within their time of grace
+        self._leaving: list[set[str]] = []  # ids by removal, within their grace period
 
     def follow(self, before: tuple[Backend, ...], after: tuple[Backend, ...]) -> None:
         """Take note that one table has replaced another; on any thread."""

@@ -13,7 +13,7 @@ FIRST_FD = 3
 
 
 def notify(*lines: str) -> None:
-    """Tell the service manager these lines, if there is a manager. Never raises."""
+    """Send these lines to the service manager, if there is one. Never raises."""
     where = os.environ.get("NOTIFY_SOCKET")
     if not where:
         return
@@ -27,7 +27,7 @@ def notify(*lines: str) -> None:
 
 
 def watchdog_secs(environ: Mapping[str, str] = os.environ) -> float:
-    """Return how often the service manager wants a sign of life; 0: it does not."""
+    """Return the service manager's watchdog timeout in seconds; 0: it has no watchdog."""
     meant_for = environ.get("WATCHDOG_PID", str(os.getpid()))
     text = environ.get("WATCHDOG_USEC", "")
     if meant_for != str(os.getpid()) or not text.isdigit():

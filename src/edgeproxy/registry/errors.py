@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from edgeproxy.core.backends.rows import shown
-from edgeproxy.errors import EdgeProxyError
+from edgeproxy.errors import EdgeProxyError, StoreError
 
 
 class RegistryError(EdgeProxyError):
@@ -23,7 +23,7 @@ class RegistryError(EdgeProxyError):
 
 
 class InvalidClientError(RegistryError):
-    """The address of a client is none."""
+    """The address of a client is not valid."""
 
     def __init__(self) -> None:
         super().__init__("client is not an IPv4 or IPv6 address", "client")
@@ -34,7 +34,7 @@ class NotOwnerError(RegistryError):
 
     def __init__(self, field: str) -> None:
         super().__init__(
-            "a backend may speak only for the address that it calls from; see "
+            "a caller may register or change only backends at its own address; see "
             "EDGEPROXY_API_OWN_ADDRESS_ONLY",
             field,
         )
@@ -80,7 +80,6 @@ class TooManyBackendsError(UnavailableError):
 class StoreUnavailableError(UnavailableError):
     """The routing database cannot be written."""
 
-    def __init__(self, cause: Exception) -> None:
+    def __init__(self, cause: StoreError) -> None:
         # `reason` leaves out the path or URL of the database, which callers need not know.
-        reason = getattr(cause, "reason", cause)
-        super().__init__(f"the routing database {reason}", retry_after_secs=1)
+        super().__init__(f"the routing database {cause.reason}", retry_after_secs=1)

@@ -31,9 +31,9 @@ CHECK_SECS = 1.0
 OWNERSHIP_TIMEOUT_SECS = 1.0
 """How long the database may take to say which backends are ours; later, leases expire anyway."""
 OWNERSHIP_CHECKS_IN_TTL = 4
-"""Enough for a backend that moved to get its 404 here before its old lease expires."""
+"""Checks in one TTL. With 4, a backend that moved gets its 404 before its old lease expires."""
 LATE_SECS = OWNERSHIP_TIMEOUT_SECS + 0.5
-"""A check that is later than this was held up: the proxy could hear no heartbeat meanwhile."""
+"""A check that is later than this was held up: the proxy received no heartbeats meanwhile."""
 
 
 class LeaseWatch:
@@ -107,24 +107,24 @@ class LeaseWatch:
         self._overdue.update(expired)
         count_leases(self._leases, self._metrics)
         if self._overdue:
-            overdue = [each for each in self._overdue if each not in self._leases]
+            overdue = [backend_id for backend_id in self._overdue if backend_id not in self._leases]
             self._overdue.clear()
             self._begin(self._delete(overdue))
 
     async def _forget_moved(self) -> None:
         """End the leases of backends that have another home now."""
-        asked = set(self._leases)
+        leased = set(self._leases)
         try:
             ours = await asyncio.wait_for(self._writer.known(), OWNERSHIP_TIMEOUT_SECS)
         except (StoreError, TimeoutError):
             return
-        for backend_id in asked - ours:
+        for backend_id in leased - ours:
             self._leases.forget(backend_id)
 
     async def _delete(self, overdue: list[str]) -> None:
         """Delete the rows of backends whose lease has expired."""
         outcomes = await asyncio.gather(
-            *(self._writer.write(Deregister(each, is_expired=True)) for each in overdue)
+            *(self._writer.write(Deregister(backend_id, is_expired=True)) for backend_id in overdue)
         )
         moved = []
         for backend_id, outcome in zip(overdue, outcomes, strict=True):

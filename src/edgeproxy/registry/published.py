@@ -1,6 +1,6 @@
 """The routing table in force, as the registry reads it, publishes it and marks backends in it.
 
-A change counts when the gate decides by it: `publish` and `mark` wait for the gate.
+A change counts when the gate uses it: `publish` and `mark` wait for the gate.
 For the control plane's event loop.
 """
 
@@ -49,16 +49,16 @@ class PublishedTable:
         in_force = self._in_force()
         if in_force is not self._seen:
             self._seen = in_force
-            self._by_id = {each.id: each for each in in_force}
+            self._by_id = {backend.id: backend for backend in in_force}
             self._leases.keep(self._by_id)
         return self._by_id
 
     def count(self) -> int:
         """Return how many backends in force are not deleted."""
-        return sum(not each.deleted for each in self._in_force())
+        return sum(not backend.deleted for backend in self._in_force())
 
     async def publish(self) -> None:
-        """Publish what the database holds, and wait until the gate decides by it."""
+        """Publish what the database holds, and wait until the gate uses it."""
         await self._follow()
         await self.on_gate(self._admission.adopt)
 

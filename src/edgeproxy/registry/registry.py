@@ -1,6 +1,6 @@
 """The backends of one POP: they register, send heartbeats and leave, and operators change them.
 
-A call that changes something returns when the gate decides by the change. A heartbeat renews a
+A call that changes something returns when the gate uses the change. A heartbeat renews a
 lease in memory and writes nothing. `LeaseWatch` ends the leases of silent backends.
 
 A request that is refused raises a RegistryError, or a RowError for a value that is not allowed.
@@ -20,6 +20,7 @@ from edgeproxy.control.observe.status import Status
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.admission.explanation import Decision
 from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.backends.health import Verdict
 from edgeproxy.core.backends.leases import Leases
 from edgeproxy.core.backends.registration import (
     CrowdedError,
@@ -28,10 +29,11 @@ from edgeproxy.core.backends.registration import (
     Outcome,
     Register,
 )
-from edgeproxy.core.backends.rows import RowError, parse_node
+from edgeproxy.core.backends.rows import parse_node
 from edgeproxy.core.metrics import Metrics
+from edgeproxy.core.routing.backend_snapshot import backend_snapshot
 from edgeproxy.core.routing.ranking import Candidate
-from edgeproxy.errors import StoreError, UsageError
+from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
 from edgeproxy.registry.errors import (
     ConflictError,
@@ -68,10 +70,8 @@ class Registry:
     """The registry of one POP.
 
     `follow` reads the database and publishes what it holds; `in_force` returns the backends that
-    were published last. `caller` is the address that a request comes from.
-
-    Attributes:
-        stopping: The proxy is being stopped, so nothing is written.
+    were published last. While `is_stopping` returns True, requests that would write are refused.
+    `caller` is the address that a request comes from.
     """
 
     def __init__(
@@ -84,8 +84,9 @@ class Registry:
         metrics: Metrics,
         follow: Callable[[], Awaitable[object]],
         in_force: Callable[[], tuple[Backend, ...]],
+        is_stopping: Callable[[], bool],
     ) -> None:
-        self.stopping = False
+        self._is_stopping = is_stopping
         self._settings = settings
         self._nodes = nodes
         self._admission = admission
@@ -110,19 +111,18 @@ class Registry:
 
     def close(self) -> None:
         """Write nothing any more."""
-        self.stopping = True
         self._writer.close()
 
     # -- what is known -----------------------------------------------------------------
 
     def health(self) -> Health:
-        """Return that this process lives."""
+        """Return the health of this process."""
         return health_of(self._status, self._table.count(), self._admission.table.pop_region)
 
     def readiness(self) -> Readiness:
         """Return whether clients would be served."""
         candidates = candidates_of(self._admission)
-        return readiness_of(candidates, time.monotonic(), stopping=self.stopping)
+        return readiness_of(candidates, time.monotonic(), stopping=self._is_stopping())
 
     def table(self) -> TableView:
         """Return the state of the table in force."""
@@ -131,15 +131,19 @@ class Registry:
 
     def views(self) -> list[BackendView]:
         """Return all backends that are not deleted. May run in a thread."""
-        candidates = candidates_of(self._admission)
-        return [self._view(each) for each in candidates if not each.backend.deleted]
+        candidates, verdicts = candidates_of(self._admission), self._status.verdicts()
+        return [
+            self._view(candidate, verdicts)
+            for candidate in candidates
+            if not candidate.backend.deleted
+        ]
 
     def view(self, backend_id: str) -> BackendView:
         """Return one backend."""
         candidate = self._admission.table.candidates.get(backend_id)
         if candidate is None:
             raise UnknownBackendError(backend_id)
-        return self._view(candidate)
+        return self._view(candidate, self._status.verdicts())
 
     async def explain(self, client: str, scope: str | None) -> Decision:
         """Return which backend a client would get now."""
@@ -152,12 +156,11 @@ class Registry:
         """Return the open sessions."""
         return await asyncio.to_thread(self._status.sessions)
 
-    def _view(self, candidate: Candidate) -> BackendView:
+    def _view(self, candidate: Candidate, verdicts: Mapping[str, Verdict]) -> BackendView:
         now = time.monotonic()
         backend_id = candidate.backend.id
-        lease = lease_of(self._leases, backend_id, now)
-        verdict = self._status.verdicts().get(backend_id)
-        return backend_view(candidate, lease, verdict, now)
+        snapshot = backend_snapshot(candidate, now, verdicts.get(backend_id))
+        return backend_view(snapshot, lease_of(self._leases, backend_id, now))
 
     # -- what backends do --------------------------------------------------------------
 
@@ -181,7 +184,7 @@ class Registry:
             return self.view(backend.id), is_new
         except UnknownBackendError:
             raise UnavailableError(
-                "it is stored, but the routing database cannot be read now; it will be used"
+                "the backend is stored and comes into force when the database can be read again"
             ) from None
 
     def beat(self, backend_id: str, caller: str) -> None:
@@ -201,14 +204,14 @@ class Registry:
         if _done(await self._writer.write(edit)):
             log.info("backend_deregistered", backend=backend_id, reason="asked")
         elif backend_id in self._table.backends():
-            raise ConflictError("it did not register: `edgeproxy node delete` takes it out", "id")
+            raise ConflictError("it never registered: remove it with `edgeproxy node delete`", "id")
         else:
             raise UnknownBackendError(backend_id)
 
     # -- what operators do -------------------------------------------------------------
 
     async def change(self, backend_id: str, caller: str, action: str, **values: int) -> BackendView:
-        """Do what `edgeproxy node ACTION` does."""
+        """Edit the row of a backend, as `edgeproxy node ACTION` does."""
         self._check_running()
         self._check_owner_of(backend_id, caller)
         actions: dict[str, Callable[..., Node]] = {
@@ -220,11 +223,9 @@ class Registry:
         try:
             node = await self._writer.run(partial(actions[action], backend_id, **values))
             await self._table.publish()
-        except RowError:
-            raise
         except UnknownNodeError:
             raise UnknownBackendError(backend_id) from None
-        except (StoreError, UsageError) as error:
+        except StoreError as error:
             raise StoreUnavailableError(error) from None
         log.info("backend_changed", backend=backend_id, action=action, **values)
         if node.fault is not None:
@@ -242,11 +243,11 @@ class Registry:
     # -- what is refused ---------------------------------------------------------------
 
     def _check_running(self) -> None:
-        if self.stopping:
+        if self._is_stopping():
             raise UnavailableError("the proxy is being stopped")
 
     def _owner(self, caller: str) -> str | None:
-        """Return the one address that this caller may speak for, None for any."""
+        """Return the address of the backends that this caller may change, None for any."""
         return caller if self._settings.own_address_only else None
 
     def _check_owner_of(self, backend_id: str, caller: str) -> None:
@@ -262,7 +263,7 @@ class Registry:
 
 
 def _done(outcome: Outcome) -> bool:
-    """Return what an edit has done. Raises RegistryError if it was refused."""
+    """Return whether an edit took effect. Raises RegistryError if it was refused."""
     if isinstance(outcome, NotYoursError):
         raise NotOwnerError("id")
     if isinstance(outcome, RefusedError):

@@ -1,4 +1,4 @@
-"""Records of the backends as this POP sees them, each made by a function that only reads."""
+"""What the API shows of backends, leases and the table. The functions here only read."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from dataclasses import dataclass
 
 from edgeproxy.control.observe.status import Status
 from edgeproxy.core.admission.admission import Admission
-from edgeproxy.core.backends.breaker import circuit_of
-from edgeproxy.core.backends.health import Verdict
 from edgeproxy.core.backends.leases import Leases
+from edgeproxy.core.routing.backend_snapshot import BackendSnapshot
 from edgeproxy.core.routing.eligibility import ineligible
 from edgeproxy.core.routing.ranking import Candidate
 from edgeproxy.version import VERSION
 
-ELIGIBLE = "eligible"
 COUNTRIES = {"sa": "BR", "us": "US", "eu": "DE", "ap": "JP"}
-"""The country that is shown for a backend that has named none, by region."""
+"""The country that is shown for a backend without one, by region."""
 
 
 @dataclass(slots=True)
@@ -33,7 +31,7 @@ class BackendView:
     """A backend: what is stored, and how this POP sees it.
 
     `state` is `eligible`, or why it takes no new clients; `healthy` is the operator's intent,
-    `up` what probes say, if it is probed. Without a `lease` it was added by an operator.
+    `up` what probes say, if it is probed. Without a `lease` it is not registered with this POP.
     """
 
     id: str
@@ -80,7 +78,7 @@ class Readiness:
 class TableView:
     """The routing table in force, and the leases.
 
-    While `expiry_held_back`, most backends are silent, and none expires.
+    While `expiry_held_back` is true, most backends are silent, and no lease expires.
     """
 
     version: int
@@ -100,7 +98,7 @@ def readiness_of(candidates: Iterable[Candidate], now: float, *, stopping: bool)
     """Return whether clients would be served."""
     if stopping:
         return Readiness(False, "the proxy is draining")
-    if any(ineligible(each.backend, each.live, now) is None for each in candidates):
+    if any(ineligible(candidate.backend, candidate.live, now) is None for candidate in candidates):
         return Readiness(True, None)
     return Readiness(False, "no backend is eligible")
 
@@ -111,8 +109,8 @@ def table_view(admission: Admission, leases: Leases, published_at: float, now: f
     return TableView(
         admission.table.version,
         round(now - published_at, 3),
-        sum(not each.backend.deleted for each in candidates),
-        sum(ineligible(each.backend, each.live, now) is None for each in candidates),
+        sum(not candidate.backend.deleted for candidate in candidates),
+        sum(ineligible(candidate.backend, candidate.live, now) is None for candidate in candidates),
         len(leases),
         leases.holding,
     )
@@ -132,12 +130,9 @@ def lease_of(leases: Leases, backend_id: str, now: float) -> Lease | None:
     return Lease(round(silent_secs, 3), round(left_secs, 3), leases.ttl_secs)
 
 
-def backend_view(
-    candidate: Candidate, lease: Lease | None, verdict: Verdict | None, now: float
-) -> BackendView:
-    """Return one backend; `verdict` is what the probes say of it, if it is probed."""
-    backend, live = candidate.backend, candidate.live
-    reason = ineligible(backend, live, now)
+def backend_view(snapshot: BackendSnapshot, lease: Lease | None) -> BackendView:
+    """Return what the API shows of a backend."""
+    backend = snapshot.backend
     return BackendView(
         id=backend.id,
         app=backend.app,
@@ -150,11 +145,11 @@ def backend_view(
         hard_limit=backend.hard_limit,
         healthy=backend.healthy,
         deleted=backend.deleted,
-        state=ELIGIBLE if reason is None else reason.value,
-        up=None if verdict is None else verdict.up,
-        circuit=circuit_of(live, now),
-        draining=live.draining,
-        active_connections=live.active,
+        state=snapshot.state,
+        up=snapshot.up,
+        circuit=snapshot.circuit,
+        draining=snapshot.draining,
+        active_connections=snapshot.active,
         registered=lease is not None,
         lease=lease,
     )

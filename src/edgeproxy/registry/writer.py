@@ -86,14 +86,14 @@ class RegistrationWriter:
             outcome_of = dict(zip((done for _, done in batch), outcomes, strict=True))
             for _, done in waiting:
                 if not done.done():
-                    done.set_result(outcome_of.get(done, False))  # a void edit was not done
+                    done.set_result(outcome_of.get(done, False))  # a void edit changed nothing
 
     def _is_void(self, edit: Edit) -> bool:
         """Return whether this edit ends an expired lease that has been renewed since."""
         return isinstance(edit, Deregister) and edit.is_expired and edit.backend_id in self._leases
 
     async def _settle(self, edits: list[Edit], outcomes: list[Outcome]) -> None:
-        """Begin and end the leases of a batch, and wait until the gate decides by them."""
+        """Begin and end the leases of a batch, and wait until the gate knows of them."""
         now = time.monotonic()
         registered = []
         for edit, outcome in zip(edits, outcomes, strict=True):

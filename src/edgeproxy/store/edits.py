@@ -1,8 +1,8 @@
-"""What editing a routing database means, whichever kind of database it is.
+"""The edits of a routing database of any kind.
 
-This module holds what `sqlite` and `postgres` have in common: the node edits, the rows of
-registered backends, the checks of server names, and their errors. The two say how a row is found
-and written.
+This module holds what `sqlite` and `postgres` have in common: the edits of nodes and of server
+names, the rows of registered backends, and their errors. The two say how a row is found and
+written.
 
 Values are checked before the database is touched. If something is raised, nothing has changed,
 unless the message says that the outcome is unknown.
@@ -11,8 +11,7 @@ unless the message says that the outcome is unknown.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from edgeproxy.core.backends.rows import (
     COLUMNS,
@@ -20,6 +19,7 @@ from edgeproxy.core.backends.rows import (
     RowError,
     check_limits,
     check_weight,
+    parse_rows,
     shown,
 )
 from edgeproxy.core.routing.server_names import pattern
@@ -41,8 +41,7 @@ class UnknownNodeError(StoreError):
     """The database has no node with this id."""
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """One row of the routing database as it is, usable or not.
 
     Attributes:
@@ -84,7 +83,7 @@ class NodeEdits(ABC):
 
     @abstractmethod
     def delete(self, node_id: str) -> Node:
-        """Delete the row of a node; return what it was."""
+        """Delete the row of a node; return the node as it was."""
 
     @abstractmethod
     def close(self) -> None:
@@ -112,11 +111,27 @@ class NodeEdits(ABC):
         return self.change(node_id, soft_limit=soft, hard_limit=hard)
 
 
-def node_of(row: Mapping[str, object], parsed: Backend | RowError) -> Node:
-    """Return the node of a row and of the result of parsing it."""
-    names = (*COLUMNS, COUNTRY) if COUNTRY in row else COLUMNS
-    fault = parsed.reason if isinstance(parsed, RowError) else None
-    return Node({name: row[name] for name in names}, fault)
+def nodes_of(rows: Sequence[Mapping[str, object]]) -> list[Node]:
+    """Return the nodes of these rows, by column; all rows of a table have the same columns."""
+    names = (*COLUMNS, COUNTRY) if rows and COUNTRY in rows[0] else COLUMNS
+    return [
+        Node(
+            {name: row[name] for name in names},
+            parsed.reason if isinstance(parsed, RowError) else None,
+        )
+        for row, parsed in zip(rows, parse_rows(rows), strict=True)
+    ]
+
+
+def lack_of_columns(columns: Sequence[str]) -> str | None:
+    """Return why a table with these columns cannot be used, or None."""
+    missing = [name for name in COLUMNS if name not in columns]
+    if not missing:
+        return None
+    return (
+        f"has no column {', '.join(missing)} in its table `backends`: add what is missing "
+        "with ALTER TABLE backends ADD COLUMN and give it a value in every row"
+    )
 
 
 def unknown_node(node_id: str, ids: list[str], where: object) -> UnknownNodeError:
@@ -169,20 +184,48 @@ class RegisteredRows(Protocol):
 # -- server names ------------------------------------------------------------------------
 
 
-def check_app(app: str) -> None:
-    """Raise UsageError for text that cannot be the name of an app."""
-    if not app or not app.isprintable() or len(app) > MAX_APP_CHARS:
-        raise UsageError(f"app {app!r}: allowed is printable text of 1 to 128 characters")
+class RouteEdits(ABC):
+    """The server names of one routing database, each with its app.
+
+    Running proxies notice an edit on their own. Every method raises `StoreError` when the database
+    is not as it must be, and `UsageError` for a value that is not allowed.
+    """
+
+    @abstractmethod
+    def read(self) -> list[tuple[str, str]]:
+        """Return pairs of a server name and its app, by name."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connection to the database, if one is open."""
+
+    def set(self, name: str, app: str) -> str:
+        """Send the clients of a server name to an app; return the name in its normal form."""
+        key = _normal_name(name)
+        if not app or not app.isprintable() or len(app) > MAX_APP_CHARS:
+            raise UsageError(f"app {app!r}: allowed is printable text of 1 to 128 characters")
+        self._set(key, app)
+        return key
+
+    def remove(self, name: str) -> str:
+        """Delete the route of a server name; return the name in its normal form."""
+        key = _normal_name(name)
+        if not self._remove(key):
+            raise StoreError(f"there is no route of {key}; see `edgeproxy route list`")
+        return key
+
+    @abstractmethod
+    def _set(self, key: str, app: str) -> None:
+        """Store a route; create the table if it is missing."""
+
+    @abstractmethod
+    def _remove(self, key: str) -> bool:
+        """Delete a route; return whether there was one."""
 
 
-def normal_name(name: str) -> str:
-    """Return a server name in its normal form, or raise UsageError."""
+def _normal_name(name: str) -> str:
+    """Return a server name in its normal form. Raises UsageError."""
     try:
         return pattern(name)
     except ValueError as error:
         raise UsageError(f"{name!r}: {error}") from None
-
-
-def unknown_route(name: str) -> StoreError:
-    """Return the error for a server name that has no route."""
-    return StoreError(f"there is no route of {name}; see `edgeproxy route list`")

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 FIRST_WAIT_SECS = 5.0
 """How long a start waits for another program's write; a poll simply comes again."""
 
-_log = EventLog("store")
+log = EventLog("store")
 
 
 class Store(Protocol):
-    """Where backends come from. For one thread at a time, not always the same.
+    """Where backends come from. One thread at a time may use it.
 
     Attributes:
         path: The name of the database: a file, or a URL without its password.
@@ -92,7 +92,7 @@ class Feed:
             if needs_table:
                 raise
             self._faults.add(error.reason)
-            _log.warning("database_without_table", path=self._store.path, reason=error.reason)
+            log.warning("database_without_table", path=self._store.path, reason=error.reason)
             snapshot = Snapshot()
         else:
             self._metrics.database_up = True
@@ -117,14 +117,13 @@ class Feed:
         is_other = snapshot is not None and self._take(snapshot)
         if self._faults:  # only now: a reader of this event finds the table in force
             self._faults.clear()
-            _log.info("database_recovered", path=self._store.path)
+            log.info("database_recovered", path=self._store.path)
         return is_other
 
     def _report(self, error: StoreError) -> None:
-        reason = getattr(error, "reason", str(error))
-        if reason not in self._faults:
-            self._faults.add(reason)
-            _log.warning("database_unreadable", path=self._store.path, reason=reason)
+        if error.reason not in self._faults:
+            self._faults.add(error.reason)
+            log.warning("database_unreadable", path=self._store.path, reason=error.reason)
 
     def _take(self, snapshot: Snapshot) -> bool:
         self._name_skipped(snapshot)
@@ -132,12 +131,12 @@ class Feed:
         if before is not None and self._equal(snapshot, before):
             return False
         if before is not None and before.backends and not snapshot.backends:
-            _log.warning(
+            log.warning(
                 "table_lost_all_backends", path=self._store.path, before=len(before.backends)
             )
         self._publish(snapshot)
         self._published = snapshot
-        _log.info("table_published", backends=len(snapshot.backends), skipped=len(snapshot.skipped))
+        log.info("table_published", backends=len(snapshot.backends), skipped=len(snapshot.skipped))
         return True
 
     def _equal(self, one: Snapshot, other: Snapshot) -> bool:
@@ -151,5 +150,5 @@ class Feed:
         new = [row for row in snapshot.skipped if row not in self._skipped]
         self._metrics.rows_skipped += len(new)
         for row in new:
-            _log.warning("row_skipped", id=row.id, reason=row.reason)
+            log.warning("row_skipped", id=row.id, reason=row.reason)
         self._skipped = frozenset(snapshot.skipped)

@@ -6,18 +6,19 @@ Rows that only the target has stay. A node that differs in the target is replace
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-from edgeproxy.core.backends.rows import COLUMNS, COUNTRY, parse_row, parse_rows, shown
+from edgeproxy.core.backends.rows import COLUMNS, COUNTRY, parse_row, shown
 from edgeproxy.errors import StoreError
-from edgeproxy.store.edits import Node, node_of
+from edgeproxy.store.edits import Node, nodes_of
 from edgeproxy.store.snapshot import ROUTES
 from edgeproxy.store.sqlite.database import (
     EDIT_WAIT_SECS,
+    ROUTES_TABLE,
     connect,
     create,
     naming_faults,
@@ -26,6 +27,7 @@ from edgeproxy.store.sqlite.database import (
     read_rows,
     transaction,
 )
+from edgeproxy.store.sqlite.nodes import insert, update
 
 if TYPE_CHECKING:
     from edgeproxy.core.backends.backend import Backend
@@ -66,26 +68,6 @@ class Done:
     countries_lost: int
 
 
-class End(Protocol):
-    """One of the two databases."""
-
-    @property
-    def path(self) -> object:
-        """The name of the database."""
-
-    def read(self) -> Cargo:
-        """Return the whole content. Raises StoreError."""
-
-    def write(self, decide: Callable[[Cargo], Change]) -> tuple[Change, bool]:
-        """Let `decide` choose the change by the content of the database; write it.
-
-        Both happen in one transaction. Return the change, and whether the table has countries.
-        """
-
-    def close(self) -> None:
-        """Close the connections to the database."""
-
-
 def migrate(source: End, target: End, *, overwrite: bool, skip_faulty: bool) -> Done:
     """Copy everything. If it raises StoreError, nothing has changed."""
     cargo = source.read()
@@ -100,14 +82,20 @@ def migrate(source: End, target: End, *, overwrite: bool, skip_faulty: bool) -> 
 
     def decide(present: Cargo) -> Change:
         nonlocal unchanged
-        there = {str(node.values["id"]): node for node in present.nodes}
-        added = [each for each in backends if each.id not in there]
-        differing = [e for e in backends if e.id in there and not _is_same(e, there[e.id])]
+        present_nodes = {str(node.values["id"]): node for node in present.nodes}
+        added = [backend for backend in backends if backend.id not in present_nodes]
+        differing = [
+            backend
+            for backend in backends
+            if backend.id in present_nodes and not _is_same(backend, present_nodes[backend.id])
+        ]
         unchanged = len(backends) - len(added) - len(differing)
         routes = {p: a for p, a in cargo.routes.items() if present.routes.get(p) != a}
         names = [p for p in routes if p in present.routes]
         if (differing or names) and not overwrite:
-            what = ", ".join([shown(each.id) for each in differing[:NAMED_AT_MOST]] + names[:3])
+            what = ", ".join(
+                [shown(backend.id) for backend in differing[:NAMED_AT_MOST]] + names[:3]
+            )
             raise StoreError(
                 f"{target.path} has {len(differing)} of these nodes and {len(names)} of these "
                 f"server names with other values ({what}): nothing was changed; --overwrite "
@@ -117,7 +105,7 @@ def migrate(source: End, target: End, *, overwrite: bool, skip_faulty: bool) -> 
 
     change, has_country = target.write(decide)
     written = [*change.added, *change.replaced]
-    lost = 0 if has_country else sum(each.country is not None for each in written)
+    lost = 0 if has_country else sum(backend.country is not None for backend in written)
     return Done(
         len(change.added), len(change.replaced), unchanged, len(change.routes), len(faulty), lost
     )
@@ -131,24 +119,14 @@ def _named(nodes: list[Node]) -> str:
 def _is_same(backend: Backend, node: Node) -> bool:
     if node.fault:
         return False
-    there = parse_row(node.values)
+    stored = parse_row(node.values)
     if COUNTRY not in node.values:  # the table has no such column
-        return all(getattr(backend, name) == getattr(there, name) for name in COLUMNS)
-    return backend == there
-
-
-def _nodes(rows: Iterable[Mapping[str, object]]) -> list[Node]:
-    listed = list(rows)
-    return [node_of(row, parsed) for row, parsed in zip(listed, parse_rows(listed), strict=True)]
+        return all(getattr(backend, name) == getattr(stored, name) for name in COLUMNS)
+    return backend == stored
 
 
 def _routes(pairs: Iterable[tuple[object, object]]) -> Routes:
     return {str(pattern): str(app) for pattern, app in pairs}
-
-
-def _values(backend: Backend) -> dict[str, object]:
-    values = {name: getattr(backend, name) for name in (*COLUMNS, COUNTRY)}
-    return {name: int(v) if type(v) is bool else v for name, v in values.items()}
 
 
 class SqliteEnd:
@@ -162,31 +140,27 @@ class SqliteEnd:
         with naming_faults(self.path), closing(connect(self.path, EDIT_WAIT_SECS)) as connection:
             connection.execute("BEGIN")
             rows = read_rows(connection, self.path)
-            return Cargo(_nodes(rows), _routes(read_routes(connection)))
+            return Cargo(nodes_of(rows), _routes(read_routes(connection)))
 
     def write(self, decide: Callable[[Cargo], Change]) -> tuple[Change, bool]:
-        """Write what `decide` chooses; create a missing file."""
+        """Write the change that `decide` chooses by the content of the file, in one transaction.
+
+        A missing file is created. Return the change, and whether the table has countries.
+        """
         create(self.path)
         with transaction(self.path) as connection:
             rows = read_rows(connection, self.path)
-            change = decide(Cargo(_nodes(rows), _routes(read_routes(connection))))
+            change = decide(Cargo(nodes_of(rows), _routes(read_routes(connection))))
             has_country = COUNTRY in read_columns(connection, self.path)
             names = (*COLUMNS, COUNTRY) if has_country else COLUMNS
-            columns, places = ", ".join(names), ", ".join(f":{name}" for name in names)
-            pairs = ", ".join(f"{name} = :{name}" for name in names[1:])
-            connection.executemany(
-                f"INSERT INTO backends ({columns}) VALUES ({places})",  # noqa: S608
-                map(_values, change.added),
+            added, replaced = (
+                [{name: getattr(backend, name) for name in names} for backend in backends]
+                for backends in (change.added, change.replaced)
             )
-            connection.executemany(
-                f"UPDATE backends SET {pairs} WHERE id = :id",  # noqa: S608
-                map(_values, change.replaced),
-            )
+            connection.executemany(insert(names), added)
+            connection.executemany(update(names[1:]), replaced)
             if change.routes:
-                connection.execute(
-                    f"CREATE TABLE IF NOT EXISTS {ROUTES} (pattern TEXT PRIMARY KEY, "
-                    "app TEXT NOT NULL)"
-                )
+                connection.execute(ROUTES_TABLE)
                 connection.executemany(
                     f"DELETE FROM {ROUTES} WHERE pattern = ?",  # noqa: S608
                     [(pattern,) for pattern in change.routes],
@@ -219,15 +193,19 @@ class PostgresEnd:
         return self._link.read(self._read)
 
     async def _read(self, connection: PostgresConnection) -> Cargo:
-        from edgeproxy.store.postgres.schema import columns_of, routes_of, wanted
+        from edgeproxy.store.postgres.schema import columns_of, columns_to_read, routes_of
 
-        names = ", ".join(wanted(await columns_of(connection, self.path)))
-        rows: list[Any] = await connection.fetch(f"SELECT {names} FROM backends ORDER BY id")  # noqa: S608
-        return Cargo(_nodes(map(dict, rows)), _routes(await routes_of(connection)))
+        names = ", ".join(columns_to_read(await columns_of(connection, self.path)))
+        rows = await connection.fetch(f"SELECT {names} FROM backends ORDER BY id")  # noqa: S608
+        return Cargo(nodes_of(list(map(dict, rows))), _routes(await routes_of(connection)))
 
     def write(self, decide: Callable[[Cargo], Change]) -> tuple[Change, bool]:
-        """Write what `decide` chooses; create what the schema lacks."""
-        from edgeproxy.store.postgres.nodes import insert, update, values_of
+        """Write the change that `decide` chooses by the content, in one transaction.
+
+        Missing parts of the schema are created. Return the change, and whether the table has
+        countries.
+        """
+        from edgeproxy.store.postgres import nodes
         from edgeproxy.store.postgres.schema import columns_of, make_parts, missing_parts
 
         async def work(connection: PostgresConnection) -> tuple[Change, bool]:
@@ -236,15 +214,15 @@ class PostgresEnd:
             await connection.execute("LOCK TABLE backends IN SHARE ROW EXCLUSIVE MODE")
             columns = await columns_of(connection, self.path)
             change = decide(await self._read(connection))
-            added = [values_of(each, columns) for each in change.added]
-            replaced = [values_of(each, columns) for each in change.replaced]
+            added = [nodes.values_of(backend, columns) for backend in change.added]
+            replaced = [nodes.values_of(backend, columns) for backend in change.replaced]
             if added:
-                rows = [tuple(each.values()) for each in added]
-                await connection.executemany(insert(added[0]), rows)
+                rows = [tuple(values.values()) for values in added]
+                await connection.executemany(nodes.insert(added[0]), rows)
             if replaced:
                 names = {name: None for name in replaced[0] if name != "id"}
-                pairs = [(each["id"], *(each[name] for name in names)) for each in replaced]
-                await connection.executemany(update(names, columns), pairs)
+                pairs = [(values["id"], *(values[name] for name in names)) for values in replaced]
+                await connection.executemany(nodes.update(names, columns), pairs)
             if change.routes:
                 query = f"DELETE FROM {ROUTES} WHERE pattern = ANY($1)"  # noqa: S608
                 await connection.execute(query, list(change.routes))
@@ -257,3 +235,7 @@ class PostgresEnd:
     def close(self) -> None:
         """Close the connections to the server."""
         self._link.close()
+
+
+End = SqliteEnd | PostgresEnd
+"""One of the two databases."""

@@ -1,12 +1,13 @@
-"""The content of a routing database at one moment, whichever kind of database it is.
+"""The content of a routing database of any kind at one moment.
 
 A row or route that cannot be used is skipped and named with the reason; the others count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.rows import MAX_NAME_CHARS, RowError, parse_rows
@@ -19,8 +20,7 @@ LEASES = "edgeproxy_leases"
 """The table of registered backends; it is optional."""
 
 
-@dataclass(frozen=True, slots=True)
-class SkippedRow:
+class SkippedRow(NamedTuple):
     """A row that cannot be used.
 
     Attributes:
@@ -45,11 +45,11 @@ class Snapshot:
 
 
 def snapshot_of(
-    rows: Sequence[Mapping[str, object]],
+    rows: list[dict[str, object]],
     routes: Iterable[tuple[object, object]],
     rest: Pause = no_pause,
 ) -> Snapshot:
-    """Return the snapshot of these rows; `core/backends/rows` checks each."""
+    """Return the snapshot of these rows; `core/backends/rows` checks each. Empties `rows`."""
     backends: list[Backend] = []
     skipped: list[SkippedRow] = []
     both = zip(rows, parse_rows(rows), strict=True)
@@ -60,14 +60,16 @@ def snapshot_of(
             skipped.append(SkippedRow(label, parsed.reason))
         else:
             backends.append(parsed)
-    found: dict[str, str] = {}
+    apps: dict[str, str] = {}
     for name, app in routes:
         try:
             if not isinstance(name, str) or not isinstance(app, str) or not app:
-                raise ValueError("allowed are texts: a server name and the app that it means")
-            if found.setdefault(pattern(name), app) != app:
-                raise ValueError("it is there twice, with different apps")
+                raise ValueError("a server name and its app must be text, and the app not empty")
+            if apps.setdefault(pattern(name), app) != app:
+                raise ValueError("it occurs twice, with different apps")
         except ValueError as error:
             label = f"{ROUTES} {str(name)[:MAX_NAME_CHARS]!r}"
             skipped.append(SkippedRow(label, str(error)))
-    return Snapshot(tuple(backends), tuple(skipped), found)
+    for _ in paced(range(len(rows)), rest):
+        rows.pop()  # a list freed at once would hold the interpreter for long
+    return Snapshot(tuple(backends), tuple(skipped), apps)

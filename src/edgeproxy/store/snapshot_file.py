@@ -31,8 +31,8 @@ def save(path: Path, snapshot: Snapshot, rest: Pause = no_pause) -> None:
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(json.dumps(first) + "\n")
-            for each in paced(snapshot.backends, rest):
-                values = [getattr(each, name) for name in _NAMES]
+            for backend in paced(snapshot.backends, rest):
+                values = [getattr(backend, name) for name in _NAMES]
                 file.write(json.dumps([int(v) if type(v) is bool else v for v in values]) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -54,7 +54,7 @@ def load(path: Path, rest: Pause = no_pause) -> Snapshot:
                 raise ValueError("it is of another format")
             rows = [dict(zip(_NAMES, json.loads(line), strict=True)) for line in paced(file, rest)]
             if len(rows) != first["backends"]:
-                raise ValueError("it is not whole")
+                raise ValueError("it is incomplete")
             return snapshot_of(rows, list(first["routes"].items()), rest)
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from None

@@ -52,9 +52,9 @@ class Authorities:
 
 
 def backend_authorities(path: Path | None) -> tuple[Authorities | None, bytes]:
-    """Return what reads the authorities of backends from a file, and what the file holds, in PEM.
+    """Return the reader of a file of backend authorities, and the content of the file in PEM.
 
-    Without a file that is None and empty: the authorities of the system count. Raises
+    Without a file, return None and b"": the authorities of the system are trusted. Raises
     EdgeProxyError, which names the variable.
     """
     if path is None:

@@ -131,7 +131,6 @@ class Certificates:
             tuple(_without_shared_names(pairs.values())),
             self._settings.alpn,
             b"" if ca is None else pem.authorities(ca, pem.read(ca)),
-            self._settings.handshake_timeout_secs,
         )
         return _Read(settings, pairs, min(pair.expires_at for pair in pairs.values()))
 
@@ -177,7 +176,7 @@ class Certificates:
             try:
                 paths += (folder / name for name in sorted(names_in(folder)))
             except (OSError, ValueError):
-                pass  # the stamp of the directory shows this
+                pass  # the directory cannot be read: its own stamp shows that
         stamps = tuple(map(_stamp, paths))
         newest = max((stamp.changed_ns for stamp in stamps), default=0) / 1e9
         return _Snapshot(stamps, newest + SETTLED_SECS < now)

@@ -45,8 +45,8 @@ def sources_in(folder: Path) -> list[Source]:
         chains = [files[ending] for ending in ("crt", "pem") if ending in files]
         if not chains:
             raise TlsError(
-                f"{shown(files['key'])}: there is no certificate of that name; put it beside the "
-                "key, with .crt at its end, or remove the key"
+                f"{shown(files['key'])}: there is no certificate of that name; put one with the "
+                "ending .crt beside the key, or remove the key"
             )
         if len(chains) > 1:
             raise TlsError(

@@ -192,12 +192,12 @@ def _compare(
             return
         if is_match:
             raise TlsError(
-                f"{shown(chain_path)}: the private key in {shown(key_path)} is that of certificate "
-                f"{number}; it has to come first, then those that vouch for it"
+                f"{shown(chain_path)}: the private key in {shown(key_path)} belongs to "
+                f"certificate {number}; put that one first, then its intermediates"
             )
     raise TlsError(
-        f"{shown(chain_path)}: the private key in {shown(key_path)} is not that of this "
-        "certificate; give both of one pair"
+        f"{shown(chain_path)}: the private key in {shown(key_path)} does not match this "
+        "certificate; use the two files of one pair"
     )
 
 

@@ -23,7 +23,6 @@ class TlsListenSettings:
         cert_dir: Directory of certificates by server name.
         client_ca: PEM file of authorities, one of which must have signed a client's certificate.
         alpn: ALPN protocols to offer, preferred first.
-        handshake_timeout_secs: How long a handshake may take.
     """
 
     enabled: bool = False
@@ -33,4 +32,3 @@ class TlsListenSettings:
     cert_dir: Path | None = None
     client_ca: Path | None = None
     alpn: tuple[str, ...] = ()
-    handshake_timeout_secs: float = 5.0

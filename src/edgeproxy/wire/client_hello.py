@@ -12,44 +12,43 @@ The decoder does not judge versions or ciphers: client and backend agree on thos
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from edgeproxy.errors import WireError
 from edgeproxy.wire import server_name
 
-MOST_MESSAGE_BYTES = 16384
+MAX_MESSAGE_BYTES = 16384
 """Largest ClientHello. One with post-quantum keys has about 1,800 bytes."""
 
-MOST_RECORDS = 64
-"""Most records that one ClientHello may span."""
+MAX_RECORDS = 64
+"""Maximum number of records that one ClientHello may span."""
 
-MOST_ENTRIES = 128
-"""Longest list in it, the extensions included. Bounds the time that one client can cost."""
+MAX_ENTRIES = 128
+"""Maximum number of entries in a list of a ClientHello. Bounds the time a client can cost."""
 
 _RECORD_HEADER_BYTES = 5
 _MESSAGE_HEADER_BYTES = 4
-MOST_BYTES = _MESSAGE_HEADER_BYTES + MOST_MESSAGE_BYTES + MOST_RECORDS * _RECORD_HEADER_BYTES
+MAX_BYTES = _MESSAGE_HEADER_BYTES + MAX_MESSAGE_BYTES + MAX_RECORDS * _RECORD_HEADER_BYTES
 """Given this many bytes, `decode` never returns None."""
 
-_MOST_RECORD_BYTES = 16384
+_MAX_RECORD_BYTES = 16384
 _HANDSHAKE = 22
 _CLIENT_HELLO = 1
 _MAJOR_VERSION = 3
 _RANDOM_BYTES = 32
-_MOST_SESSION_ID_BYTES = 32
+_MAX_SESSION_ID_BYTES = 32
 _SERVER_NAME = 0
 _ALPN = 16
 _SUPPORTED_VERSIONS = 43
 _HOST_NAME = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ClientHello:
+class ClientHello(NamedTuple):
     """The fields of a ClientHello that the proxy uses.
 
     Attributes:
-        server_name: In normal form (`core.server_names.host_name`); None if the client sends no
-            name, or an IP address.
+        server_name: In normal form (`core.routing.server_names.host_name`); None if the client
+            sends no name, or an IP address.
         alpn: The protocols that it offers, the preferred one first; untrusted bytes.
         legacy_version: For instance 0x0303, which TLS 1.2 and 1.3 both send.
         supported_versions: The versions that it lists, the preferred one first, unknown ones
@@ -68,7 +67,7 @@ def decode(received: bytes | memoryview) -> ClientHello | None:
     `received` is all bytes received so far. Raises WireError at the first byte that no
     ClientHello can have.
     """
-    message = _message(bytes(received[:MOST_BYTES]))
+    message = _message(bytes(received[:MAX_BYTES]))
     return None if message is None else _client_hello(message)
 
 
@@ -76,7 +75,7 @@ def _message(received: bytes) -> bytes | None:
     """Return the body of the handshake message in these records, or None if it is incomplete."""
     message = bytearray()
     start = 0
-    for _ in range(MOST_RECORDS):
+    for _ in range(MAX_RECORDS):
         header = received[start : start + _RECORD_HEADER_BYTES]
         size = _record_size(header)
         if len(header) < _RECORD_HEADER_BYTES:
@@ -94,7 +93,7 @@ def _message(received: bytes) -> bytes | None:
         if len(record) < size:
             return None
         start += size
-    raise WireError(f"the ClientHello is spread over more than {MOST_RECORDS} records")
+    raise WireError(f"the ClientHello is spread over more than {MAX_RECORDS} records")
 
 
 def _record_size(header: bytes) -> int:
@@ -104,7 +103,7 @@ def _record_size(header: bytes) -> int:
     if len(header) > 1 and header[1] != _MAJOR_VERSION:
         raise WireError("not a version of TLS")
     size = int.from_bytes(header[3:].ljust(2, b"\0"))
-    if size > _MOST_RECORD_BYTES:
+    if size > _MAX_RECORD_BYTES:
         raise WireError("a TLS record is longer than allowed")
     if len(header) == _RECORD_HEADER_BYTES and size == 0:
         raise WireError("a TLS handshake record is empty")
@@ -116,8 +115,8 @@ def _message_size(message: bytes | bytearray) -> int:
     if message and message[0] != _CLIENT_HELLO:
         raise WireError("the first TLS message is not a ClientHello")
     size = int.from_bytes(message[1:_MESSAGE_HEADER_BYTES].ljust(3, b"\0"))
-    if size > MOST_MESSAGE_BYTES:
-        raise WireError(f"the ClientHello is longer than {MOST_MESSAGE_BYTES} bytes")
+    if size > MAX_MESSAGE_BYTES:
+        raise WireError(f"the ClientHello is longer than {MAX_MESSAGE_BYTES} bytes")
     return size
 
 
@@ -128,7 +127,7 @@ def _client_hello(body: bytes) -> ClientHello:
     session_id, at = _vector(body, 2 + _RANDOM_BYTES, 1)
     ciphers, at = _vector(body, at, 2)
     compressions, at = _vector(body, at, 1)
-    if len(session_id) > _MOST_SESSION_ID_BYTES:
+    if len(session_id) > _MAX_SESSION_ID_BYTES:
         raise WireError("the session id of the ClientHello is longer than allowed")
     if not ciphers or len(ciphers) % 2 or not compressions:
         raise WireError("the ClientHello lists no ciphers, half a cipher or no compression")
@@ -152,7 +151,7 @@ def _extensions(body: bytes, at: int) -> dict[int, bytes]:
     extensions: dict[int, bytes] = {}
     for kind, content in _entries(block, 2, 2):
         if kind in extensions:
-            raise WireError("an extension of the ClientHello comes twice")
+            raise WireError("an extension of the ClientHello occurs twice")
         extensions[kind] = content
     return extensions
 
@@ -192,14 +191,14 @@ def _list(content: bytes, length_bytes: int) -> bytes:
 def _entries(of: bytes, kind_bytes: int, length_bytes: int) -> Iterator[tuple[int, bytes]]:
     """Yield the entries that fill a list: a kind, a length and that many bytes each."""
     at = 0
-    for _ in range(MOST_ENTRIES):
+    for _ in range(MAX_ENTRIES):
         if at == len(of):
             return
         content, end = _vector(of, at + kind_bytes, length_bytes)
         yield int.from_bytes(of[at : at + kind_bytes]), content
         at = end
     if at < len(of):
-        raise WireError(f"a list in the ClientHello has more than {MOST_ENTRIES} entries")
+        raise WireError(f"a list in the ClientHello has more than {MAX_ENTRIES} entries")
 
 
 def _vector(of: bytes, at: int, length_bytes: int) -> tuple[bytes, int]:

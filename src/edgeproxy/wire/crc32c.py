@@ -1,4 +1,4 @@
-"""The checksum of PROXY protocol headers, CRC-32C (RFC 9260 appendix A, before it RFC 4960 B)."""
+"""The checksum of PROXY protocol headers, CRC-32C (RFC 9260 appendix A, formerly RFC 4960 B)."""
 
 from __future__ import annotations
 

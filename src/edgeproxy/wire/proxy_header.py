@@ -6,7 +6,6 @@ encode the two forms; `wire.proxy_protocol` tells them apart.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple, TypeAlias
 
@@ -14,7 +13,7 @@ from edgeproxy.errors import WireError
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
-MOST_PORT = 65535
+MAX_PORT = 65535
 _MAPPED_PREFIX = 0xFFFF << 32
 
 
@@ -25,8 +24,7 @@ class Endpoint(NamedTuple):
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """A PROXY protocol header.
 
     `source` and `destination` are both set or both None. None means that the header has no
@@ -38,9 +36,9 @@ class Header:
         size: Length of the header in bytes; the client's bytes follow it.
         source: The address the client connected from.
         destination: The address the client connected to.
-        is_local: The sender speaks for itself, for instance for a health check. Some senders also
-            use it for clients without an address.
-        server_name: The authority, in normal form (`core.server_names.host_name`).
+        is_local: The sender connects for itself, for instance for a health check. Some senders
+            also use it for clients without an address.
+        server_name: The authority, in normal form (`core.routing.server_names.host_name`).
         alpn: The application protocol; untrusted bytes.
         unique_id: The sender's id for the connection, up to 128 untrusted bytes.
         over_tls: Whether the client used TLS towards the sender.
@@ -71,7 +69,7 @@ def of_one_family(source: Endpoint, destination: Endpoint) -> tuple[Address, Add
     """
     ends = []
     for end in (source, destination):
-        if not 0 <= end.port <= MOST_PORT:
+        if not 0 <= end.port <= MAX_PORT:
             raise WireError("a port to be sent is not within 0 to 65535")
         try:
             ends.append(ip_address(end.ip.partition("%")[0]))

@@ -11,7 +11,7 @@ from edgeproxy.errors import WireError
 from edgeproxy.wire import proxy_v1, proxy_v2
 from edgeproxy.wire.proxy_header import Header
 
-MOST_BYTES = max(proxy_v1.MOST_BYTES, proxy_v2.MOST_BYTES)
+MAX_BYTES = max(proxy_v1.MAX_BYTES, proxy_v2.MAX_BYTES)
 """Given this many bytes, `decode` never returns None."""
 
 

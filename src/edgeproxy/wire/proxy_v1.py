@@ -14,7 +14,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 from edgeproxy.errors import WireError
 from edgeproxy.wire.proxy_header import (
-    MOST_PORT,
+    MAX_PORT,
     Address,
     Endpoint,
     Header,
@@ -22,7 +22,7 @@ from edgeproxy.wire.proxy_header import (
     of_one_family,
 )
 
-MOST_BYTES = 107
+MAX_BYTES = 107
 UNKNOWN = b"PROXY UNKNOWN\r\n"
 
 _BEGINNINGS = (b"PROXY TCP4 ", b"PROXY TCP6 ", b"PROXY UNKNOWN ", UNKNOWN)
@@ -40,15 +40,15 @@ def decode(received: bytes | memoryview) -> Header | None:
     Raises WireError at the first byte that no header can have. Fields are checked when the line
     is complete.
     """
-    start = bytes(received[:MOST_BYTES])
+    start = bytes(received[:MAX_BYTES])
     if not any(start.startswith(each[: len(start)]) for each in _BEGINNINGS):
         raise WireError("not a PROXY header of version 1")
     printable = _PRINTABLE.match(start)
     assert printable is not None
     line = printable[0]
     size = len(line) + _CRLF_BYTES
-    if size > MOST_BYTES:
-        raise WireError(f"the PROXY line has not ended after {MOST_BYTES} bytes")
+    if size > MAX_BYTES:
+        raise WireError(f"the PROXY line has not ended after {MAX_BYTES} bytes")
     ending = start[len(line) : size]
     if not b"\r\n".startswith(ending):
         raise WireError("the PROXY line does not end in CRLF, or is not of printable ASCII")
@@ -66,7 +66,7 @@ def _ends(line: bytes) -> tuple[Endpoint, Endpoint]:
     if fields is None:
         raise WireError("the PROXY line is not made of two addresses and two ports")
     ports = int(fields[3]), int(fields[4])
-    if max(ports) > MOST_PORT:
+    if max(ports) > MAX_PORT:
         raise WireError("a port in the PROXY line is beyond 65535")
     of_family = IPv4Address if is_ipv4 else IPv6Address
     try:

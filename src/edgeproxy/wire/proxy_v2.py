@@ -20,11 +20,11 @@ from edgeproxy.wire.crc32c import crc32c
 from edgeproxy.wire.proxy_header import Endpoint, Header, endpoint, of_one_family
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-MOST_BYTES = 4096
-MOST_UNIQUE_ID_BYTES = 128
+MAX_BYTES = 4096
+MAX_UNIQUE_ID_BYTES = 128
 
 LOCAL = SIGNATURE + b"\x20\x00\x00\x00"
-"""The header of a sender that speaks for itself, for instance to check a backend's health.
+"""The header of a connection that the sender makes for itself, such as a health check.
 
 It also stands for clients without an address, such as those of Unix sockets: HAProxy sends it for
 them, and rejects a PROXY command with the family UNSPEC.
@@ -50,7 +50,7 @@ _CRC32C_BYTES = 4
 _SSL_FIXED_BYTES = 5  # client 1, verify 4
 _CLIENT_SSL = 0x01
 
-_TOO_LONG = f"the PROXY header is longer than {MOST_BYTES} bytes"
+_TOO_LONG = f"the PROXY header is longer than {MAX_BYTES} bytes"
 
 
 def decode(received: bytes | memoryview) -> Header | None:
@@ -77,7 +77,7 @@ def _size(fixed: bytes) -> int:
     is_local = False
     if len(fixed) > 12:
         if fixed[12] not in (_VERSION_LOCAL, _VERSION_PROXY):
-            raise WireError("the PROXY header has another version than 2 or an unknown command")
+            raise WireError("the PROXY header is not of version 2, or its command is unknown")
         is_local = fixed[12] == _VERSION_LOCAL
     least = 0
     if len(fixed) > 13 and not is_local:
@@ -85,7 +85,7 @@ def _size(fixed: bytes) -> int:
             raise WireError("the PROXY header has an unknown address family or transport")
         least = _ADDRESS_BYTES.get(fixed[13], 0)
     size = _FIXED_BYTES + int.from_bytes(fixed[14:].ljust(2, b"\0"))
-    if size > MOST_BYTES:
+    if size > MAX_BYTES:
         raise WireError(_TOO_LONG)
     if len(fixed) == _FIXED_BYTES and size < _FIXED_BYTES + least:
         raise WireError("the PROXY header is too short for addresses of its family")
@@ -99,7 +99,7 @@ def _proxied(header: bytes) -> Header:
     found: dict[int, bytes] = {}
     for type_, start, end in _tlvs(header, tlvs_at):
         if type_ in found:
-            raise WireError("a TLV of the PROXY header comes twice")
+            raise WireError("a TLV of the PROXY header occurs twice")
         if type_ in _READ:
             found[type_] = header[start:end]
         if type_ == _CRC32C:
@@ -148,8 +148,8 @@ def _check_crc32c(header: bytes, start: int, end: int) -> None:
 
 
 def _unique_id(value: bytes | None) -> bytes | None:
-    if value is not None and len(value) > MOST_UNIQUE_ID_BYTES:
-        raise WireError(f"the unique id has more than {MOST_UNIQUE_ID_BYTES} bytes")
+    if value is not None and len(value) > MAX_UNIQUE_ID_BYTES:
+        raise WireError(f"the unique id has more than {MAX_UNIQUE_ID_BYTES} bytes")
     return value or None
 
 
@@ -187,7 +187,7 @@ def encode(
     block += _tlv(_AUTHORITY, None if server_name is None else _authority(server_name))
     block += _tlv(_UNIQUE_ID, _unique_id(unique_id))
     block += _tlv(_CRC32C, bytes(_CRC32C_BYTES) if checksum else None)
-    if _FIXED_BYTES + len(block) > MOST_BYTES:
+    if _FIXED_BYTES + len(block) > MAX_BYTES:
         raise WireError(_TOO_LONG)
     header = SIGNATURE + bytes((_VERSION_PROXY, kind)) + len(block).to_bytes(2) + block
     return header[:-_CRC32C_BYTES] + crc32c(header).to_bytes(4) if checksum else header
@@ -204,6 +204,6 @@ def _tlv(type_: int, value: bytes | None) -> bytes:
     """Return a TLV; no bytes if there is no value."""
     if not value:
         return b""
-    if len(value) > MOST_BYTES:
+    if len(value) > MAX_BYTES:
         raise WireError(_TOO_LONG)
     return bytes((type_,)) + len(value).to_bytes(2) + value

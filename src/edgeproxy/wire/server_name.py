@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from edgeproxy.core.routing.server_names import host_name
 from edgeproxy.errors import WireError
 
-MOST_BYTES = 255
+MAX_BYTES = 255
 """Longest name that is accepted, in bytes."""
 
 
@@ -22,7 +22,7 @@ def decode(sent: bytes) -> str | None:
     address counts as no name, and the dot is dropped. Raises WireError for any other text that is
     no host name, such as one with NUL, spaces, line ends or non-ASCII characters.
     """
-    text = sent[: MOST_BYTES + 1].decode("latin-1")
+    text = sent[: MAX_BYTES + 1].decode("latin-1")
     name = host_name(text)
     if name is None and not _is_address(text):
         raise WireError("the server name is not a host name")

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from edgeproxy.control.admin.pages import MOST_AT_ONCE, HttpPages, Request, Response
+from edgeproxy.control.admin.pages import MAX_AT_ONCE, HttpPages, Request, Response
 from tests.control.serving import get, raw, rest_of, served
 from tests.waiting import wait_until
 
@@ -36,7 +36,7 @@ def address() -> Iterator[Address]:
         ("GET /hello HTTP/1.1", 200, "hello "),
         ("GET /hello?name=a%20b HTTP/1.1", 200, "hello a b"),
         ("GET http://x/hello?name=c HTTP/1.1", 200, "hello c"),
-        ("GET //hello HTTP/1.1", 404, "there is: /act /hello /large\n"),
+        ("GET //hello HTTP/1.1", 404, "not found; the paths are: /act /hello /large\n"),
         ("POST /hello HTTP/1.1", 405, "allowed is GET or HEAD\n"),
         ("GET /act HTTP/1.1", 405, "allowed is POST\n"),
         ("HEAD /hello HTTP/1.1", 200, ""),
@@ -76,7 +76,7 @@ def test_those_who_do_not_ask_make_room_for_those_who_do(address: Address) -> No
     with ExitStack() as held:
         idle = [
             held.enter_context(socket.create_connection(address, 10))
-            for _ in range(MOST_AT_ONCE * 2)
+            for _ in range(MAX_AT_ONCE * 2)
         ]
         assert get(address, "/hello") == b"hello "
         assert rest_of(idle[0]) == b"", "the oldest made room"
@@ -87,12 +87,12 @@ def test_those_who_do_not_ask_make_room_for_those_who_do(address: Address) -> No
 def test_those_who_have_asked_are_not_cut_off(address: Address) -> None:
     with ExitStack() as held:
         reading = [
-            held.enter_context(socket.create_connection(address, 10)) for _ in range(MOST_AT_ONCE)
+            held.enter_context(socket.create_connection(address, 10)) for _ in range(MAX_AT_ONCE)
         ]
         for each in reading:
             each.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
         begun = [each.recv(4) for each in reading]
-        assert begun == [b"HTTP"] * MOST_AT_ONCE
+        assert begun == [b"HTTP"] * MAX_AT_ONCE
         assert not _is_answered(address), "one too many"
         for each in reading:
             assert rest_of(each).endswith(LARGE)

@@ -118,7 +118,7 @@ def test_what_goes_to_a_deleted_file_is_counted_until_there_is_a_new_one(tmp_pat
 def test_a_fifo_that_nobody_reads_is_refused_at_once(tmp_path: Path) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
-    with pytest.raises(EdgeProxyError, match="FIFO that nobody reads; start its reader first"):
+    with pytest.raises(EdgeProxyError, match="FIFO that no process reads; start its reader first"):
         AccessLog(str(path))
 
 

@@ -8,33 +8,12 @@ import threading
 from contextlib import ExitStack
 
 from edgeproxy.control.observe.metrics_page import Scrapes, metrics_page
-from edgeproxy.control.observe.reading import StatusSnapshot
+from edgeproxy.control.observe.status_snapshot import StatusSnapshot
+from tests.control.observe.snapshots import NOTHING
 from tests.control.serving import get, rest_of, served
 from tests.waiting import wait_until
 
 DEADLINE_SECS = 20.0
-NOTHING = StatusSnapshot(
-    version="1.0",
-    engine="portable",
-    region="sa",
-    connections=0,
-    active=0,
-    bytes_in=0,
-    bytes_out=0,
-    failovers=0,
-    refused={},
-    closed={},
-    dial_failures={},
-    bindings=0,
-    rate_limited_clients=0,
-    table_version=0,
-    table_age_secs=0.0,
-    rows_skipped=0,
-    reload_errors=0,
-    loop_lag_secs=0.0,
-    descriptors=0,
-    uptime_secs=0.0,
-)
 
 
 class Slow:
@@ -86,7 +65,7 @@ def test_all_who_ask_while_a_page_is_made_share_the_next_one() -> None:
     assert len(slow.threads) == 1
 
 
-def test_whoever_leaves_takes_the_page_from_nobody_else() -> None:
+def test_a_caller_that_leaves_takes_the_page_from_no_other() -> None:
     slow = Slow()
 
     async def run() -> None:
@@ -135,7 +114,7 @@ def test_many_scrapers_cost_few_pages() -> None:
         for _ in range(50):
             scrapers.append(held.enter_context(socket.create_connection(address, DEADLINE_SECS)))
             scrapers[-1].sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert get(address, "/other") == b"there is: /metrics\n"
+        assert get(address, "/other") == b"not found; the paths are: /metrics\n"
         wait_until(lambda: reads, "a page that is being made")
         let_go.set()
         for each in scrapers:

@@ -21,6 +21,7 @@ from edgeproxy.core.routing.choice import How, Reason
 
 SETTINGS = BreakerSettings(enabled=True, failure_threshold=3, success_threshold=2, timeout_secs=30)
 DIAL_SECS = 5.0
+BACKEND = Backend("a", "app", "sa", "192.0.2.1", 80)
 
 
 def admitted(pop: Admission, now: float) -> Ticket:
@@ -28,6 +29,20 @@ def admitted(pop: Admission, now: float) -> Ticket:
     ticket = pop.admit("client", "", now)
     assert isinstance(ticket, Ticket), ticket
     return ticket
+
+
+def pop_of(settings: BreakerSettings, told: list[Circuit] | None = None) -> Admission:
+    """Return an admission with `BACKEND` alone, whose circuit says in `told` how it changes."""
+    pop = Admission(
+        AdmissionSettings(),
+        AffinitySettings(ttl_secs=0),
+        EjectionSettings(),
+        Origin,
+        breaker=settings,
+        circuit_changed=lambda _id, state: told.append(state) if told is not None else None,
+    )
+    pop.publish([BACKEND])
+    return pop
 
 
 def breaker_of(
@@ -96,7 +111,7 @@ def test_so_many_try_a_half_open_one_at_a_time() -> None:
     assert live.passed_over_until == 0.0
 
 
-def test_a_trial_whose_client_leaves_blocks_nobody_for_long() -> None:
+def test_a_trial_whose_client_leaves_blocks_no_others_for_long() -> None:
     breaker, live, _ = opened()
     breaker.trying(live, DIAL_SECS, 130.0)
     assert live.passed_over_until == 135.0
@@ -119,15 +134,8 @@ def test_what_ends_late_does_not_lengthen_an_open_one() -> None:
     assert (live.circuit, live.passed_over_until) == (Circuit.OPEN, 130.0)
 
 
-def test_without_a_breaker_whom_it_had_cut_off_is_back_at_once() -> None:
-    pop = Admission(
-        AdmissionSettings(),
-        AffinitySettings(ttl_secs=0),
-        EjectionSettings(),
-        Origin,
-        breaker=BreakerSettings(enabled=True, failure_threshold=1),
-    )
-    pop.publish([Backend("a", "app", "sa", "192.0.2.1", 80)])
+def test_without_a_breaker_a_backend_that_it_had_cut_off_is_back_at_once() -> None:
+    pop = pop_of(BreakerSettings(enabled=True, failure_threshold=1))
     ticket = pop.admit("client", "", 0.0)
     assert isinstance(ticket, Ticket)
     assert isinstance(pop.failed(ticket, 0.0), Refusal)
@@ -140,14 +148,7 @@ def test_without_a_breaker_whom_it_had_cut_off_is_back_at_once() -> None:
 
 def test_another_timeout_counts_from_when_it_opened() -> None:
     settings = BreakerSettings(True, failure_threshold=1, timeout_secs=60)
-    pop = Admission(
-        AdmissionSettings(),
-        AffinitySettings(ttl_secs=0),
-        EjectionSettings(),
-        Origin,
-        breaker=settings,
-    )
-    pop.publish([Backend("a", "app", "sa", "192.0.2.1", 80)])
+    pop = pop_of(settings)
     pop.failed(admitted(pop, 100.0), 100.0)
     for timeout_secs, until in ((1, 101.0), (20, 120.0), (10, 110.0)):
         pop.change(dataclasses.replace(settings, timeout_secs=timeout_secs), HealthSettings())
@@ -160,21 +161,12 @@ def test_another_timeout_counts_from_when_it_opened() -> None:
 
 def test_a_corrected_address_closes_it() -> None:
     told: list[Circuit] = []
-    pop = Admission(
-        AdmissionSettings(),
-        AffinitySettings(ttl_secs=0),
-        EjectionSettings(),
-        Origin,
-        breaker=BreakerSettings(True, failure_threshold=1, early_close_secs=1),
-        circuit_changed=lambda _id, state: told.append(state),
-    )
-    wrong = Backend("a", "app", "sa", "192.0.2.1", 80)
-    pop.publish([wrong])
+    pop = pop_of(BreakerSettings(True, failure_threshold=1, early_close_secs=1), told)
     mute = admitted(pop, 100.0)
     pop.dialed(mute, 0.0, 100.0)
     pop.failed(admitted(pop, 100.0), 100.0)
     assert pop.admit("client", "", 101.0) == Refusal(Reason.DOWN)
-    pop.publish([dataclasses.replace(wrong, wg_ip="192.0.2.2")])
+    pop.publish([dataclasses.replace(BACKEND, wg_ip="192.0.2.2")])
     assert admitted(pop, 101.0).how is How.SCORED
     pop.closed(mute, 101.0, 5, 0, without_answer=True)  # it was at the old address
     assert told == [Circuit.OPEN, Circuit.CLOSED]
@@ -182,14 +174,7 @@ def test_a_corrected_address_closes_it() -> None:
 
 def test_other_settings_leave_a_trial_as_it_is() -> None:
     settings = BreakerSettings(True, 1, success_threshold=1, timeout_secs=30, early_close_secs=1)
-    pop = Admission(
-        AdmissionSettings(),
-        AffinitySettings(ttl_secs=0),
-        EjectionSettings(),
-        Origin,
-        breaker=settings,
-    )
-    pop.publish([Backend("a", "app", "sa", "192.0.2.1", 80)])
+    pop = pop_of(settings)
     pop.failed(admitted(pop, 100.0), 100.0)
     pop.dialed(admitted(pop, 130.0), 0.0, 130.0)
     pop.change(dataclasses.replace(settings, trials=2), HealthSettings())
@@ -197,7 +182,7 @@ def test_other_settings_leave_a_trial_as_it_is() -> None:
     assert pop.load.of("a").circuit is Circuit.CLOSED
 
 
-class TestMoment:
+class TestEarlyClose:
     """Where mute connections are failures, a dial alone closes nothing."""
 
     SETTINGS = BreakerSettings(True, 3, 2, timeout_secs=30, early_close_secs=1)
@@ -205,15 +190,7 @@ class TestMoment:
     def half_open(self, settings: BreakerSettings = SETTINGS) -> tuple[Admission, list[Circuit]]:
         """Return an admission whose only backend may be tried from 100.0 on."""
         told: list[Circuit] = []
-        pop = Admission(
-            AdmissionSettings(),
-            AffinitySettings(ttl_secs=0),
-            EjectionSettings(),
-            Origin,
-            breaker=settings,
-            circuit_changed=lambda _id, state: told.append(state),
-        )
-        pop.publish([Backend("a", "app", "sa", "192.0.2.1", 80)])
+        pop = pop_of(settings, told)
         for _ in range(3):
             pop.failed(admitted(pop, 70.0), 70.0)
         told.clear()
@@ -318,7 +295,7 @@ class Machine(RuleBasedStateMachine):
         assert self.live.passed_over_until <= self.now + SETTINGS.timeout_secs
 
     @invariant()
-    def only_changes_are_told(self) -> None:
+    def only_changes_are_reported(self) -> None:
         states = [Circuit.CLOSED, *(state for _, state in self.told)]
         assert all(one is not other for one, other in pairwise(states))
         assert states[-1] is self.live.circuit

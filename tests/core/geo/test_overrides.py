@@ -200,9 +200,9 @@ def test_what_is_no_region_is_named(region: str) -> None:
 
 
 def test_a_country_line_needs_a_real_country_and_a_region() -> None:
-    assert faults("MX,MX") == [(1, "for a whole country name the region too: MX,MX,eu")]
-    assert faults("MX,MX,")[0][1].startswith("for a whole country")
-    assert faults("ZZ,BR,sa") == [(1, "the first field ZZ is no country; name one, or a prefix")]
+    assert faults("MX,MX") == [(1, "a line for a country must name the region: MX,MX,eu")]
+    assert faults("MX,MX,")[0][1].startswith("a line for a country must name the region")
+    assert faults("ZZ,BR,sa") == [(1, "the first field may not be ZZ; write a country or a prefix")]
     assert faults("UK,GB,eu")[0][1].startswith("country 'UK' is not")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from edgeproxy.core.backends.backend import Backend
@@ -47,3 +49,12 @@ def test_a_hard_limit_of_0_is_no_limit() -> None:
     live = LiveState("a")
     live.active = 10_000
     assert ineligible(Backend("a", "m", "sa", "10.0.0.1", 80, hard_limit=0), live, 0.0) is None
+
+
+@pytest.mark.parametrize("row", [{"healthy": False}, {"weight": 0}])
+def test_a_backend_that_is_drained_says_so_whatever_its_row_says(row: dict[str, object]) -> None:
+    backend = Backend("a", "app", "sa", "192.0.2.1", 80, **row)  # type: ignore[arg-type]
+    live = LiveState("a")
+    live.draining = True
+    assert ineligible(backend, live, 0.0) == "draining"
+    assert ineligible(replace(backend, deleted=True), live, 0.0) == "deleted"

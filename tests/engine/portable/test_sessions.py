@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import select
 import socket
 from contextlib import closing
 from typing import Any
@@ -13,19 +11,7 @@ from edgeproxy.engine.portable.engine import PortableEngine
 from tests.conformance.gates import ScriptedGate
 from tests.conformance.peers import Pause
 from tests.conformance.rig import Rig
-
-
-class _Full:
-    """An epoll by which nothing more can be watched."""
-
-    def __init__(self, epoll: select.epoll) -> None:
-        self._epoll = epoll
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._epoll, name)
-
-    def register(self, _descriptor: int, _mask: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+from tests.engine.portable.full_epoll import FullEpoll
 
 
 def test_a_begun_dial_is_closed_with_a_client_that_cannot_be_watched() -> None:
@@ -36,7 +22,7 @@ def test_a_begun_dial_is_closed_with_a_client_that_cannot_be_watched() -> None:
         gate.begin = lambda _address: begun.detach()
         rig.prepare(gate)
         sessions: Any = rig.engine._sessions  # type: ignore[attr-defined]
-        sessions._epoll = _Full(sessions._epoll)
+        sessions._epoll = FullEpoll(sessions._epoll)
         rig.listen()
         rig.start()
         rig.connect()

@@ -9,10 +9,12 @@ from typing import Any, Protocol
 
 from edgeproxy.core.backends.rows import COLUMNS
 from edgeproxy.store.choice import nodes_in, registrations_in
-from edgeproxy.store.edits import NodeEdits, RegisteredRows
+from edgeproxy.store.edits import NodeEdits, RegisteredRows, RouteEdits
 from edgeproxy.store.feed import Store
+from edgeproxy.store.postgres.routes import PostgresRoutes
 from edgeproxy.store.postgres.store import PostgresStore
 from edgeproxy.store.postgres.url import PostgresSettings, PostgresUrl
+from edgeproxy.store.sqlite.routes import Routes
 from edgeproxy.store.sqlite.store import SqliteStore
 from tests.store.editing import execute
 from tests.store.server import Database
@@ -41,6 +43,9 @@ class Kind(Protocol):
 
     def nodes(self) -> NodeEdits:
         """Return what edits it."""
+
+    def routes(self) -> RouteEdits:
+        """Return what edits its server names."""
 
     def registrations(self, home: str = "here") -> RegisteredRows:
         """Return its registered backends, as one POP asks for them."""
@@ -100,6 +105,9 @@ class SqliteKind(_Stores):
     def _new(self) -> Store:
         return SqliteStore(self.path)
 
+    def routes(self) -> RouteEdits:
+        return Routes(self.path)
+
     def execute(self, sql: str) -> None:
         execute(self.path, sql)
 
@@ -117,8 +125,13 @@ class PostgresKind(_Stores):
         self.database = database
         self.settings = PostgresSettings(enabled=True, url=PostgresUrl(database.url))
 
-    def _new(self) -> Store:
+    def _new(self) -> PostgresStore:
         return PostgresStore(self.settings)
+
+    def routes(self) -> RouteEdits:
+        store = self._new()
+        self._opened.append(store)
+        return PostgresRoutes(store.link)
 
     def execute(self, sql: str) -> None:
         self.database.execute(sql)

@@ -6,7 +6,6 @@ import gc
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 
@@ -22,14 +21,6 @@ from tests.store.server import Database, Server
 from tests.waiting import wait_until
 
 OURS = "FROM pg_stat_activity WHERE application_name = 'edgeproxy' AND datname = '{}'"
-
-
-@pytest.fixture
-def own_server() -> Iterator[Server]:
-    """A server that the test may disturb."""
-    with closing(Server()) as server:
-        server.start()
-        yield server
 
 
 def settings_of(database: Database, **more: float) -> PostgresSettings:
@@ -66,7 +57,7 @@ def test_edits_at_the_same_time_do_not_depend_on_what_the_database_prefers(
     assert faults == []
 
 
-def test_looks_while_the_server_is_down_keep_nothing(own_server: Server) -> None:
+def test_polls_while_the_server_is_down_keep_nothing(own_server: Server) -> None:
     database = own_server.new_database()
     woken = threading.Semaphore(0)
     with closing(PostgresStore(settings_of(database), wake=woken.release)) as store:

@@ -56,14 +56,6 @@ def opened() -> Iterator[Open]:
         yield open_store
 
 
-@pytest.fixture
-def own_server() -> Iterator[Server]:
-    """A server that the test may disturb."""
-    with closing(Server()) as server:
-        server.start()
-        yield server
-
-
 def wait_for(woken: threading.Semaphore, secs: float = 20.0) -> float:
     begun = time.monotonic()
     assert woken.acquire(timeout=secs), f"nobody was woken within {secs} s"
@@ -174,7 +166,7 @@ def test_without_the_right_to_make_a_missing_table_it_is_said(
         "INSERT INTO edgeproxy_routes VALUES ('www.example.com', 'web')",
     ],
 )
-def test_every_kind_of_change_is_told_within_a_second(
+def test_every_kind_of_change_is_notified_within_a_second(
     postgres: Database, opened: Open, sql: str
 ) -> None:
     store, woken = opened(postgres.url)

@@ -17,8 +17,9 @@ import pytest
 
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.errors import StoreError
+from edgeproxy.store.snapshot import SkippedRow
 from edgeproxy.store.sqlite.database import replace
-from edgeproxy.store.sqlite.store import DatabaseSettings, SkippedRow, SqliteStore
+from edgeproxy.store.sqlite.store import DatabaseSettings, SqliteStore
 from tests.store.editing import (
     DOCUMENTED_INSERT,
     DOCUMENTED_TABLE,

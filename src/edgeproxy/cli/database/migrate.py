@@ -48,7 +48,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Copy everything, or nothing."""
     if args.source == args.target:
-        raise UsageError("--from and --to name the same: allowed is sqlite to postgres, or back")
+        raise UsageError("--from and --to must differ: sqlite to postgres, or postgres to sqlite")
     from edgeproxy.store.migration import migrate
 
     source, target = (_end(kind, args) for kind in (args.source, args.target))
@@ -92,7 +92,7 @@ def _end(kind: str, args: argparse.Namespace) -> End:
         try:
             settings = replace(settings, url=postgres_url(args.url))
         except BadValueError as bad:
-            raise UsageError(f"--url is not: {bad}") from None
+            raise UsageError(f"--url is not valid: {bad}") from None
     if settings.url is None:
-        raise UsageError("EDGEPROXY_POSTGRES_URL or --url says where the server is")
+        raise UsageError("there is no URL of a server: set EDGEPROXY_POSTGRES_URL or --url")
     return PostgresEnd(settings)

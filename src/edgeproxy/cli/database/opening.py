@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from edgeproxy.cli.database.options import database_path
+
 if TYPE_CHECKING:
     import argparse
 
-    from edgeproxy.store.edits import NodeEdits
+    from edgeproxy.store.edits import NodeEdits, RouteEdits
     from edgeproxy.store.postgres.link import Link
-    from edgeproxy.store.postgres.routes import PostgresRoutes
     from edgeproxy.store.postgres.url import PostgresSettings
-    from edgeproxy.store.sqlite.routes import Routes
 
 ENABLED = "EDGEPROXY_POSTGRES_ENABLED"
 
@@ -35,25 +35,18 @@ def open_nodes(args: argparse.Namespace) -> NodeEdits:
     """Return the nodes of the database that the arguments select."""
     postgres = postgres_settings(args)
     if postgres is None:
-        from edgeproxy.cli.database.options import database_path
         from edgeproxy.store.sqlite.nodes import Nodes
 
         return Nodes(database_path(args))
-    return nodes_on(postgres)
-
-
-def nodes_on(postgres: PostgresSettings) -> NodeEdits:
-    """Return the nodes of the database on a server."""
     from edgeproxy.store.postgres.nodes import PostgresNodes
 
     return PostgresNodes(_link_to(postgres))
 
 
-def open_routes(args: argparse.Namespace) -> Routes | PostgresRoutes:
+def open_routes(args: argparse.Namespace) -> RouteEdits:
     """Return the server names of the database that the arguments select."""
     postgres = postgres_settings(args)
     if postgres is None:
-        from edgeproxy.cli.database.options import database_path
         from edgeproxy.store.sqlite.routes import Routes
 
         return Routes(database_path(args))
@@ -69,7 +62,6 @@ def make(args: argparse.Namespace, *, force: bool = False) -> tuple[object, bool
     """
     postgres = postgres_settings(args)
     if postgres is None:
-        from edgeproxy.cli.database.options import database_path
         from edgeproxy.store.sqlite.database import create, replace
 
         path = database_path(args)

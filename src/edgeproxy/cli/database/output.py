@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from edgeproxy.cli.table import cell
 
-_INFINITIES = (float("inf"), float("-inf"))  # JSON has no such numbers, SQLite has
+_INFINITIES = (float("inf"), float("-inf"))  # JSON has no infinities, SQLite has
 
 
 def json_node(values: Mapping[str, object], fault: str | None) -> dict[str, object]:

@@ -57,7 +57,7 @@ class Environment:
                 self.directory = Path(tempfile.mkdtemp(prefix="edgeproxy-"))
         except OSError as error:
             raise EdgeProxyError(
-                f"cannot make a temporary directory: {error}; TMPDIR says where to make it"
+                f"cannot create a temporary directory: {error}; set TMPDIR to a writable directory"
             ) from None
 
     @property

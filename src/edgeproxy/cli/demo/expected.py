@@ -53,8 +53,8 @@ def unbroken(claim: str) -> Iterator[None]:
 def eventually(claim: str, look: Callable[[], T | None]) -> T:
     """Return what `look` returns as soon as it is not None; UnmetError after DEADLINE_SECS."""
     deadline = time.monotonic() + DEADLINE_SECS
-    while (found := look()) is None:
+    while (value := look()) is None:
         if time.monotonic() > deadline:
             raise UnmetError(claim, f"within {DEADLINE_SECS:g} s", "not yet")
         _PAUSE.wait(LOOK_SECS)
-    return found
+    return value

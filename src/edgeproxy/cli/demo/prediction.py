@@ -64,14 +64,14 @@ def why(decision: Decision) -> str:
     region = decision.origin.region
     if region is None:
         place = f"region unknown: {place}"
-    elif all(each.region != region for each in decision.candidates):
+    elif all(candidate.region != region for candidate in decision.candidates):
         place = f"none in {region}: {place}"
     return place if decision.how == "scored" else f"{decision.how}, {place}"
 
 
 def why_not(decision: Decision, backend_id: str) -> str:
     """Return why this backend was not chosen, or how the chosen one was."""
-    for each in decision.candidates:
-        if each.id == backend_id and each.excluded:
-            return f"{each.id} {each.excluded}"
+    for candidate in decision.candidates:
+        if candidate.id == backend_id and candidate.excluded:
+            return f"{candidate.id} {candidate.excluded}"
     return decision.how

@@ -53,7 +53,7 @@ class Steps:
         self._environment.start_backends()
         regions = ", ".join(dict.fromkeys(NODES.values()))
         self._output.met(f"{len(NODES)} backends run, each a process of its own, in {regions}")
-        prefixes = {f"{each.ip}/32": each.country for each in CLIENTS if each.country}
+        prefixes = {f"{client.ip}/32": client.country for client in CLIENTS if client.country}
         ready = self._environment.start_proxy(prefixes)
         host, _, port = ready["listen"].rpartition(":")
         self.listen = (host, int(port))
@@ -64,14 +64,14 @@ class Steps:
 
     def geography(self) -> None:
         """Connect every client: each must reach the backend that the decision names."""
-        self._output.heading("1. Each client gets a backend by where it is")
+        self._output.heading("1. Each client gets a backend near it")
         decisions = {}
         for client in CLIENTS:
             decisions[client] = self._predictor.connect(client.ip)
             self._connect(client)
         rows = [
-            (each.ip, each, self.reached[each], _score(decision), why(decision))
-            for each, decision in decisions.items()
+            (client.ip, client, self.reached[client], _score(decision), why(decision))
+            for client, decision in decisions.items()
         ]
         self._output.note(text_table(("CLIENT", "COUNTRY", "BACKEND", "SCORE", "WHY"), rows))
         self._expect_reached(decisions)
@@ -81,8 +81,8 @@ class Steps:
         """Disable a node with the CLI: its clients must move, all others must stay."""
         before = dict(self.reached)
         node = before[BRAZILIAN]
-        bound = [each.ip for each in CLIENTS if before[each] == node]
-        theirs = [each for each in self._open if each.client_ip in bound]
+        bound = [client.ip for client in CLIENTS if before[client] == node]
+        theirs = [connection for connection in self._open if connection.client_ip in bound]
         self._output.heading("2. A node is disabled: its clients move, the others stay")
         self._output.command(f"export EDGEPROXY_DB_PATH={self._environment.database}")
         self._output.command(f"{typed_command()} node disable {node}")
@@ -97,19 +97,25 @@ class Steps:
                 decisions[client] = self._predictor.connect(client.ip)
                 self._connect(client)
         rows = [
-            (each.ip, each, before[each], self.reached[each], why_not(decision, before[each]))
-            for each, decision in decisions.items()
+            (
+                client.ip,
+                client,
+                before[client],
+                self.reached[client],
+                why_not(decision, before[client]),
+            )
+            for client, decision in decisions.items()
         ]
         self._output.note(text_table(("CLIENT", "COUNTRY", "BEFORE", "NOW", "WHY"), rows))
         self._expect_reached(decisions)
-        moved = [each.ip for each in CLIENTS if self.reached[each] != before[each]]
-        expect(f"the clients of {node} moved and nobody else", bound, moved)
+        moved = [client.ip for client in CLIENTS if self.reached[client] != before[client]]
+        expect(f"only the clients of {node} moved", bound, moved)
         self._output.met(f"{len(moved)} clients moved, {secs:.2f} s after the command")
         claim = f"connections opened before stay with {node}"
         with unbroken(claim):
             for connection in theirs:
                 expect(claim, node, connection.ask())
-        self._output.met(f"their {len(theirs)} connections opened before were left alone")
+        self._output.met(f"their {len(theirs)} earlier connections stayed open")
 
     def failover(self) -> None:
         """Kill a backend's process: its client must be served by another one."""
@@ -134,9 +140,9 @@ class Steps:
         """Ask the proxy to stop: open transfers must finish, new clients are refused."""
         self._output.heading("4. SIGTERM: open transfers finish, new clients are refused")
         self.hang_up()
-        transfers = [self._begin_transfer(each) for each in (BRAZILIAN, AMERICAN, GERMAN)]
+        transfers = [self._begin_transfer(client) for client in (BRAZILIAN, AMERICAN, GERMAN)]
         size = TRANSFER_LINES * LINE_BYTES
-        parts = ", ".join(f"{each.received_bytes / size:.1%}" for each in transfers)
+        parts = ", ".join(f"{transfer.received_bytes / size:.1%}" for transfer in transfers)
         self._output.note(f"{len(transfers)} downloads of {size / 1e6:.1f} MB are at {parts}")
         self._output.command(f"kill -TERM {self._environment.proxy.pid}  # the proxy")
         self._environment.proxy.terminate()
@@ -154,7 +160,7 @@ class Steps:
         stopped = self._environment.logged("stopped", "the proxy stops")
         names = ("refused", "failovers", "cut", "still_active")
         books = " ".join(f"{name}={stopped[name]}" for name in names)
-        expect("the proxy's books are right", "refused=0 failovers=1 cut=0 still_active=0", books)
+        expect("the proxy's counts are right", "refused=0 failovers=1 cut=0 still_active=0", books)
         expect(
             "the proxy exits with 0", 0, eventually("the proxy ends", self._environment.proxy.poll)
         )

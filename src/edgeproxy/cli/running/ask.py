@@ -33,7 +33,7 @@ def ask(path: str, method: str = "GET", **query: str) -> Any:
         connection.sock.connect(where)
         connection.request(method, f"{path}?{urlencode(query)}" if query else path)
         answer = connection.getresponse()
-        found = json.loads(answer.read())
+        content = json.loads(answer.read())
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise EdgeProxyError(
@@ -42,8 +42,8 @@ def ask(path: str, method: str = "GET", **query: str) -> Any:
     finally:
         connection.close()
     if answer.status != 200:
-        raise EdgeProxyError(found["error"])
-    return found
+        raise EdgeProxyError(content["error"])
+    return content
 
 
 def _where(environ: Mapping[str, str]) -> str:

@@ -10,14 +10,14 @@ def add_parser(commands: Any) -> None:
     """Add the commands to the subparsers."""
     drain = commands.add_parser(
         "drain",
-        help="stop giving a backend of the running proxy new clients",
-        description="Give a backend no new clients, not even those bound to it; open "
+        help="send no new clients to a backend of the running proxy",
+        description="Send a backend no new clients, not even those bound to it; open "
         "connections continue. This holds for this POP only, until `undrain` or a restart. The "
         "routing database does not change. Needs EDGEPROXY_CONTROL_SOCKET.",
     )
     drain.add_argument("backend", help="id of the backend")
     drain.set_defaults(run=run, action="/drain")
-    undrain = commands.add_parser("undrain", help="give a drained backend new clients again")
+    undrain = commands.add_parser("undrain", help="send new clients to a drained backend again")
     undrain.add_argument("backend", help="id of the backend")
     undrain.set_defaults(run=run, action="/undrain")
 

@@ -51,10 +51,10 @@ def _ask(client_ip: str, app: str | None) -> Decision:
     from edgeproxy.core.admission.explanation import CandidateRecord, Decision
     from edgeproxy.core.geo.origin import Origin
 
-    found = ask("/explain", client=client_ip, **({} if app is None else {"app": app}))
-    found["origin"] = Origin(**found["origin"])
-    found["candidates"] = tuple(CandidateRecord(**each) for each in found["candidates"])
-    return Decision(**found)
+    answer = ask("/explain", client=client_ip, **({} if app is None else {"app": app}))
+    answer["origin"] = Origin(**answer["origin"])
+    answer["candidates"] = tuple(CandidateRecord(**candidate) for candidate in answer["candidates"])
+    return Decision(**answer)
 
 
 def _decide(client_ip: str, app: str | None) -> Decision:
@@ -98,10 +98,10 @@ def _for_people(decision: Decision) -> str:
     from edgeproxy.cli.table import text_table
 
     origin = decision.origin
-    found = f" ({origin.source} {origin.match})" if origin.match else f" ({origin.source})"
+    source = f" ({origin.source} {origin.match})" if origin.match else f" ({origin.source})"
     lines = [
         f"client      {decision.client}",
-        f"country     {origin.country or 'unknown'}{found}",
+        f"country     {origin.country or 'unknown'}{source}",
         f"region      {origin.region or 'unknown'}",
         f"POP region  {decision.pop_region}",
         f"app         {decision.scope or '* (all as one pool)'}",
@@ -117,17 +117,19 @@ def _for_people(decision: Decision) -> str:
             ("backend", "region", "country", "address", "tier", "load", "weight", "score", "note"),
             [
                 (
-                    each.id,
-                    each.region,
-                    each.country or "-",
-                    each.address,
-                    each.tier,
-                    f"{each.active}/{each.soft_limit}",
-                    each.weight,
-                    "-" if each.score is None or each.excluded else f"{each.score:.3f}",
-                    "chosen" if each.id == decision.backend else each.excluded or "",
+                    candidate.id,
+                    candidate.region,
+                    candidate.country or "-",
+                    candidate.address,
+                    candidate.tier,
+                    f"{candidate.active}/{candidate.soft_limit}",
+                    candidate.weight,
+                    "-"
+                    if candidate.score is None or candidate.excluded
+                    else f"{candidate.score:.3f}",
+                    "chosen" if candidate.id == decision.backend else candidate.excluded or "",
                 )
-                for each in decision.candidates
+                for candidate in decision.candidates
             ],
         ),
     ]

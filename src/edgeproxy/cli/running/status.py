@@ -35,12 +35,12 @@ def run_sessions(arguments: argparse.Namespace) -> int:
     from edgeproxy.cli.running.ask import ask
     from edgeproxy.cli.table import text_table
 
-    sessions = sorted(ask("/sessions"), key=lambda each: -each["secs"])
+    sessions = sorted(ask("/sessions"), key=lambda session: -session["secs"])
     if arguments.json:
         print(json.dumps(sessions, indent=2))
         return 0
     names = ("client", "port", "backend", "how", "state", "secs", "bytes_in", "bytes_out")
-    print(text_table(names, [[each[name] for name in names] for each in sessions]))
+    print(text_table(names, [[session[name] for name in names] for session in sessions]))
     return 0
 
 
@@ -55,33 +55,33 @@ def for_people(status: Mapping[str, Any]) -> str:
         f"table     {status['table_version']}, {status['table_age_secs']:.0f} s old",
         f"clients   {status['active']} now, {status['connections']} so far",
         f"failovers {status['failovers']}",
-        f"refused   {refused or 'nobody'}",
+        f"refused   {refused or 'none'}",
         f"bytes     {size(status['bytes_in'])} in, {size(status['bytes_out'])} out",
         "",
     ]
     headers = ("backend", "region", "load", "clients", "errors", "in", "out", "rtt", "state")
     rows = [
         (
-            each["id"],
-            each["region"],
-            f"{each['active']}/{each['soft_limit']}/{each['hard_limit'] or '∞'}",
-            each["connections"],
-            each["errors"],
-            size(each["bytes_in"]),
-            size(each["bytes_out"]),
-            f"{each['rtt_secs'] * 1000:.1f} ms",
-            state_of(each),
+            backend["id"],
+            backend["region"],
+            f"{backend['active']}/{backend['soft_limit']}/{backend['hard_limit'] or '∞'}",
+            backend["connections"],
+            backend["errors"],
+            size(backend["bytes_in"]),
+            size(backend["bytes_out"]),
+            f"{backend['rtt_secs'] * 1000:.1f} ms",
+            state_of(backend),
         )
-        for each in status["backends"]
+        for backend in status["backends"]
     ]
     return "\n".join([*lines, text_table(headers, rows)])
 
 
 def state_of(backend: Mapping[str, Any]) -> str:
-    """Return what keeps new clients from a backend of a status, or `ok`."""
-    from edgeproxy.control.observe.reading import state_text
-
-    return state_text(draining=backend["draining"], up=backend["up"], circuit=backend["circuit"])
+    """Return the state of a backend; a half-open circuit takes clients, but only for trials."""
+    state = str(backend.get("state", "?"))  # a proxy older than this command reports none
+    is_tried = state in ("eligible", "circuit open") and backend.get("circuit") == "half_open"
+    return "circuit half open" if is_tried else state
 
 
 def size(count: float) -> str:

@@ -21,7 +21,9 @@ def add_parser(commands: Any) -> None:
         description="Show clients, bytes, refusals and each backend, the busiest first, with "
         "rates since the last refresh. Ends with Ctrl+C. Needs EDGEPROXY_CONTROL_SOCKET.",
     )
-    parser.add_argument("--interval", type=float, default=1.0, help="seconds between refreshes (1)")
+    parser.add_argument(
+        "--interval", type=float, default=1.0, help="seconds between refreshes (default: 1)"
+    )
     parser.add_argument("--count", type=int, default=0, help="number of refreshes (0: no end)")
     parser.set_defaults(run=run)
 
@@ -70,7 +72,7 @@ def page(before: Status | None, status: Status) -> str:
     from edgeproxy.cli.table import text_table
 
     secs = status["uptime_secs"] - before["uptime_secs"] if before else 0.0
-    earlier = {each["id"]: each for each in before["backends"]} if before else {}
+    earlier = {backend["id"]: backend for backend in before["backends"]} if before else {}
 
     def rate(now: Status, then: Status | None, name: str) -> float:
         return max(now[name] - then[name], 0) / secs if then and secs > 0 else 0.0
@@ -88,23 +90,23 @@ def page(before: Status | None, status: Status) -> str:
         f"{head}, up {status['uptime_secs']:.0f} s, table {status['table_version']}",
         f"clients  {clients}",
         f"bytes    {size(bytes_in)}/s in, {size(bytes_out)}/s out",
-        f"refused  {refused / secs if secs > 0 else 0:.0f}/s; {reasons or 'nobody so far'}",
+        f"refused  {refused / secs if secs > 0 else 0:.0f}/s; {reasons or 'none so far'}",
         "",
     ]
-    backends = sorted(status["backends"], key=lambda each: (-each["active"], each["id"]))
+    backends = sorted(status["backends"], key=lambda backend: (-backend["active"], backend["id"]))
     rows = [
         (
-            each["id"],
-            each["region"],
-            f"{each['active']}/{each['soft_limit']}/{each['hard_limit'] or '∞'}",
-            f"{rate(each, earlier.get(each['id']), 'connections'):.0f}",
-            f"{size(rate(each, earlier.get(each['id']), 'bytes_in'))}",
-            f"{size(rate(each, earlier.get(each['id']), 'bytes_out'))}",
-            f"{each['rtt_secs'] * 1000:.1f}",
-            each["errors"],
-            state_of(each),
+            backend["id"],
+            backend["region"],
+            f"{backend['active']}/{backend['soft_limit']}/{backend['hard_limit'] or '∞'}",
+            f"{rate(backend, earlier.get(backend['id']), 'connections'):.0f}",
+            f"{size(rate(backend, earlier.get(backend['id']), 'bytes_in'))}",
+            f"{size(rate(backend, earlier.get(backend['id']), 'bytes_out'))}",
+            f"{backend['rtt_secs'] * 1000:.1f}",
+            backend["errors"],
+            state_of(backend),
         )
-        for each in backends
+        for backend in backends
     ]
     headers = ("backend", "region", "load", "new/s", "in/s", "out/s", "rtt ms", "errors", "state")
     return "\n".join([*lines, text_table(headers, rows)])

@@ -1,1 +1,1 @@
-"""How an operator asks a running proxy: the control socket and the HTTP pages it is made of."""
+"""How an operator controls a running proxy: the control socket, and the HTTP server behind it."""

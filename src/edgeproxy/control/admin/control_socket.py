@@ -1,7 +1,7 @@
-"""What can be asked of a running proxy over its control socket, and what it can be told to do.
+"""The control socket: what an operator can read from a running proxy and ask it to do.
 
-HTTP over a Unix socket that only its owner may use. All answers are JSON; `curl --unix-socket`
-is a client of it like any other.
+HTTP over a Unix socket that only its owner may use. All answers are JSON; any HTTP client can send
+requests, for instance `curl --unix-socket`.
 
     GET  /status            everything that the metrics say, and more
     GET  /sessions          the open sessions
@@ -10,7 +10,7 @@ is a client of it like any other.
     POST /undrain?backend=… give it clients again
     POST /upgrade           start a successor, which takes over
 
-What concerns decisions runs on the gate thread, between two of them.
+`explain`, `drain` and `undrain` run on the gate thread, between two decisions.
 """
 
 from __future__ import annotations
@@ -19,77 +19,60 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Any, Protocol, TypeVar
 
-from edgeproxy.control.admin.pages import HttpPages, Request, Response
-from edgeproxy.control.observe.reading import StatusSnapshot
-from edgeproxy.core.admission.explanation import Decision
+# What `Status` imports late: not first on the gate thread, nor when the package may be another one.
+import edgeproxy.control.observe.status_snapshot
+import edgeproxy.core.admission.explanation
+import edgeproxy.core.routing.backend_snapshot  # noqa: F401
+from edgeproxy.control.admin.pages import JSON, HttpPages, Page, Request, Response
+from edgeproxy.control.observe.status import Status
 from edgeproxy.errors import EdgeProxyError
 
-T = TypeVar("T")
-
 ANSWER_SECS = 5.0
-JSON = "application/json"
 
 
-class Proxy(Protocol):
-    """What the control socket asks of the running proxy."""
+def control_pages(status: Status, upgrade: Callable[[], Awaitable[int]]) -> HttpPages:
+    """Return the pages of the control socket.
 
-    def read(self) -> StatusSnapshot:
-        """Return what is known now. May take a while; runs in a thread."""
+    `upgrade` starts a successor and returns its process id.
+    """
 
-    def sessions(self) -> list[dict[str, Any]]:
-        """Return the open sessions. May take a while; runs in a thread."""
+    async def show_status(_request: Request) -> Response:
+        snapshot = await asyncio.to_thread(status.read)
+        return _json(snapshot.as_json())
 
-    def on_gate(self, function: Callable[[], T]) -> asyncio.Future[T]:
-        """Run a function on the gate thread."""
+    async def sessions(_request: Request) -> Response:
+        return _json(await asyncio.to_thread(status.sessions))
 
-    def explain(self, client: str, scope: str | None) -> Decision:
-        """Return the decision for a client. Gate thread only."""
-
-    def drain(self, backend_id: str, draining: bool) -> bool:
-        """Drain a backend or not; return whether it is known. Gate thread only."""
-
-
-def control_pages(proxy: Proxy, upgrade: Callable[[], Awaitable[int]]) -> HttpPages:
-    """Return the pages of the control socket."""
-
-    async def status(_asked: Request) -> Response:
-        reading = await asyncio.to_thread(proxy.read)
-        return _json(reading.as_json())
-
-    async def sessions(_asked: Request) -> Response:
-        return _json(await asyncio.to_thread(proxy.sessions))
-
-    async def explain(asked: Request) -> Response:
-        client = asked.query.get("client", "")
+    async def explain(request: Request) -> Response:
+        client = request.query.get("client", "")
         if not client:
-            return _fault(400, "say ?client=ADDRESS")
-        decided = proxy.on_gate(lambda: proxy.explain(client, asked.query.get("app")))
+            return _fault(400, "missing query parameter: ?client=ADDRESS")
+        decision = status.on_gate(lambda: status.explain(client, request.query.get("app")))
         try:
-            return _json(asdict(await asyncio.wait_for(decided, ANSWER_SECS)))
+            return _json(asdict(await asyncio.wait_for(decision, ANSWER_SECS)))
         except ValueError:
             return _fault(400, f"{client!r} is not an IPv4 or IPv6 address")
 
-    def draining(wanted: bool) -> Callable[[Request], Any]:
-        async def act(asked: Request) -> Response:
-            backend_id = asked.query.get("backend", "")
-            done = proxy.on_gate(lambda: proxy.drain(backend_id, wanted))
+    def drain(draining: bool) -> Page:
+        async def act(request: Request) -> Response:
+            backend_id = request.query.get("backend", "")
+            done = status.on_gate(lambda: status.drain(backend_id, draining))
             if not await asyncio.wait_for(done, ANSWER_SECS):
                 return _fault(404, f"there is no backend {backend_id!r}")
-            return _json({"backend": backend_id, "draining": wanted})
+            return _json({"backend": backend_id, "draining": draining})
 
         return act
 
-    async def succeed(_asked: Request) -> Response:
+    async def start_successor(_request: Request) -> Response:
         try:
             return _json({"pid": await upgrade()})
         except EdgeProxyError as error:
             return _fault(500, str(error))
 
     return HttpPages(
-        {"/status": status, "/sessions": sessions, "/explain": explain},
-        {"/drain": draining(True), "/undrain": draining(False), "/upgrade": succeed},
+        {"/status": show_status, "/sessions": sessions, "/explain": explain},
+        {"/drain": drain(True), "/undrain": drain(False), "/upgrade": start_successor},
     )
 
 

@@ -1,9 +1,9 @@
-"""A few pages over HTTP/1.1, for machines. One answer a connection.
+"""A few pages over HTTP/1.1, for programs. Each connection gets one answer.
 
-Never blocks the loop: pages that take long are made in a thread. Whoever sends too slowly, asks
-for too much, or does not read what it asked for is left after `PATIENCE_SECS`; where there are
-actions, which may take longer, after `ACTION_SECS`. Where too many are there, whoever has waited
-longest without asking makes room.
+A page that takes long is rendered in a thread, so the loop never waits. A connection is closed
+after `PATIENCE_SECS` if its client sends slowly or does not read the answer; after `ACTION_SECS`
+where the pages include actions, which may take longer. When `MAX_AT_ONCE` connections are open, a
+new one replaces the oldest that has sent no request.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ if TYPE_CHECKING:
 
 log = EventLog("page")
 
+JSON = "application/json"
 PATIENCE_SECS = 10.0
 ACTION_SECS = 60.0
 LINGER_SECS = 1.0
-"""So long whoever was refused may go on sending: a reset could overtake the answer."""
+"""How long to read after a refusal: a reset could overtake the answer."""
 REQUEST_BYTES = 16384
-MOST_AT_ONCE = 64
+MAX_AT_ONCE = 64
 PIECE_BYTES = 65536
-"""A page is given out in such pieces, so that it is not copied whole for each who asked."""
+"""Pages are written in pieces of this size, so that no connection holds a copy of a whole page."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a page says."""
+    """The answer of a page."""
 
     body: bytes
     kind: str = "text/plain; charset=utf-8"
@@ -44,7 +45,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a request says, beside its path."""
+    """A request, without its path."""
 
     query: Mapping[str, str]
 
@@ -53,7 +54,7 @@ Page = Callable[[Request], Awaitable[Response]]
 
 
 class HttpPages:
-    """The pages of one listener, by path: those to read, and those to act by (POST).
+    """The pages of one listener, by path: pages to read (GET) and actions (POST).
 
     For one event loop.
     """
@@ -68,14 +69,14 @@ class HttpPages:
         self._acts = bool(actions)
         self._server: asyncio.Server | None = None
         self._served: set[asyncio.Task[object]] = set()
-        self._silent: dict[asyncio.Task[object], None] = {}  # have not asked yet, oldest first
+        self._silent: dict[asyncio.Task[object], None] = {}  # no request yet, oldest first
 
     async def serve(self, listening: socket.socket) -> None:
-        """Serve on this listening socket from now on; it is closed with the rest."""
+        """Serve on this listening socket from now on; `close` closes it too."""
         self._server = await asyncio.start_server(self._serve, sock=listening, limit=REQUEST_BYTES)
 
     def stop_listening(self) -> None:
-        """Let nobody else in; who is being answered will be."""
+        """Accept no more connections; requests under way are answered."""
         if self._server is not None:
             self._server.close()
 
@@ -88,7 +89,7 @@ class HttpPages:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        if len(self._served) >= MOST_AT_ONCE and not self._make_room():
+        if len(self._served) >= MAX_AT_ONCE and not self._make_room():
             writer.transport.abort()
             return
         self._served.add(task)
@@ -108,7 +109,7 @@ class HttpPages:
             writer.transport.abort()
 
     def _make_room(self) -> bool:
-        """Leave whoever has waited longest without asking; return whether there was one."""
+        """Close the oldest connection without a request; return whether there was one."""
         oldest = next(iter(self._silent), None)
         if oldest is None:
             return False
@@ -137,10 +138,10 @@ class HttpPages:
             return
         self._silent.pop(task, None)
         method = request.method.decode("ascii", "replace")
-        content = await self._content(method, request.target.decode("ascii", "replace"))
-        await _send(dialog, writer, content, with_body=method != "HEAD")
+        response = await self._response(method, request.target.decode("ascii", "replace"))
+        await _send(dialog, writer, response, with_body=method != "HEAD")
 
-    async def _content(self, method: str, target: str) -> Response:
+    async def _response(self, method: str, target: str) -> Response:
         """Return the answer to a request."""
         from urllib.parse import parse_qsl, urlsplit
 
@@ -150,7 +151,9 @@ class HttpPages:
             return Response(f"{error}\n".encode(), status=400)
         methods, page = self._pages.get(parts.path, ((), None))
         if page is None:
-            return Response(f"there is: {' '.join(sorted(self._pages))}\n".encode(), status=404)
+            return Response(
+                f"not found; the paths are: {' '.join(sorted(self._pages))}\n".encode(), status=404
+            )
         if method not in methods:
             return Response(f"allowed is {' or '.join(methods)}\n".encode(), status=405)
         return await page(Request(dict(parse_qsl(parts.query))))
@@ -173,20 +176,20 @@ async def _request(dialog: h11.Connection, reader: asyncio.StreamReader) -> h11.
 
 
 async def _send(
-    dialog: h11.Connection, writer: asyncio.StreamWriter, content: Response, with_body: bool = True
+    dialog: h11.Connection, writer: asyncio.StreamWriter, response: Response, with_body: bool = True
 ) -> None:
-    """Send an answer, no faster than it is read."""
+    """Send an answer, no faster than its client reads."""
     import h11
 
     headers = [
-        ("Content-Type", content.kind),
-        ("Content-Length", str(len(content.body))),
+        ("Content-Type", response.kind),
+        ("Content-Length", str(len(response.body))),
         ("Connection", "close"),
     ]
-    head = dialog.send(h11.Response(status_code=content.status, headers=headers))
+    head = dialog.send(h11.Response(status_code=response.status, headers=headers))
     assert head is not None
     writer.write(head)
-    body = memoryview(content.body if with_body else b"")
+    body = memoryview(response.body if with_body else b"")
     for start in range(0, len(body), PIECE_BYTES):
         writer.write(body[start : start + PIECE_BYTES])
         await writer.drain()
@@ -194,7 +197,7 @@ async def _send(
 
 
 async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Read for a while what nobody wants, so that the answer arrives."""
+    """Discard what arrives for `LINGER_SECS`, so that the answer is not lost to a reset."""
     writer.write_eof()
     with suppress(TimeoutError):
         async with asyncio.timeout(LINGER_SECS):

@@ -22,7 +22,7 @@ log = EventLog("health")
 JITTER = 0.1
 """The interval varies by up to this fraction."""
 AT_ONCE = 512
-"""Most probes at a time; each needs a descriptor."""
+"""Maximum number of probes at a time; each needs a descriptor."""
 
 Judged = Callable[[str, bool], object]
 """Called with a backend's id and whether it is up, when that changes."""
@@ -38,7 +38,7 @@ class Checker:
     def __init__(
         self,
         judged: Judged,
-        settings_of: Callable[[Backend, ProbeSettings], ProbeSettings] = lambda _, given: given,
+        settings_of: Callable[[Backend, ProbeSettings], ProbeSettings] = lambda _, same: same,
         rng: random.Random | None = None,
     ) -> None:
         self.verdicts: dict[str, Verdict] = {}
@@ -78,14 +78,14 @@ class Checker:
             return
         self._followed = backends
         enabled = self._settings.enabled
-        wanted = {each.id: each for each in backends if enabled and not each.deleted}
+        probed = {backend.id: backend for backend in backends if enabled and not backend.deleted}
         for backend_id, (backend, task) in list(self._tasks.items()):
-            given = wanted.get(backend_id)
-            if given is None or given.address != backend.address:
+            current = probed.get(backend_id)
+            if current is None or current.address != backend.address:
                 task.cancel()
                 del self._tasks[backend_id]
                 self._forget(backend_id)
-        for backend_id, backend in wanted.items():
+        for backend_id, backend in probed.items():
             if backend_id not in self._tasks:
                 self.verdicts.setdefault(backend_id, Verdict())
                 task = asyncio.get_running_loop().create_task(self._watch(backend))

@@ -112,9 +112,9 @@ class _Answer:
         return STATUSES[serving] if serving < len(STATUSES) else f"serving status {serving}"
 
 
-def _text(given: bytes | str) -> str:
+def _text(value: bytes | str) -> str:
     """Return a header name or value, which may contain any bytes, as text."""
-    return given if isinstance(given, str) else given.decode("utf-8", "backslashreplace")
+    return value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
 
 
 def _status(message: bytes) -> int:

@@ -22,7 +22,7 @@ from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.health import ProbeSettings
 
 ANSWER_BYTES = 65536
-"""Most bytes that a probe reads."""
+"""Maximum number of bytes that a probe reads."""
 
 
 async def probe(backend: Backend, settings: ProbeSettings) -> str:
@@ -57,8 +57,8 @@ async def _http(backend: Backend, settings: ProbeSettings) -> str:
         while True:
             event = dialog.next_event()
             if isinstance(event, h11.Response):
-                wanted = settings.status
-                return "" if event.status_code == wanted else f"HTTP status {event.status_code}"
+                expected = settings.status
+                return "" if event.status_code == expected else f"HTTP status {event.status_code}"
             if event is h11.NEED_DATA:
                 data = await reader.read(ANSWER_BYTES)
                 if not data:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -81,7 +82,7 @@ class AccessLog:
                 self._write(records)
 
     def _write(self, records: list[tuple[float, ConnectionRecord]]) -> None:
-        lines = [line_of(*each) for each in records]
+        lines = [line_of(*record) for record in records]
         written = 0
         try:
             self._follow_rotation()
@@ -129,12 +130,9 @@ class AccessLog:
         if self._target == STDOUT:
             return
         held = os.fstat(self._fd)
-        try:
-            there = Path(self._target).stat()
-        except OSError:
-            there = None
-        if there is not None and (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino):
-            return
+        with suppress(OSError):
+            if os.path.samestat(held, os.stat(self._target)):
+                return
         try:
             opened = _opened(self._target)
         except OSError as error:
@@ -192,7 +190,7 @@ def _opened(target: str) -> int:
 def _reason(target: str, error: OSError) -> str:
     """Return why the log cannot be opened, and the remedy."""
     if error.errno == errno.ENXIO and Path(target).is_fifo():
-        return "it is a FIFO that nobody reads; start its reader first"
+        return "it is a FIFO that no process reads; start its reader first"
     return error.strerror or str(error)
 
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from edgeproxy.control.observe.reading import BackendSnapshot, StatusSnapshot
+from edgeproxy.control.observe.status_snapshot import StatusSnapshot
 from edgeproxy.core.backends.counters import RTT_BUCKETS_SECS, BackendCounters
 from edgeproxy.core.backends.live_state import Circuit
+from edgeproxy.core.routing.backend_snapshot import BackendSnapshot
 
 ALL_APPS_TEXT = "*"
 
@@ -120,11 +121,15 @@ PROCESS_METRICS: tuple[Metric[StatusSnapshot], ...] = (
     _gauge("edgeproxy_connections_active", "Clients being served.", lambda now: now.active),
     _counter("edgeproxy_bytes_sent", "Bytes sent to clients.", lambda now: now.bytes_out),
     _counter("edgeproxy_bytes_received", "Bytes received from clients.", lambda now: now.bytes_in),
-    _counter("edgeproxy_failovers", "Dials given to another backend.", lambda now: now.failovers),
+    _counter(
+        "edgeproxy_failovers",
+        "Failed dials that were repeated on another backend.",
+        lambda now: now.failovers,
+    ),
     Metric(
         "edgeproxy_refused",
         Kind.COUNTER,
-        "Clients turned away.",
+        "Clients refused.",
         ("reason",),
         _sorted(lambda now: now.refused),
     ),
@@ -152,7 +157,7 @@ PROCESS_METRICS: tuple[Metric[StatusSnapshot], ...] = (
     Metric(
         "edgeproxy_app_refused",
         Kind.COUNTER,
-        "Clients turned away, by app.",
+        "Clients refused, by app.",
         ("app", "reason"),
         _refused_by_app,
     ),
@@ -199,13 +204,13 @@ PROCESS_METRICS: tuple[Metric[StatusSnapshot], ...] = (
     ),
     _counter(
         "edgeproxy_access_log_dropped",
-        "Lines the access log could not write.",
+        "Lines that could not be written to the access log.",
         lambda now: now.access_lines_dropped,
     ),
     Metric(
         "edgeproxy_certificate_errors",
         Kind.COUNTER,
-        "Changed certificates that could not be used.",
+        "Certificate changes that left the files unusable.",
         (),
         _certificate_errors,
     ),
@@ -233,8 +238,8 @@ PROCESS_METRICS: tuple[Metric[StatusSnapshot], ...] = (
 )
 
 
-def _rtt(backend: BackendSnapshot) -> Iterable[Sample]:
-    counters = backend.counters
+def _rtt(now: BackendSnapshot) -> Iterable[Sample]:
+    counters = now.counters
     return (((), Distribution(list(_buckets(counters)), counters.rtt_secs)),)
 
 
@@ -248,76 +253,76 @@ def _buckets(counters: BackendCounters) -> Iterator[tuple[str, float]]:
     yield "+Inf", total + counts[-1]
 
 
-def _circuit(backend: BackendSnapshot) -> Iterator[Sample]:
+def _circuit(now: BackendSnapshot) -> Iterator[Sample]:
     for state in Circuit:
-        yield (state,), backend.circuit is state
+        yield (state,), now.circuit is state
 
 
-def _up(backend: BackendSnapshot) -> Iterable[Sample]:
-    return () if backend.up is None else (((), backend.up),)
+def _up(now: BackendSnapshot) -> Iterable[Sample]:
+    return () if now.up is None else (((), now.up),)
 
 
-def _limits(backend: BackendSnapshot) -> Iterable[Sample]:
-    return (("soft",), backend.soft_limit), (("hard",), backend.hard_limit)
+def _limits(now: BackendSnapshot) -> Iterable[Sample]:
+    return (("soft",), now.backend.soft_limit), (("hard",), now.backend.hard_limit)
 
 
 BACKEND_METRICS: tuple[Metric[BackendSnapshot], ...] = (
     _counter(
         "edgeproxy_backend_connections",
-        "Clients a backend has answered.",
-        lambda backend: backend.counters.connections,
+        "Connections that the backend has accepted.",
+        lambda now: now.counters.connections,
     ),
-    _gauge("edgeproxy_backend_connections_active", "Slots in use.", lambda backend: backend.active),
+    _gauge("edgeproxy_backend_connections_active", "Slots in use.", lambda now: now.active),
     _counter(
         "edgeproxy_backend_errors",
         "Failed dials, and early closes where the circuit breaker counts them.",
-        lambda backend: backend.counters.errors,
+        lambda now: now.counters.errors,
     ),
     Metric(
         "edgeproxy_backend_rtt_seconds",
         Kind.HISTOGRAM,
-        "Time a dial took to be answered.",
+        "Time until the backend answered a dial.",
         (),
         _rtt,
     ),
     _counter(
         "edgeproxy_backend_bytes_sent",
         "Bytes sent to clients of a backend.",
-        lambda backend: backend.all_bytes_out,
+        lambda now: now.all_bytes_out,
     ),
     _counter(
         "edgeproxy_backend_bytes_received",
         "Bytes received from clients of a backend.",
-        lambda backend: backend.all_bytes_in,
+        lambda now: now.all_bytes_in,
     ),
     Metric(
         "edgeproxy_backend_circuit",
         Kind.GAUGE,
-        "1 for the state its circuit breaker is in, 0 for the others.",
+        "1 for the present state of the backend's circuit breaker, 0 for the others.",
         ("state",),
         _circuit,
     ),
     Metric(
         "edgeproxy_backend_up",
         Kind.GAUGE,
-        "Result of its health checks; absent without health checks.",
+        "Result of the backend's health checks; absent without health checks.",
         (),
         _up,
     ),
     _gauge(
         "edgeproxy_backend_draining",
-        "Whether it is being drained.",
-        lambda backend: backend.draining,
+        "Whether the backend is being drained.",
+        lambda now: now.draining,
     ),
     _gauge(
         "edgeproxy_backend_pool_connections",
         "Idle connections in the pool.",
-        lambda backend: backend.warm,
+        lambda now: now.warm,
     ),
     Metric(
         "edgeproxy_backend_limit",
         Kind.GAUGE,
-        "Its soft and hard connection limits; 0 means no limit.",
+        "Soft and hard connection limits of the backend; 0 means no limit.",
         ("kind",),
         _limits,
     ),

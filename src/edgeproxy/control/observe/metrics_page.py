@@ -23,7 +23,8 @@ from edgeproxy.control.observe.metric_table import (
     Metric,
     Sample,
 )
-from edgeproxy.control.observe.reading import BackendSnapshot, StatusSnapshot
+from edgeproxy.control.observe.status_snapshot import StatusSnapshot
+from edgeproxy.core.routing.backend_snapshot import BackendSnapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -99,12 +100,12 @@ def backend_families(
     metrics: Iterable[Metric[BackendSnapshot]], backends: Iterable[BackendSnapshot]
 ) -> Iterator[Family]:
     """Yield these metrics of all backends."""
-    labelled = [((backend.id, backend.region), backend) for backend in backends]
+    labelled = [((snapshot.backend.id, snapshot.backend.region), snapshot) for snapshot in backends]
     for metric in metrics:
         samples = (
             (names + labels, value)
-            for names, backend in labelled
-            for labels, value in metric.read(backend) or ()
+            for names, snapshot in labelled
+            for labels, value in metric.read(snapshot) or ()
         )
         yield _family(metric, BACKEND_LABELS + metric.labels, samples)
 

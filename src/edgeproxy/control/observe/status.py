@@ -1,7 +1,7 @@
-"""What the running proxy looks like at one moment, and what the control socket can ask of it.
+"""The state of the running proxy at one moment, and the requests of the control socket.
 
-`read` and `sessions` may run on any thread but the gate's: counters that others keep, the table
-in force, the sessions of the engine. What they find may be a moment apart.
+`read` and `sessions` may run on any thread but the gate's. They read the counters of other parts,
+the table in force and the sessions of the engine, which may be a moment apart.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgeproxy.control.observe.reading import BackendSnapshot, StatusSnapshot, backend_snapshot
 from edgeproxy.core.admission.admission import Admission
-from edgeproxy.core.admission.explanation import Decision, explain
 from edgeproxy.core.admission.ticket import Ticket
 from edgeproxy.core.backends.health import Verdict
 from edgeproxy.core.geo.address import normalise
@@ -27,18 +25,18 @@ from edgeproxy.version import VERSION
 if TYPE_CHECKING:
     import asyncio
 
+    from edgeproxy.control.observe.status_snapshot import StatusSnapshot
+    from edgeproxy.core.admission.explanation import Decision
+    from edgeproxy.core.routing.backend_snapshot import BackendSnapshot
+
 T = TypeVar("T")
 
 
 class Status:
-    """What is known of one proxy, from the parts that know it.
+    """The state of one proxy, read from its parts.
 
     Attributes:
-        verdicts: What the probes say, by backend; empty without probes.
-        pool_waiting: How many unused connections wait, by backend.
-        certificates: How often new ones could not be used, and when the first of those in force
-            expires (Unix seconds); None without TLS.
-        access_lines_dropped: How many records the access log could not write.
+        verdicts: The results of health checks, by backend; empty without health checks.
     """
 
     def __init__(
@@ -56,11 +54,17 @@ class Status:
         certificates: Callable[[], tuple[int, float] | None],
         access_lines_dropped: Callable[[], int],
     ) -> None:
-        """`scope` is what a client is explained for when the request names no app."""
+        """Clients are explained for `scope` when a request names no app.
+
+        `pool_waiting` returns the number of idle connections, by backend. `certificates` returns
+        how often new certificates could not be used, and when the first of those in use expires
+        (Unix seconds), or None without TLS. `access_lines_dropped` returns the number of records
+        that the access log could not write.
+        """
         self.verdicts = verdicts
-        self.pool_waiting = pool_waiting
-        self.certificates = certificates
-        self.access_lines_dropped = access_lines_dropped
+        self._pool_waiting = pool_waiting
+        self._certificates = certificates
+        self._access_lines_dropped = access_lines_dropped
         self._published_at = published_at
         self._loop_lag_secs = loop_lag_secs
         self._scope = scope
@@ -82,7 +86,7 @@ class Status:
 
     @property
     def engine_kind(self) -> str:
-        """Which engine serves."""
+        """The kind of the engine."""
         return self._engine.kind
 
     def uptime_secs(self) -> float:
@@ -90,7 +94,9 @@ class Status:
         return time.monotonic() - self._began_at
 
     def read(self) -> StatusSnapshot:
-        """Return what is known now."""
+        """Return the state of now."""
+        from edgeproxy.control.observe.status_snapshot import StatusSnapshot
+
         now = time.monotonic()
         metrics = self._metrics
         carried = self._carried()
@@ -101,8 +107,8 @@ class Status:
             region=self._region,
             connections=metrics.accepted,
             active=self._engine.live(),
-            bytes_in=metrics.bytes_in + sum(taken for taken, _ in carried.values()),
-            bytes_out=metrics.bytes_out + sum(given for _, given in carried.values()),
+            bytes_in=metrics.bytes_in + sum(bytes_in for bytes_in, _ in carried.values()),
+            bytes_out=metrics.bytes_out + sum(bytes_out for _, bytes_out in carried.values()),
             failovers=metrics.failovers,
             refused=dict(metrics.refused),
             closed=dict(metrics.closed),
@@ -123,8 +129,8 @@ class Status:
             refused_by_app={
                 app: dict(counts) for app, counts in list(metrics.refused_by_app.items())
             },
-            certificates=self.certificates(),
-            access_lines_dropped=self.access_lines_dropped(),
+            certificates=self._certificates(),
+            access_lines_dropped=self._access_lines_dropped(),
             database_up=metrics.database_up,
             leases=metrics.leases,
             leases_expired=metrics.leases_expired,
@@ -136,17 +142,17 @@ class Status:
         """Return the open sessions."""
         return [
             {
-                "client": each.client[0],
-                "port": each.client[1],
+                "client": session.client[0],
+                "port": session.client[1],
                 "backend": ticket.backend.id,
                 "how": str(ticket.how),
-                "state": each.state,
-                "secs": round(each.secs, 3),
-                "bytes_in": each.bytes_in,
-                "bytes_out": each.bytes_out,
+                "state": session.state,
+                "secs": round(session.secs, 3),
+                "bytes_in": session.bytes_in,
+                "bytes_out": session.bytes_out,
             }
-            for each in self._engine.sessions()
-            if isinstance(ticket := each.ticket, Ticket)
+            for session in self._engine.sessions()
+            if isinstance(ticket := session.ticket, Ticket)
         ]
 
     def on_gate(self, function: Callable[[], T]) -> asyncio.Future[T]:
@@ -173,9 +179,11 @@ class Status:
 
     def explain(self, client: str, scope: str | None) -> Decision:
         """Return the decision for a client. Gate thread only; raises ValueError."""
+        from edgeproxy.core.admission.explanation import explain
+
         ip_address(client)
-        wanted = self._scope if scope is None else scope
-        return explain(self._admission, normalise(client), wanted, time.monotonic())
+        app = self._scope if scope is None else scope
+        return explain(self._admission, normalise(client), app, time.monotonic())
 
     def drain(self, backend_id: str, draining: bool) -> bool:
         """Drain a backend or not; return whether it is known. Gate thread only."""
@@ -185,28 +193,25 @@ class Status:
         """Return the bytes that open sessions have carried so far, by backend."""
         sums: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
         for ticket, bytes_in, bytes_out in self._engine.carried():
-            taken, given = sums[ticket.backend.id]
-            sums[ticket.backend.id] = (taken + bytes_in, given + bytes_out)
+            sum_in, sum_out = sums[ticket.backend.id]
+            sums[ticket.backend.id] = (sum_in + bytes_in, sum_out + bytes_out)
         return sums
 
     def _backends(
         self, carried: dict[str, tuple[int, int]], now: float
     ) -> tuple[BackendSnapshot, ...]:
+        from edgeproxy.core.routing.backend_snapshot import backend_snapshot
+
         verdicts = self.verdicts()
-        idle = self.pool_waiting()
-        found = []
-        for candidate in list(self._admission.table.candidates.values()):
-            backend_id = candidate.backend.id
-            if candidate.backend.deleted and not candidate.live.active:
-                continue
-            verdict = verdicts.get(backend_id)
-            found.append(
-                backend_snapshot(
-                    candidate,
-                    now,
-                    up=None if verdict is None else verdict.up,
-                    warm=idle.get(backend_id, 0),
-                    carried=carried.get(backend_id, (0, 0)),
-                )
+        idle = self._pool_waiting()
+        return tuple(
+            backend_snapshot(
+                candidate,
+                now,
+                verdicts.get(backend_id),
+                warm=idle.get(backend_id, 0),
+                carried=carried.get(backend_id, (0, 0)),
             )
-        return tuple(found)
+            for backend_id, candidate in list(self._admission.table.candidates.items())
+            if candidate.live.active or not candidate.backend.deleted
+        )

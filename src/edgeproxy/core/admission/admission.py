@@ -105,7 +105,7 @@ class Admission:
     ) -> RoutingTable:
         """Build a table of these backends and names, and put it in force at the next decision.
 
-        Without `scopes` it serves the app of the settings. May run on another thread; see
+        Without `scopes` the table serves the app of the settings. May run on another thread; see
         `Publication.publish`.
         """
         if scopes is None:
@@ -117,7 +117,7 @@ class Admission:
         self._publication.adopt()
 
     def server_names(self) -> ServerNames:
-        """Return the server names of the latest published table, which this puts in force."""
+        """Put the latest published table in force, and return its server names."""
         self.adopt()
         return self.table.server_names
 
@@ -176,7 +176,7 @@ class Admission:
         key = (ticket.client, ticket.scope)
         if blame is Blame.BACKEND:
             live.counters.errors += 1
-            if ticket.backend.address == live.address:  # else it has been corrected since
+            if ticket.backend.address == live.address:  # else the address has changed since
                 self._failing.failed(live, now)
             if self.affinity.get(key, now) == ticket.backend.id:
                 self.affinity.drop(key)

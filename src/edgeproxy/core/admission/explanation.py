@@ -1,7 +1,8 @@
 """Says why a client gets the backend it gets.
 
-The backend comes from `Admission.decide` itself, asked without reserving anything. What is
-listed beside it is taken from the same candidates, scores and exclusions that it used.
+The backend comes from `Admission.decide` itself, called without reserving anything. The list
+beside it comes from the same candidates and scores, and from the record of each backend that every
+surface shows (`core/routing/backend_snapshot`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.admission.ticket import Refusal
 from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.routing import scoring
-from edgeproxy.core.routing.eligibility import ineligible
+from edgeproxy.core.routing.backend_snapshot import ELIGIBLE, backend_snapshot
 from edgeproxy.core.routing.ranking import Candidate
 
 
@@ -92,10 +93,9 @@ def explain(admission: Admission, client: str, scope: str, now: float) -> Decisi
 
 
 def _record(candidate: Candidate, origin: Origin, pop_region: str, now: float) -> CandidateRecord:
-    backend = candidate.backend
+    snapshot = backend_snapshot(candidate, now)
+    backend, active = snapshot.backend, snapshot.active
     distance = scoring.region_score(backend.region, backend.country, origin, pop_region)
-    active = candidate.live.active
-    reason = ineligible(backend, candidate.live, now)
     score = None
     if candidate.capacity:
         load = scoring.load_score(active, candidate.capacity)
@@ -114,5 +114,5 @@ def _record(candidate: Candidate, origin: Origin, pop_region: str, now: float) -
         load_factor=active / max(backend.soft_limit, 1),
         weight=backend.weight,
         score=score,
-        excluded=None if reason is None else reason.value,
+        excluded=None if snapshot.state == ELIGIBLE else snapshot.state,
     )

@@ -1,4 +1,4 @@
-"""What is to be known of a connection when it is over: one line of the access log."""
+"""The record of a connection that has ended: one line of the access log."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ FAILOVER = "failover"
 
 
 class ConnectionRecord(NamedTuple):
-    """One connection that is over.
+    """One connection that has ended.
 
     Attributes:
-        client: Its address.
-        country, region: Where it came from; None where nobody knows or had to know.
-        scope: The app it connected to; "" for all of them.
+        client: The address of the client.
+        country, region: The origin of the client; None if it is unknown or was not looked up.
+        scope: The app it connected to; "" for all apps.
         backend: The id of its backend, or of the last one that was tried; None if there was none.
-        how: How that one was chosen; `failover` if it was not the first one.
+        how: How the backend was chosen; `failover` if it was not the first one.
         attempts: How many backends were tried.
         dial_secs: How long the backend took to answer.
-        secs: How long the client was here.
-        bytes_in: From the client to the backend.
-        bytes_out: Back.
-        end: Why it is over: the reason of the close or of the refusal.
-        id: What backends were told that it is called; None if they were told nothing.
+        secs: How long the connection was open.
+        bytes_in: Bytes from the client to the backend.
+        bytes_out: Bytes from the backend to the client.
+        end: Why it ended: the reason of the close or of the refusal.
+        id: The unique id in the PROXY header to the backend; None without one.
     """
 
     client: str
@@ -68,6 +68,6 @@ def of_session(
 
 
 def of_refused(client: str, origin: Origin | None, scope: str, end: str) -> ConnectionRecord:
-    """Return the record of a connection that was turned away before it had a ticket."""
+    """Return the record of a connection that was refused before it had a ticket."""
     country, region = (origin.country, origin.region) if origin else (None, None)
     return ConnectionRecord(client, country, region, scope, None, None, 0, 0.0, 0.0, 0, 0, end)

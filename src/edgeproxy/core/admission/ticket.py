@@ -39,7 +39,7 @@ class TicketDetails:
         dialed_at: When the backend answered (monotonic seconds), or 0.
         dial_secs: How long the dial took.
         presented: The client's identity for the PROXY header; None if backends get none.
-        trial: The breaker's trial that this session is, if it is one.
+        trial: The breaker's trial, if this session is one; else None.
     """
 
     __slots__ = ("dial_secs", "dialed_at", "entered", "presented", "trial")

@@ -76,7 +76,7 @@ class Breaker:
         self._trials: dict[Trial, None] = {}
 
     def change(self, settings: BreakerSettings, lives: Iterable[LiveState]) -> list[LiveState]:
-        """Apply new settings. Return the backends whose open breakers end at another time now."""
+        """Apply new settings. Return the backends whose open breakers now end at another time."""
         longer_secs = settings.timeout_secs - self.settings.timeout_secs
         self.settings = settings
         moved = [live for live in lives if longer_secs and live.circuit is Circuit.OPEN]

@@ -1,7 +1,7 @@
 """The leases of registered backends, and when they expire.
 
 A lease lasts `ttl_secs` from the last registration or heartbeat of its backend. The only state is
-the time of that, for each backend, in memory.
+that time for each backend, in memory.
 
 If most backends fall silent together, this POP has more likely lost its network than most backends
 have died. Then no lease expires (`holding`) until most are heard again; a backend that is still
@@ -31,7 +31,7 @@ class Leases:
     Attributes:
         ttl_secs: How long a lease lasts without a heartbeat.
         holding: Whether expiry is held back.
-        held_back: How many times that began.
+        held_back: How many times expiry was suspended.
         expired_total: How many leases have expired.
     """
 
@@ -69,7 +69,7 @@ class Leases:
         self._heard.pop(backend_id, None)
 
     def keep(self, known: Collection[str]) -> list[str]:
-        """End the leases of all backends but the `known`; return the ids of those."""
+        """End the leases of all backends that are not `known`; return the ids of those."""
         gone = [backend_id for backend_id in self._heard if backend_id not in known]
         for backend_id in gone:
             del self._heard[backend_id]

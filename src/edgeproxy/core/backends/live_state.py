@@ -32,7 +32,7 @@ class LiveState:
         turn: Its place among equally loaded backends; see `core/routing/ranking`.
         failures: Dials in a row that failed.
         passed_over_until: New clients pass it over until then (monotonic seconds).
-        circuit, successes, trials, early_closes: Of its breaker; see `core/backends/breaker`.
+        circuit, successes, trials, early_closes: Its breaker; see `core/backends/breaker`.
         down: Its probes say that it is down; see `core/backends/health`.
         draining: It takes no new clients, not even those bound to it.
         lease_expired: Its lease has expired; it takes no clients. See `core/backends/leases`.

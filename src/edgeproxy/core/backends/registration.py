@@ -85,7 +85,7 @@ def apply_changes(
         row = now.get(id_of(edit))
         is_registered = row is not None and row.home is not None
         if edit.caller is not None and _owner(row) not in (None, edit.caller):
-            outcomes.append(NotYoursError("a backend may speak only for its own address"))
+            outcomes.append(NotYoursError("a caller may change only backends at its own address"))
         elif isinstance(edit, Deregister):
             is_silent = row is not None and row.home == home and edit.backend_id not in heard
             leaves = is_silent if edit.is_expired else is_registered

@@ -35,7 +35,7 @@ COLUMNS = (
 """The documented columns in the documented order: people insert rows by position."""
 
 COUNTRY = "country"
-"""An optional column beside the documented ones."""
+"""An optional column besides the documented ones."""
 
 MAX_NAME_CHARS = 128
 MAX_WEIGHT = 1000

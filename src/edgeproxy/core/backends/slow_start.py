@@ -1,7 +1,7 @@
 """Slow start: after it comes up, a backend gets its full share of clients only gradually.
 
-The share grows evenly with time, from `LEAST_SHARE` to 1. `core/routing/slow_start` says how a
-share affects the choice of a backend.
+The share grows evenly with time, from `LEAST_SHARE` to 1. How a share affects the
+choice of a backend is decided in `core/routing/slow_start_turns`.
 """
 
 from __future__ import annotations

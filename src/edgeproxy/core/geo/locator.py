@@ -9,11 +9,12 @@ callable.
 from __future__ import annotations
 
 from collections import OrderedDict
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from edgeproxy.core.geo import overrides as override_file
 from edgeproxy.core.geo.address import normalise
 from edgeproxy.core.geo.origin import Origin
+from edgeproxy.core.geo.prefix import PRIVATE_NETWORKS, Prefixes
 from edgeproxy.core.geo.regions import region_of
 
 if TYPE_CHECKING:
@@ -21,20 +22,10 @@ if TYPE_CHECKING:
 
     from edgeproxy.core.geo.overrides import Override, Overrides
 
-# Addresses that have a different owner in every network: RFC 1918, 6598, 1122, 3927, 4193, 4291.
-_PRIVATE = override_file.parse(
-    """
-    10.0.0.0/8,
-    100.64.0.0/10,
-    127.0.0.0/8,
-    169.254.0.0/16,
-    172.16.0.0/12,
-    192.168.0.0/16,
-    ::1,
-    fc00::/7,
-    fe80::/10,
-    """
-)
+# Addresses that mean something else in every network: besides the private ones, those of RFC 3927,
+# 4291 and 6598.
+_SHARED = map(ip_network, ("100.64.0.0/10", "169.254.0.0/16", "fe80::/10"))
+_WITHOUT_ORIGIN = Prefixes(dict.fromkeys((*PRIVATE_NETWORKS, *_SHARED), True))
 
 
 class Locator:
@@ -51,7 +42,7 @@ class Locator:
         overrides: Overrides,
         cache_size: int = 65536,
     ) -> None:
-        """`lookup` takes an address in normal form; it returns its country or None, and network."""
+        """`lookup` returns country (or None) and network of an address in normal form."""
         self._lookup = lookup
         self._overrides = overrides
         self._cache_size = cache_size
@@ -73,7 +64,7 @@ class Locator:
             override = self._overrides.find(ip)
             if override is not None:
                 return _overridden(ip, override)
-            if _PRIVATE.find(ip) is not None:
+            if _WITHOUT_ORIGIN.find(ip) is not None:
                 return Origin(ip)
         except ValueError:
             return Origin(text)

@@ -16,7 +16,6 @@ Lookups are those of `core/geo/prefix`.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from edgeproxy.core.geo.prefix import Network, Prefixes, network
@@ -32,8 +31,7 @@ _COUNTRY = re.compile(r"[A-Za-z]{2}")
 _FAULTS_SHOWN = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Override:
+class Override(NamedTuple):
     """One line of an override file.
 
     Attributes:
@@ -137,9 +135,9 @@ def _read(line: int, fields: list[str], complaints: list[str]) -> tuple[Target |
     if _COUNTRY.fullmatch(fields[0]):
         target = _country(fields[0], complaints)
         if target is None:
-            complaints.append("the first field ZZ is no country; name one, or a prefix")
+            complaints.append("the first field may not be ZZ; write a country or a prefix")
         elif not any(fields[2:]):
-            complaints.append(f"for a whole country name the region too: {target},{target},eu")
+            complaints.append(f"a line for a country must name the region: {target},{target},eu")
     else:
         target = _network(fields[0], complaints)
     return target, _Row(line, _country(fields[1], complaints), _region(fields[2:], complaints))

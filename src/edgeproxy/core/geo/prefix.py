@@ -17,6 +17,12 @@ T = TypeVar("T")
 CACHED_ADDRESSES = 8192
 """Parsed addresses to cache: parsing one takes longer than finding it."""
 
+PRIVATE_NETWORKS: tuple[Network, ...] = (
+    *map(ip_network, ("10.0.0.0/8", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")),
+    *map(ip_network, ("::1/128", "fc00::/7")),
+)
+"""Loopback, private and unique local addresses: RFC 1122, 1918, 4193, 4291."""
+
 _MAPPED_BITS = 96  # ::ffff:0:0/96 holds IPv4
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
+from edgeproxy.core.lazy_heap import LazyHeap
 from edgeproxy.core.routing.eligibility import Ineligible, ineligible
-from edgeproxy.core.routing.lazy_heap import LazyHeap
 from edgeproxy.core.routing.passed_over import PassedOver
 
 if TYPE_CHECKING:

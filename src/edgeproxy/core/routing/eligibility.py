@@ -1,7 +1,8 @@
-"""Whether a backend may be given a client now, and if not, why not.
+"""Whether a backend takes a client now, and if not, why not.
 
-`ineligible` is the only place that decides it. Choosing, affinity, warm connections, `explain`
-and the API all ask it, so that they cannot disagree. Its texts are part of the API.
+`ineligible` is the only place that decides it. Choosing, affinity, warm connections and the record
+that operators see (`backend_snapshot`) all call it, so they cannot disagree. Its texts are part of
+the API.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Ineligible(StrEnum):
     DRAINING = "draining"
     LEASE_EXPIRED = "lease expired"
     DOWN = "down"
-    """Its probes fail."""
+    """Its health checks fail."""
     FULL = "full"
     """It has as many connections as its hard limit."""
     PASSED_OVER = "failed lately"
@@ -30,7 +31,7 @@ class Ineligible(StrEnum):
 
 
 OF_THE_MOMENT = frozenset((Ineligible.FULL, Ineligible.PASSED_OVER, Ineligible.CIRCUIT_OPEN))
-"""These end soon. A binding survives them, although this one connection goes elsewhere."""
+"""Reasons that soon pass: the binding stays, although this one connection goes elsewhere."""
 
 
 def ineligible(
@@ -43,6 +44,8 @@ def ineligible(
     # Every decision comes through here several times: no calls on the way to None.
     if not backend.weight or not backend.healthy or backend.deleted:
         reason = ineligible_row(backend)
+        if live.draining and not backend.deleted:
+            return Ineligible.DRAINING  # an operator who drains a backend wants to see it
         if reason is not Ineligible.NO_WEIGHT or not is_bound:
             return reason
     if live.draining:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from edgeproxy.core.backends.live_state import Circuit
-from edgeproxy.core.routing.lazy_heap import LazyHeap
+from edgeproxy.core.lazy_heap import LazyHeap
 
 if TYPE_CHECKING:
     from edgeproxy.core.routing.ranking import Candidate, Entry

@@ -39,7 +39,7 @@ class Publication:
     def __init__(
         self, lives: LiveStates, pop_region: str, moved: Callable[[LiveState], object]
     ) -> None:
-        """`moved` is called by `adopt` for each backend whose address is another one now."""
+        """`moved` is called by `adopt` for each backend whose address has changed."""
         self._lives = lives
         self._pop_region = pop_region
         self._moved = moved
@@ -89,7 +89,7 @@ class Publication:
         for candidate in self.table.moved:
             candidate.live.address = candidate.backend.address
             self._moved(candidate.live)
-        self.table.moved = []
+        self.table.moved.clear()
         for backend_id in watch.touched:
             touched = self.table.candidates.get(backend_id)
             if touched is not None:

@@ -1,4 +1,4 @@
-"""The candidates of one place in order of load, so that choosing does not depend on how many.
+"""The candidates of one place in order of load: a choice costs the same, however many they are.
 
 Every candidate has one current entry `(load score, turn, sequence, candidate)`. Entries of
 idle candidates wait in a queue per weight, all others in a heap. When a candidate's load
@@ -12,7 +12,7 @@ Among equal loads the lowest turn goes first. A chosen candidate's turn advances
 and no backend catches up in a burst after an absence (start-time fair queueing: Goyal, Vin,
 Cheng, SIGCOMM 1996).
 
-Backends in slow start wait elsewhere (`core/routing/slow_start`).
+Backends in slow start wait elsewhere (`core/routing/slow_start_turns`).
 
 Only the gate thread chooses and places. A ranking under construction is not yet shared.
 """
@@ -30,7 +30,7 @@ from edgeproxy.core.routing import scoring
 from edgeproxy.core.routing.down import Down
 from edgeproxy.core.routing.eligibility import Ineligible, ineligible
 from edgeproxy.core.routing.passed_over import PassedOver
-from edgeproxy.core.routing.slow_start import SlowStart
+from edgeproxy.core.routing.slow_start_turns import SlowStartTurns
 
 Entry = tuple[float, float, int, "Candidate"]
 
@@ -100,8 +100,8 @@ class Candidate:
     def weigh(self) -> None:
         """Update the sums of its places, after its share changed or it stopped taking clients.
 
-        A turn that lies far ahead because the share was small comes nearer. It has no entry
-        then: `place` it.
+        A turn that lies far ahead because the share was small is brought nearer. The candidate
+        has no entry afterwards: call `place`.
         """
         share = self.live.share
         takes_clients = self.live.takes_clients
@@ -130,8 +130,8 @@ class Candidate:
     def place(self) -> None:
         """Rank this backend after its live state changed.
 
-        Nothing is done where that makes no difference. To end the time early for which a backend
-        is passed over, set its `entry` to None first.
+        Does nothing if its entry is still right. To end early the time for which a backend is
+        passed over, set its `entry` to None first.
         """
         if not self.rankings:
             return
@@ -172,12 +172,12 @@ class Ranking:
     Attributes:
         members: All that take new clients.
         weight: The sum of their weights, in `PARTS`.
-        available: The sum of what they have now: nothing while they take no clients, and only
-            their share while they are in slow start.
-        full: How many of them are full.
+        available: The sum of their weights now: 0 for one that takes no clients, only its share
+            for one in slow start.
+        full: The number of members that are at their hard limit.
         slow_start: Those in slow start.
-        passed_over: Those that failed lately.
-        down: Those whose probes say that they are down.
+        passed_over: The members that failed lately.
+        down: The members whose probes say that they are down.
         clock: The turn this place has reached.
     """
 
@@ -188,7 +188,7 @@ class Ranking:
         self.full = sum(each.is_full for each in self.members)
         self.clock = max((each.live.turn - each.step() for each in self.members), default=0.0)
         slow_standing = sum(each.slow_standing for each in self.members)
-        self.slow_start: SlowStart[Entry] = SlowStart(slow_standing, self.clock)
+        self.slow_start: SlowStartTurns[Entry] = SlowStartTurns(slow_standing, self.clock)
         weights = sorted({each.backend.weight for each in self.members})[:MAX_QUEUES]
         self._idle: dict[int, deque[Entry]] = {weight: deque() for weight in weights}
         self._busy: list[Entry] = []
@@ -202,10 +202,10 @@ class Ranking:
         self._remake()
 
     def clear(self) -> None:
-        """Let go of everything; the ranking is of no use afterwards."""
+        """Drop all references; the ranking cannot be used afterwards."""
         self.members = ()
         self._busy = []
-        self.slow_start.heap = []
+        self.slow_start.heap.clear()
         self._idle.clear()
         self.passed_over.clear()
         self.down.clear()
@@ -213,7 +213,7 @@ class Ranking:
     def _remake(self) -> None:
         """Fill queues and heap from the current entries."""
         self._busy = []
-        self.slow_start.heap = []
+        self.slow_start.heap.clear()
         self.passed_over.clear()
         for line in self._idle.values():
             line.clear()

@@ -38,7 +38,7 @@ def lowest(
 
 
 def _in_turn(chosen: Choice, now: float, tried: Collection[str]) -> Choice:
-    """Return the choice of the place whose turn it is, in place of a backend in slow start.
+    """Return the choice from the place whose turn it is, instead of a backend in slow start.
 
     That backend has a low load only because it is new. Its place is not preferred for that.
     """

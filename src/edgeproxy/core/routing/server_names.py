@@ -1,4 +1,4 @@
-"""Which app a client means by the server name it asks for, and what may be such a name.
+"""Which app a client means by the server name it asks for, and which names are valid.
 
 A pattern is a name, `*.` before a name, or `*`. An exact name wins; then a wildcard, which
 stands for exactly one label, as it does in certificates (RFC 9525 section 6.3): `*.example.com`
@@ -13,8 +13,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-MOST_CHARACTERS = 253
-"""Of a host name without its trailing dot (RFC 1035 section 3.1)."""
+MAX_CHARACTERS = 253
+"""Maximum length of a host name without its trailing dot (RFC 1035 section 3.1)."""
 
 DEFAULT = "*"
 
@@ -23,15 +23,15 @@ _DOTTED_QUAD = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}")
 
 
 def host_name(text: str) -> str | None:
-    """Return a host name in the one form in which it is compared, or None if it is none.
+    """Return a host name in the one form in which it is compared, None if it is not valid.
 
     That form is in lower case and without a trailing dot. Labels are of ASCII letters, digits,
     hyphens and, as many private names have them, underscores. An IPv4 address is no host name.
     """
-    if len(text) > MOST_CHARACTERS + 1 or not text.isascii():
+    if len(text) > MAX_CHARACTERS + 1 or not text.isascii():
         return None
     name = text.removesuffix(".").lower()
-    if len(name) > MOST_CHARACTERS:
+    if len(name) > MAX_CHARACTERS:
         return None
     if not _HOST_NAME.fullmatch(name) or _DOTTED_QUAD.fullmatch(name):
         return None
@@ -71,12 +71,12 @@ class ServerNames:
         for text, app in apps.items():
             key = pattern(text)
             if self._by_pattern.setdefault(key, app) != app:
-                raise ValueError(f"{key} is given twice, with different apps; one may stay")
+                raise ValueError(f"{key} is given twice, with different apps; keep one of them")
         self.apps = frozenset(self._by_pattern.values())
         self._default = self._by_pattern.pop(DEFAULT, None)
 
     def find(self, name: str | None) -> str | None:
-        """Return the app that a name belongs to, or None, which means to refuse.
+        """Return the app that a name belongs to; None means that the client is refused.
 
         `name` is in normal form (`host_name`), or None for a client that names none.
         """

@@ -28,7 +28,7 @@ MAX_CACHED_TIERS = 4096
 
 
 class Tier:
-    """What is equally far from a client.
+    """The places that are equally far from a client.
 
     Where several places tie they take turns in proportion to the weights they have now, by the
     same rule as the candidates of one place (`core/routing/ranking`).
@@ -47,7 +47,7 @@ class Tier:
         self._clock = 0.0
 
     def turn(self, ranking: Ranking) -> float:
-        """Return whose turn it is: the lowest goes first."""
+        """Return the turn of a place; the lowest goes first."""
         return self._turns[ranking]
 
     def take_turn(self, candidate: Candidate, ranking: Ranking) -> None:
@@ -63,9 +63,9 @@ class RoutingTable:
     Attributes:
         version: Counts the published tables of this process.
         candidates: All of them by id, also those that take no clients.
-        moved: Those that were elsewhere before, as far as is known when the table is built.
+        moved: Those with a new address, as far as is known when the table is built.
         server_names: The app of each server name.
-        scopes: What clients can be led to, including the apps of all server names.
+        scopes: The scopes that clients can be routed to, with the apps of all server names.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class RoutingTable:
         }
 
     def retire(self) -> None:
-        """Undo the cycles of a table that is not in force any more.
+        """Break the reference cycles of a table that is not in force any more.
 
         A large table is then freed piece by piece instead of by the garbage collector,
         which would stop every thread for it. Not to be called while a decision uses it.

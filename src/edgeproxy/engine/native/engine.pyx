@@ -1,12 +1,12 @@
 # cython: language_level=3, cdivision=True
-"""The native engine: its gate thread, which accepts, asks the gate, dials and tells every end.
+"""The native engine: its gate thread, which accepts, asks the gate, dials and reports ends.
 
 One turn of the loop: without the interpreter lock, wait, accept, and collect what happened;
 with the lock, once, tell the gate all of it and take its answers; without the lock again,
 dial. Under load a turn collects more, and the cost of the lock is shared by more clients.
 
 This thread dials sessions (`gate_thread/sessions`). Then the byte threads carry them
-(`byte_thread/loop`), each session on the one that has the fewest. `session.pyx` says which thread
+(`byte_thread/loop`), each session on the thread with the fewest. `session.pyx` says which thread
 owns what of a session.
 """
 
@@ -16,6 +16,7 @@ import threading
 from edgeproxy.engine.commands import Commands
 from edgeproxy.engine.contract import PLAIN
 from edgeproxy.engine.descriptors import ceiling
+from edgeproxy.engine.listener import Listener
 from edgeproxy.errors import EdgeProxyError
 from edgeproxy.log import EventLog
 
@@ -71,7 +72,7 @@ cdef class NativeEngine:
     cdef double _now, _next_tick, _armed_for, _next_gate_tick
     cdef char* _buffer
     cdef int _epoll, _wakeup, _timer
-    cdef bint _stopping, _woken, _may_resume, _looks_for_idle
+    cdef bint _stopping, _woken, _may_resume, _closes_idle
 
     def __init__(self, settings, gate, on_crash):
         self.kind = "native"
@@ -82,7 +83,7 @@ cdef class NativeEngine:
         self._timer = open_timer(self._epoll)
         if self._epoll < 0 or self._wakeup < 0 or self._timer < 0:
             raise EdgeProxyError(
-                f"the engine cannot be made: {os.strerror(errno)}; raise the limit of open "
+                f"the engine cannot start: {os.strerror(errno)}; raise the limit of open "
                 "files (ulimit -n)"
             )
         self._buffer = <char*>malloc(BUFFER_BYTES)
@@ -109,7 +110,7 @@ cdef class NativeEngine:
         )
         if settings.backend_ca_pem is not None:
             self._sessions.trust(BackendContext(settings.backend_ca_pem))
-        self._looks_for_idle = settings.idle_timeout_secs > 0
+        self._closes_idle = settings.idle_timeout_secs > 0
         self._now = self._sessions.now = monotonic()
         self._armed_for = -1
         self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
@@ -122,15 +123,11 @@ cdef class NativeEngine:
         if self._stopping:
             listening.close()
             return
-        try:
-            tls = TlsContext(settings.tls) if settings.tls else None
-        except BaseException:
-            listening.close()
-            raise
-        self.call(lambda: self._listen(name, listening, settings, tls))
+        listener = Listener.prepare(name, listening, settings, TlsContext)
+        self.call(lambda: self._acceptor.add(listener))
 
     def renew(self, name, settings):
-        """Speak TLS with new clients of this listener by these settings. Raises TlsError."""
+        """Speak TLS with new clients of this listener with these settings. Raises TlsError."""
         tls = TlsContext(settings)
         self._commands.ask(lambda: self._acceptor.renew(name, settings, tls))
 
@@ -160,7 +157,7 @@ cdef class NativeEngine:
         self._commands.ask(lambda: self._unlisten(name))
 
     def live(self):
-        """How many clients are before admission, dialing, being served or lingering."""
+        """Return how many clients wait for admission, dial, are served or linger."""
         return self._sessions.live + self._ingress.count() + self._workers.lingering()
 
     def sessions(self):
@@ -190,12 +187,6 @@ cdef class NativeEngine:
     def _wake(self):
         if self._wakeup >= 0:
             wake(self._wakeup)
-
-    def _listen(self, name, listening, settings, tls):
-        if self._stopping:
-            listening.close()
-        else:
-            self._acceptor.add(name, listening, settings, tls)
 
     def _unlisten(self, name):
         self._acceptor.remove(name, self._now)
@@ -318,8 +309,8 @@ cdef class NativeEngine:
             self._dialer.shortage = 0
 
     cdef void _carry(self) noexcept nogil:
-        """Let the bytes of sessions flow whose backends have answered."""
-        if self._looks_for_idle and self._sessions.to_carry.first != NULL:
+        """Let bytes flow in the sessions whose backends have answered."""
+        if self._closes_idle and self._sessions.to_carry.first != NULL:
             self._hurry()  # its byte thread may have no other reason to wake for the session
         self._sessions.carry()
 
@@ -341,7 +332,7 @@ cdef class NativeEngine:
         with nogil:
             self._dial()
         self._tell()
-        # With the lock held throughout: `live` and `call` may be asked by others meanwhile.
+        # The interpreter lock is held throughout: others may use `live` and `call` meanwhile.
         close_pool(&self._pool)
         self._workers.let_go()
         free(self._buffer)

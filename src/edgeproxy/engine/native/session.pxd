@@ -20,7 +20,7 @@ cdef enum:
     OPEN
     CLOSED
     PREREAD  # the first bytes of its client are read, before the gate is asked
-    HANDSHAKING  # in its handshake: of its client, before the gate is asked, or of its backend
+    HANDSHAKING  # in a TLS handshake with its client, before the gate is asked, or its backend
     HANDSHAKEN  # after that, on its way back to the gate thread
 
 # Why a session ended; `sessions.REASONS` has the words in this order.
@@ -45,10 +45,10 @@ cdef enum:
     DONE = 4  # its end has been carried
     BULK = 8  # carried through a pipe
     QUEUED = 16  # in line for the next turn
-    PROMPT = 32  # the sink does not wait for more
-    SINK_WATCHED = 64  # it is told when the sink takes more
+    PROMPT = 32  # TCP_NODELAY is set on the sink
+    SINK_WATCHED = 64  # the epoll reports when the sink takes more
     ENDING = 128  # the end of the source has arrived
-    PARTING = 256  # it has been read, and the sink has no room to be told so
+    PARTING = 256  # the source's end has been read; the sink has no room for close_notify
 
 # One direction of a session; upward is to the backend.
 cdef struct Flow:
@@ -68,9 +68,9 @@ cdef struct Flow:
     int pipe_read
     int pipe_write
 
-# What one end of a session needs to speak TLS; see tls.pyx.
+# What one end of a session needs to speak TLS; see tls/tls_end.pyx.
 cdef struct TlsEnd:
-    void* tls  # the SSL object, or NULL where it is not spoken
+    void* tls  # the SSL object, or NULL without TLS
     char* unsent  # records that the socket has not taken, or NULL
     const char* verify_error  # why its handshake failed, as OpenSSL says it; NULL if unknown
     uint32_t unsent_at
@@ -79,23 +79,23 @@ cdef struct TlsEnd:
     int code  # why nothing more can be read
     int failure  # why the socket takes nothing more, or 0
     uint8_t is_dry  # the socket had less than was asked for
-    uint8_t has_ended  # the socket had no more
+    uint8_t has_ended  # the socket has reached its end
     uint8_t said_end
-    uint8_t is_shut  # its socket takes no more, by our own doing
+    uint8_t is_shut  # we have shut its socket for writing
 
 cdef struct Session:
     Flow upward
     Flow downward
-    Session* previous  # of the line that it is in
+    Session* previous  # in the queue that holds it
     Session* next
     uint32_t number
     uint32_t generation
     TlsEnd client_tls
     TlsEnd backend_tls
-    PyObject* ticket  # the gate's; NULL if the gate knows nothing of it, or nothing any more
+    PyObject* ticket  # the gate's; NULL before admission and after the end
     double started_at
     double active_at  # when its backend answered, then when something last happened
-    double due_at  # of its dial, then of its next look
+    double due_at  # deadline of its preread, handshake or dial, then time of its next check
     double dialed_at
     double broken_since
     int client
@@ -104,17 +104,17 @@ cdef struct Session:
     int listener
     int worker  # the number of its byte thread, or -1
     int code
-    uint32_t bytes_wanted  # of what its client says, before the gate is asked
+    uint32_t bytes_wanted  # bytes of its preamble, before the gate is asked again
     uint8_t state
     uint8_t reason
     uint8_t reset_by
     uint8_t settled
     uint8_t watched
-    uint8_t looked_at
+    uint8_t checked
     uint8_t quickack_off
     uint8_t meets_backend  # the handshake that it is in is with its backend
-    uint8_t is_unwanted  # it is to end, whatever comes of that handshake
-    uint8_t read_ended  # its client will say no more before the gate is asked
+    uint8_t is_unwanted  # it ends after that handshake, whether this succeeds or not
+    uint8_t read_ended  # its client sends no more of its preamble, or is too slow
     uint8_t watched_by_worker  # both its sockets are in the epoll of its byte thread
     sockaddr_in6 client_address
     sockaddr_in6 backend_address

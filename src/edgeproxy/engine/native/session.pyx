@@ -3,8 +3,8 @@
 """A session of the native engine: one client, its backend, and a flow of bytes each way.
 
 Who owns what. A session belongs to the gate thread until `handoff.hand_over`, to one byte thread
-until `handoff.hand_back`, and then to the gate thread again, which reuses its memory. What others
-read of a session meanwhile, for a list, may be a moment old.
+until `handoff.hand_back`, and then to the gate thread again, which reuses its memory. What another
+thread reads of a session meanwhile, to list it, may be a moment old.
 
 Sessions are never freed while the engine runs, and each has a number and a generation, which
 grows with each use. An event names a session by these, not by its address: one that comes late,
@@ -24,12 +24,12 @@ cdef enum:
 # -- memory -----------------------------------------------------------------------------
 
 cdef int open_pool(Pool* pool) noexcept nogil:
-    """Prepare a pool, whose memory is zero. Return whether there was memory."""
+    """Prepare a pool, whose memory must be zero. Return False if memory is short."""
     pool.slabs = <Session**>calloc(MAX_SLABS, sizeof(Session*))
     return pool.slabs != NULL
 
 cdef Session* allocate(Pool* pool) noexcept nogil:
-    """Return a session as it is before anything is known of it, or NULL without memory."""
+    """Return a fresh session, or NULL if memory is short."""
     cdef Session* session
     cdef uint32_t number, generation
     if pool.free == NULL and not add_slab(pool):
@@ -42,7 +42,7 @@ cdef Session* allocate(Pool* pool) noexcept nogil:
     session.number = number
     session.generation = max(generation + 1, 1)  # 0 is none
     session.state = DIALING
-    session.downward.flags = PROMPT  # as the listener is
+    session.downward.flags = PROMPT  # the client inherits TCP_NODELAY from its listener
     session.backend = session.preconnected_fd = session.worker = -1
     session.upward.session = session.downward.session = session
     session.upward.reverse = &session.downward
@@ -126,7 +126,7 @@ cdef void unlink(Queue* line, Session* session) noexcept nogil:
 # -- what events are about --------------------------------------------------------------
 
 cdef uint64_t mark_of(Flow* flow) noexcept nogil:
-    """Return what events of the source of `flow` are marked with."""
+    """Return the mark of events on the source of `flow`."""
     cdef Session* session = flow.session
     cdef uint64_t side = flow == &session.downward
     return <uint64_t>session.generation << 32 | <uint64_t>session.number << 1 | side

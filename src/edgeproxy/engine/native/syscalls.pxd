@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint64_t
 
-# What events of a thread's own descriptors are marked with; see `session.mark_of`.
+# The marks of events on a thread's own descriptors; see `session.mark_of`.
 cdef enum:
     WAKEUP = 1
     TIMER = 2

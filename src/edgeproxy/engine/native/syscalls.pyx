@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False
-"""What takes more than one call of the kernel: its clock, timers, wake-ups, socket options.
+"""Wrappers of system calls: the clock, timers, wake-ups, socket options.
 
-Nothing here knows a session. What a socket owes its peer is the twin of `portable/unacked`, where
-it is explained.
+Nothing here knows a session. The checks for missing acknowledgements are the twin of
+`portable/unacked`, where they are explained.
 """
 
 from libc.errno cimport errno
@@ -36,11 +36,11 @@ cdef double monotonic() noexcept nogil:
     return at.tv_sec + at.tv_nsec * 1e-9
 
 cdef void ask_for_short_slices() noexcept nogil:
-    """Have this thread run soon when it wakes, in return for running for less at a time.
+    """Ask the scheduler for shorter time slices, so that this thread runs sooner when it wakes.
 
-    It then does not wait for the slice of a thread that computes, for instance one that
-    builds a table, to end. Its share of the CPU stays the same. Linux 6.12 and later; an
-    earlier one takes no notice.
+    It then does not wait until the slice of a computing thread ends, for instance of one that
+    builds a table. Its share of the CPU stays the same. Needs Linux 6.12; earlier kernels
+    ignore it.
     """
     cdef Scheduling wanted
     memset(&wanted, 0, sizeof(wanted))
@@ -72,7 +72,7 @@ cdef void arm(int timer, double at) noexcept nogil:
     timerfd_settime(timer, TFD_TIMER_ABSTIME, &wanted, NULL)
 
 cdef int open_wakeup(int epoll) noexcept nogil:
-    """Return what `wake` takes, whose events are marked `WAKEUP`, or -1."""
+    """Return an eventfd for `wake`, whose events are marked `WAKEUP`, or -1."""
     cdef epoll_event event
     cdef int wakeup = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
     event.events = EPOLLIN
@@ -141,6 +141,6 @@ cdef int is_gone(int fd) noexcept nogil:
     return read_info(fd, raw) and raw[0] == TCP_CLOSE
 
 cdef int read_info(int fd, uint8_t* raw) noexcept nogil:
-    """Read the first INFO_BYTES of `struct tcp_info`. Return whether there are so many."""
+    """Read the first INFO_BYTES of `struct tcp_info`. Return whether the kernel gave them all."""
     cdef socklen_t size = INFO_BYTES
     return getsockopt(fd, IPPROTO_TCP, TCP_INFO, raw, &size) == 0 and size == INFO_BYTES

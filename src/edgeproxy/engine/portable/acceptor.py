@@ -11,24 +11,24 @@ import errno
 import os
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import suppress
 
 from edgeproxy.engine.contract import SocketAddress
 from edgeproxy.engine.descriptors import ceiling, room_below
+from edgeproxy.engine.listener import LOCAL, Listener, client_at
+from edgeproxy.engine.portable.ingress.accepted import Accepted
+from edgeproxy.engine.portable.tls_socket import TlsContext
+from edgeproxy.engine.tls import TlsSettings
 from edgeproxy.log import EventLog
 
 log = EventLog("engine")
 
 ACCEPTS_PER_TURN = 64
+ALL_WAITING = 1 << 16
 CALM_SECS = 1.0
 
-LOCAL = ("127.0.0.1", 0)
-"""What a client of a Unix socket counts as."""
-
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-Opened = Callable[[socket.socket, SocketAddress, str], None]
 
 
 class Acceptor:
@@ -39,20 +39,24 @@ class Acceptor:
         ceiling: See `engine.descriptors`.
     """
 
-    def __init__(self, epoll: select.epoll, opened: Opened) -> None:
+    def __init__(self, epoll: select.epoll) -> None:
         self._epoll = epoll
-        self._opened = opened
         self.ceiling = ceiling()
-        self._listeners: dict[int, tuple[str, socket.socket]] = {}
+        self._listeners: dict[int, Listener[TlsContext]] = {}
         self._told = False
         self._resumed_at = 0.0
         self.paused = False
 
-    def add(self, name: str, listening: socket.socket) -> None:
-        """Accept from this socket, which is the acceptor's to close from now on."""
-        self._listeners[listening.fileno()] = (name, listening)
-        if not self.paused:
-            self._watch(listening.fileno())
+    def add(self, listener: Listener[TlsContext]) -> None:
+        """Accept from this listener; the acceptor closes it."""
+        self._listeners[listener.listening.fileno()] = listener
+        self._watch(listener.listening.fileno())
+
+    def renew(self, name: str, settings: TlsSettings, tls: TlsContext) -> None:
+        """Speak TLS with new clients of a listener with these settings, if it exists."""
+        for listener in self._listeners.values():
+            if listener.name == name:
+                listener.renew(settings, tls)
 
     def _watch(self, descriptor: int) -> None:
         if not self.paused:
@@ -61,13 +65,19 @@ class Acceptor:
             except OSError as error:  # the system has no room for more
                 self.pause(os.strerror(error.errno or 0))
 
-    def accept(self, descriptor: int, limit: int = ACCEPTS_PER_TURN) -> None:
-        """Accept up to `limit` clients of the listener with this descriptor."""
-        name, listening = self._listeners.get(descriptor, ("", None))
-        while listening and limit and not self.paused:
+    def accept(
+        self, descriptor: int, now: float, limit: int = ACCEPTS_PER_TURN
+    ) -> Iterator[Accepted]:
+        """Accept up to `limit` clients of the listener with this descriptor.
+
+        Each client is accepted only when the caller asks for it. If the dial for the previous one
+        found no descriptor, accepting pauses, and the next one stays in the kernel's queue.
+        """
+        listener = self._listeners.get(descriptor)
+        while listener is not None and limit and not self.paused:
             limit -= 1
             try:
-                client, address = listening.accept()
+                connection, address = listener.listening.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -75,10 +85,10 @@ class Acceptor:
                     self.pause(os.strerror(error.errno))
                     return
                 continue  # that client is gone already; the next one may be there
-            client.setblocking(False)
-            if client.fileno() >= self.ceiling:
+            connection.setblocking(False)
+            if connection.fileno() >= self.ceiling:
                 self.pause(os.strerror(errno.EMFILE))
-            self._opened(client, address or LOCAL, name)
+            yield _accepted(connection, _internet(address), listener, now)
 
     def pause(self, reason: str) -> None:
         """Stop accepting until `resume`."""
@@ -109,27 +119,38 @@ class Acceptor:
             self._told = False
             log.info("accept_resumed")
 
-    def remove(self, name: str) -> None:
-        """Close a listener, after accepting the clients that have connected already."""
-        for descriptor, (each, _) in list(self._listeners.items()):
-            if each == name:
-                self._close(descriptor, serve_waiting=True)
+    def remove(self, name: str, now: float) -> Iterator[Accepted]:
+        """Accept the clients that have connected to this listener already, then close it."""
+        for descriptor, listener in list(self._listeners.items()):
+            if listener.name == name:
+                yield from self.accept(descriptor, now, ALL_WAITING)
+                self._close(descriptor)
 
-    def close(self, *, serve_waiting: bool = True) -> None:
-        """Close the listeners, after accepting the clients that have connected already."""
+    def accept_rest(self, now: float) -> Iterator[Accepted]:
+        """Accept the clients that have connected already, then close the listeners."""
         for descriptor in list(self._listeners):
-            self._close(descriptor, serve_waiting)
+            yield from self.accept(descriptor, now, ALL_WAITING)
+            self._close(descriptor)
 
-    def _close(self, descriptor: int, serve_waiting: bool) -> None:
-        if serve_waiting:
-            self.accept(descriptor, limit=1 << 16)
+    def close(self) -> None:
+        """Close the listeners. Idempotent."""
+        for descriptor in list(self._listeners):
+            self._close(descriptor)
+
+    def _close(self, descriptor: int) -> None:
         with suppress(FileNotFoundError):  # it is paused, or could not be watched
             self._epoll.unregister(descriptor)  # a child process may hold it open
-        _, listening = self._listeners.pop(descriptor)
-        listening.close()
+        self._listeners.pop(descriptor).listening.close()
 
 
-def local_address_of(client: socket.socket) -> SocketAddress:
-    """Return the address of this end of a connection, that of this host for a Unix socket."""
-    address: SocketAddress | str = client.getsockname()
-    return LOCAL if isinstance(address, str) else address
+def _accepted(
+    connection: socket.socket, address: SocketAddress, listener: Listener[TlsContext], now: float
+) -> Accepted:
+    local = _internet(connection.getsockname()) if listener.settings.tells_local else None
+    client = client_at(address, listener.name, local)
+    return Accepted(connection, address, client, listener, now)
+
+
+def _internet(address: object) -> SocketAddress:
+    """Return an address as a socket gives it; `LOCAL` for a Unix socket, bound to a path or not."""
+    return address if isinstance(address, tuple) else LOCAL

@@ -15,7 +15,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from edgeproxy.engine.commands import Commands
@@ -25,12 +25,12 @@ from edgeproxy.engine.contract import (
     Gate,
     ListenerSettings,
     SessionInfo,
-    SocketAddress,
 )
 from edgeproxy.engine.descriptors import ceiling
 from edgeproxy.engine.guarded_gate import GuardedGate
+from edgeproxy.engine.listener import Listener
 from edgeproxy.engine.portable.acceptor import Acceptor
-from edgeproxy.engine.portable.ingress.accepted import Accepted
+from edgeproxy.engine.portable.ingress.accepted import Accepted, Next
 from edgeproxy.engine.portable.ingress.ingress import Ingress
 from edgeproxy.engine.portable.sessions import Sessions
 from edgeproxy.engine.portable.timeouts import SHORT_TICK_SECS, Timeouts
@@ -64,28 +64,21 @@ class PortableEngine:
         self._epoll = select.epoll()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wakeup, select.EPOLLIN)
-        self._lock = threading.Lock()  # of the wake-up descriptor, which others write to
+        self._lock = threading.Lock()  # guards the wake-up descriptor, to which other threads write
         self._now = time.monotonic()
         self._next_tick = 0.0
-        self._next_look = 0.0
+        self._next_sweep = 0.0
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
         self._commands = Commands(self._wake, self._thread)
-        self._acceptor = Acceptor(self._epoll, self._accepted)
+        self._acceptor = Acceptor(self._epoll)
         self._sessions = Sessions(
             settings, self._gate, self._epoll, self._acceptor.pause, self._hurry
         )
         self._dialer = self._sessions.dialer
         self._relay = self._sessions.relay
         self._lingering = self._sessions.lingering
-        self._ingress = Ingress(
-            self._epoll,
-            self._gate,
-            self._sessions.admit,
-            self._sessions.turn_away,
-            self._sessions.ended.append,
-            self._acceptor.pause,
-        )
+        self._ingress = Ingress(self._epoll, self._gate, self._acceptor)
         self._timeouts = Timeouts(settings, self._sessions.break_off, self._sessions.finish)
 
     # -- called from any thread -------------------------------------------------------
@@ -97,23 +90,13 @@ class PortableEngine:
         if self._stopping:
             listening.close()
             return
-
-        try:
-            context = TlsContext(settings.tls) if settings.tls else None
-        except BaseException:
-            listening.close()
-            raise
-
-        def listen() -> None:
-            self._ingress.know(name, settings, context)
-            self._acceptor.add(name, listening)
-
-        self.call(listen)
+        listener = Listener.prepare(name, listening, settings, TlsContext)
+        self.call(lambda: self._acceptor.add(listener))
 
     def renew(self, name: str, settings: TlsSettings) -> None:
-        """Speak TLS with new clients of this listener by these settings. Raises TlsError."""
+        """Speak TLS with new clients of this listener with these settings. Raises TlsError."""
         context = TlsContext(settings)
-        self._commands.ask(lambda: self._ingress.renew(name, settings, context))
+        self._commands.ask(lambda: self._acceptor.renew(name, settings, context))
 
     def trust(self, backend_ca_pem: bytes) -> None:
         """Trust backends by these certificates from now on. Raises TlsError."""
@@ -131,14 +114,14 @@ class PortableEngine:
 
     def stop_accepting(self) -> None:
         """Accept what has already connected, then close the listeners. Returns when done."""
-        self._commands.ask(self._acceptor.close)
+        self._commands.ask(lambda: self._receive(self._acceptor.accept_rest(self._now)))
 
     def unlisten(self, name: str) -> None:
         """Accept what has already connected to this listener, then close it. Returns when done."""
-        self._commands.ask(lambda: self._acceptor.remove(name))
+        self._commands.ask(lambda: self._receive(self._acceptor.remove(name, self._now)))
 
     def live(self) -> int:
-        """How many clients are before admission, dialing, being served or lingering."""
+        """Return how many clients wait for admission, dial, are served or linger."""
         return len(self._sessions) + len(self._lingering) + len(self._ingress)
 
     def sessions(self) -> list[SessionInfo]:
@@ -196,8 +179,10 @@ class PortableEngine:
                     sessions.broke(flow.session)
             elif descriptor == self._wakeup:
                 os.eventfd_read(self._wakeup)
-            elif not self._ingress.happened(descriptor, mask, self._now):
-                self._acceptor.accept(descriptor)
+            elif descriptor in self._ingress:
+                self._go_on(*self._ingress.happened(descriptor, mask, self._now))
+            else:
+                self._receive(self._acceptor.accept(descriptor, self._now))
         for _ in range(len(self._relay.again)):
             flow = self._relay.again.popleft()
             try:
@@ -218,14 +203,15 @@ class PortableEngine:
     def _tick(self) -> None:
         now = self._now
         self._dialer.expire(now)
-        self._ingress.expire(now)
+        for late, step in self._ingress.expire(now):
+            self._go_on(late, step)
         self._dialer.dial_waiting(now)
-        self._lingering.look(now)
+        self._lingering.sweep(now)
         if not self._dialer.is_short:
             self._acceptor.resume(self._now)
-        if now >= self._next_look:
-            self._next_look = now + self._timeouts.pause_secs
-            self._timeouts.look_at(self._sessions.all(), now)
+        if now >= self._next_sweep:
+            self._next_sweep = now + self._timeouts.pause_secs
+            self._timeouts.sweep(self._sessions.all(), now)
             self._gate.tick(now)
         hurry = self._dialer or self._lingering or self._ingress or self._acceptor.paused
         self._next_tick = now + (SHORT_TICK_SECS if hurry else self._timeouts.pause_secs)
@@ -234,11 +220,21 @@ class PortableEngine:
         """Look at timers soon."""
         self._next_tick = min(self._next_tick, self._now + SHORT_TICK_SECS)
 
-    def _accepted(self, client: socket.socket, address: SocketAddress, listener: str) -> None:
-        """A client has connected; called by the acceptor."""
-        self._ingress.receive(Accepted(client, address, listener, self._now), self._now)
+    def _receive(self, arriving: Iterable[Accepted]) -> None:
+        """Take in the clients that have connected."""
+        for accepted in arriving:
+            self._go_on(accepted, self._ingress.receive(accepted, self._now))
         if self._ingress:
             self._hurry()
+
+    def _go_on(self, accepted: Accepted, step: Next) -> None:
+        """Do what comes next for a client before admission."""
+        if step is Next.ADMIT:
+            self._sessions.admit(accepted)
+        elif step is Next.TURN_AWAY:
+            self._sessions.turn_away(accepted.connection)
+        elif step is Next.CLOSE:
+            self._sessions.ended.append(accepted.connection)
 
     def _close_ended(self) -> None:
         """Close what ended in this turn, and use the descriptors that this gives back."""
@@ -250,8 +246,9 @@ class PortableEngine:
 
     def _clean_up(self) -> None:
         self._commands.run_all()
-        self._acceptor.close(serve_waiting=False)
-        self._ingress.close()
+        self._acceptor.close()
+        for accepted, step in self._ingress.close():
+            self._go_on(accepted, step)
         self._sessions.abort()
         self._lingering.close()
         self._close_ended()

@@ -25,13 +25,13 @@ class Lingering:
         return len(self._deadlines)
 
     def add(self, leaving: socket.socket, now: float) -> bool:
-        """Keep this socket until it is empty. Return whether that is necessary."""
+        """Keep this socket until everything is delivered; return False if it already is."""
         if not undelivered_bytes(leaving):
             return False
         self._deadlines[leaving] = now + PATIENCE_SECS
         return True
 
-    def look(self, now: float) -> None:
+    def sweep(self, now: float) -> None:
         """Reset clients that have taken everything, have gone, or have run out of time."""
         for leaving, deadline in list(self._deadlines.items()):
             if deadline <= now or not undelivered_bytes(leaving) or is_gone(leaving):
@@ -41,4 +41,4 @@ class Lingering:
 
     def close(self) -> None:
         """Reset all of them now."""
-        self.look(float("inf"))
+        self.sweep(float("inf"))

@@ -79,7 +79,7 @@ class Relay:
                 flow.streak = 0
                 if not flow.read_to_eagain and not flow.source_is_tls:
                     return
-            elif not flow.sink_is_tls:  # what is to be encrypted has to be read
+            elif not flow.sink_is_tls:  # bytes to encrypt have to be read
                 flow.streak += 1
                 if flow.streak >= BULK_READS:
                     flow.bulk = True
@@ -194,7 +194,7 @@ class Relay:
         session = flow.session
         if (
             flow.sink_is_tls and not session.reset_by
-        ):  # a client is not told of an end that is a reset
+        ):  # after a reset, close_notify would say that the data is complete
             try:
                 flow.eof_pending = flow.blocked = not flow.sink.say_end()  # type: ignore[attr-defined]
             except OSError:
@@ -223,7 +223,7 @@ class Relay:
         self._finish(session, reason, True)
 
     def _sink_failed(self, flow: Flow, error: OSError) -> None:
-        """Carry what the broken sink had said before it broke, then pass the reset on."""
+        """Carry what the broken sink had sent before it broke, then pass the reset on."""
         flow.done = True
         session = flow.session
         reverse = flow.reverse
@@ -235,7 +235,7 @@ class Relay:
         self.return_pipe(flow)
         flow.waiting = None
         reverse.read_to_eagain = True
-        if not session.broken_since:  # its error has been told: no event will come again
+        if not session.broken_since:  # `send` has raised the error: no event reports it again
             session.broken_since = session.active_at
         self.again.append(reverse)
 

@@ -157,7 +157,7 @@ class Session:
         self.upward.sink_is_tls = self.downward.source_is_tls = isinstance(backend, TlsSocket)
 
     def let_go(self) -> None:
-        """Undo the cycles of an ended session, so that it is freed without a collector."""
+        """Break the reference cycles of an ended session, so that it is freed at once."""
         for flow in (self.upward, self.downward):
             del flow.session, flow.reverse
 

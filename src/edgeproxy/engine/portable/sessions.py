@@ -24,7 +24,6 @@ from edgeproxy.engine.contract import (
     Outcome,
     Refuse,
     SessionInfo,
-    SocketAddress,
 )
 from edgeproxy.engine.guarded_gate import GuardedGate
 from edgeproxy.engine.portable.dialer import Dialer, say_prefix
@@ -111,23 +110,23 @@ class Sessions:
         ]
 
     def all(self) -> list[Session]:
-        """Return the sessions of which the gate has not been told the end."""
+        """Return the sessions whose end the gate does not know yet."""
         return list(self._sessions)
 
     # -- the beginning ----------------------------------------------------------------
 
-    def admit(self, accepted: Accepted, local: SocketAddress | None) -> None:
-        """Ask the gate for a backend. `local` is for `Gate.opened`."""
-        client, address, listener = accepted.client, accepted.address, accepted.listener
-        answer = self._gate.opened(address, listener, self.now, accepted.about, local)
+    def admit(self, accepted: Accepted) -> None:
+        """Ask the gate for a backend."""
+        connection = accepted.connection
+        answer = self._gate.opened(accepted.client, self.now)
         if isinstance(answer, Refuse):
-            self.turn_away(client)
+            self.turn_away(connection)
             return
-        session = Session(client, address, accepted.accepted_at)
+        session = Session(connection, accepted.address, accepted.accepted_at)
         session.ticket = answer.ticket
         self._sessions.add(session)
         try:
-            self._register(client, session.upward)
+            self._register(connection, session.upward)
         except OSError as error:
             if answer.preconnected_fd >= 0:
                 os.close(answer.preconnected_fd)
@@ -180,7 +179,7 @@ class Sessions:
         if mask & _WRITABLE and flow.reverse.blocked:
             self.relay.pump(flow.reverse)
         if not flow.blocked and not flow.done:
-            if mask & ~_WRITABLE or flow.source_is_tls:  # which may have to write in order to read
+            if mask & ~_WRITABLE or flow.source_is_tls:  # TLS may have to write in order to read
                 self.relay.pump(flow)
         elif mask & select.EPOLLERR:
             self._cannot_be_read(flow)
@@ -203,7 +202,7 @@ class Sessions:
         self.turn_away(session.client)
 
     def turn_away(self, client: socket.socket) -> None:
-        """Close a client without sending a byte, and without a reset for what it has sent."""
+        """Close a client without sending a byte. Unread bytes are read, to avoid a reset."""
         try:
             client.shutdown(socket.SHUT_WR)
             client.recv(BUFFER_BYTES)
@@ -259,7 +258,7 @@ class Sessions:
         self.ended.append(session.client)
 
     def broke(self, session: Session) -> None:
-        """A bug was met while serving this session: it ends, the others go on."""
+        """A bug occurred while serving this session: end it, and let the others go on."""
         log.bug("session_failed", client=session.address[0])
         self.finish(session, CloseReason.FAULT, reset=True)
 

@@ -2,6 +2,8 @@
 
 A session is settled when it has been quiet for a while and all sent data is acknowledged. It is
 not checked again until its next byte.
+
+The native engine does this in `native/byte_thread/loop.pyx` (`check`, `owes`).
 """
 
 from __future__ import annotations
@@ -16,21 +18,21 @@ from edgeproxy.engine.portable.unacked import unacked_since, undelivered_bytes
 SHORT_TICK_SECS = 0.05
 """Seconds between two checks of timers while a session dials or a client lingers."""
 TICK_SECS = 1.0
-LOOKS_PER_TIMEOUT = 6
-"""Checks of a session within its idle or user timeout."""
+CHECKS_PER_TIMEOUT = 6
+"""How many times a session is checked within its idle or user timeout."""
 BROKEN_GRACE_SECS = 30.0
-"""How long a client may take to read what a backend said before it reset."""
+"""How long a client may take to read what a backend sent before it reset."""
 
 
 class Finish(Protocol):
-    """Ends a session; `reset` both sides that have not been given everything."""
+    """Ends a session; with `reset`, by resetting both sides."""
 
     def __call__(self, session: Session, reason: CloseReason, reset: bool = False) -> None:
         """End it."""
 
 
 class Timeouts:
-    """Looks at sessions. `break_off` ends one that is idle, `finish` one whose peer is gone.
+    """Checks sessions. `break_off` ends one that is idle, `finish` one whose peer is gone.
 
     Attributes:
         pause_secs: Seconds between two checks.
@@ -48,9 +50,9 @@ class Timeouts:
         self._finish = finish
         timeouts = (self._idle_secs, self._user_secs)
         shortest = min((each for each in timeouts if each), default=TICK_SECS)
-        self.pause_secs = min(max(shortest / LOOKS_PER_TIMEOUT, SHORT_TICK_SECS), TICK_SECS)
+        self.pause_secs = min(max(shortest / CHECKS_PER_TIMEOUT, SHORT_TICK_SECS), TICK_SECS)
 
-    def look_at(self, sessions: Iterable[Session], now: float) -> None:
+    def sweep(self, sessions: Iterable[Session], now: float) -> None:
         """End the sessions that are idle, or whose peers have vanished."""
         for session in sessions:
             if session.state is not OPEN:
@@ -62,9 +64,9 @@ class Timeouts:
                 reason = session.reset_by or CloseReason.BACKEND_RESET
                 self._finish(session, reason, reset=True)
             elif self._user_secs and not session.settled and quiet_secs >= self.pause_secs:
-                self._look_for_peers(session, now)
+                self._check_peers(session, now)
 
-    def _look_for_peers(self, session: Session, now: float) -> None:
+    def _check_peers(self, session: Session, now: float) -> None:
         session.settled = True
         for flow in (session.upward, session.downward):
             if not undelivered_bytes(flow.sink):

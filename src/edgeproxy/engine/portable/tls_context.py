@@ -1,4 +1,4 @@
-"""TLS with backends for the portable engine: whom they have to be trusted by."""
+"""TLS with backends for the portable engine, and the authorities that sign their certificates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgeproxy.engine.tls import CIPHERS, TlsError
 
 
 class BackendTls:
-    """Makes connections to backends speak TLS. `ca_pem` is empty for whom the system trusts.
+    """Makes connections to backends speak TLS. `ca_pem`: the authorities; empty: the system's.
 
     Raises TlsError if there is no certificate in it.
     """
@@ -26,9 +26,9 @@ class BackendTls:
             else:
                 context.set_default_verify_paths()
         except (ssl.SSLError, ValueError) as error:
-            raise TlsError(f"those to trust cannot be used: {error}") from None
+            raise TlsError(f"the authorities for backends cannot be used: {error}") from None
         self._context = context
 
     def wrap(self, tcp: socket.socket, server_name: str) -> TlsSocket:
-        """Return a socket in the place of this one, whose handshake has not begun."""
+        """Return a TLS socket that replaces this one; its handshake has not begun."""
         return TlsSocket(tcp, self._context, server_name)

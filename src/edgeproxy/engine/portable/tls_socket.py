@@ -1,8 +1,8 @@
-"""TLS for the portable engine: contexts, and a client's socket that speaks it.
+"""TLS for the portable engine: contexts for listeners, and sockets that speak TLS.
 
-A `TlsSocket` reads and writes like the socket that it takes the place of. It differs in two
-things, which `relay` knows: it has to be read until there is nothing, since bytes may wait in it
-that no event tells of; and it may hold bytes that its socket has not taken (`has_unsent`).
+A `TlsSocket` reads and writes like the socket that it replaces. It differs in two things, which
+`relay` knows: it has to be read until it is empty, since no event reports the bytes that wait in
+it; and it may hold bytes that its socket has not taken (`has_unsent`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from edgeproxy.engine.tls import CIPHERS, TICKETS, Certificate, TlsError, TlsInf
 
 READ_BYTES = 1 << 16
 MOST_UNSENT_BYTES = 1 << 16
-"""Who has more to be said to it, as answers to requests for new keys, and does not read, is not
-read either."""
+"""With more unsent bytes, we stop reading: the peer asks for new keys (KeyUpdate) and does not
+read our answers."""
 
 _asked_names: WeakKeyDictionary[ssl.SSLObject, str] = WeakKeyDictionary()
 
 
 class TlsContext:
-    """How the clients of a listener are met. Raises TlsError."""
+    """How a listener speaks TLS with its clients. Raises TlsError."""
 
     def __init__(self, settings: TlsSettings) -> None:
         made = {each: _context_of(each, settings) for each in settings.certificates}
@@ -39,7 +39,7 @@ class TlsContext:
         self._default.sni_callback = self._choose
 
     def wrap(self, tcp: socket.socket) -> TlsSocket:
-        """Return a socket that takes the place of this one."""
+        """Return a TLS socket that replaces this one."""
         return TlsSocket(tcp, self._default)
 
     def _choose(self, tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
@@ -77,7 +77,7 @@ def _context_of(certificate: Certificate, settings: TlsSettings) -> ssl.SSLConte
     except (ssl.SSLError, ValueError) as error:
         reason = getattr(error, "reason", None) or str(error)
         raise TlsError(
-            f"the certificate, its key or those to trust cannot be used: {reason}"
+            f"the certificate, its key or the client authorities cannot be used: {reason}"
         ) from None
     finally:
         os.close(descriptor)
@@ -87,7 +87,7 @@ def _context_of(certificate: Certificate, settings: TlsSettings) -> ssl.SSLConte
 class TlsSocket(socket.socket):
     """One end of a connection that speaks TLS. Not blocking.
 
-    The server's, or that of a client who wants a server with the name `server_name`.
+    It is the server's end or, with `server_name`, the end of a client of that server.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class TlsSocket(socket.socket):
             self._incoming, self._outgoing, server_name is None, server_name
         )
         self._unsent = memoryview(b"")
-        self._failure: OSError | None = None  # the system tells it once, to whoever writes
+        self._failure: OSError | None = None  # the system reports it once, to a write
         self._has_ended = False
         self._has_said_end = False
         self._is_shut = False
@@ -112,7 +112,7 @@ class TlsSocket(socket.socket):
 
     @property
     def has_unread(self) -> bool:
-        """Whether bytes of the client wait in here."""
+        """Whether received bytes wait to be read here."""
         return self._incoming.pending > 0 or self._tls.pending() > 0
 
     def shake_hands(self) -> bool:
@@ -137,7 +137,7 @@ class TlsSocket(socket.socket):
                 return True
 
     def info(self) -> TlsInfo:
-        """Return what was agreed on."""
+        """Return server name, ALPN protocol, version and resumption of a finished handshake."""
         return TlsInfo(
             _asked_names.get(self._tls, ""),
             self._tls.selected_alpn_protocol() or "",
@@ -146,7 +146,7 @@ class TlsSocket(socket.socket):
         )
 
     def recv_into(self, buffer: memoryview, *_: object) -> int:  # type: ignore[override]
-        """Read like a socket. A broken rule of TLS is an OSError with EPROTO."""
+        """Read like a socket. A violation of TLS is an OSError with EPROTO."""
         while True:
             try:
                 return cast(int, self._tls.read(len(buffer), buffer))
@@ -175,10 +175,10 @@ class TlsSocket(socket.socket):
         return sent
 
     def say_end(self) -> bool:
-        """Say that no more will come; return whether the socket has taken that.
+        """Send close_notify; return whether the socket has taken it.
 
-        Bytes of the client that wait in here are kept away meanwhile: `unwrap` wants to read the
-        client's end, too, and would take them for a mistake.
+        Received bytes are set aside meanwhile: `unwrap` also reads the peer's close_notify, and
+        would treat other bytes as an error.
         """
         if not self._has_said_end:
             self._has_said_end = True
@@ -189,11 +189,11 @@ class TlsSocket(socket.socket):
         return self.flush()
 
     def say_no_end(self) -> None:
-        """Keep silent from now on: the client is to see a reset."""
+        """Send no close_notify: the peer is to see a reset."""
         self._has_said_end = True
 
     def shutdown(self, how: int) -> None:
-        """Say the end, as far as the socket takes it, and then end this side."""
+        """Send close_notify, as far as the socket takes it, and then shut this side down."""
         with suppress(OSError):
             self.say_end()
         self._is_shut = True
@@ -202,8 +202,8 @@ class TlsSocket(socket.socket):
     def flush(self) -> bool:
         """Give the socket what it takes; return whether it has taken everything.
 
-        After our end nothing is said any more, though OpenSSL wants to: whoever goes on sending may
-        ask for new keys.
+        After we have shut the socket, what OpenSSL writes is dropped: a peer that goes on sending
+        may still ask for new keys (KeyUpdate).
         """
         if self._is_shut:
             self._unsent = memoryview(b"")
@@ -222,15 +222,15 @@ class TlsSocket(socket.socket):
         return True
 
     def _flush_if_possible(self) -> None:
-        """Flush, while reading: whoever writes will learn of a socket that takes nothing."""
+        """Flush while reading. Errors are ignored: the next write reports them."""
         with suppress(OSError):
             self.flush()
 
     def _feed(self) -> None:
-        """Take what the socket has. Raises BlockingIOError if it has nothing.
+        """Receive what the socket has. Raises BlockingIOError if it has nothing.
 
-        OpenSSL is not told of the end: where that comes without a close_notify, it would not
-        send any more either.
+        OpenSSL does not see the end of the stream: without a close_notify before it, OpenSSL
+        would not send any more either.
         """
         if self._outgoing.pending + len(self._unsent) > MOST_UNSENT_BYTES:
             raise self._failure or BlockingIOError

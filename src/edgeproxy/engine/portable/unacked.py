@@ -1,8 +1,8 @@
 """Since when a TCP peer owes an acknowledgement: how a vanished peer is found.
 
 Linux has `TCP_USER_TIMEOUT` for this, but it also ends a connection whose peer is alive
-and answers every probe of its closed window, only because it has not read for so long. A
-paused reader must not be cut, so the kernel's own counters are looked at now and then,
+and answers every probe of its closed window, only because it has paused reading. A
+paused reader must not be cut, so the kernel's own counters are read now and then,
 off the path of the bytes.
 """
 
@@ -19,13 +19,13 @@ _TCP_INFO = struct.Struct("=8B13I")
 
 _STATE, _PROBES, _UNACKED, _LAST_ACK_RECV_MS = 0, 3, 12, 20
 _CLOSED = 7
-"""Of enum tcp_state in linux/tcp_states.h: the peer has reset, or was given up."""
+"""TCP_CLOSE in linux/tcp_states.h: the peer has reset, or the kernel has given it up."""
 
 
 def unacked_since(tcp: socket.socket, since: float, now: float) -> float:
     """Return since when the peer of `tcp` owes an answer, or 0.0 if it owes none.
 
-    `since` is what the last look returned. Owed are sent bytes that are not acknowledged
+    `since` is what the last check returned. Owed are sent bytes that are not acknowledged
     and window probes without an answer; any acknowledgement after `since` starts it anew.
     """
     fields = _info(tcp)

@@ -33,13 +33,11 @@ class PostgresError(StoreError):
     """A fault of one PostgreSQL server.
 
     Attributes:
-        reason: What is wrong and what to do, without the URL.
         is_lost: The connection broke or could not be made; another one may work.
     """
 
     def __init__(self, url: PostgresUrl, reason: str, *, is_lost: bool = False) -> None:
-        super().__init__(f"{url} {reason}")
-        self.reason = reason
+        super().__init__(f"{url} {reason}", reason)
         self.is_lost = is_lost
 
 
@@ -135,7 +133,7 @@ async def naming_faults(
         reason = (
             f"did not finish a query within {secs:g} s (EDGEPROXY_POSTGRES_QUERY_TIMEOUT_SECS)"
             if "statement timeout" in str(error)
-            else f"was told to cancel a query: {error}"
+            else f"cancelled a query: {error}"
         )
         raise PostgresError(url, reason) from None
     except asyncpg.LockNotAvailableError:
@@ -155,23 +153,23 @@ async def naming_faults(
         is_lost, reason = _reason(error, url)
         raise PostgresError(url, reason, is_lost=is_lost) from None
     except (UnicodeError, ValueError, OverflowError) as error:
-        said = url.without_secrets(str(error))
-        raise PostgresError(url, f"holds or was given what cannot be read: {said}") from None
+        text = url.without_secrets(str(error))
+        raise PostgresError(url, f"holds or was sent an unreadable value: {text}") from None
 
 
 def _reason(error: Exception, url: PostgresUrl) -> tuple[bool, str]:
     """Return whether the connection is lost, and what is wrong."""
     import asyncpg
 
-    said = url.without_secrets(str(error)) or type(error).__name__
+    text = url.without_secrets(str(error)) or type(error).__name__
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
-        return False, f"refuses us ({said}): check user and password in EDGEPROXY_POSTGRES_URL"
+        return False, f"refuses us ({text}): check user and password in EDGEPROXY_POSTGRES_URL"
     if isinstance(error, asyncpg.InvalidCatalogNameError):
-        return False, f"has no such database ({said}): create it, or correct the URL"
+        return False, f"has no such database ({text}): create it, or correct the URL"
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
-        return False, f"does not allow it ({said}): grant its user what is missing"
+        return False, f"does not allow it ({text}): grant its user what is missing"
     if isinstance(error, asyncpg.TooManyConnectionsError):
-        return True, f"has no connection left ({said}): raise its max_connections"
+        return True, f"has no connection left ({text}): raise its max_connections"
     lost = (
         asyncpg.PostgresConnectionError,
         asyncpg.CannotConnectNowError,
@@ -184,5 +182,5 @@ def _reason(error: Exception, url: PostgresUrl) -> tuple[bool, str]:
         EOFError,
     )
     if isinstance(error, lost):
-        return True, f"{UNREACHABLE}: {said}"
-    return False, f"cannot be used as it is: {said}"
+        return True, f"{UNREACHABLE}: {text}"
+    return False, f"cannot be used as it is: {text}"

@@ -41,21 +41,21 @@ class DriverLoop(asyncio.SelectorEventLoop):
         return await asyncio.shield(self._lookups[key])
 
     def _look_up(self, key: _Key) -> None:
-        found: Any = None
+        addresses: Any = None
         fault: OSError | None = None
         try:
-            found = socket.getaddrinfo(*key)
+            addresses = socket.getaddrinfo(*key)
         except OSError as error:
             fault = error
         except UnicodeError:
-            fault = OSError("the name of a host is none")
+            fault = OSError("the host name is not valid")
         with suppress(RuntimeError):  # the loop is closed
-            self.call_soon_threadsafe(self._looked_up, key, found, fault)
+            self.call_soon_threadsafe(self._looked_up, key, addresses, fault)
 
-    def _looked_up(self, key: _Key, found: Any, fault: OSError | None) -> None:
+    def _looked_up(self, key: _Key, addresses: Any, fault: OSError | None) -> None:
         future = self._lookups.pop(key)
         if fault is None:
-            future.set_result(found)
+            future.set_result(addresses)
         else:
             future.set_exception(fault)
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from edgeproxy.store.postgres.connection import PostgresConnection
 
-_log = EventLog("store")
+log = EventLog("store")
 _T = TypeVar("_T")
 
 CHANNEL = "edgeproxy"
@@ -51,7 +51,7 @@ END_SECS = 1.0
 """How long a server that hangs may delay `close`."""
 LAST_END_SECS = 0.1
 LOCK_WAIT_SECS = 5.0
-"""How long an edit waits for another program's, as long as with a file."""
+"""How long an edit waits for another program's edit; the same as with a file."""
 
 
 class Link:
@@ -96,8 +96,8 @@ class Link:
 
     def interrupt(self) -> None:
         """Make the work under way fail at once; from any thread, also in a signal handler."""
-        for each in list(self._running):
-            each.cancel()
+        for work in list(self._running):
+            work.cancel()
 
     def close(self) -> None:
         """End all connections and the thread."""
@@ -125,14 +125,14 @@ class Link:
         try:
             return running.result()
         except CancelledError:
-            raise PostgresError(self.url, "is not waited for any longer: we stop") from None
+            raise PostgresError(self.url, "did not answer before this process stopped") from None
         finally:
             self._running.discard(running)
 
     async def _end(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
-        for each in others:
-            each.cancel()
+        for task in others:
+            task.cancel()
         if others:
             await asyncio.wait(others, timeout=END_SECS)
             await asyncio.wait(others, timeout=LAST_END_SECS)  # a task may have blocked the loop
@@ -161,7 +161,7 @@ class Link:
     async def _attempt(
         self, work: Callable[[PostgresConnection], Awaitable[_T]], *, is_read: bool
     ) -> _T:
-        """Try the work once. Raises _Unbegun if nothing has happened, so it may be repeated."""
+        """Do the work once. Raises _Unbegun if nothing has happened, so that it may be repeated."""
         secs = self.settings.query_timeout_secs
         async with self._connection() as connection:
             ending = False
@@ -186,8 +186,8 @@ class Link:
                 if ending and not is_read:
                     raise PostgresError(
                         self.url,
-                        "was lost while a change was being committed: whether it was is not "
-                        f"known, `edgeproxy db show` tells ({fault.reason})",
+                        "was lost during a commit: it is not known whether the change was stored; "
+                        f"`edgeproxy db show` tells ({fault.reason})",
                     ) from None
                 if is_read or isinstance(fault, ReadOnlyError) or fault.is_lost:
                     raise _Unbegun(fault) from None
@@ -267,7 +267,7 @@ class Link:
             except StoreError as fault:
                 self.down = fault
             except Exception:  # noqa: BLE001 — listening goes on
-                _log.bug("listening_failed")
+                log.bug("listening_failed")
             await self._expire()
             await asyncio.sleep(pause_secs * random.uniform(0.5, 1.0))  # noqa: S311
             pause_secs = min(pause_secs * 2, LONGEST_PAUSE_SECS)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from edgeproxy.core.backends.rows import COLUMNS, COUNTRY, parse_rows
-from edgeproxy.store.edits import Node, NodeEdits, exists_already, node_of, unknown_node
-from edgeproxy.store.postgres.schema import columns_of, wanted
+from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
+from edgeproxy.store.edits import Node, NodeEdits, exists_already, nodes_of, unknown_node
+from edgeproxy.store.postgres.schema import columns_of, columns_to_read
 
 if TYPE_CHECKING:
     from edgeproxy.core.backends.backend import Backend
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeproxy.store.postgres.link import Link
     from edgeproxy.store.postgres.url import PostgresUrl
 
-MOST_GUESSES = 2000
+MAX_GUESSES = 2000
 """How many ids are searched for one that is similar to an unknown id."""
 
 
@@ -38,11 +38,11 @@ class PostgresNodes(NodeEdits):
         """Return all nodes in the order of their ids, including deleted and faulty ones."""
 
         async def work(connection: PostgresConnection) -> list[Any]:
-            names = wanted(await columns_of(connection, self.path))
+            names = columns_to_read(await columns_of(connection, self.path))
             return list(await connection.fetch(_select(names) + " ORDER BY id"))
 
         rows = [dict(row) for row in self._link.read(work)]
-        return [node_of(row, parsed) for row, parsed in zip(rows, parse_rows(rows), strict=True)]
+        return nodes_of(rows)
 
     def add(self, backend: Backend) -> Node:
         """Insert a node (from `core.backends.rows.parse_node`) whose id is not in the table yet."""
@@ -73,7 +73,7 @@ class PostgresNodes(NodeEdits):
         return self._link.edit(work)
 
     def delete(self, node_id: str) -> Node:
-        """Delete the row of a node; return what it was."""
+        """Delete the row of a node; return the node as it was."""
 
         async def work(connection: PostgresConnection) -> Node:
             columns = await columns_of(connection, self.path)
@@ -90,7 +90,7 @@ class PostgresNodes(NodeEdits):
     async def _get(self, connection: PostgresConnection, columns: list[str], name: str) -> Node:
         node = await self._find(connection, columns, name)
         if node is None:
-            some = await connection.fetch(f"SELECT id FROM backends LIMIT {MOST_GUESSES}")  # noqa: S608
+            some = await connection.fetch(f"SELECT id FROM backends LIMIT {MAX_GUESSES}")  # noqa: S608
             raise unknown_node(name, [str(row[0]) for row in some], self.path)
         return node
 
@@ -99,18 +99,15 @@ class PostgresNodes(NodeEdits):
     ) -> Node | None:
         if not is_text(name):  # so it equals no id
             return None
-        query = _select(wanted(columns)) + " WHERE id = $1 FOR UPDATE"
-        found = await connection.fetchrow(query, name)
-        if found is None:
-            return None
-        row = dict(found)
-        return node_of(row, next(parse_rows([row])))
+        query = _select(columns_to_read(columns)) + " WHERE id = $1 FOR UPDATE"
+        row = await connection.fetchrow(query, name)
+        return None if row is None else nodes_of([dict(row)])[0]
 
 
 def values_of(backend: Backend, columns: list[str]) -> dict[str, object]:
     """Return the values of a backend for a table with these columns."""
     values = {name: getattr(backend, name) for name in COLUMNS}
-    values = {name: int(each) if type(each) is bool else each for name, each in values.items()}
+    values = {name: int(value) if type(value) is bool else value for name, value in values.items()}
     if COUNTRY in columns:
         values[COUNTRY] = backend.country or ""  # NOT NULL, as documented
     return values

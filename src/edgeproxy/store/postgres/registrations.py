@@ -1,8 +1,8 @@
-"""Backends that register themselves, on a PostgreSQL server; `sqlite/registrations` is its twin.
+"""Registered backends on a PostgreSQL server; `sqlite/registrations` is its twin.
 
 The side table `edgeproxy_leases` says which rows are registered backends, and the home of each.
-The first registration makes it. An advisory lock admits one writer at a time, so that no backend is
-counted or moved twice. Only changed values are written, and no row is locked before that: an
+The first registration creates it. An advisory lock admits one writer at a time, so that no backend
+is counted or moved twice. Only changed values are written, and no row is locked before that: an
 operator who holds a row delays that row alone.
 """
 
@@ -18,7 +18,7 @@ from edgeproxy.errors import StoreError
 from edgeproxy.store.edits import RefusedError
 from edgeproxy.store.postgres.connection import LOCKED
 from edgeproxy.store.postgres.nodes import insert, is_text, update
-from edgeproxy.store.postgres.schema import columns_of, wanted
+from edgeproxy.store.postgres.schema import columns_of, columns_to_read
 from edgeproxy.store.snapshot import LEASES
 
 if TYPE_CHECKING:
@@ -92,8 +92,8 @@ class PostgresRegistrations:
             if not await connection.fetchval(_IS_THERE):
                 await connection.execute(_SIDE_TABLE)
             columns = await columns_of(connection, self._link.url)
-            backend_ids = {id_of(each) for each in edits}
-            rows = await _found(connection, columns, list(filter(is_text, backend_ids)))
+            backend_ids = {id_of(edit) for edit in edits}
+            rows = await _rows_of(connection, columns, list(filter(is_text, backend_ids)))
             count = await connection.fetchval(_COUNT)
             outcomes, changes = apply_changes(edits, rows, self._home, count)
             refused = await _write(connection, columns, rows, list(changes.items()))
@@ -105,18 +105,18 @@ class PostgresRegistrations:
         return self._link.edit(work)
 
 
-async def _found(
+async def _rows_of(
     connection: PostgresConnection, columns: list[str], backend_ids: list[str]
 ) -> dict[str, Row]:
-    names = ", ".join(f"b.{name}" for name in wanted(columns))
+    names = ", ".join(f"b.{name}" for name in columns_to_read(columns))
     query = f"""SELECT {names}, l.home FROM backends b LEFT JOIN {LEASES} l ON l.id = b.id
         WHERE b.id = ANY($1)"""  # noqa: S608
-    found: dict[str, Row] = {}
+    rows: dict[str, Row] = {}
     for row in await connection.fetch(query, backend_ids):
         values = dict(row)
         home = values.pop("home")
-        found[values["id"]] = Row({**values, COUNTRY: values.get(COUNTRY) or ""}, home)
-    return found
+        rows[values["id"]] = Row({**values, COUNTRY: values.get(COUNTRY) or ""}, home)
+    return rows
 
 
 async def _write(
@@ -132,7 +132,7 @@ async def _write(
         return {}
     if len(changes) == 1:
         return {changes[0][0]: refused}
-    faults = [(each[0], await _try(connection, columns, rows, [each])) for each in changes]
+    faults = [(change[0], await _try(connection, columns, rows, [change])) for change in changes]
     return {backend_id: fault for backend_id, fault in faults if fault is not None}
 
 
@@ -166,21 +166,21 @@ async def _try(
 
 
 def _statements(
-    backend_id: str, row: Row | None, found: Row | None, columns: list[str]
+    backend_id: str, row: Row | None, stored: Row | None, columns: list[str]
 ) -> list[_Statement]:
-    """Return the statements that turn the row `found` into `row`."""
+    """Return the statements that turn the row `stored` into `row`."""
     if row is None:
         return [(_DELETE, (backend_id,))]
-    names = [name for name in wanted(columns) if name in (*COLUMNS, COUNTRY)]
-    made: list[_Statement] = []
-    if found is None:
+    names = [name for name in columns_to_read(columns) if name in (*COLUMNS, COUNTRY)]
+    statements: list[_Statement] = []
+    if stored is None:
         values = {name: row.values[name] for name in names}
-        made.append((insert(values), tuple(values.values())))
-    elif others := {n: row.values[n] for n in names if row.values[n] != found.values[n]}:
-        made.append((update(others, columns), (backend_id, *others.values())))
-    if found is None or found.home != row.home:
-        made.append((_LEASE, (backend_id, row.home)))
-    return made
+        statements.append((insert(values), tuple(values.values())))
+    elif others := {n: row.values[n] for n in names if row.values[n] != stored.values[n]}:
+        statements.append((update(others, columns), (backend_id, *others.values())))
+    if stored is None or stored.home != row.home:
+        statements.append((_LEASE, (backend_id, row.home)))
+    return statements
 
 
 def _sql(statement: _Statement) -> Any:

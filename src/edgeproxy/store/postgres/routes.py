@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeproxy.store.edits import check_app, normal_name, unknown_route
+from edgeproxy.store.edits import RouteEdits
 from edgeproxy.store.postgres.schema import ROUTES_TABLE, has_routes, routes_of
 from edgeproxy.store.snapshot import ROUTES
 
@@ -19,12 +19,8 @@ _SET = (
 _REMOVE = f"DELETE FROM {ROUTES} WHERE pattern = $1"  # noqa: S608
 
 
-class PostgresRoutes:
-    """The routes of one routing database on a server.
-
-    Every method raises `StoreError` when the database is not as it must be, and `UsageError` for
-    a value that is not allowed.
-    """
+class PostgresRoutes(RouteEdits):
+    """The routes of one routing database on a server."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -33,31 +29,23 @@ class PostgresRoutes:
         """Return pairs of a server name and its app, by name."""
         return [(str(name), str(app)) for name, app in self._link.read(routes_of)]
 
-    def set(self, name: str, app: str) -> str:
-        """Send the clients of a server name to an app; return the name in its normal form."""
-        key = normal_name(name)
-        check_app(app)
+    def close(self) -> None:
+        """Close the connections to the server."""
+        self._link.close()
 
+    def _set(self, key: str, app: str) -> None:
         async def work(connection: PostgresConnection) -> None:
             if not await has_routes(connection):
                 await connection.execute(ROUTES_TABLE)
             await connection.execute(_SET, key, app)
 
         self._link.edit(work)
-        return key
 
-    def remove(self, name: str) -> str:
-        """Delete the route of a server name; return the name in its normal form."""
-        key = normal_name(name)
+    def _remove(self, key: str) -> bool:
+        async def work(connection: PostgresConnection) -> bool:
+            is_known = key in dict(await routes_of(connection))
+            if is_known:
+                await connection.execute(_REMOVE, key)
+            return is_known
 
-        async def work(connection: PostgresConnection) -> None:
-            if key not in {found for found, _ in await routes_of(connection)}:
-                raise unknown_route(key)
-            await connection.execute(_REMOVE, key)
-
-        self._link.edit(work)
-        return key
-
-    def close(self) -> None:
-        """Close the connections to the server."""
-        self._link.close()
+        return self._link.edit(work)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
+from edgeproxy.store.edits import lack_of_columns
 from edgeproxy.store.postgres.connection import NO_TABLE, PostgresError
 from edgeproxy.store.postgres.link import CHANNEL
 from edgeproxy.store.postgres.url import PostgresUrl
@@ -78,9 +79,9 @@ FINGERPRINT = (
 
 async def missing_parts(connection: PostgresConnection) -> list[str]:
     """Return the names of the missing parts."""
-    found = await connection.fetchrow("SELECT " + ", ".join(test for _, test, _ in _PARTS))
-    assert found is not None
-    return [name for (name, _, _), is_there in zip(_PARTS, found, strict=True) if not is_there]
+    tests = await connection.fetchrow("SELECT " + ", ".join(test for _, test, _ in _PARTS))
+    assert tests is not None
+    return [name for (name, _, _), exists in zip(_PARTS, tests, strict=True) if not exists]
 
 
 async def make_parts(connection: PostgresConnection) -> list[str]:
@@ -101,13 +102,9 @@ async def columns_of(connection: PostgresConnection, url: PostgresUrl) -> list[s
     columns = await _columns(connection, "backends")
     if not columns:
         raise PostgresError(url, NO_TABLE)
-    missing = [name for name in COLUMNS if name not in columns]
-    if missing:
-        raise PostgresError(
-            url,
-            f"has no column {', '.join(missing)} in its table `backends`: add what is missing "
-            "with ALTER TABLE backends ADD COLUMN and give it a value in every row",
-        )
+    lack = lack_of_columns(columns)
+    if lack is not None:
+        raise PostgresError(url, lack)
     return columns
 
 
@@ -136,7 +133,7 @@ async def fingerprint(connection: PostgresConnection, columns: list[str]) -> tup
     return tuple([str(await connection.fetchval(query)) for query in queries])
 
 
-def wanted(columns: list[str]) -> list[str]:
+def columns_to_read(columns: list[str]) -> list[str]:
     """Return the columns to read of these, in the documented order."""
     return [name for name in (*COLUMNS, COUNTRY) if name in columns]
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from edgeproxy.core.pacing import Pause, no_pause, paced
+from edgeproxy.core.pacing import Pause, no_pause
 from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
 from edgeproxy.store import snapshot_file
@@ -24,11 +24,11 @@ from edgeproxy.store.postgres.connection import NO_TABLE, PostgresError
 from edgeproxy.store.postgres.link import Link
 from edgeproxy.store.postgres.schema import (
     columns_of,
+    columns_to_read,
     fingerprint,
     make_parts,
     missing_parts,
     routes_of,
-    wanted,
 )
 from edgeproxy.store.postgres.url import PostgresSettings, PostgresUrl
 from edgeproxy.store.snapshot import Snapshot, snapshot_of
@@ -36,7 +36,7 @@ from edgeproxy.store.snapshot import Snapshot, snapshot_of
 if TYPE_CHECKING:
     from edgeproxy.store.postgres.connection import PostgresConnection
 
-_log = EventLog("store")
+log = EventLog("store")
 
 ROWS_AT_ONCE = 250
 """Decoding this many rows takes about half a millisecond."""
@@ -51,10 +51,10 @@ _Read = tuple[tuple[str, ...], list[Any], list[tuple[object, object]]]
 
 
 class PostgresStore:
-    """Reads one routing database. For one thread at a time, not always the same.
+    """Reads one routing database. One thread at a time may use it.
 
     Attributes:
-        link: The way to the server, also for edits.
+        link: The connections to the server, also for edits.
         rest: Called every few rows of long work, to let other threads run.
     """
 
@@ -77,8 +77,8 @@ class PostgresStore:
         self.link = Link(settings, None if wake is None else self._noticed)
         self._fingerprint: tuple[str, ...] | None = None  # of the last good read
         self._kept: tuple[str, ...] | None = None  # the fingerprint of what is in the local file
-        self._serves_kept = False  # what was given last came from there
-        self._unkept: Snapshot | None = None  # what could not be written there
+        self._serves_kept = False  # the last table came from the local file
+        self._unkept: Snapshot | None = None  # the table that could not be written there
         self._is_noticed = False
         self._wakes_at = 0.0
         self._is_ensured = False
@@ -109,8 +109,7 @@ class PostgresStore:
             if "backends" in missing:
                 self._is_ensured = False
                 raise
-            reason = error.reason if isinstance(error, PostgresError) else error
-            _log.warning("schema_incomplete", missing=", ".join(missing), reason=reason)
+            log.warning("schema_incomplete", missing=", ".join(missing), reason=error.reason)
             return False
 
     def _may_make(self) -> bool:
@@ -124,16 +123,16 @@ class PostgresStore:
             return True
 
     def changed(self) -> bool:
-        """Return whether a `read` may give something else than the last one gave."""
+        """Return whether a `read` may return other backends than the last one."""
         if self._failed and (down := self.link.down) is not None:
             raise down.with_traceback(None)  # the traceback would grow with every check
         if self._fingerprint is None or self._is_noticed:
             return True
         with self._failing():
-            found = self.link.read(self._look)
-        if found == self._fingerprint and self._unkept is not None:
+            current = self.link.read(self._look)
+        if current == self._fingerprint and self._unkept is not None:
             self._keep(self._unkept)
-        return found != self._fingerprint
+        return current != self._fingerprint
 
     def read(self, wait_secs: float = 0.0) -> Snapshot:  # noqa: ARG002 — the settings say it
         """Return all backends.
@@ -177,25 +176,25 @@ class PostgresStore:
         begun = time.monotonic()
         # A proxy creates what is missing; a command that reads once, as `explain` does, does not.
         if self._wake is not None and not self._is_ensured and self.ensure():
-            _log.info("database_created", path=self.path)
+            log.info("database_created", path=self.path)
         self._is_noticed = False
         self._fingerprint = None
-        found, rows, routes = self.link.read(self._rows)
+        fingerprint_read, rows, routes = self.link.read(self._rows)
         self._read_at = time.monotonic()
         self._read_secs = self._read_at - begun
         snapshot = snapshot_of(rows, routes, self.rest)
-        for _ in paced(range(len(rows)), self.rest):
-            rows.pop()  # a list freed at once would hold the interpreter for long
-        self._fingerprint = found
+        self._fingerprint = fingerprint_read
         self._serves_kept = False
         return snapshot
 
     async def _look(self, connection: PostgresConnection) -> tuple[str, ...]:
-        return await fingerprint(connection, wanted(await columns_of(connection, self.path)))
+        return await fingerprint(
+            connection, columns_to_read(await columns_of(connection, self.path))
+        )
 
     async def _rows(self, connection: PostgresConnection) -> _Read:
-        columns = wanted(await columns_of(connection, self.path))
-        found = await fingerprint(connection, columns)
+        columns = columns_to_read(await columns_of(connection, self.path))
+        current = await fingerprint(connection, columns)
         routes = await routes_of(connection)
         names = ", ".join(columns)
         cursor = await connection.cursor(f"SELECT {names} FROM backends ORDER BY id")  # noqa: S608
@@ -203,7 +202,7 @@ class PostgresStore:
         while some := await cursor.fetch(ROWS_AT_ONCE):
             rows += some
             self.rest()
-        return found, rows, routes
+        return current, rows, routes
 
     # -- the local file ---------------------------------------------------------------
 
@@ -216,7 +215,7 @@ class PostgresStore:
             snapshot_file.save(path, snapshot, self.rest)
         except StoreError as error:
             if self._unkept is None:
-                _log.warning("snapshot_not_written", reason=error)
+                log.warning("snapshot_not_written", reason=error)
             self._unkept = snapshot  # every check tries again
             return
         self._kept = self._fingerprint
@@ -230,8 +229,9 @@ class PostgresStore:
         except StoreError as error:
             raise StoreError(f"{fault}; {error}") from None
         self._serves_kept = True
-        reason = fault.reason if isinstance(fault, PostgresError) else fault
-        _log.warning("snapshot_used", path=path, backends=len(snapshot.backends), reason=reason)
+        log.warning(
+            "snapshot_used", path=path, backends=len(snapshot.backends), reason=fault.reason
+        )
         return snapshot
 
     # -- notifications ---------------------------------------------------------------

@@ -69,15 +69,15 @@ class PostgresUrl:
         authority = parts["authority"].rpartition("@")
         if "@" in authority[0]:
             raise ValueError(f"there is more than one @ before the database; {_ALLOWED}")
-        names = [each.partition("=")[0] for each in (parts["query"] or "").split("&") if each]
+        names = [part.partition("=")[0] for part in (parts["query"] or "").split("&") if part]
         for name in names:
             is_kept = name in _OF_LIBPQ and self.parameters.get(name) != "require"
             if not is_kept and name in _OF_LIBPQ | _UNKEPT:
-                raise ValueError(f"{name} cannot be done as it says: take it out; {_ALLOWED}")
+                raise ValueError(f"the parameter {name} is not supported: remove it; {_ALLOWED}")
             if not re.fullmatch(r"[\w.]+", name):  # masks would not know %70assword
-                raise ValueError(f"the name of a parameter is none; {_ALLOWED}")
+                raise ValueError(f"a parameter has an invalid name; {_ALLOWED}")
         if parts["fragment"] or authority[0].partition(":")[2] == MASK:
-            raise ValueError(f"the password is not the real one or has a #; {_ALLOWED}")
+            raise ValueError(f"the password is {MASK} or contains a # (write %23); {_ALLOWED}")
         self.hosts = tuple(map(_host, authority[2].split(","))) if authority[2] else ()
 
     def reveal(self) -> str:
@@ -86,7 +86,7 @@ class PostgresUrl:
         It leaves out the parameters of libpq alone, which the driver would send to the server.
         """
         rest, _, query = self._text.partition("?")
-        kept = [each for each in query.split("&") if each.partition("=")[0] not in _OF_LIBPQ]
+        kept = [part for part in query.split("&") if part.partition("=")[0] not in _OF_LIBPQ]
         return f"{rest}?{'&'.join(kept)}" if query and kept else rest
 
     def without_secrets(self, text: str) -> str:
@@ -121,7 +121,7 @@ class PostgresSettings:
     Attributes:
         enabled: Whether backends come from the server instead of from a file.
         url: The URL of the server.
-        max_connections: The most connections; one of them listens for changes.
+        max_connections: Maximum number of connections; one of them listens for changes.
         min_connections: How many connections stay open.
         connect_timeout_secs: How long one host may take to answer.
         query_timeout_secs: How long a read or an edit may take.
@@ -151,10 +151,10 @@ def postgres_url(text: str) -> PostgresUrl:
 def _host(text: str) -> Host:
     bracketed = re.fullmatch(r"\[([0-9a-fA-F:.%]+)\](?::([0-9]{1,5}))?", text)
     plain = re.fullmatch(r"([^:\[\]]*)(?::([0-9]{1,5}))?", text)
-    found = bracketed or plain
-    if found is None or not found[1]:
-        raise ValueError(f"one of the hosts is none; {_ALLOWED}")
-    port = int(found[2] or DEFAULT_PORT)
+    match = bracketed or plain
+    if match is None or not match[1]:
+        raise ValueError(f"one of the hosts is not valid; {_ALLOWED}")
+    port = int(match[2] or DEFAULT_PORT)
     if not 0 < port < 65536:
         raise ValueError(f"a port is from 1 to 65535; {_ALLOWED}")
-    return Host(unquote(found[1]), port)
+    return Host(unquote(match[1]), port)

@@ -1,8 +1,8 @@
-"""The routing database as a file: making it, opening it, reading its rows, naming its faults.
+"""The routing database as an SQLite file: creates it, opens it, reads its rows, names its faults.
 
 Every fault of SQLite or of the file becomes a `DatabaseError` here and nowhere else. Opening
-never creates a file. Nothing in this process may open the file except through SQLite: closing
-any other descriptor of it would silently drop the locks that SQLite holds.
+never creates a file. This process must open the file only through SQLite: closing any other
+descriptor of it would silently drop the locks that SQLite holds.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
 from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.errors import StoreError
+from edgeproxy.store.edits import lack_of_columns
 from edgeproxy.store.snapshot import LEASES, ROUTES
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ SCHEMA = """CREATE TABLE backends (
     deleted INTEGER DEFAULT 0   -- 1: kept here, never used
 )"""
 
+ROUTES_TABLE = f"CREATE TABLE IF NOT EXISTS {ROUTES} (pattern TEXT PRIMARY KEY, app TEXT NOT NULL)"
+
 _ROW_VERDICT = re.compile(
     r"^(CHECK constraint failed|NULL value|non-unique entry|[A-Z]+ value) in "
 )
@@ -52,15 +55,10 @@ EDIT_WAIT_SECS = 5.0
 
 
 class DatabaseError(StoreError):
-    """A fault of one database file; nothing has changed.
-
-    Attributes:
-        reason: What is wrong and what to do, without the path.
-    """
+    """A fault of one database file; nothing has changed."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path} {reason}")
-        self.reason = reason
+        super().__init__(f"{path} {reason}", reason)
 
 
 class TableMissingError(DatabaseError):
@@ -88,11 +86,11 @@ def connect(path: Path, wait_secs: float) -> sqlite3.Connection:
 
 @contextmanager
 def transaction(path: Path, wait_secs: float = EDIT_WAIT_SECS) -> Iterator[sqlite3.Connection]:
-    """One write transaction on a connection of its own: all of it happens, or nothing."""
+    """Yield a connection in a write transaction: all of it happens, or nothing."""
     with naming_faults(path), closing(connect(path, wait_secs)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield connection
-        connection.execute("COMMIT")  # closing without it takes everything back
+        connection.execute("COMMIT")  # closing without it undoes everything
 
 
 def read_rows(
@@ -113,9 +111,9 @@ def read_rows(
     for (verdict,) in connection.execute("PRAGMA integrity_check(backends)"):
         if verdict != "ok" and not _ROW_VERDICT.search(verdict):
             raise DatabaseError(path, _damaged(path, verdict.splitlines()[-1]))
-    wanted = [name for name in columns if name in (*COLUMNS, COUNTRY)]
-    rows = connection.execute(f"SELECT {', '.join(wanted)} FROM backends")  # noqa: S608
-    return [dict(zip(wanted, row, strict=True)) for row in paced(rows, rest)]
+    names = [name for name in columns if name in (*COLUMNS, COUNTRY)]
+    rows = connection.execute(f"SELECT {', '.join(names)} FROM backends")  # noqa: S608
+    return [dict(zip(names, row, strict=True)) for row in paced(rows, rest)]
 
 
 def read_routes(connection: sqlite3.Connection) -> list[tuple[object, object]]:
@@ -153,36 +151,32 @@ def read_columns(connection: sqlite3.Connection, path: Path) -> list[str]:
         )
     description = connection.execute("SELECT * FROM backends LIMIT 0").description
     columns = [name.lower() for name, *_ in description]
-    missing = [name for name in COLUMNS if name not in columns]
-    if missing:
-        raise DatabaseError(
-            path,
-            f"has no column {', '.join(missing)} in its table `backends`: add what is missing "
-            "with ALTER TABLE backends ADD COLUMN and give it a value in every row",
-        )
+    lack = lack_of_columns(columns)
+    if lack is not None:
+        raise DatabaseError(path, lack)
     return columns
 
 
 def create(path: Path) -> bool:
-    """Make a database with an empty `backends` table unless there is a file; return whether.
+    """Create a database with an empty `backends` table, unless there is a file; return whether.
 
-    It appears whole or not at all; a file that exists, even an empty one, is not touched.
-    Raises `DatabaseError` when it cannot be made.
+    It appears whole or not at all. A file that exists, even an empty one, is not touched. Raises
+    `DatabaseError` if the file cannot be created.
     """
     if os.path.lexists(path):
         return False
     with _new_file(path) as new:
         try:
-            os.link(new, path)  # unlike a rename, it never takes the place of another file
+            os.link(new, path)  # unlike a rename, it never replaces another file
         except FileExistsError:
             return False
     return True
 
 
 def replace(path: Path) -> None:
-    """Put a database with an empty `backends` table in the place of whatever file is there.
+    """Replace the file, if there is one, by a database with an empty `backends` table.
 
-    Keeps owner and permissions. Raises `DatabaseError` when it cannot be made.
+    Keeps owner and permissions. Raises `DatabaseError` if the file cannot be created.
     """
     target = path.resolve()  # SQLite, too, keeps its side files beside the real file
     with _new_file(target) as new:
@@ -199,7 +193,7 @@ def replace(path: Path) -> None:
 
 @contextmanager
 def _new_file(path: Path) -> Iterator[Path]:
-    """A finished empty database beside `path`, gone afterwards unless it was moved."""
+    """Yield an empty database beside `path`; it is deleted afterwards unless it was moved."""
     new = path.with_name(f".{path.name}.{os.urandom(4).hex()}.new")
     try:
         new.touch(mode=0o644, exist_ok=False)

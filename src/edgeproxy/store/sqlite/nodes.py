@@ -8,8 +8,8 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from edgeproxy.core.backends.rows import COLUMNS, COUNTRY, parse_rows
-from edgeproxy.store.edits import Node, NodeEdits, exists_already, node_of, unknown_node
+from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
+from edgeproxy.store.edits import Node, NodeEdits, exists_already, nodes_of, unknown_node
 from edgeproxy.store.sqlite.database import (
     EDIT_WAIT_SECS,
     connect,
@@ -21,13 +21,11 @@ from edgeproxy.store.sqlite.database import (
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Collection
     from pathlib import Path
 
     from edgeproxy.core.backends.backend import Backend
 
-_INSERT = f"""INSERT INTO backends ({", ".join(COLUMNS)})
-    VALUES ({", ".join(f":{name}" for name in COLUMNS)})"""  # noqa: S608
-_COUNTRY = "UPDATE backends SET country = :country WHERE id = :id"
 _DELETE = "DELETE FROM backends WHERE id = :id"
 
 
@@ -50,34 +48,29 @@ class Nodes(NodeEdits):
         """Return all nodes in the order of the table, including deleted and faulty ones."""
         with naming_faults(self._path), closing(connect(self._path, self._wait_secs)) as connection:
             rows = read_rows(connection, self._path)
-        return [node_of(row, parsed) for row, parsed in zip(rows, parse_rows(rows), strict=True)]
+        return nodes_of(rows)
 
     def add(self, backend: Backend) -> Node:
         """Insert a node (from `core.backends.rows.parse_node`) whose id is not in the table yet."""
-        values = {name: getattr(backend, name) for name in COLUMNS}
         with transaction(self._path, self._wait_secs) as connection:
             columns = read_columns(connection, self._path)
             present = self._find(connection, backend.id)
             if present is not None:
                 raise exists_already(backend.id, soft_deleted=present.values["deleted"] == 1)
-            connection.execute(_INSERT, values)
-            if COUNTRY in columns and backend.country:
-                connection.execute(_COUNTRY, {"id": backend.id, "country": backend.country})
+            names = (*COLUMNS, COUNTRY) if COUNTRY in columns and backend.country else COLUMNS
+            values = {name: getattr(backend, name) for name in names}
+            connection.execute(insert(names), values)
             return self._get(connection, backend.id)
 
     def change(self, node_id: str, **values: int) -> Node:
         """Set these columns of a node, without checking the values."""
-        pairs = ", ".join(f"{name} = :{name}" for name in values)
         with transaction(self._path, self._wait_secs) as connection:
             self._get(connection, node_id)
-            connection.execute(
-                f"UPDATE backends SET {pairs} WHERE id = :id",  # noqa: S608
-                {"id": node_id, **values},
-            )
+            connection.execute(update(values), {"id": node_id, **values})
             return self._get(connection, node_id)
 
     def delete(self, node_id: str) -> Node:
-        """Delete the row of a node; return what it was."""
+        """Delete the row of a node; return the node as it was."""
         with transaction(self._path, self._wait_secs) as connection:
             node = self._get(connection, node_id)
             connection.execute(_DELETE, {"id": node_id})
@@ -96,10 +89,19 @@ class Nodes(NodeEdits):
     def _find(self, connection: sqlite3.Connection, node_id: str) -> Node | None:
         columns = read_columns(connection, self._path)
         try:
-            found = connection.execute("SELECT * FROM backends WHERE id = ?", (node_id,)).fetchone()
+            row = connection.execute("SELECT * FROM backends WHERE id = ?", (node_id,)).fetchone()
         except UnicodeEncodeError:  # the argument is not UTF-8, so it equals no id
             return None
-        if found is None:
-            return None
-        row = dict(zip(columns, found, strict=True))
-        return node_of(row, next(parse_rows([row])))
+        return None if row is None else nodes_of([dict(zip(columns, row, strict=True))])[0]
+
+
+def insert(names: Collection[str]) -> str:
+    """Return the statement that inserts these columns."""
+    places = ", ".join(f":{name}" for name in names)
+    return f"INSERT INTO backends ({', '.join(names)}) VALUES ({places})"  # noqa: S608
+
+
+def update(names: Collection[str]) -> str:
+    """Return the statement that sets these columns of one row."""
+    pairs = ", ".join(f"{name} = :{name}" for name in names)
+    return f"UPDATE backends SET {pairs} WHERE id = :id"  # noqa: S608

@@ -1,4 +1,4 @@
-"""Backends that register themselves, in an SQLite file: their rows, and which rows are theirs.
+"""Registered backends in an SQLite file: their rows, and the side table that names them.
 
 A registered backend is an ordinary row of `backends`. Its id is also in the side table
 `edgeproxy_leases`, together with its home, the POP that hears its heartbeats. So a proxy knows
@@ -6,8 +6,8 @@ after a restart which backends must send heartbeats. A registration or a deregis
 side table; a heartbeat does not.
 
 A trigger deletes an id from the side table when any tool deletes the row: a node that an operator
-adds later has no lease. If the trigger is missing, the tables were made anew, so the side table is
-emptied and all rows count as an operator's.
+adds later has no lease. If the trigger is missing, the tables were created again, so the side table
+is emptied and all rows count as an operator's.
 
 The side table keeps the country, because the documented table has no column for it. If the table
 has that column, the country is written there too.
@@ -32,6 +32,7 @@ from edgeproxy.store.sqlite.database import (
     read_columns,
     transaction,
 )
+from edgeproxy.store.sqlite.nodes import insert, update
 
 _SIDE_TABLE = (
     f"CREATE TABLE IF NOT EXISTS {LEASES} (id TEXT PRIMARY KEY, home TEXT NOT NULL, country TEXT)",
@@ -42,14 +43,8 @@ _SIDE_TABLE = (
 _KNOWN = f"SELECT id FROM {LEASES} WHERE home = ? AND id IN (SELECT id FROM backends)"  # noqa: S608
 _FIND = f"""SELECT {", ".join(f"b.{name}" for name in COLUMNS)}, l.country, l.home
     FROM backends b LEFT JOIN {LEASES} l ON l.id = b.id WHERE b.id = ?"""  # noqa: S608
-_INSERT = f"""INSERT INTO backends ({", ".join(COLUMNS)})
-    VALUES ({", ".join(f":{name}" for name in COLUMNS)})"""  # noqa: S608
-_CHANGED = tuple(name for name in COLUMNS if name != "id")
-_UPDATE = f"""UPDATE backends SET {", ".join(f"{name} = :{name}" for name in _CHANGED)}
-    WHERE id = :id"""  # noqa: S608
 _LEASE = f"""INSERT INTO {LEASES} (id, home, country) VALUES (:id, :home, :country)
     ON CONFLICT (id) DO UPDATE SET home = excluded.home, country = excluded.country"""  # noqa: S608
-_COUNTRY = "UPDATE backends SET country = :country WHERE id = :id"
 _DELETE = "DELETE FROM backends WHERE id = ?"
 _COUNT = f"SELECT count(*) FROM {LEASES}"  # noqa: S608
 
@@ -82,7 +77,7 @@ class Registrations:
             for statement in _SIDE_TABLE if not _has_side_table(connection) else ():
                 connection.execute(statement)
             (count,) = connection.execute(_COUNT).fetchone()
-            rows = dict(_found(connection, {id_of(each) for each in edits}))
+            rows = dict(_rows_of(connection, {id_of(edit) for edit in edits}))
             outcomes, changes = apply_changes(edits, rows, self._home, count)
             refused: dict[str, StoreError] = {}
             for backend_id, row in changes.items():
@@ -99,38 +94,37 @@ class Registrations:
             ]
 
 
-def _found(connection: sqlite3.Connection, backend_ids: set[str]) -> list[tuple[str, Row]]:
-    found = []
-    for each in backend_ids:
+def _rows_of(connection: sqlite3.Connection, backend_ids: set[str]) -> list[tuple[str, Row]]:
+    rows = []
+    for backend_id in backend_ids:
         try:
-            row = connection.execute(_FIND, (each,)).fetchone()
+            row = connection.execute(_FIND, (backend_id,)).fetchone()
         except UnicodeEncodeError:  # so it equals no id
             continue
         if row is not None:
             *values, country, home = row
             columns: Mapping[str, object] = dict(zip(COLUMNS, values, strict=True))
-            found.append((each, Row({**columns, COUNTRY: country or ""}, home)))
-    return found
+            rows.append((backend_id, Row({**columns, COUNTRY: country or ""}, home)))
+    return rows
 
 
 def _write(
     connection: sqlite3.Connection,
     backend_id: str,
     row: Row | None,
-    is_there: bool,
+    exists: bool,
     has_country: bool,
 ) -> None:
     if row is None:
         connection.execute(_DELETE, (backend_id,))
         return
     values = {**row.values, "home": row.home, COUNTRY: row.values[COUNTRY] or None}
-    connection.execute(_UPDATE if is_there else _INSERT, values)
+    names = (*COLUMNS, COUNTRY) if has_country else COLUMNS
+    connection.execute(update(names[1:]) if exists else insert(names), values)
     connection.execute(_LEASE, values)
-    if has_country:
-        connection.execute(_COUNTRY, values)
 
 
 def _has_side_table(connection: sqlite3.Connection) -> bool:
     names = (LEASES, f"{LEASES}_end")
-    found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name IN (?, ?)", names)
-    return bool(found.fetchone() == (2,))
+    count = connection.execute("SELECT count(*) FROM sqlite_master WHERE name IN (?, ?)", names)
+    return bool(count.fetchone() == (2,))

@@ -1,13 +1,13 @@
-"""The routing database as a source of backends: reading it whole, noticing that it changed.
+"""The routing database in an SQLite file as a source of backends.
 
-People edit the file with any tool while the proxy runs, replace it, overwrite it or delete
-it; two cheap signs show each of these. The file's identity, size and times
-show what happened to the file. `PRAGMA data_version`, on the connection of the last read,
-shows what other programs committed, also while that is still in a write-ahead log.
+People edit the file with any tool while the proxy runs, replace it, overwrite it or delete it. Two
+cheap signs show each of these. The identity, size and times of the file show that it was replaced
+or overwritten. `PRAGMA data_version`, on the connection of the last read, shows commits of other
+programs, also while they are still in a write-ahead log.
 
-Every read opens the file anew, so nothing of an earlier file can linger in a cache. Between
-calls no lock is held, except the shared one by which SQLite marks a WAL database as in use.
-It changes no row, and creates a file only in `ensure`.
+Every read opens the file anew, so no cache holds rows of an earlier file. Between calls no lock is
+held, except the shared one by which SQLite marks a WAL database as in use. The store changes no
+row, and creates a file only in `ensure`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeproxy.core.backends.rows import COUNTRY
-from edgeproxy.core.pacing import Pause, no_pause, paced
-from edgeproxy.store.snapshot import SkippedRow, Snapshot, snapshot_of
+from edgeproxy.core.pacing import Pause, no_pause
+from edgeproxy.store.snapshot import Snapshot, snapshot_of
 from edgeproxy.store.sqlite.database import (
     READ_WAIT_SECS,
     connect,
@@ -28,8 +28,6 @@ from edgeproxy.store.sqlite.database import (
     read_routes,
     read_rows,
 )
-
-__all__ = ("DatabaseSettings", "SkippedRow", "Snapshot", "SqliteStore")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,7 @@ class DatabaseSettings:
 
 
 class SqliteStore:
-    """Reads one routing database. For one thread at a time, not always the same."""
+    """Reads one routing database. One thread at a time may use it."""
 
     def __init__(self, path: Path, rest: Pause = no_pause) -> None:
         self.path = path
@@ -63,7 +61,7 @@ class SqliteStore:
         return create(self.path)
 
     def changed(self) -> bool:
-        """Return whether a `read` may give something else than the last one gave.
+        """Return whether a `read` may return other backends than the last one.
 
         True as long as the last read failed. Raises `StoreError` when the database is
         locked for longer than a read waits.
@@ -95,10 +93,7 @@ class SqliteStore:
             if earlier is not None:
                 earlier.close()
         self._connection, self._data_version, self._stamp = connection, data_version, stamp
-        snapshot = snapshot_of(rows, routes, self.rest)
-        for _ in paced(range(len(rows)), self.rest):
-            rows.pop()  # a list freed at once would hold the interpreter for long
-        return snapshot
+        return snapshot_of(rows, routes, self.rest)
 
     def _read(
         self, connection: sqlite3.Connection

@@ -2,11 +2,14 @@
 # cython: initializedcheck=False
 """The hand-off of sessions between the gate thread and the byte threads.
 
-To a byte thread: new sessions (`hand_over`), and requests about those that it has (`ask`), which
-are taken back before a session's memory is reused (`forget`). Both are under `Worker.lock`.
-To the gate thread: sessions that have ended (`hand_back`), at the end of a turn and with their
-sockets closed, so that no event can still point to them, except that a client may still be sent
-its last bytes (`worker.linger_close`). They are under `Ended.lock`.
+To a byte thread go new sessions (`hand_over`), and requests to end one that it has (`ask`). Those
+requests are withdrawn before the memory of the session is reused (`forget`). Both queues are under
+`Worker.lock`.
+
+To the gate thread go sessions that have ended, and those whose handshake is over (`hand_back`), at
+the end of a turn. The sockets of ended sessions are closed by then, so no event can still point to
+them; only the socket of a lingering client stays open (`worker.linger_close`). This queue is under
+`Ended.lock`.
 
 No thread waits for another one while it holds a lock. Nothing else is written by two threads.
 """
@@ -41,7 +44,7 @@ from edgeproxy.engine.native.byte_thread.worker cimport (
     Ended,
     Request,
     again,
-    look_later,
+    check_later,
     take_again,
     tick_by,
 )
@@ -52,7 +55,7 @@ cdef enum:
 # -- to a byte thread -------------------------------------------------------------------
 
 cdef void hand_over(Worker* worker, Session* session) noexcept nogil:
-    """Give a session whose backend has answered to this byte thread."""
+    """Hand a session to this byte thread, now that its backend has answered."""
     cdef epoll_event event
     cdef int watched
     session.state = OPEN
@@ -64,13 +67,13 @@ cdef void hand_over(Worker* worker, Session* session) noexcept nogil:
     event.data.u64 = mark_of(&session.downward)
     watched = epoll_ctl(worker.epoll, EPOLL_CTL_ADD, session.backend, &event) == 0
     event.events = INTEREST
-    if speaks_tls(session):  # whose bytes may have been read already: the thread has to wake
+    if speaks_tls(session):  # OpenSSL may hold bytes already: the thread has to wake
         event.events |= EPOLLOUT
     event.data.u64 = mark_of(&session.upward)
     watched &= epoll_ctl(worker.epoll, EPOLL_CTL_ADD, session.client, &event) == 0
-    if not watched:  # the system has no room for more; no event of it would ever arrive
+    if not watched:  # the epoll has no room: the session would get no events
         ask(worker, session, FAULT)
-    # The first event may have woken the thread. It closes no socket before this.
+    # The first event may have woken the thread. Before this flag is set, it closes no socket.
     __atomic_store_n(&session.watched_by_worker, True, __ATOMIC_RELEASE)
 
 cdef inline int peer_socket(Session* session) noexcept nogil:
@@ -103,7 +106,7 @@ cdef void wake_for_handoff(Worker* worker) noexcept nogil:
         wake(worker.wakeup)
 
 cdef int ask(Worker* worker, Session* session, uint8_t reason) noexcept nogil:
-    """Ask a byte thread to end a session. Return whether there was memory to ask with."""
+    """Ask a byte thread to end a session. Return False if memory is short."""
     cdef Request* more
     cdef size_t room
     pthread_mutex_lock(&worker.lock)
@@ -124,7 +127,7 @@ cdef int ask(Worker* worker, Session* session, uint8_t reason) noexcept nogil:
     return True
 
 cdef void forget(Worker* worker, Session* session) noexcept nogil:
-    """Take back what was asked about a session that has ended, before its memory is reused."""
+    """Withdraw the requests about an ended session, before its memory is reused."""
     cdef size_t index = 0
     if not worker.asked:
         return
@@ -151,7 +154,7 @@ cdef void take_handoff(Worker* worker) noexcept nogil:
             tick_by(worker, session.due_at)
             continue
         session.active_at = worker.now
-        look_later(worker, session)
+        check_later(worker, session)
         if session.client_tls.tls != NULL:
             again(worker, &session.upward)
         if session.backend_tls.tls != NULL:
@@ -174,9 +177,9 @@ cdef void take_handoff(Worker* worker) noexcept nogil:
 cdef void hand_back(Worker* worker) noexcept nogil:
     """Close the sockets of the sessions that ended in this turn and give them to the gate.
 
-    The gate thread takes them before its next decision. It is woken for them at once, but not
-    more often than every `TELL_MS`: a busy one comes by itself. For a handshake that is done, it
-    is woken at once, because the client waits.
+    The gate thread takes them before its next decision. It is woken for them at once, but at most
+    once every `TELL_MS`, because a busy gate thread comes by itself. For a finished handshake it is
+    woken at once, because the client waits.
     """
     cdef Session* session = worker.finished.first
     cdef Flow* flow

@@ -1,8 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Shakes hands on a byte thread: with clients, before the gate is asked, and with backends.
+"""TLS handshakes on a byte thread: with clients, before the gate is asked, and with backends.
 
-Nobody who takes long holds up others, and no client holds a slot of a backend meanwhile. When a
-handshake is over the session goes back to the gate thread, which dials, or lets bytes flow.
+A slow peer delays no other session, and a client holds no slot of a backend during its own
+handshake. When a handshake is over, the session goes back to the gate thread, which dials, or lets
+bytes flow.
 """
 
 from edgeproxy.engine.native.session cimport (
@@ -31,14 +32,14 @@ cdef void advance(Worker* worker, Session* session) noexcept nogil:
         fail(worker, session, HANDSHAKE_FAILED)
 
 cdef void fail(Worker* worker, Session* session, uint8_t reason) noexcept nogil:
-    """End a handshake without success: a client is gone then, a backend the gate thread drops."""
+    """End a failed handshake: a client is closed; the gate thread gives up a backend."""
     unlink(&worker.meeting, session)
     session.state = HANDSHAKEN if session.meets_backend else CLOSED
     session.reason = reason
     push(&worker.finished, session)
 
 cdef void expire_handshakes(Worker* worker) noexcept nogil:
-    """See who has taken too long."""
+    """Fail the handshakes that have taken too long."""
     cdef Session* session = worker.meeting.first
     cdef Session* next
     cdef double soonest = 0

@@ -1,13 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False
-"""A byte thread: it waits for events, carries bytes, looks after its sessions in turn.
+"""A byte thread: it waits for events, carries bytes, and checks its sessions in turn.
 
-Sockets are registered once, edge-triggered, and for writing only from the first time that one
-does not take all.
+A socket is registered once, edge-triggered. It is watched for writing only after it has once
+failed to take everything.
 
-A session that is younger than a look, or has undelivered bytes, waits in line to be looked at;
-all wait equally long, so the line is in order of time by itself. A settled one costs nothing
-until its next byte.
+A session that has not been checked yet, or has undelivered bytes, waits in a queue for its next
+check. All wait equally long, so the queue is in order of time by itself. A settled session costs
+nothing until its next byte. The checks are the twins of `portable/timeouts`.
 """
 
 from libc.errno cimport errno
@@ -68,7 +68,7 @@ from edgeproxy.engine.native.byte_thread.worker cimport (
     TICK_MS,
     Worker,
     again,
-    look_later,
+    check_later,
     close_lingered,
     take_again,
     tick_by,
@@ -77,8 +77,8 @@ from edgeproxy.engine.native.byte_thread.worker cimport (
 # The same figures as in the portable engine, where they are explained.
 cdef enum:
     BULK_PER_TURN = 8
-    LOOKS_PER_TURN = 256
-    LOOKS_PER_TIMEOUT = 6
+    CHECKS_PER_TURN = 256
+    CHECKS_PER_TIMEOUT = 6
     BROKEN_GRACE_SECS = 30
 
 cdef uint32_t MORE_THAN_BYTES = EPOLLERR | EPOLLHUP | EPOLLRDHUP | EPOLLPRI
@@ -118,7 +118,7 @@ cdef void* work(void* argument) noexcept nogil:
     return NULL
 
 cdef inline void pump_in_turn(Worker* worker, Flow* flow) noexcept nogil:
-    """Carry now what is little, and what is much when that has been done."""
+    """Pump a flow at once; a bulk flow waits until all events have been handled."""
     if flow.flags & BULK:
         again(worker, flow)
     else:
@@ -138,14 +138,14 @@ cdef void happened(Worker* worker, Flow* flow, uint32_t mask) noexcept nogil:
     session.active_at = worker.now
     if session.settled:
         unlink(&worker.settled, session)
-        look_later(worker, session)
+        check_later(worker, session)
     if mask & EPOLLOUT and flow.reverse.flags & BLOCKED:
         pump_in_turn(worker, flow.reverse)
     if flow.flags & DONE:
-        if mask & EPOLLERR:  # it had ended before; now it does not listen either
+        if mask & EPOLLERR:  # its end came before; now the socket has failed
             source_failed(worker, flow, 0)
     elif not flow.flags & BLOCKED:
-        if mask & ~<uint32_t>EPOLLOUT or speaks_tls(session):  # which may write in order to read
+        if mask & ~<uint32_t>EPOLLOUT or speaks_tls(session):  # TLS may write in order to read
             pump_in_turn(worker, flow)
     elif mask & EPOLLERR:
         if flow == &session.upward:
@@ -156,26 +156,26 @@ cdef void happened(Worker* worker, Flow* flow, uint32_t mask) noexcept nogil:
 # -- timers -----------------------------------------------------------------------------
 
 cdef void tick(Worker* worker) noexcept nogil:
-    """Do what is due."""
+    """Do what is due: late wake-ups, lingering clients, handshakes, checks of sessions."""
     cdef double now = worker.now
     cdef Session* session
-    cdef int looks = LOOKS_PER_TURN
+    cdef int checks = CHECKS_PER_TURN
     if worker.tell_at > 0 and worker.tell_at <= now:
         tell_late(worker)
     close_lingered(worker)
     if worker.meeting.first != NULL:
         expire_handshakes(worker)
-    while worker.looking.first != NULL and worker.looking.first.due_at <= now and looks:
-        looks -= 1
-        session = worker.looking.first
-        unlink(&worker.looking, session)
-        look(worker, session)
-    if worker.looking.first != NULL:
-        # Not for each of them on the moment: those that are due within a while go together.
+    while worker.to_check.first != NULL and worker.to_check.first.due_at <= now and checks:
+        checks -= 1
+        session = worker.to_check.first
+        unlink(&worker.to_check, session)
+        check(worker, session)
+    if worker.to_check.first != NULL:
+        # Not one tick per session: checks that are due within a short time share one.
         tick_by(
             worker,
-            now if not looks else max(
-                worker.looking.first.due_at, now + worker.pause_secs / LOOKS_PER_TIMEOUT
+            now if not checks else max(
+                worker.to_check.first.due_at, now + worker.pause_secs / CHECKS_PER_TIMEOUT
             ),
         )
     if worker.lingering_count:
@@ -183,13 +183,13 @@ cdef void tick(Worker* worker) noexcept nogil:
     if worker.tell_at > 0:
         tick_by(worker, worker.tell_at)
 
-cdef void look(Worker* worker, Session* session) noexcept nogil:
-    """End a session that is idle, or whose peers have vanished; it is in no line now."""
+cdef void check(Worker* worker, Session* session) noexcept nogil:
+    """Check a session, which is in no queue: end it if it is idle or a peer has vanished."""
     cdef double now = worker.now
-    if not session.looked_at:
-        session.looked_at = True
+    if not session.checked:
+        session.checked = True
         keep_alive(worker, session.backend)
-    look_later(worker, session)
+    check_later(worker, session)
     if worker.idle_secs > 0 and now - session.active_at >= worker.idle_secs:
         break_off(worker, session, IDLE)
     elif session.broken_since > 0 and now - session.broken_since >= BROKEN_GRACE_SECS:
@@ -197,12 +197,12 @@ cdef void look(Worker* worker, Session* session) noexcept nogil:
     elif now - session.active_at >= worker.pause_secs:
         if not (worker.user_secs > 0 and owes(worker, session)):
             if session.state == OPEN and worker.idle_secs == 0 and session.broken_since == 0:
-                unlink(&worker.looking, session)
+                unlink(&worker.to_check, session)
                 session.settled = True
                 link(&worker.settled, session)
 
 cdef int owes(Worker* worker, Session* session) noexcept nogil:
-    """Return whether a peer has bytes left to acknowledge; end the session if for too long."""
+    """Return whether a peer owes acknowledgements; end the session if it does for too long."""
     cdef Flow* flow
     cdef int index, owing = False
     for index in range(2):
@@ -218,25 +218,25 @@ cdef int owes(Worker* worker, Session* session) noexcept nogil:
     return owing
 
 cdef void keep_alive(Worker* worker, int fd) noexcept nogil:
-    """Have the system probe a silent backend. Short sessions end without ever asking for it."""
+    """Turn on keepalive probes of a backend. Short sessions end before this is done."""
     set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1)
     set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, worker.keepalive_idle_secs)
     set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, worker.keepalive_interval_secs)
     set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, worker.keepalive_probes)
 
-cdef double look_pause(Worker* worker) noexcept nogil:
-    """Return how long a session waits to be looked at."""
+cdef double check_pause_secs(Worker* worker) noexcept nogil:
+    """Return the seconds between two checks of a session."""
     cdef double pause_secs = TICK_MS / 1000.0
     if worker.idle_secs > 0:
-        pause_secs = min(pause_secs, worker.idle_secs / LOOKS_PER_TIMEOUT)
+        pause_secs = min(pause_secs, worker.idle_secs / CHECKS_PER_TIMEOUT)
     if worker.user_secs > 0:
-        pause_secs = min(pause_secs, worker.user_secs / LOOKS_PER_TIMEOUT)
+        pause_secs = min(pause_secs, worker.user_secs / CHECKS_PER_TIMEOUT)
     return max(pause_secs, SHORT_TICK_MS / 1000.0)
 
 # -- its life ---------------------------------------------------------------------------
 
 cdef int start_worker(Worker* worker, Ended* ended) noexcept nogil:
-    """Start a byte thread, whose memory is zero but for its settings.
+    """Start a byte thread. Its memory must be zero, except for its settings.
 
     Return 0, or the error number if that cannot be done.
     """
@@ -247,7 +247,7 @@ cdef int start_worker(Worker* worker, Ended* ended) noexcept nogil:
     worker.wakeup = open_wakeup(worker.epoll)
     worker.timer = open_timer(worker.epoll)
     worker.buffer = <char*>malloc(BUFFER_BYTES)
-    worker.pause_secs = look_pause(worker)
+    worker.pause_secs = check_pause_secs(worker)
     code = errno
     pthread_mutex_init(&worker.lock, NULL)
     if worker.buffer == NULL or worker.wakeup < 0 or worker.timer < 0:
@@ -284,8 +284,8 @@ cdef void clean_up(Worker* worker) noexcept nogil:
     take_handoff(worker)
     while worker.meeting.first != NULL:
         fail(worker, worker.meeting.first, HANDSHAKE_TIMEOUT)
-    while worker.looking.first != NULL:
-        break_off(worker, worker.looking.first, ABORTED)
+    while worker.to_check.first != NULL:
+        break_off(worker, worker.to_check.first, ABORTED)
     while worker.settled.first != NULL:
         break_off(worker, worker.settled.first, ABORTED)
     while take_again(worker) != NULL:

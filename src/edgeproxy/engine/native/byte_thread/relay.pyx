@@ -113,7 +113,7 @@ cdef void pump(Worker* worker, Flow* flow) noexcept nogil:
             flow.streak = 0
             if not flow.flags & URGED:
                 return
-        elif sink_tls(flow) == NULL:  # what is not understood can be moved without being read
+        elif sink_tls(flow) == NULL:  # without TLS, bytes can be spliced without reading them
             flow.streak += 1
             if flow.streak >= BULK_READS:
                 flow.flags |= BULK
@@ -155,13 +155,13 @@ cdef int deliver(
     return False
 
 cdef void send_at_once(Flow* flow) noexcept nogil:
-    """Have the sink not wait for more. The first bytes leave at once anyway: only then."""
+    """Set TCP_NODELAY on the sink, after its first bytes: these leave at once without it."""
     if flow.carried:
         set_option(flow.sink, IPPROTO_TCP, TCP_NODELAY, 1)
         flow.flags |= PROMPT
 
 cdef int keep(Flow* flow, char* data, size_t size) noexcept nogil:
-    """Keep bytes until the sink takes them. Return whether there was memory."""
+    """Keep bytes until the sink takes them. Return False if memory is short."""
     flow.waiting = <char*>malloc(size)
     if flow.waiting == NULL:
         return False
@@ -180,7 +180,7 @@ cdef void block(Worker* worker, Flow* flow) noexcept nogil:
         event.data.u64 = mark_of(flow.reverse)
         wait_until_watched(flow.session)
         if epoll_ctl(worker.epoll, EPOLL_CTL_MOD, flow.sink, &event) < 0:
-            finish(worker, flow.session, FAULT, True)  # no event of it would ever arrive
+            finish(worker, flow.session, FAULT, True)  # the sink would bring no event
 
 cdef int unblock(Worker* worker, Flow* flow) noexcept nogil:
     """Hand over what was waiting. Return whether the sink has taken all of it."""
@@ -210,7 +210,7 @@ cdef int unblock(Worker* worker, Flow* flow) noexcept nogil:
 # -- bulk: from socket to socket through a pipe -----------------------------------------
 
 cdef void carry_bulk(Worker* worker, Flow* flow) noexcept nogil:
-    """Carry a pipeful. There is a turn for everybody else before the next."""
+    """Carry one pipeful. The other sessions get their turn before the next."""
     cdef ssize_t size
     if flow.pipe_read < 0 and not borrow_pipe(worker, flow):
         leave_bulk(worker, flow)
@@ -266,7 +266,7 @@ cdef void leave_bulk(Worker* worker, Flow* flow) noexcept nogil:
 
 cdef void source_ended(Worker* worker, Flow* flow) noexcept nogil:
     cdef Session* session = flow.session
-    # A client is not told of an end that is a reset.
+    # After a reset no close_notify is sent: it would say that the data is complete.
     if sink_tls(flow) != NULL and session.reset_by == NO_REASON and not tls_say_end(sink_tls(flow)):
         flow.flags |= PARTING
         block(worker, flow)
@@ -298,7 +298,7 @@ cdef void source_failed(Worker* worker, Flow* flow, int code) noexcept nogil:
     finish(worker, session, reason, True)
 
 cdef void sink_failed(Worker* worker, Flow* flow, int code) noexcept nogil:
-    """Carry what the broken sink had said before it broke, then pass the reset on."""
+    """Carry what the broken sink had sent before it broke, then pass the reset on."""
     cdef Session* session = flow.session
     cdef Flow* reverse = flow.reverse
     flow.flags |= DONE
@@ -314,7 +314,7 @@ cdef void sink_failed(Worker* worker, Flow* flow, int code) noexcept nogil:
     free(flow.waiting)
     flow.waiting = NULL
     reverse.flags |= URGED
-    if session.broken_since == 0:  # its error has been told: no event will come again
+    if session.broken_since == 0:  # `send` has returned the error: no event reports it again
         session.broken_since = worker.now
     again(worker, reverse)
 
@@ -332,7 +332,7 @@ cdef void finish(Worker* worker, Session* session, uint8_t reason, int reset) no
         free(flow.waiting)
         flow.waiting = NULL
         return_pipe(worker, flow)
-    unlink(&worker.settled if session.settled else &worker.looking, session)
+    unlink(&worker.settled if session.settled else &worker.to_check, session)
     if reset:
         reset_on_close(session.backend)
         if reason != BACKEND_RESET or not linger_close(worker, session):
@@ -353,9 +353,9 @@ cdef bint has_bytes(Flow* flow) noexcept nogil:
     return (source != NULL and tls_has_unread(source)) or (sink != NULL and tls_has_unsent(sink))
 
 cdef void break_off(Worker* worker, Session* session, uint8_t reason) noexcept nogil:
-    """End a session that has not come to its end. A side that would miss bytes is reset.
+    """End a session before its peers have. A side that would miss bytes is reset.
 
-    So is one whose own bytes nobody has taken, over TLS: no word of an end goes before that.
+    Over TLS, a side whose own bytes were not carried is reset, too, without `close_notify`.
     """
     cdef bint misses_up = has_bytes(&session.upward), misses_down = has_bytes(&session.downward)
     if misses_up or (misses_down and session.backend_tls.tls != NULL):

@@ -14,7 +14,7 @@ cdef enum:
     SHORT_TICK_MS = 50
     TICK_MS = 1000
 
-# What the gate thread wants of a session that it does not own.
+# A request of the gate thread to end a session that it does not own.
 cdef struct Request:
     Session* session
     uint8_t reason
@@ -41,7 +41,7 @@ cdef struct Worker:
     int keepalive_probes
     Pool* pool
     Ended* ended
-    # The gate thread's.
+    # For the gate thread only.
     pthread_t thread
     int started
     int asked
@@ -52,9 +52,9 @@ cdef struct Worker:
     Request* requests
     size_t request_count
     size_t request_room
-    # The thread's own.
+    # For the byte thread only.
     Queue meeting
-    Queue looking
+    Queue to_check
     Queue settled
     Queue finished
     Flow* again_first
@@ -72,13 +72,13 @@ cdef struct Worker:
     double pause_secs
     int epoll
     int timer
-    # Of both.
+    # For both threads.
     int wakeup
     uint8_t stopping
 
 cdef void again(Worker* worker, Flow* flow) noexcept nogil
 cdef Flow* take_again(Worker* worker) noexcept nogil
-cdef void look_later(Worker* worker, Session* session) noexcept nogil
+cdef void check_later(Worker* worker, Session* session) noexcept nogil
 cdef void tick_by(Worker* worker, double at) noexcept nogil
 cdef int borrow_pipe(Worker* worker, Flow* flow) noexcept nogil
 cdef void return_pipe(Worker* worker, Flow* flow) noexcept nogil

@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False
-"""What a byte thread keeps: flows to go on with, pipes, lingering clients, and one timer for all of it.
+"""The state of a byte thread: flows to pump again, pipes, lingering clients, and one timer.
 
-The buffer for reading belongs to the thread; a session holds memory for bytes only while
-somebody does not take them. The timer is set rarely: waiting for events sets none.
+The buffer for reading belongs to the thread; a session holds memory for bytes only while its
+sink does not take them. The timer is set rarely: waiting for events sets none.
 """
 
 from libc.stdint cimport uint32_t
@@ -40,10 +40,10 @@ cdef Flow* take_again(Worker* worker) noexcept nogil:
         flow.flags &= ~<uint32_t>QUEUED
     return flow
 
-cdef void look_later(Worker* worker, Session* session) noexcept nogil:
+cdef void check_later(Worker* worker, Session* session) noexcept nogil:
     session.settled = False
     session.due_at = worker.now + worker.pause_secs
-    link(&worker.looking, session)
+    link(&worker.to_check, session)
     tick_by(worker, session.due_at)
 
 cdef void tick_by(Worker* worker, double at) noexcept nogil:
@@ -52,7 +52,7 @@ cdef void tick_by(Worker* worker, double at) noexcept nogil:
         worker.next_tick = at
         arm(worker.timer, at)
 
-# -- pipes: the twin of engine.pipe -----------------------------------------------------
+# -- pipes: the twin of portable/pipe -----------------------------------------------------
 
 cdef int borrow_pipe(Worker* worker, Flow* flow) noexcept nogil:
     cdef int[2] ends
@@ -88,7 +88,7 @@ cdef void return_pipe(Worker* worker, Flow* flow) noexcept nogil:
 # -- lingering close: the twin of portable/lingering ------------------------------------
 
 cdef int linger_close(Worker* worker, Session* session) noexcept nogil:
-    """Keep a client until it has been sent everything; see `engine/portable/lingering`."""
+    """Keep a client until the kernel has delivered everything; see `engine/portable/lingering`."""
     cdef LingeringClient* more
     if not undelivered_bytes(session.client):
         return False

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""All byte threads of an engine: who gets a session, who is asked to end one, who has.
+"""All byte threads of an engine: gives them sessions, asks for their end, takes the ended ones.
 
-Used on the gate thread, but for `lingering`, which anybody may ask.
+Used on the gate thread only, except `lingering`, which any thread may call.
 """
 
 import os
@@ -34,7 +34,7 @@ cdef class Workers:
     """The byte threads of one engine."""
 
     cdef object prepare(self, settings, Pool* pool, int wakeup):
-        """Make them, not started yet. Sessions that end are told of by `wakeup`."""
+        """Prepare the byte threads. `wakeup` is the descriptor that wakes the gate thread."""
         cdef Worker* worker
         cdef int index
         pthread_mutex_init(&self._ended.lock, NULL)
@@ -57,7 +57,7 @@ cdef class Workers:
             worker.user_secs = settings.user_timeout_secs
 
     cdef object start(self, int ceiling):
-        """Start them; descriptors are below the ceiling (`engine.descriptors`).
+        """Start the byte threads; their pipes stay below `ceiling` (`engine.descriptors`).
 
         Raises EdgeProxyError.
         """
@@ -72,11 +72,11 @@ cdef class Workers:
                 )
 
     cdef void give(self, Session* session) noexcept nogil:
-        """Give a session whose backend has answered to the thread that has the fewest."""
+        """Hand a session, now that its backend has answered, to the thread with the fewest."""
         hand_over(self._choose(), session)
 
     cdef void meet(self, Session* session) noexcept nogil:
-        """Give a session to the thread that has the fewest, for a handshake."""
+        """Hand a session to the thread with the fewest sessions, for a handshake."""
         hand_over_handshake(self._choose(), session)
 
     cdef Worker* _choose(self) noexcept nogil:

@@ -1,6 +1,6 @@
 """See acceptor.pyx."""
 
-from edgeproxy.engine.native.session cimport Queue, Pool
+from edgeproxy.engine.native.session cimport Pool, Queue, Session
 from edgeproxy.engine.native.system cimport sockaddr_in6
 
 # Events of listeners are marked with FIRST_LISTENER and what follows it; see `session.mark_of`.
@@ -20,12 +20,10 @@ cdef class Acceptor:
     cdef double _resumed_at
 
     cdef object prepare(self, Pool* pool, int epoll)
-    cdef object add(self, name, listening, settings, tls)
+    cdef object add(self, listener)
     cdef object renew(self, name, settings, tls)
     cdef object remove(self, name, double now)
-    cdef object name_of(self, int listener)
-    cdef object settings_of(self, int listener)
-    cdef object tls_of(self, int listener)
+    cdef object listener_at(self, int place)
     cdef void accept(self, int listener, double now) noexcept nogil
     cdef void pause(self, int code) noexcept nogil
     cdef object tell_pause(self)
@@ -36,5 +34,5 @@ cdef class Acceptor:
     cdef bint _watch(self, int listener) noexcept nogil
     cdef int _accept(self, int listener, int limit, double now) noexcept nogil
 
+cdef object client_of(Session* session, listener)
 cdef object address_of(sockaddr_in6* address)
-cdef object local_address_of(int fd)

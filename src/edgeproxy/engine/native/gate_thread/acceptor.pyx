@@ -5,10 +5,10 @@ The twin of `engine/portable/acceptor`, where it is explained.
 """
 
 import os
-from dataclasses import replace
 
 from edgeproxy.engine.portable.acceptor import CALM_SECS
 from edgeproxy.engine.descriptors import room_below
+from edgeproxy.engine.listener import LOCAL, client_at
 from edgeproxy.log import EventLog
 
 from libc.errno cimport EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
@@ -19,8 +19,6 @@ from edgeproxy.engine.native.system cimport *
 
 log = EventLog("engine")
 
-LOCAL = ("127.0.0.1", 0)
-
 cdef enum:
     ACCEPTS_PER_TURN = 64
     SINGLES = 4
@@ -30,65 +28,58 @@ cdef class Acceptor:
     """The listening sockets of an engine. Used on the gate thread only.
 
     Attributes:
-        opened: Who has been accepted and not been told of yet.
+        opened: Clients that have been accepted and that the ingress has not taken yet.
         paused: Accepting waits for descriptors.
-        undialed: How many were accepted whose backends have no descriptor yet.
+        undialed: The number of accepted clients whose backends have no descriptor yet.
         ceiling: See `engine.descriptors`.
     """
 
     cdef object prepare(self, Pool* pool, int epoll):
-        """Take sessions from this pool, and watch listeners by this epoll."""
+        """Take sessions from this pool, and watch listeners with this epoll."""
         self._pool = pool
         self._epoll = epoll
         self._listeners = []
 
-    cdef object add(self, name, listening, settings, tls):
-        """Accept from this socket, which is the acceptor's to close from now on.
+    cdef object add(self, listener):
+        """Accept from this listener; the acceptor closes it.
 
-        `tls` is the `TlsContext` of its clients, or None.
-
-        A slot is used again when its listener is closed; a place in the list never is, because
-        clients that are not opened yet know their listener by it.
+        A slot is reused after its listener is closed. A place in the list is never reused,
+        because clients before admission refer to their listener by it.
         """
         cdef int slot = 0
         while slot < self._count and self._listening[slot] >= 0:
             slot += 1
         if slot == MAX_LISTENERS:
-            listening.close()
+            listener.listening.close()
             raise OverflowError(f"an engine has at most {MAX_LISTENERS} listeners")
-        self._listening[slot] = listening.fileno()
+        self._listening[slot] = listener.listening.fileno()
         self._places[slot] = len(self._listeners)
-        self._listeners.append([name, listening, settings, tls])
+        self._listeners.append(listener)
         self._count = max(self._count, slot + 1)
         if not self.paused and not self._watch(slot):
             self.pause(errno)
 
     cdef object remove(self, name, double now):
-        """Accept who has connected already to this listener, then close it."""
+        """Accept the clients that have connected to this listener already, then close it."""
         cdef int slot
         for slot in range(self._count):
-            if self._listening[slot] >= 0 and self.name_of(self._places[slot]) == name:
+            if self._listening[slot] >= 0 and self.listener_at(self._places[slot]).name == name:
                 with nogil:
                     self._accept(slot, 1 << 16, now)
                 self._close(slot)
 
     cdef object renew(self, name, settings, tls):
-        """Meet the new clients of a listener with another `TlsContext`, made of `settings`."""
-        for each in self._listeners:
-            if each[0] == name:
-                each[2], each[3] = replace(each[2], tls=settings), tls
+        """Speak TLS with new clients of a listener with these settings, if it exists."""
+        for listener in self._listeners:
+            if listener.name == name:
+                listener.renew(settings, tls)
 
-    cdef object name_of(self, int listener):
-        return self._listeners[listener][0]
-
-    cdef object settings_of(self, int listener):
-        return self._listeners[listener][2]
-
-    cdef object tls_of(self, int listener):
-        return self._listeners[listener][3]
+    cdef object listener_at(self, int place):
+        """Return the listener of a client; `Session.listener` is its place."""
+        return self._listeners[place]
 
     cdef bint _watch(self, int listener) noexcept nogil:
-        """Return whether the system has room for it."""
+        """Watch a listener. Return whether the epoll has room for it."""
         cdef epoll_event event
         if self._listening[listener] < 0:
             return True
@@ -97,8 +88,11 @@ cdef class Acceptor:
         return epoll_ctl(self._epoll, EPOLL_CTL_ADD, self._listening[listener], &event) == 0
 
     cdef void accept(self, int listener, double now) noexcept nogil:
-        """Accept those who wait. Where it was one, it is taken to be one for a few more times:
-        to ask for a second in vain costs, too, and whoever waits is told of again."""
+        """Accept the clients that wait.
+
+        After a turn with one client, the next few turns accept only one each: an `accept` that
+        finds no client costs time, too, and a client that still waits brings another event.
+        """
         if listener >= self._count or self._listening[listener] < 0:  # closed since that event
             return
         if self._singles:
@@ -108,7 +102,7 @@ cdef class Acceptor:
             self._singles = SINGLES
 
     cdef int _accept(self, int listener, int limit, double now) noexcept nogil:
-        """Accept so many at most. Return how many there were."""
+        """Accept up to `limit` clients. Return how many there were."""
         cdef int accepted = 0
         cdef Session* session
         cdef socklen_t size
@@ -138,12 +132,12 @@ cdef class Acceptor:
             session.started_at = now
             push(&self.opened, session)
             self.undialed += 1
-            if fd + self.undialed >= self.ceiling:  # each will need one more
+            if fd + self.undialed >= self.ceiling:  # each needs another one, for its backend
                 self.pause(EMFILE)
         return accepted
 
     cdef void pause(self, int code) noexcept nogil:
-        """Stop accepting until somebody gives descriptors back."""
+        """Stop accepting until `resume`."""
         cdef int listener
         if self.paused:
             return
@@ -154,7 +148,7 @@ cdef class Acceptor:
                 epoll_ctl(self._epoll, EPOLL_CTL_DEL, self._listening[listener], NULL)
 
     cdef object tell_pause(self):
-        """Say it if accepting has paused, once per episode."""
+        """Log that accepting has paused, once per episode."""
         if not self._code:
             return
         code, self._code = self._code, 0
@@ -183,7 +177,7 @@ cdef class Acceptor:
             log.info("accept_resumed")
 
     cdef object accept_rest(self, double now):
-        """Accept who has connected already, then close the listeners."""
+        """Accept the clients that have connected already, then close the listeners."""
         cdef int slot
         for slot in range(self._count):
             if self._listening[slot] >= 0:
@@ -199,10 +193,16 @@ cdef class Acceptor:
                 self._close(slot)
 
     cdef object _close(self, int slot):
-        # A child process may hold it open: closing it would not end its events.
+        # A child process may hold the socket open: closing it here would not end its events.
         epoll_ctl(self._epoll, EPOLL_CTL_DEL, self._listening[slot], NULL)
         self._listening[slot] = -1
-        self._listeners[self._places[slot]][1].close()
+        self.listener_at(self._places[slot]).listening.close()
+
+
+cdef object client_of(Session* session, listener):
+    """Return the `Client` that has connected to this listener."""
+    local = local_address_of(session.client) if listener.settings.tells_local else None
+    return client_at(address_of(&session.client_address), listener.name, local)
 
 
 cdef object address_of(sockaddr_in6* address):

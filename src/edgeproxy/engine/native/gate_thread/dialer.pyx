@@ -45,18 +45,18 @@ cdef class Dialer:
         dialed: Sessions whose backend has answered.
         failed: Sessions whose dial has failed; the reason is in `code`.
         gone: Sessions that ended before a byte thread had them.
-        shortage: The error number of a lack of descriptors, or 0. The reader sets it back.
+        shortage: The error number if descriptors ran out, else 0. The reader resets it.
     """
 
     cdef object prepare(self, int epoll, int ceiling):
-        """Watch dials by this epoll; descriptors are below the ceiling (`engine.descriptors`)."""
+        """Watch dials with this epoll; use descriptors below `ceiling` (`engine.descriptors`)."""
         self._epoll = epoll
         self._ceiling = ceiling
 
     cdef double dial(self) noexcept nogil:
         """Begin all dials that are wanted; those that are answered at once go on.
 
-        Return what time it is afterwards.
+        Return the time afterwards, in monotonic seconds.
         """
         cdef Queue line = self.short
         cdef Session* session
@@ -119,9 +119,9 @@ cdef class Dialer:
                 push(&self.failed, session)
             return False
         session.dialed_at = now
-        set_option(fd, SOL_SOCKET, SO_OOBINLINE, 1)  # the rest when it is needed
+        set_option(fd, SOL_SOCKET, SO_OOBINLINE, 1)  # the other options when they are needed
         if session.client_tls.tls == NULL and unread_bytes(session.client):
-            # What it has said follows at once, and need not be preceded by an empty packet.
+            # What the client has sent follows at once, and need not be preceded by an empty packet.
             set_option(fd, IPPROTO_TCP, TCP_QUICKACK, 0)
             session.quickack_off = True
         size = sizeof(sockaddr_in) if family == AF_INET else sizeof(sockaddr_in6)
@@ -134,7 +134,7 @@ cdef class Dialer:
         return True
 
     cdef void _await(self, Session* session, int fd) noexcept nogil:
-        """A dial is under way: this is to become the backend."""
+        """A dial is under way on this descriptor."""
         session.backend = session.upward.sink = session.downward.source = fd
         link(&self.dialing, session)
 
@@ -196,26 +196,26 @@ cdef class Dialer:
         self.end(session, reason)
 
     cdef void give_up(self, Session* session, int code) noexcept nogil:
-        """The backend has answered, but is of no use: this dial has failed."""
+        """The backend has answered but cannot be used: this dial has failed."""
         leave_backend(session)
         session.code = code
         push(&self.failed, session)
 
     cdef void abandon(self, Session* session, uint8_t reason) noexcept nogil:
-        """End a session whose backend has answered, and that is in no line any more."""
+        """Reset both sides of a session that has left its queue after its backend answered."""
         reset_on_close(session.client)
         reset_on_close(session.backend)
         self.end(session, reason)
 
     cdef void end(self, Session* session, uint8_t reason) noexcept nogil:
-        """End a session that is in no line any more, and that nobody misses bytes of."""
+        """End a session that is in no queue any more, and has no bytes left to carry."""
         leave_backend(session)
         session.state = CLOSED
         session.reason = reason
         push(&self.gone, session)
 
     cdef void _unwatch(self, Session* session) noexcept nogil:
-        """Take a session off the line of those that are dialing."""
+        """Stop watching a dial, and take its session out of `dialing`."""
         if session.watched:
             session.watched = False
             epoll_ctl(self._epoll, EPOLL_CTL_DEL, session.backend, NULL)
@@ -229,7 +229,7 @@ cdef void leave_backend(Session* session) noexcept nogil:
 
 
 cdef bint set_address(sockaddr_in6* address, bytes host, int port) except -1:
-    """Fill in an address; return whether `host` and `port` are one."""
+    """Fill in an address; return whether `host` and `port` are a valid one."""
     cdef sockaddr_in* four = <sockaddr_in*>address
     if not 0 <= port < 65536:
         return False

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The first bytes of a session, carried on the gate thread as soon as its backend has answered.
 
-The byte thread that will carry the rest is then not woken for them. What is to be encrypted it
-carries itself.
+So the byte thread that will carry the rest is not woken for them. With TLS, it carries the first
+bytes, too.
 """
 
 from libc.errno cimport EAGAIN, EINTR, ETIMEDOUT, errno
@@ -38,10 +38,10 @@ cdef uint8_t say_prefix(Session* session, int more) noexcept nogil:
     return NO_REASON if sent == <ssize_t>flow.waiting_size else BACKEND_RESET
 
 cdef uint8_t carry_first(Session* session, char* buffer) noexcept nogil:
-    """Tell the backend its prefix, and what the client has said while it was being dialed.
+    """Send the backend its prefix, and what the client has sent while it was being dialed.
 
-    The thread that will carry the rest is then not woken for it. Return why the session has
-    to end, if it has to; what is wrong with the backend the next thread will see.
+    Return why the session has to end, or NO_REASON. If the backend does not take the client's
+    bytes, the byte thread finds out why.
     """
     cdef Flow* flow = &session.upward
     cdef ssize_t size = 0, sent
@@ -53,7 +53,7 @@ cdef uint8_t carry_first(Session* session, char* buffer) noexcept nogil:
         return BACKEND_RESET
     if size > 0:
         sent = max(send(flow.sink, buffer, size, MSG_NOSIGNAL), 0)
-    if session.quickack_off:  # for the packet that has just left, and not for the answers
+    if session.quickack_off:  # it was off for the packet that has just left, not for answers
         set_option(flow.sink, IPPROTO_TCP, TCP_QUICKACK, 1)
     if size < 0 and code != EAGAIN and code != EINTR:
         return TIMED_OUT if code == ETIMEDOUT else CLIENT_RESET

@@ -8,8 +8,8 @@ from edgeproxy.engine.native.gate_thread.preread cimport Preread
 from edgeproxy.engine.native.session cimport Queue, Pool, Session
 
 cdef class Ingress:
-    cdef Queue known, unwanted
-    cdef object _gate, _abouts
+    cdef Queue identified, unwanted
+    cdef object _gate, _clients
     cdef Acceptor _acceptor
     cdef Workers _workers
     cdef Preread _preread
@@ -27,9 +27,9 @@ cdef class Ingress:
     cdef void expire(self, double now) noexcept nogil
     cdef object receive_all(self, double now)
     cdef object tell_all_preread(self, double now)
-    cdef object tell_met(self, Session* session, double now, bint is_stopping)
-    cdef object about_of(self, Session* session)
+    cdef object tell_handshake_over(self, Session* session, double now, bint is_stopping)
+    cdef object take_client(self, Session* session)
     cdef object close(self)
     cdef object _tell_preread(self, Session* session, double now)
-    cdef object _begin_handshake(self, Session* session, about, double now)
-    cdef object _tell_left(self, Session* session, double now)
+    cdef object _begin_handshake(self, Session* session, client, double now)
+    cdef object _tell_lost(self, Session* session, client, double now)

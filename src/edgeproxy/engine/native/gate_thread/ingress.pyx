@@ -2,7 +2,7 @@
 """Clients before the gate is asked for a backend; the twin of `portable/ingress/ingress`.
 
 Accepted → preread, if its listener wants a preamble → handshake on a byte thread, if it speaks
-TLS → known. A client in here holds a descriptor and nothing else.
+TLS → identified. A client in here holds a descriptor and nothing else.
 """
 
 from edgeproxy.engine.contract import (
@@ -17,7 +17,7 @@ from edgeproxy.log import EventLog
 
 from libc.errno cimport errno
 
-from edgeproxy.engine.native.gate_thread.acceptor cimport address_of
+from edgeproxy.engine.native.gate_thread.acceptor cimport client_of
 from edgeproxy.engine.native.gate_thread.dialer cimport set_address
 from edgeproxy.engine.native.session cimport (
     DIALING,
@@ -40,7 +40,7 @@ cdef class Ingress:
     """All clients that the gate has not been asked about. Used on the gate thread only.
 
     Attributes:
-        known: Clients that the gate may be asked about, with `about_of`.
+        identified: Clients that the gate may be asked about; see `take_client`.
         unwanted: Clients to close without a reset.
     """
 
@@ -53,7 +53,7 @@ cdef class Ingress:
         self._workers = workers
         self._pool = pool
         self._buffer = buffer
-        self._abouts = {}  # by the number of the session
+        self._clients = {}  # the `Client` of each session in here, by its number
         self._preread = Preread()
         self._preread.prepare(epoll)
 
@@ -62,7 +62,7 @@ cdef class Ingress:
         return self._preread.count + self._handshaking
 
     cdef bint is_prereading(self) noexcept nogil:
-        """Return whether a client in preread may take too long."""
+        """Return whether any client is in preread, where it may take too long."""
         return self._preread.count > 0
 
     cdef bint is_to_tell(self) noexcept nogil:
@@ -82,10 +82,14 @@ cdef class Ingress:
         cdef Session* session
         while self._acceptor.opened.first != NULL:
             session = take_first(&self._acceptor.opened)
-            secs = self._acceptor.settings_of(session.listener).preamble_secs
+            listener = self._acceptor.listener_at(session.listener)
+            client = client_of(session, listener)
+            secs = listener.settings.preamble_secs
             if not secs:
-                self._begin_handshake(session, None, now)
-            elif not self._preread.add(session, secs):
+                self._begin_handshake(session, client, now)
+            elif self._preread.add(session, secs):
+                self._clients[session.number] = client
+            else:
                 self._acceptor.pause(errno)
                 push(&self.unwanted, session)
 
@@ -94,39 +98,41 @@ cdef class Ingress:
         while self._preread.ready.first != NULL:
             self._tell_preread(take_first(&self._preread.ready), now)
 
-    cdef object tell_met(self, Session* session, double now, bint is_stopping):
-        """A handshake is over: the client is known, or the gate is told that it has left."""
+    cdef object tell_handshake_over(self, Session* session, double now, bint is_stopping):
+        """A handshake is over: the gate may be asked about the client, or learns that it is lost."""
         self._handshaking -= 1
         self._workers.take_back(session)
         session.worker = -1
+        client = self.take_client(session)
         if session.state != HANDSHAKEN:
-            self._abouts.pop(session.number, None)
             if is_stopping:
                 release(self._pool, session)
             else:
-                self._tell_left(session, now)
+                self._tell_lost(session, client, now)
             return
         session.state = DIALING
         if is_stopping:
             push(&self.unwanted, session)
             return
-        about = self._abouts.get(session.number)
-        self._abouts[session.number] = tls_info(&session.client_tls)._replace(about=about)
-        push(&self.known, session)
+        self._clients[session.number] = client.over_tls(tls_info(&session.client_tls))
+        push(&self.identified, session)
 
-    cdef object about_of(self, Session* session):
-        """Return the `about` of a client that leaves the ingress."""
-        return self._abouts.pop(session.number, None) if self._abouts else None
+    cdef object take_client(self, Session* session):
+        """Return the `Client` of a session that leaves its stage."""
+        return self._clients.pop(session.number)
 
     cdef object close(self):
         """Turn all clients away."""
         cdef Session* session
-        while self.known.first != NULL:
-            push(&self.unwanted, take_first(&self.known))
+        while self.identified.first != NULL:
+            session = take_first(&self.identified)
+            self.take_client(session)
+            push(&self.unwanted, session)
         self._preread.expire(FOREVER)
         while self._preread.ready.first != NULL:
             session = take_first(&self._preread.ready)
             self._preread.drop(session)
+            self.take_client(session)
             push(&self.unwanted, session)
 
     cdef object _tell_preread(self, Session* session, double now):
@@ -137,52 +143,52 @@ cdef class Ingress:
         if size < session.bytes_wanted and not is_all:
             self._preread.go_on(session, session.bytes_wanted)
             return
-        client, name = address_of(&session.client_address), self._acceptor.name_of(session.listener)
+        client = self._clients[session.number]
         try:
             preamble = Preamble(self._buffer[:size], bool(is_all))
-            answer = self._gate.preamble_read(client, name, preamble, now)
+            answer = self._gate.preamble_read(client, preamble, now)
             if isinstance(answer, NeedMore) and not is_all:
                 self._preread.go_on(session, max(answer.bytes_wanted, size + 1))
                 return
             if not isinstance(answer, (Identified, NeedMore, Refuse)):
-                raise TypeError(f"a gate answers More, Known or Refuse, not {answer!r}")
+                raise TypeError(f"a gate answers NeedMore, Identified or Refuse, not {answer!r}")
         except Exception:
             log.bug("gate_failed", call="heard")
             answer = None
         self._preread.drop(session)
+        self.take_client(session)
         session.state = DIALING
         if not isinstance(answer, Identified):
             push(&self.unwanted, session)
             return
         if answer.skip:
             recv(session.client, self._buffer, min(<ssize_t>answer.skip, size), 0)
-        if answer.client is not None:
-            set_address(&session.client_address, answer.client[0].encode(), answer.client[1])
-        self._begin_handshake(session, answer.about, now)
+        if answer.source is not None:
+            set_address(&session.client_address, answer.source[0].encode(), answer.source[1])
+        self._begin_handshake(session, client.identified(answer), now)
 
-    cdef object _begin_handshake(self, Session* session, about, double now):
+    cdef object _begin_handshake(self, Session* session, client, double now):
         """Begin the handshake with an identified client, if its listener speaks TLS."""
-        cdef TlsContext tls = self._acceptor.tls_of(session.listener)
+        listener = self._acceptor.listener_at(session.listener)
+        cdef TlsContext tls = listener.tls
         if tls is not None and not tls.begin(&session.client_tls, session.client):
             push(&self.unwanted, session)
             return
-        if about is not None:
-            self._abouts[session.number] = about
+        self._clients[session.number] = client
         if tls is None:
-            push(&self.known, session)
+            push(&self.identified, session)
             return
         self._handshaking += 1
-        session.due_at = now + self._acceptor.settings_of(session.listener).tls.handshake_secs
+        session.due_at = now + listener.settings.tls.handshake_secs
         self._workers.meet(session)
 
-    cdef object _tell_left(self, Session* session, double now):
+    cdef object _tell_lost(self, Session* session, client, double now):
         """Tell the gate that a client is lost: its handshake has failed."""
-        client, name = address_of(&session.client_address), self._acceptor.name_of(session.listener)
         is_late = session.reason == HANDSHAKE_TIMEOUT
         try:
             failure = HandshakeFailure
             reason = failure.HANDSHAKE_TIMEOUT if is_late else failure.HANDSHAKE_FAILED
-            self._gate.client_lost(client, name, reason, now)
+            self._gate.client_lost(client, reason, now)
         except Exception:
             log.bug("gate_failed", call="left")
         finally:

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Reads what clients say first; the twin of `portable/ingress/preread`, where it is explained.
+"""Reads the first bytes of clients; the twin of `portable/ingress/preread`, where it is explained.
 
 A session is in one of the two queues, except while the gate is asked about it.
 """
@@ -7,7 +7,7 @@ A session is in one of the two queues, except while the gate is asked about it.
 from edgeproxy.engine.native.session cimport PREREAD, push, link, unlink, mark_of
 from edgeproxy.engine.native.system cimport *
 
-cdef uint32_t INTEREST_IN_WORDS = EPOLLIN | EPOLLRDHUP | EPOLLET
+cdef uint32_t PREREAD_INTEREST = EPOLLIN | EPOLLRDHUP | EPOLLET
 cdef uint32_t LAST = EPOLLRDHUP | EPOLLHUP | EPOLLERR
 
 
@@ -21,13 +21,13 @@ cdef class Preread:
     """
 
     cdef object prepare(self, int epoll):
-        """Watch clients by this epoll."""
+        """Watch clients with this epoll."""
         self._epoll = epoll
 
     cdef bint add(self, Session* session, double secs) noexcept nogil:
         """Preread a client for `secs` at most. Return whether the system has room to watch it."""
         cdef epoll_event event
-        event.events = INTEREST_IN_WORDS
+        event.events = PREREAD_INTEREST
         event.data.u64 = mark_of(&session.upward)
         if epoll_ctl(self._epoll, EPOLL_CTL_ADD, session.client, &event) < 0:
             return False
@@ -40,7 +40,7 @@ cdef class Preread:
         return True
 
     cdef void happened(self, Session* session, uint32_t mask) noexcept nogil:
-        """A client has sent bytes, or its end."""
+        """A client has sent bytes, or has ended its side."""
         if mask & LAST:
             session.read_ended = True
         self._ask(session)
@@ -63,7 +63,7 @@ cdef class Preread:
         link(&self.waiting, session)
 
     cdef void drop(self, Session* session) noexcept nogil:
-        """Watch a client no more that was in `ready`."""
+        """Stop watching a client that was in `ready`."""
         self.count -= 1
         epoll_ctl(self._epoll, EPOLL_CTL_DEL, session.client, NULL)
 

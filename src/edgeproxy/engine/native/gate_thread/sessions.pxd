@@ -39,7 +39,7 @@ cdef class Sessions:
     cdef void carry(self) noexcept nogil
     cdef object close_sessions(self, wanted)
     cdef object close_all(self)
-    cdef object _tell_opened(self, Session* session, about)
+    cdef object _tell_opened(self, Session* session, client)
     cdef object _tell_failed(self, Session* session)
     cdef object _tell_one_dialed(self, Session* session)
     cdef void _meet_backend(self, Session* session) noexcept nogil

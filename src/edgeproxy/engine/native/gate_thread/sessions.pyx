@@ -5,9 +5,9 @@ The twin of `portable/sessions`. It follows the table of `engine/session_states`
 gate what happened. What happened is collected in queues without the interpreter lock; the
 methods `tell_*` empty them with it. All of it is on the gate thread.
 
-A session is told `closed` when its sockets are closed, so that a slot is free only when the
+The gate is told `closed` when the sockets are closed, so that a slot is free only when the
 backend's connection is gone. A gate must not raise. If it does, the client concerned is closed
-and all others are served on, as `engine/guarded_gate` has it for the portable engine.
+and all others are still served, as with `engine/guarded_gate` in the portable engine.
 """
 
 from edgeproxy.engine.contract import CloseReason, Connect, Outcome, Refuse
@@ -21,7 +21,6 @@ from libc.stdlib cimport free
 from posix.unistd cimport close
 
 from edgeproxy.engine.native.byte_thread.relay cimport keep
-from edgeproxy.engine.native.gate_thread.acceptor cimport address_of, local_address_of
 from edgeproxy.engine.native.gate_thread.dialer cimport set_address
 from edgeproxy.engine.native.gate_thread.first_bytes cimport carry_first, say_prefix
 from edgeproxy.engine.native.session cimport (
@@ -61,7 +60,7 @@ cdef class Sessions:
 
     Attributes:
         now: Monotonic seconds of this turn of the loop; the loop sets it.
-        live: The number of sessions of which the gate has not been told the end.
+        live: The number of sessions whose end the gate does not know yet.
         to_carry: Sessions whose backends have answered and whose bytes do not flow yet.
     """
 
@@ -107,7 +106,7 @@ cdef class Sessions:
         while self._closed.first != NULL:
             session = take_first(&self._closed)
             if session.ticket == NULL:
-                self._ingress.tell_met(session, self.now, is_stopping)
+                self._ingress.tell_handshake_over(session, self.now, is_stopping)
             elif session.meets_backend:
                 self._tell_backend_met(session, is_stopping)
             else:
@@ -122,22 +121,18 @@ cdef class Sessions:
             self._tell_failed(take_first(&self._dialer.failed))
 
     cdef object tell_all_opened(self):
-        """Take in accepted clients, and ask the gate about all that are known."""
+        """Take in accepted clients, and ask the gate about all that are identified."""
         cdef Session* session
         self._ingress.receive_all(self.now)
-        while self._ingress.known.first != NULL:
-            session = take_first(&self._ingress.known)
-            self._tell_opened(session, self._ingress.about_of(session))
+        while self._ingress.identified.first != NULL:
+            session = take_first(&self._ingress.identified)
+            self._tell_opened(session, self._ingress.take_client(session))
         while self._ingress.unwanted.first != NULL:
             self._turn_away(take_first(&self._ingress.unwanted))
 
-    cdef object _tell_opened(self, Session* session, about):
-        name = self._acceptor.name_of(session.listener)
+    cdef object _tell_opened(self, Session* session, client):
         try:
-            client, local = address_of(&session.client_address), None
-            if self._acceptor.settings_of(session.listener).tells_local:
-                local = local_address_of(session.client)
-            answer = self._gate.opened(client, name, self.now, about, local)
+            answer = self._gate.opened(client, self.now)
             connects = _connects(answer)
         except Exception:
             log.bug("gate_failed", call="opened")
@@ -215,7 +210,7 @@ cdef class Sessions:
             self._dialer.give_up(session, ETIMEDOUT if reason == HANDSHAKE_TIMEOUT else EPROTO)
 
     cdef void carry(self) noexcept nogil:
-        """Let the bytes of sessions flow whose backends have answered."""
+        """Let bytes flow in the sessions whose backends have answered."""
         cdef Session* session
         cdef uint8_t reason
         while self.to_carry.first != NULL:
@@ -256,7 +251,7 @@ cdef class Sessions:
         if session.ticket != NULL:
             Py_DECREF(<object>session.ticket)
         session.ticket = <PyObject*>ticket
-        end_tls(&session.backend_tls)  # of the attempt before
+        end_tls(&session.backend_tls)  # that of the previous attempt
         session.due_at = self.now
         try:
             session.preconnected_fd = answer.preconnected_fd
@@ -280,7 +275,7 @@ cdef class Sessions:
             push(&self._dialer.failed, session)
 
     cdef bint _begin_backend_tls(self, Session* session, name) except -1:
-        """Prepare TLS with the backend of a session. Return whether that can be."""
+        """Prepare TLS with the backend of a session. Return whether that is possible."""
         encoded = name.encode("ascii")
         if self._backend_context is None:
             return False
@@ -293,14 +288,14 @@ cdef class Sessions:
             raise MemoryError
 
     cdef object _turn_away(self, Session* session):
-        """Close a client without sending a byte, and without a reset for what it has sent."""
-        cdef char[4096] said
+        """Close a client without sending a byte. Unread bytes are read, to avoid a reset."""
+        cdef char[4096] unread
         with nogil:
             if session.client_tls.tls != NULL:
                 tls_say_end(&session.client_tls)
                 end_tls(&session.client_tls)
             shutdown(session.client, SHUT_WR)
-            while recv(session.client, said, sizeof(said), 0) == sizeof(said):
+            while recv(session.client, unread, sizeof(unread), 0) == sizeof(unread):
                 pass
             close(session.client)
         release(self._pool, session)
@@ -308,7 +303,7 @@ cdef class Sessions:
     # -- the end ----------------------------------------------------------------------
 
     cdef object _let_go(self, Session* session):
-        """Release the ticket of a session whose end the gate has been told."""
+        """Release the ticket of a session, now that the gate knows of its end."""
         ticket = <object>session.ticket
         Py_DECREF(ticket)
         session.ticket = NULL
@@ -334,14 +329,14 @@ cdef class Sessions:
             elif session.backend >= 0:
                 self._dialer.drop(session, ABORTED)
             elif session.state == DIALING:
-                # It is in a queue, whose next reader sees this.
+                # It waits in a queue; what takes it from there sees this state.
                 session.state = CLOSED
                 session.reason = ABORTED
 
     cdef object close_all(self):
         """Turn away all clients before admission, and end all sessions that this thread owns.
 
-        The byte threads have ended. What is to be dialed ends with the next `Dialer.dial`.
+        The byte threads have ended. Sessions that wait to be dialed end in the next `Dialer.dial`.
         """
         while self._acceptor.opened.first != NULL:
             self._turn_away(take_first(&self._acceptor.opened))
@@ -354,7 +349,7 @@ cdef class Sessions:
 
 
 cdef bint _connects(answer) except -1:
-    """Return whether a gate wants this client connected. Raises TypeError for no answer."""
+    """Return whether an answer is Connect. Raises TypeError if it is not Refuse either."""
     if isinstance(answer, Connect):
         return True
     if isinstance(answer, Refuse):

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Makes OpenSSL's contexts of certificates and keys in PEM. What is wrong with them is a TlsError.
+"""Makes OpenSSL contexts from certificates and keys in PEM. Raises TlsError for a faulty one.
 
-All of them treat clients alike; only the certificate differs.
+The contexts of one listener differ only in their certificate.
 """
 
 import os
@@ -32,14 +32,14 @@ cdef SSL_CTX* new_context(certificate, bytes client_ca_pem) except NULL:
 
 
 cdef SSL_CTX* new_client_context(bytes ca_pem) except NULL:
-    """Return a context for backends, whom one of these, or of the system's, has signed."""
+    """Return a context for backends that these authorities, or the system's, have signed."""
     cdef SSL_CTX* context = SSL_CTX_new(TLS_client_method())
     try:
         _prepare(context)
         if ca_pem:
             _trust(context, ca_pem)
         elif SSL_CTX_set_default_verify_paths(context) != 1:
-            raise TlsError(f"those whom the system trusts cannot be read: {_reason()}")
+            raise TlsError(f"the authorities that the system trusts cannot be read: {_reason()}")
         SSL_CTX_set_verify(context, SSL_VERIFY_PEER, NULL)
     except BaseException:
         SSL_CTX_free(context)
@@ -61,11 +61,11 @@ cdef object _prepare(SSL_CTX* context):
     )
     SSL_CTX_set_read_ahead(context, 1)
     SSL_CTX_set_cipher_list(context, CIPHERS.encode())
-    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF)  # tickets do
+    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF)  # tickets replace it
 
 
 cdef object _use(SSL_CTX* context, certificate):
-    """Give a context its certificate, those that vouch for it, and the key."""
+    """Give a context its certificate, the intermediates, and the private key."""
     cdef EVP_PKEY* key
     cdef BIO* source
     chain = _certificates(certificate.chain_pem)
@@ -90,7 +90,7 @@ cdef object _use(SSL_CTX* context, certificate):
                 SSL_CTX_add0_chain_cert(context, each)
             chain[number] = 0
         if SSL_CTX_use_PrivateKey(context, key) != 1 or SSL_CTX_check_private_key(context) != 1:
-            raise TlsError(f"the private key is not that of the certificate: {_reason()}")
+            raise TlsError(f"the private key does not match the certificate: {_reason()}")
     finally:
         if key != NULL:
             EVP_PKEY_free(key)
@@ -100,7 +100,7 @@ cdef object _use(SSL_CTX* context, certificate):
 
 
 cdef object _trust(SSL_CTX* context, bytes pem):
-    """Have clients show a certificate that one of these has signed."""
+    """Require a certificate of the peer that one of these authorities has signed."""
     cdef X509* each
     found = _certificates(pem)
     for number in found:
@@ -109,12 +109,12 @@ cdef object _trust(SSL_CTX* context, bytes pem):
         SSL_CTX_add_client_CA(context, each)
         X509_free(each)
     if not found:
-        raise TlsError("there is no certificate in the file of those to trust")
+        raise TlsError("there is no certificate in the file of authorities")
     SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL)
 
 
 cdef list _certificates(bytes pem):
-    """Return the addresses of all certificates in a text, which are the caller's to free.
+    """Return the addresses of all certificates in a text. The caller frees them.
 
     Raises TlsError if one of them cannot be read.
     """
@@ -127,7 +127,7 @@ cdef list _certificates(bytes pem):
             break
         found.append(<size_t>each)
     BIO_free(source)
-    if ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE:  # which is the end of it
+    if ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE:  # NO_START_LINE: end of text
         for left in found:
             X509_free(<X509*><size_t>left)
         raise TlsError(f"certificate {len(found) + 1} of the file cannot be read: {_reason()}")

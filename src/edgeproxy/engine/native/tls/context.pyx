@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""How TLS is spoken: with the clients of a listener, and with backends.
+"""TLS contexts: for the clients of a listener, and for backends.
 
-The certificate for a client is chosen by the name that it asks for: the exact one, one with a
-wildcard in the place of the first label, else the first there is.
+A client gets the certificate for the server name that it asks for: of that exact name, else with a
+wildcard for its first label, else the first certificate.
 """
 
 from libc.stdlib cimport calloc, free, malloc
@@ -20,7 +20,7 @@ cdef struct Entry:
     char* name
     SSL_CTX* context
 
-# What the callbacks of a context need; it lives as long as that.
+# What the callbacks of a context need; freed with the context.
 cdef struct Table:
     Entry* entries
     size_t count
@@ -32,7 +32,7 @@ if PLACE < 0:
     raise MemoryError
 
 cdef class TlsContext:
-    """How clients of a listener are met: certificates, ALPN, whom to trust. Raises TlsError."""
+    """How a listener speaks TLS: certificates, ALPN, client authorities. Raises TlsError."""
 
     def __cinit__(self, settings):
         cdef SSL_CTX* context = new_context(settings.certificates[0], settings.client_ca_pem)
@@ -62,22 +62,22 @@ cdef class TlsContext:
             entry.context = new_context(certificate, settings.client_ca_pem)
             table.count += 1
             entry.name = _copy(name + b"\0")
-            if wanted:  # whose context has been chosen is asked
+            if wanted:  # OpenSSL asks the context that was chosen
                 SSL_CTX_set_alpn_select_cb(entry.context, choose_protocol, table)
 
     def __dealloc__(self):
-        if self._context != NULL:  # who is connected has a share of it
+        if self._context != NULL:  # open connections keep references to it
             SSL_CTX_free(<SSL_CTX*>self._context)
 
     cdef bint begin(self, TlsEnd* end, int socket) noexcept:
-        """Let the client at this socket begin its handshake. Return whether there was memory."""
+        """Prepare the handshake of the client at this socket. Return False if memory is short."""
         cdef SSL* tls = SSL_new(<SSL_CTX*>self._context)
         if tls != NULL:
             SSL_set_accept_state(tls)
         return attach(tls, end, socket)
 
 cdef class BackendContext:
-    """Whom backends have to be trusted by. Raises TlsError."""
+    """TLS towards backends: the authorities that sign their certificates. Raises TlsError."""
 
     def __cinit__(self, bytes ca_pem):
         self._context = new_client_context(ca_pem)
@@ -87,7 +87,7 @@ cdef class BackendContext:
             SSL_CTX_free(<SSL_CTX*>self._context)
 
     cdef bint begin(self, TlsEnd* end, int socket, char* name) noexcept:
-        """Begin a handshake with the backend at this socket, which has to have this name."""
+        """Begin a handshake with a backend, whose certificate must be for this name."""
         cdef SSL* tls = SSL_new(<SSL_CTX*>self._context)
         if tls != NULL:
             SSL_set_connect_state(tls)
@@ -167,7 +167,7 @@ cdef int choose_protocol(
     SSL* _tls, const unsigned char** chosen, unsigned char* size,
     const unsigned char* offered, unsigned int offered_size, void* argument,
 ) noexcept nogil:
-    """Choose the first of ours that the client offers; none if there is none."""
+    """Choose the first of our protocols that the client offers; none if it offers no such."""
     cdef Table* table = <Table*>argument
     if (
         SSL_select_next_proto(

@@ -1,11 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Stands in for `tls_context.pyx` where the engine is built without OpenSSL."""
+"""Replaces `context.pyx` where the engine is built without OpenSSL."""
 
 from edgeproxy.engine.tls import TlsError
 
 MISSING = (
-    "this installation's native engine was built without OpenSSL; build it where its headers are "
-    "(libssl-dev), or set EDGEPROXY_ENGINE=portable"
+    "this installation's native engine was built without OpenSSL; install its headers (libssl-dev) "
+    "and build it again, or set EDGEPROXY_ENGINE=portable"
 )
 
 cdef class TlsContext:

@@ -1,10 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """TLS of one end of a session, through OpenSSL: its handshake, and bytes in and out.
 
-What is read and written goes through `errno` as with `recv` and `send`, so that `relay.pyx` need
-not know whose bytes it carries. Records that a socket does not take wait beside it: OpenSSL, which
-would keep them itself, does not bear to be asked for new keys meanwhile. The SSL object belongs to
-whom the session belongs.
+Reads and writes report errors in `errno`, as `recv` and `send` do, so `relay.pyx` treats both kinds
+of socket alike. Records that a socket does not take wait in `unsent`: OpenSSL could keep them, but
+would then fail on a request for new keys (KeyUpdate). The SSL object belongs to the thread that
+owns the session.
 """
 
 from edgeproxy.engine.tls import TlsInfo
@@ -18,8 +18,8 @@ from edgeproxy.engine.native.system cimport MSG_NOSIGNAL, recv, send
 
 cdef enum:
     RECORD_BYTES = 16384
-    MOST_UNSENT_BYTES = 65536  # who asks for more to be said, and does not read, is not read
-    ENDED = -1  # beside error numbers
+    MOST_UNSENT_BYTES = 65536  # with more, we stop reading: the peer reads none of our answers
+    ENDED = -1  # no error number has this value
 
 cdef extern from *:
     """
@@ -38,9 +38,9 @@ BIO_meth_set_write(METHOD, bio_write)
 BIO_meth_set_ctrl(METHOD, bio_control)
 
 cdef bint attach(void* tls, TlsEnd* end, int socket) noexcept nogil:
-    """Let an SSL object, or NULL, speak for this end. Return whether there was memory.
+    """Attach an SSL object to this end, which owns it from now on.
 
-    It belongs to the end from now on; without memory it is gone.
+    Return False if memory is short or `tls` is NULL; the SSL object is then freed.
     """
     cdef BIO* bio = BIO_new(METHOD)
     if bio == NULL or tls == NULL:
@@ -76,8 +76,8 @@ cdef int bio_read(BIO* bio, char* buffer, int size) noexcept nogil:
 cdef int bio_write(BIO* bio, const char* data, int size) noexcept nogil:
     """Take everything; what the socket does not take waits for `tls_flush`.
 
-    After our end nothing is said any more, though OpenSSL wants to: whoever goes on sending may ask
-    for new keys.
+    After we have shut the socket, what OpenSSL writes is dropped: a peer that goes on sending may
+    still ask for new keys (KeyUpdate).
     """
     cdef TlsEnd* end = <TlsEnd*>BIO_get_data(bio)
     cdef ssize_t sent = 0
@@ -91,7 +91,7 @@ cdef int bio_write(BIO* bio, const char* data, int size) noexcept nogil:
             return size
         if sent < 0:
             if errno != EAGAIN:
-                end.failure = errno  # the system tells it once
+                end.failure = errno  # the system reports it only once
                 return -1
             sent = 0
     more = <char*>realloc(end.unsent, end.unsent_size + size - sent)
@@ -103,7 +103,7 @@ cdef int bio_write(BIO* bio, const char* data, int size) noexcept nogil:
     return size
 
 cdef int tls_flush(TlsEnd* end) noexcept nogil:
-    """Give the socket what waits. Return whether it has taken everything, or -1 as `send`."""
+    """Send what waits. Return whether the socket has taken everything, or -1 as `send`."""
     cdef ssize_t sent
     if end.unsent == NULL:
         return True
@@ -157,9 +157,9 @@ cdef const char* complaint_of(SSL* tls) noexcept nogil:
     return ERR_reason_error_string(ERR_peek_last_error())
 
 cdef ssize_t tls_read(TlsEnd* end, char* buffer, size_t size) noexcept nogil:
-    """Read like `recv`: as many whole records as there are and have room.
+    """Read like `recv`: as many whole records as have arrived and fit.
 
-    An end or an error that is met behind them is told the next time (`tls_is_drained`).
+    An end or an error behind them is reported by the next call (`tls_is_drained`).
     """
     cdef SSL* tls = <SSL*>end.tls
     cdef size_t got = 0
@@ -167,7 +167,7 @@ cdef ssize_t tls_read(TlsEnd* end, char* buffer, size_t size) noexcept nogil:
     if end.code:
         set_errno(end.code)
         return 0 if end.code == ENDED else -1
-    tls_flush(end)  # as an answer to a request for new keys
+    tls_flush(end)  # an answer to a KeyUpdate may wait
     while True:
         ERR_clear_error()
         set_errno(0)
@@ -201,7 +201,7 @@ cdef bint tls_is_drained(TlsEnd* end) noexcept nogil:
     return end.is_dry and not end.code and not tls_has_unread(end)
 
 cdef bint tls_has_unread(TlsEnd* end) noexcept nogil:
-    """Return whether bytes of the client wait in here."""
+    """Return whether received bytes wait to be read here."""
     return SSL_has_pending(<SSL*>end.tls)
 
 cdef ssize_t tls_write(TlsEnd* end, char* data, size_t size) noexcept nogil:
@@ -226,28 +226,28 @@ cdef ssize_t tls_write(TlsEnd* end, char* data, size_t size) noexcept nogil:
             if sent:
                 return sent
             if errno == 0 or why not in (SSL_ERROR_SYSCALL, SSL_ERROR_ZERO_RETURN):
-                set_errno(EPROTO)  # the other is that of a client that has said its end before
+                set_errno(EPROTO)  # ZERO_RETURN: the peer has sent close_notify before
             return -1
         sent += part
     return sent
 
 cdef int tls_say_end(TlsEnd* end) noexcept nogil:
-    """Tell the client, once, that no more will come. Return 0 if its socket has no room now."""
+    """Send close_notify, once. Return 0 if the socket has no room for it now."""
     if not end.said_end:
-        end.said_end = True  # to say it again would be to wait for the client's
+        end.said_end = True  # a second SSL_shutdown would wait for the peer's close_notify
         ERR_clear_error()
         SSL_shutdown(<SSL*>end.tls)
     return tls_flush(end) != 0
 
 cdef void end_tls(TlsEnd* end) noexcept nogil:
-    """Let go of everything; the end is as one that never spoke TLS."""
+    """Free everything; the end is then like one without TLS."""
     if end.tls != NULL:
         SSL_free(<SSL*>end.tls)
         free(end.unsent)
         memset(end, 0, sizeof(TlsEnd))
 
 cdef object tls_info(TlsEnd* end):
-    """Return what was agreed on."""
+    """Return server name, ALPN protocol, version and resumption of a finished handshake."""
     cdef SSL* tls = <SSL*>end.tls
     cdef const unsigned char* protocol = NULL
     cdef unsigned int size = 0

@@ -7,135 +7,76 @@ client in here holds a descriptor and nothing else.
 from __future__ import annotations
 
 import select
-import socket
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Iterator
 
-from edgeproxy.engine.contract import (
-    HandshakeFailure,
-    Identified,
-    ListenerSettings,
-    SocketAddress,
-)
 from edgeproxy.engine.guarded_gate import GuardedGate
-from edgeproxy.engine.portable.acceptor import local_address_of
-from edgeproxy.engine.portable.ingress.accepted import Accepted
+from edgeproxy.engine.portable.acceptor import Acceptor
+from edgeproxy.engine.portable.ingress.accepted import Accepted, AcceptedClients, Next
 from edgeproxy.engine.portable.ingress.handshake import Handshakes
 from edgeproxy.engine.portable.ingress.preread import Preread
-from edgeproxy.engine.portable.tls_socket import TlsContext
-from edgeproxy.engine.tls import TlsInfo, TlsSettings
 
 
 class Ingress:
     """All clients that the gate has not been asked about. Used on the gate thread only.
 
-    `admit` is called for each client that the gate may be asked about, with this host's end of the
-    connection if its listener `tells_local`; `turn_away` for sockets to close without a reset,
-    `close` for those to close at once, `pause` where the system has no room.
+    Its methods return what comes next for a client. That is never `HANDSHAKE`, which begins in
+    here. Where the system has no room for a client, accepting pauses.
     """
 
-    def __init__(
-        self,
-        epoll: select.epoll,
-        gate: GuardedGate,
-        admit: Callable[[Accepted, SocketAddress | None], object],
-        turn_away: Callable[[socket.socket], object],
-        close: Callable[[socket.socket], object],
-        pause: Callable[[str], object],
-    ) -> None:
-        self._gate = gate
-        self._admit = admit
-        self._turn_away = turn_away
-        self._close = close
-        self._pause = pause
-        self._now = 0.0
-        self._settings: dict[str, ListenerSettings] = {}
-        self._contexts: dict[str, TlsContext] = {}
-        self._preread = Preread(epoll, gate, self._known, turn_away)
-        self._handshakes = Handshakes(epoll, self._handshake_done, self._handshake_failed)
+    def __init__(self, epoll: select.epoll, gate: GuardedGate, acceptor: Acceptor) -> None:
+        self._acceptor = acceptor
+        self._preread = Preread(epoll, gate)
+        self._handshakes = Handshakes(epoll, gate)
 
     def __len__(self) -> int:
         return len(self._preread) + len(self._handshakes)
 
-    def know(self, listener: str, settings: ListenerSettings, tls: TlsContext | None) -> None:
-        """Take clients of this listener by these settings from now on."""
-        self._settings[listener] = settings
-        if tls is not None:
-            self._contexts[listener] = tls
+    def __contains__(self, descriptor: object) -> bool:
+        return descriptor in self._preread or descriptor in self._handshakes
 
-    def renew(self, listener: str, settings: TlsSettings, tls: TlsContext) -> None:
-        """Speak TLS with new clients of a listener by these settings, if it exists."""
-        if listener in self._settings:
-            self._settings[listener] = replace(self._settings[listener], tls=settings)
-            self._contexts[listener] = tls
-
-    def receive(self, accepted: Accepted, now: float) -> None:
+    def receive(self, accepted: Accepted, now: float) -> Next:
         """A client has connected."""
-        self._now = now
-        secs = self._settings[accepted.listener].preamble_secs
-        if not secs:
-            self._begin_handshake(accepted)
-            return
-        accepted.deadline = now + secs
-        try:
-            self._preread.add(accepted)
-        except OSError as error:
-            self._pause(str(error.strerror))
-            self._turn_away(accepted.client)
+        secs = accepted.listener.settings.preamble_secs
+        if secs:
+            return self._enter(self._preread, accepted, now + secs)
+        return self._begin_handshake(accepted, now)
 
-    def happened(self, descriptor: int, mask: int, now: float) -> bool:
-        """Something happened to this descriptor; return whether it is of a client in here."""
-        self._now = now
-        if descriptor in self._preread:
-            self._preread.happened(descriptor, mask, now)
-        elif descriptor in self._handshakes:
-            self._handshakes.happened(descriptor)
-        else:
-            return False
-        return True
+    def happened(self, descriptor: int, mask: int, now: float) -> tuple[Accepted, Next]:
+        """Something happened to a client in here."""
+        if descriptor in self._handshakes:
+            accepted = self._handshakes[descriptor]
+            return accepted, self._handshakes.happened(accepted, now)
+        accepted = self._preread[descriptor]
+        step = self._preread.happened(accepted, mask, now)
+        return accepted, self._after_preread(accepted, step, now)
 
-    def expire(self, now: float) -> None:
-        """Act on the clients that have taken too long."""
-        self._now = now
-        self._preread.expire(now)
-        self._handshakes.expire(now)
+    def expire(self, now: float) -> Iterator[tuple[Accepted, Next]]:
+        """Return the clients that have taken too long."""
+        for accepted in self._preread.late(now):
+            step = self._preread.expire(accepted, now)
+            yield accepted, self._after_preread(accepted, step, now)
+        for accepted in self._handshakes.late(now):
+            yield accepted, self._handshakes.expire(accepted, now)
 
-    def close(self) -> None:
-        """Close all clients."""
-        self._preread.close()
-        self._handshakes.close()
+    def close(self) -> list[tuple[Accepted, Next]]:
+        """Return all clients: they are given up."""
+        return self._preread.give_up_all() + self._handshakes.give_up_all()
 
-    def _known(self, accepted: Accepted, known: Identified) -> None:
-        """The gate has identified a client."""
-        accepted.address = known.client or accepted.address
-        accepted.about = known.about
-        self._begin_handshake(accepted)
+    def _after_preread(self, accepted: Accepted, step: Next, now: float) -> Next:
+        return self._begin_handshake(accepted, now) if step is Next.HANDSHAKE else step
 
-    def _begin_handshake(self, accepted: Accepted) -> None:
+    def _begin_handshake(self, accepted: Accepted, now: float) -> Next:
         """Begin the handshake with an identified client, if its listener speaks TLS."""
-        tls = self._settings[accepted.listener].tls
-        if tls is None:
-            self._admit_known(accepted)
-            return
-        accepted.client = self._contexts[accepted.listener].wrap(accepted.client)
-        accepted.deadline = self._now + tls.handshake_secs
+        context, settings = accepted.listener.tls, accepted.listener.settings.tls
+        if context is None or settings is None:
+            return Next.ADMIT
+        accepted.connection = context.wrap(accepted.connection)
+        return self._enter(self._handshakes, accepted, now + settings.handshake_secs)
+
+    def _enter(self, stage: AcceptedClients, accepted: Accepted, deadline: float) -> Next:
         try:
-            self._handshakes.add(accepted)
+            stage.add(accepted, deadline)
         except OSError as error:
-            self._pause(str(error.strerror))
-            self._close(accepted.client)
-
-    def _handshake_done(self, accepted: Accepted, info: TlsInfo) -> None:
-        """A handshake is over."""
-        accepted.about = info._replace(about=accepted.about)
-        self._admit_known(accepted)
-
-    def _handshake_failed(self, accepted: Accepted, reason: HandshakeFailure) -> None:
-        """A handshake has failed: the client is closed."""
-        self._close(accepted.client)
-        self._gate.client_lost(accepted.address, accepted.listener, reason, self._now)
-
-    def _admit_known(self, accepted: Accepted) -> None:
-        """The gate may be asked about this client."""
-        tells_local = self._settings[accepted.listener].tells_local
-        self._admit(accepted, local_address_of(accepted.client) if tells_local else None)
+            self._acceptor.pause(str(error.strerror))
+            return stage.given_up
+        return Next.WAIT

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Callable
 
 from edgeproxy.engine.contract import PREAMBLE_BYTES, Identified, NeedMore, Preamble
 from edgeproxy.engine.guarded_gate import GuardedGate
-from edgeproxy.engine.portable.ingress.accepted import Accepted, AcceptedClients
+from edgeproxy.engine.portable.ingress.accepted import Accepted, AcceptedClients, Next
 
 _INTEREST = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 _LAST = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
@@ -22,53 +21,37 @@ _LAST = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 class Preread(AcceptedClients):
     """All clients in preread. Used on the gate thread only."""
 
-    def __init__(
-        self,
-        epoll: select.epoll,
-        gate: GuardedGate,
-        known: Callable[[Accepted, Identified], object],
-        turn_away: Callable[[socket.socket], object],
-    ) -> None:
-        super().__init__(epoll, _INTEREST)
+    def __init__(self, epoll: select.epoll, gate: GuardedGate) -> None:
+        super().__init__(epoll, _INTEREST, given_up=Next.TURN_AWAY)
         self._gate = gate
-        self._known = known
-        self._turn_away = turn_away
 
-    def happened(self, descriptor: int, mask: int, now: float) -> None:
-        """A client has sent bytes, or its end."""
-        accepted = self[descriptor]
+    def happened(self, accepted: Accepted, mask: int, now: float) -> Next:
+        """A client has sent bytes, or has ended its side."""
         accepted.has_ended |= bool(mask & _LAST)
-        self._peek(accepted, now)
+        return self._peek(accepted, now)
 
-    def expire(self, now: float) -> None:
-        """Ask the gate about clients whose time is over."""
-        for accepted in self.late(now):
-            accepted.has_ended = True
-            self._peek(accepted, now)
+    def expire(self, accepted: Accepted, now: float) -> Next:
+        """The time of a client is over: the gate is asked about what it has sent."""
+        accepted.has_ended = True
+        return self._peek(accepted, now)
 
-    def close(self) -> None:
-        """Turn all clients away."""
-        for accepted in self:
-            self.drop(accepted)
-            self._turn_away(accepted.client)
-
-    def _peek(self, accepted: Accepted, now: float) -> None:
+    def _peek(self, accepted: Accepted, now: float) -> Next:
         try:
-            said = accepted.client.recv(PREAMBLE_BYTES, socket.MSG_PEEK)
+            received = accepted.connection.recv(PREAMBLE_BYTES, socket.MSG_PEEK)
         except OSError:  # nothing yet, or it has reset
-            said = b""
-        is_all = accepted.has_ended or len(said) >= PREAMBLE_BYTES
-        if len(said) < accepted.bytes_wanted and not is_all:
-            return
-        preamble = Preamble(said, is_all)
-        answer = self._gate.preamble_read(accepted.address, accepted.listener, preamble, now)
+            received = b""
+        is_all = accepted.has_ended or len(received) >= PREAMBLE_BYTES
+        if len(received) < accepted.bytes_wanted and not is_all:
+            return Next.WAIT
+        answer = self._gate.preamble_read(accepted.client, Preamble(received, is_all), now)
         if isinstance(answer, NeedMore) and not is_all:
-            accepted.bytes_wanted = max(answer.bytes_wanted, len(said) + 1)
-            return
+            accepted.bytes_wanted = max(answer.bytes_wanted, len(received) + 1)
+            return Next.WAIT
         self.drop(accepted)
-        if isinstance(answer, Identified):
-            if answer.skip:
-                accepted.client.recv(answer.skip)
-            self._known(accepted, answer)
-        else:
-            self._turn_away(accepted.client)
+        if not isinstance(answer, Identified):
+            return Next.TURN_AWAY
+        if answer.skip:
+            accepted.connection.recv(answer.skip)
+        accepted.address = answer.source or accepted.address
+        accepted.client = accepted.client.identified(answer)
+        return Next.HANDSHAKE

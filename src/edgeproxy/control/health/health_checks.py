@@ -1,6 +1,6 @@
-"""The health checks of a proxy, which begin when they are first asked for.
+"""The health checks of a proxy. They begin when the settings first enable them.
 
-What probes is imported only then.
+The checker is imported only then.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edgeproxy.control.health.checker import Checker, Judged
 
 
-class Probes:
+class HealthChecks:
     """The health checks of one proxy. For one event loop, but for `verdicts`."""
 
     def __init__(self, judged: Judged) -> None:
@@ -26,7 +26,7 @@ class Probes:
         self._overlays: Mapping[str, Overlay] = {}
 
     def verdicts(self) -> dict[str, Verdict]:
-        """Return what is known of each backend, by id; empty without probes."""
+        """Return the verdict on each backend, by id; empty without probes."""
         return {} if self._checker is None else dict(self._checker.verdicts)
 
     def follow(
@@ -36,7 +36,7 @@ class Probes:
         health: HealthSettings,
         overlays: Mapping[str, Overlay],
     ) -> None:
-        """Probe these backends from now on, in this way."""
+        """Probe these backends from now on, with these settings."""
         self._overlays = overlays
         if self._checker is None:
             if not settings.enabled:
@@ -53,7 +53,7 @@ class Probes:
             self._checker.stop()
 
     def _settings_of(self, backend: Backend, settings: ProbeSettings) -> ProbeSettings:
-        """Return how one backend is probed."""
+        """Return the settings of the probes of one backend."""
         overlay = self._overlays.get(backend.id)
         if overlay is None:
             return settings

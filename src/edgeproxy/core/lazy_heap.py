@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T", bound=tuple[object, ...])
 
 MOVED_AT_ONCE = 4
-"""Items that one `push` moves. More than 2, so that the old heap is empty before the new one is full."""
+"""Items that one `push` moves: with 2 or fewer, the new heap could fill before the old is empty."""
 
 SPARE_ITEMS = 64
 

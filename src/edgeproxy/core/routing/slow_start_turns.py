@@ -1,12 +1,14 @@
-"""Slow start within one place: the backends in it wait in a heap of their own.
+"""Whose turn it is while backends of a place are in slow start: they have a heap of their own.
+
+How their shares grow is decided in `core/backends/slow_start`.
 
 Together they receive (sum of their current shares) / (sum of all weights) of the new clients of
 the place. Without this they would get every client, because a new backend is always the least
 loaded. Among themselves the least loaded comes first, and equal loads take turns.
 
-`SlowStart` counts, in integers so that nothing is rounded, how many clients they are owed: a
-client of another backend adds what those in slow start have; a client of theirs takes away what
-the others have.
+`SlowStartTurns` counts, in integers so that nothing is rounded, how many clients they are owed: a
+client of another backend adds the weight that those in slow start have; a client of theirs
+subtracts the weight that the others have.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Generic, TypeVar
 AnyEntry = TypeVar("AnyEntry", bound=tuple[float, float, int, object])
 
 
-class SlowStart(Generic[AnyEntry]):
+class SlowStartTurns(Generic[AnyEntry]):
     """The backends of one place that are in slow start.
 
     Attributes:
@@ -55,7 +57,7 @@ class SlowStart(Generic[AnyEntry]):
         self._owed = min(self._owed + self.standing, others + self.standing)
 
     def take_turn(self, turn: float, step: float, others: int) -> float:
-        """One of theirs was chosen, with this turn. Return its next turn."""
+        """A backend in slow start was chosen, with this turn. Return its next turn."""
         self._owed = max(self._owed - others, 0)
         self._clock = max(self._clock, turn)
         return self._clock + step

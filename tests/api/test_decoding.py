@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.api.bodies import Registration
-from edgeproxy.api.body import body_of
+from edgeproxy.api.decoding import body_of
 from edgeproxy.api.fault import FaultError
 
 GOOD = {"id": "a", "app": "myapp", "region": "sa", "ip": "10.0.0.1", "port": 80}

@@ -13,9 +13,10 @@ from starlette.routing import Route
 from edgeproxy.api import home, openapi
 from edgeproxy.api.bodies import FaultView
 from edgeproxy.api.fault import FaultError, mapping_faults
-from edgeproxy.api.guard import JSON, Guard, Receive, Scope, Send
+from edgeproxy.api.guard import Guard, Receive, Scope, Send
 from edgeproxy.api.operations import OPERATIONS, V1, answer, beat
 from edgeproxy.api.settings import ApiSettings
+from edgeproxy.control.admin.pages import JSON
 from edgeproxy.registry.registry import Registry
 from edgeproxy.values import Secret
 
@@ -33,7 +34,7 @@ def api(registry: Registry, settings: ApiSettings, token: Secret) -> Guard:
         return HTMLResponse(text, headers=home.HEADERS)
 
     # Ids may hold slashes, so the longest paths come first.
-    paths = sorted({each.path for each in OPERATIONS}, key=lambda path: -path.count("/"))
+    paths = sorted({operation.path for operation in OPERATIONS}, key=lambda path: -path.count("/"))
     routes = [_route(path, registry) for path in paths]
     routes += [Route("/openapi.json", document), Route("/", index)]
     app = Starlette(
@@ -55,7 +56,9 @@ def api(registry: Registry, settings: ApiSettings, token: Secret) -> Guard:
 
 
 def _route(path: str, registry: Registry) -> Route:
-    handlers = {each.method: each.handler for each in OPERATIONS if each.path == path}
+    handlers = {
+        operation.method: operation.handler for operation in OPERATIONS if operation.path == path
+    }
 
     async def endpoint(request: Request) -> Response:
         method = "GET" if request.method == "HEAD" else request.method
@@ -67,7 +70,7 @@ def _route(path: str, registry: Registry) -> Route:
 
 async def _http_fault(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    reasons = {404: "there is no such path", 405: "this path does not know that method"}
+    reasons = {404: "there is no such path", 405: "this path does not allow that method"}
     reason = reasons.get(error.status_code, str(error.detail))
     return answer(
         FaultView(f"{reason}; see /openapi.json"), error.status_code, **dict(error.headers or {})
@@ -80,4 +83,4 @@ async def _fault(_request: Request, error: Exception) -> Response:
 
 
 async def _bug(_request: Request, _error: Exception) -> Response:
-    return answer(FaultView("a bug was met; the log says more"), 500)
+    return answer(FaultView("internal error; the log has the details"), 500)

@@ -15,14 +15,14 @@ _PATH = re.compile(r" - at `\$\.(\w+)")
 _NAMED = re.compile(r"(?:required|unknown) field `([^`]{1,64})")
 
 
-def body_of(body: bytes, wanted: type[T]) -> T:
+def body_of(body: bytes, kind: type[T]) -> T:
     """Return the decoded body. Raises FaultError."""
     try:
-        return msgspec.json.decode(body, type=wanted)
+        return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         text = str(error)
-        found = _PATH.search(text) or _NAMED.search(text)
-        raise FaultError(400, text[:400], found[1] if found else None) from None
+        named = _PATH.search(text) or _NAMED.search(text)
+        raise FaultError(400, text[:400], named[1] if named else None) from None
     except (msgspec.DecodeError, ValueError) as error:
         raise FaultError(400, f"the body is not valid JSON: {str(error)[:200]}") from None
     except RecursionError:

@@ -1,1 +1,0 @@
-"""`edgeproxy demo`, part by part."""
