@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy import log as events
 from edgeproxy.config.load import Config, Loaded
+from edgeproxy.control.cpu_yield import CpuYield
 from edgeproxy.control.geoip import Geo
 from edgeproxy.control.health.health_checks import HealthChecks
 from edgeproxy.control.observe.access_log import OFF, AccessLog
@@ -84,7 +85,7 @@ class Proxy:
         self._store = make_store(
             config.database,
             config.postgres,
-            os.sched_yield,
+            CpuYield(),
             lambda: self._loop_calls.soon(self.control_plane.poll_soon),
             makes=not handover.has_predecessor(),
         )

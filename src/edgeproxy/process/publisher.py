@@ -10,11 +10,11 @@ more: a client that they accepted may still be read, and one whose change failed
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 
 from edgeproxy.config.load import Config
+from edgeproxy.control.cpu_yield import CpuYield
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.local_overrides import Overlay, overlaid
@@ -49,6 +49,7 @@ class Publisher:
         self._snapshot = Snapshot()
         self._listener_scopes: set[str] = set()
         self._routes_by_sni = False
+        self._rest = CpuYield()
 
     def publish(self, snapshot: Snapshot) -> None:
         """Put into force what the database holds."""
@@ -60,7 +61,7 @@ class Publisher:
         if self._routes_by_sni:
             names = ServerNames(snapshot.routes | dict(settings.routes))
         backends = overlaid(snapshot.backends, self._overlays())
-        self._admission.publish(backends, self._listener_scopes, names, os.sched_yield)
+        self._admission.publish(backends, self._listener_scopes, names, self._rest)
         before, self.backends = self.backends, backends
         self._removal.follow(before, backends)
         self.published_at = time.monotonic()
