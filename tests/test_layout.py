@@ -31,7 +31,13 @@ LADDER = (
 )
 """From the innermost to the outermost; a room imports only what is further in than itself."""
 
-CORE_LADDER = ({"pacing", "metrics"}, {"geo"}, {"backends"}, {"routing"}, {"admission"})
+CORE_LADDER = (
+    {"lazy_heap", "metrics", "pacing"},
+    {"geo"},
+    {"backends"},
+    {"routing"},
+    {"admission"},
+)
 STORE_LADDER = (
     {"edits", "snapshot"},
     {"snapshot_file"},

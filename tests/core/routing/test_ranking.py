@@ -60,15 +60,27 @@ def test_one_that_was_tried_is_skipped_for_that_client_only() -> None:
     assert chosen(ranked) == "a"
 
 
-def test_the_last_resort_are_those_passed_over_and_not_full() -> None:
-    first, second = candidate("a"), candidate("b", hard=1)
+def last_resort(of: Ranking, tried: tuple[str, ...] = ()) -> str | None:
+    """Return the id of the candidate to choose when no other is left."""
+    entry = of.passed_over.best(tried)
+    return entry[3].backend.id if entry else None
+
+
+def test_the_last_resort_is_the_least_loaded_that_failed_lately_and_is_not_full() -> None:
+    first, second = candidate("a"), candidate("b", hard=2)
     ranked = Ranking([first, second])
+    set_active(first, 5)
     first.live.passed_over_until = second.live.passed_over_until = 9.0
     assert chosen(ranked) is None
-    assert {each.backend.id for each in ranked.last_resort(())} == {"a", "b"}
-    assert {each.backend.id for each in ranked.last_resort(("a",))} == {"b"}
+    assert last_resort(ranked) == "b"
+    assert last_resort(ranked, ("b",)) == "a"
+    assert last_resort(ranked) == "b"
+    set_active(second, 2)
+    assert chosen(ranked) is None
+    assert last_resort(ranked) == "a"
     set_active(second, 1)
-    assert {each.backend.id for each in ranked.last_resort(())} == {"a"}
+    assert chosen(ranked) is None
+    assert last_resort(ranked) == "b"
 
 
 @settings(max_examples=300, deadline=None)

@@ -4,7 +4,8 @@ Every candidate has one current entry `(load score, turn, sequence, candidate)`.
 idle candidates wait in a queue per weight, all others in a heap. When a candidate's load
 changes it is placed anew; its older entries are dropped as they come to the front, and a
 queue or heap that has collected too many of them is made anew. Full candidates have no
-entry until a slot is released; those passed over wait aside.
+entry until a slot is released. Others wait elsewhere: those that failed lately in
+`core/routing/passed_over`, those that are down in `core/routing/down`.
 
 Among equal loads the lowest turn goes first. A chosen candidate's turn advances by
 1/weight, from the turn the place has reached, so shares are exact over any run of choices
@@ -23,10 +24,12 @@ from collections.abc import Collection, Iterable
 from heapq import heappop, heappush, heapreplace
 
 from edgeproxy.core.backends.backend import Backend
-from edgeproxy.core.backends.live_state import Circuit, LiveState
+from edgeproxy.core.backends.live_state import LiveState
 from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.core.routing import scoring
+from edgeproxy.core.routing.down import Down
 from edgeproxy.core.routing.eligibility import Ineligible, ineligible
+from edgeproxy.core.routing.passed_over import PassedOver
 from edgeproxy.core.routing.slow_start_turns import SlowStartTurns
 
 Entry = tuple[float, float, int, "Candidate"]
@@ -55,12 +58,14 @@ class Candidate:
         standing: What it adds to their `available`, in `PARTS`; 0 while it takes no clients.
         slow_standing: The same while it is in slow start, else 0.
         entry: Its current entry in them, or None while it is full.
+        is_full: Whether it counts as full in them.
     """
 
     __slots__ = (
         "backend",
         "capacity",
         "entry",
+        "is_full",
         "limit",
         "live",
         "rankings",
@@ -87,6 +92,7 @@ class Candidate:
         self.limit: float = backend.hard_limit or NEVER
         self.rankings: list[Ranking] = []
         self.entry: Entry | None = None
+        self.is_full = live.active >= self.limit
         share = live.share
         self.standing = int(backend.weight * share * PARTS) if live.takes_clients else 0
         self.slow_standing = self.standing if share < 1.0 else 0
@@ -127,13 +133,20 @@ class Candidate:
         Does nothing if its entry is still right. To end early the time for which a backend is
         passed over, set its `entry` to None first.
         """
-        if not self.rankings or not self.standing:
+        if not self.rankings:
             return
+        if (self.live.active >= self.limit) is not self.is_full:
+            self._note_full()
         load, turn, entry = self.load(), self.live.turn, self.entry
         if entry is None or entry[0] != load or entry[1] != turn:
             self.entry = entry = (load, turn, self.sequence, self)
             for ranking in self.rankings:
                 ranking.push(entry)
+
+    def _note_full(self) -> None:
+        self.is_full = not self.is_full
+        for ranking in self.rankings:
+            ranking.full += 1 if self.is_full else -1
 
     def first_entry(self) -> None:
         """Make an entry for the load of this moment, if there is none."""
@@ -161,7 +174,10 @@ class Ranking:
         weight: The sum of their weights, in `PARTS`.
         available: The sum of their weights now: 0 for one that takes no clients, only its share
             for one in slow start.
+        full: The number of members that are at their hard limit.
         slow_start: Those in slow start.
+        passed_over: The members that failed lately.
+        down: The members whose probes say that they are down.
         clock: The turn this place has reached.
     """
 
@@ -169,18 +185,20 @@ class Ranking:
         self.members = tuple(members)
         self.weight = sum(each.backend.weight for each in self.members) * PARTS
         self.available = sum(each.standing for each in self.members)
+        self.full = sum(each.is_full for each in self.members)
         self.clock = max((each.live.turn - each.step() for each in self.members), default=0.0)
         slow_standing = sum(each.slow_standing for each in self.members)
         self.slow_start: SlowStartTurns[Entry] = SlowStartTurns(slow_standing, self.clock)
         weights = sorted({each.backend.weight for each in self.members})[:MAX_QUEUES]
         self._idle: dict[int, deque[Entry]] = {weight: deque() for weight in weights}
         self._busy: list[Entry] = []
-        self._aside: dict[Candidate, None] = {}
-        self._wake = NEVER
+        self.passed_over = PassedOver(len(self.members))
         self._most = 2 * len(self.members) + 64
         for each in paced(self.members, rest):
             each.rankings.append(self)
             each.first_entry()
+        down = (each.entry for each in self.members if each.entry and not each.standing)
+        self.down = Down(down, len(self.members))
         self._remake()
 
     def clear(self) -> None:
@@ -189,17 +207,18 @@ class Ranking:
         self._busy = []
         self.slow_start.heap.clear()
         self._idle.clear()
-        self._aside.clear()
+        self.passed_over.clear()
+        self.down.clear()
 
     def _remake(self) -> None:
         """Fill queues and heap from the current entries."""
         self._busy = []
         self.slow_start.heap.clear()
-        self._aside.clear()
-        self._wake = NEVER
+        self.passed_over.clear()
         for line in self._idle.values():
             line.clear()
-        for entry in sorted(each.entry for each in self.members if each.entry is not None):
+        standing = (each.entry for each in self.members if each.entry and each.standing)
+        for entry in sorted(standing):
             queue = None if entry[0] else self._idle.get(entry[3].backend.weight)
             if entry[3].slow_standing:
                 self.slow_start.heap.append(entry)
@@ -209,11 +228,14 @@ class Ranking:
     def push(self, entry: Entry) -> None:
         """Take the current entry of a member."""
         line: deque[Entry] | list[Entry]
-        queue, busy = None, self._busy
-        if entry[3].slow_standing:
+        queue, busy, candidate = None, self._busy, entry[3]
+        if not candidate.standing:
+            self.down.push(entry)
+            return
+        if candidate.slow_standing:
             busy = self.slow_start.heap
         elif not entry[0]:
-            queue = self._idle.get(entry[3].backend.weight)
+            queue = self._idle.get(candidate.backend.weight)
         if queue is None:
             line = busy
             if busy and busy[0][3].entry is not busy[0]:
@@ -231,13 +253,22 @@ class Ranking:
 
         `tried` are the ids of backends that this client is not to be given again.
         """
-        if self._wake <= now:
-            self._readmit(now)
+        if not self.passed_over.until:
+            return self._best(now, tried)
+        is_readmitted = self.passed_over.readmit(now, self.push)
+        entry = self._best(now, tried)
+        while entry is None and is_readmitted:
+            is_readmitted = self.passed_over.readmit(now, self.push)
+            entry = self._best(now, tried)
+        return entry
+
+    def _best(self, now: float, tried: Collection[str]) -> Entry | None:
         best = None
+        skipped: list[Entry] = []
         for queue in self._idle.values():
             while queue:
                 entry = queue[0]
-                if self._stands(entry, now, tried):
+                if self._stands(entry, now, tried, skipped):
                     if best is None or entry < best:
                         best = entry
                     break
@@ -245,18 +276,27 @@ class Ranking:
         busy = self._busy
         while busy and (best is None or not busy[0][0]):
             entry = busy[0]
-            if self._stands(entry, now, tried):
+            if self._stands(entry, now, tried, skipped):
                 if best is None or entry < best:
                     best = entry
                 break
             heappop(busy)
-        if not self.slow_start.standing:
-            return best
-        others = self.available - self.slow_start.standing
-        return self.slow_start.choose(best, others, lambda entry: self._stands(entry, now, tried))
+        if self.slow_start.standing:
+            others = self.available - self.slow_start.standing
+            best = self.slow_start.choose(
+                best, others, lambda entry: self._stands(entry, now, tried, skipped)
+            )
+        if skipped:
+            self._put_back(skipped)
+        return best
 
-    def _stands(self, entry: Entry, now: float, tried: Collection[str]) -> bool:
-        """Return whether this is the entry of a candidate that may be chosen now."""
+    def _stands(
+        self, entry: Entry, now: float, tried: Collection[str], skipped: list[Entry]
+    ) -> bool:
+        """Return whether this is the entry of a candidate that may be chosen now.
+
+        If it only must not be chosen for this client, append it to `skipped`.
+        """
         candidate = entry[3]
         if candidate.entry is not entry:
             return False
@@ -264,35 +304,20 @@ class Ranking:
         if reason is None:
             if candidate.backend.id not in tried:
                 return True
-            self._set_aside(candidate, now)
+            skipped.append(entry)
         elif reason is Ineligible.PASSED_OVER or reason is Ineligible.CIRCUIT_OPEN:
-            self._set_aside(candidate, candidate.live.passed_over_until)
+            self.passed_over.add(entry)
         else:
             candidate.entry = None
         return False
 
-    def _set_aside(self, candidate: Candidate, until: float) -> None:
-        self._aside[candidate] = None
-        self._wake = min(self._wake, until)
-
-    def last_resort(self, tried: Collection[str]) -> list[Candidate]:
-        """Return the passed-over candidates that could be tried if no other one is left."""
-        return [
-            each
-            for each in self._aside
-            if each.live.active < each.limit
-            and each.live.circuit is Circuit.CLOSED
-            and each.standing
-            and each.backend.id not in tried
-        ]
-
-    def _readmit(self, now: float) -> None:
-        """Rank again the candidates that are no longer passed over."""
-        self._wake = NEVER
-        for candidate in list(self._aside):
-            if candidate.live.passed_over_until > now:
-                self._wake = min(self._wake, candidate.live.passed_over_until)
+    def _put_back(self, skipped: list[Entry]) -> None:
+        """Return entries that were skipped to where they were."""
+        for entry in reversed(skipped):
+            queue = None if entry[0] else self._idle.get(entry[3].backend.weight)
+            if entry[3].slow_standing:
+                heappush(self.slow_start.heap, entry)
+            elif queue is None:
+                heappush(self._busy, entry)
             else:
-                self._aside.pop(candidate, None)
-                if candidate.entry is not None:
-                    self.push(candidate.entry)
+                queue.appendleft(entry)

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from edgeproxy.core.backends.live_state import Circuit
 from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.routing import ranking
 from edgeproxy.core.routing.choice import Choice, How, Reason
-from edgeproxy.core.routing.eligibility import Ineligible, ineligible
-from edgeproxy.core.routing.ranking import Candidate, Ranking
+from edgeproxy.core.routing.ranking import Entry, Ranking
 from edgeproxy.core.routing.table import Tier
 
 
@@ -55,13 +53,8 @@ def _in_turn(chosen: Choice, now: float, tried: Collection[str]) -> Choice:
 
 def last_resort(tiers: tuple[Tier, ...], origin: Origin, tried: Collection[str]) -> Choice | None:
     """Return the best of the backends that are passed over because they failed lately."""
-    offered = (
-        (tier, place, candidate)
-        for tier in tiers
-        for place in tier.rankings
-        for candidate in place.last_resort(tried)
-    )
-    return _best(offered, origin, How.LAST_RESORT)
+    offers = ((tier, place, place.passed_over.best(tried)) for tier, place in _places(tiers))
+    return _least(offers, origin, How.LAST_RESORT)
 
 
 def panic(
@@ -73,42 +66,34 @@ def panic(
     Failed dials are still trusted: backends that failed lately come last. Otherwise the dead
     backends, which have no load, would draw every client.
     """
-    if any(each.standing for each in _members(tiers)):
+    if any(place.available for _, place in _places(tiers)):
         return None
-    offered = [
-        (tier, place, each)
-        for tier in tiers
-        for place in tier.rankings
-        for each in place.members
-        if ineligible(each.backend, each.live, now) is Ineligible.DOWN
-        and each.live.active < each.limit
-        and each.backend.id not in tried
-    ]
-    dialable = [offer for offer in offered if offer[2].live.passed_over_until <= now]
-    failed = (offer for offer in offered if offer[2].live.circuit is Circuit.CLOSED)
-    return _best(dialable or failed, origin, How.PANIC)
+    offers = ((tier, place, place.down.best(now, tried)) for tier, place in _places(tiers))
+    failed = ((tier, place, place.down.passed_over.best(tried)) for tier, place in _places(tiers))
+    return _least(offers, origin, How.PANIC) or _least(failed, origin, How.PANIC)
 
 
 def why_none(tiers: tuple[Tier, ...]) -> Reason:
     """Return why no candidate is eligible."""
     if not tiers:
         return Reason.NO_BACKEND
-    is_full = any(each.live.active >= each.limit for each in _members(tiers))
-    return Reason.FULL if is_full else Reason.DOWN
+    return Reason.FULL if any(place.full for _, place in _places(tiers)) else Reason.DOWN
 
 
-def _members(tiers: tuple[Tier, ...]) -> Iterable[Candidate]:
-    return (each for tier in tiers for place in tier.rankings for each in place.members)
+def _places(tiers: tuple[Tier, ...]) -> Iterable[tuple[Tier, Ranking]]:
+    return ((tier, place) for tier in tiers for place in tier.rankings)
 
 
-def _best(
-    offered: Iterable[tuple[Tier, Ranking, Candidate]], origin: Origin, how: How
+def _least(
+    offers: Iterable[tuple[Tier, Ranking, Entry | None]], origin: Origin, how: How
 ) -> Choice | None:
     """Return the offer with the lowest score, ties by turn."""
     best: Choice | None = None
     best_order = (ranking.NEVER, 0.0, 0)
-    for tier, place, candidate in offered:
-        order = (tier.distance + candidate.load(), candidate.live.turn, candidate.sequence)
+    for tier, place, entry in offers:
+        if entry is None:
+            continue
+        order = (tier.distance + entry[0], entry[1], entry[2])
         if order < best_order:
-            best, best_order = Choice(candidate, how, origin, tier, place), order
+            best, best_order = Choice(entry[3], how, origin, tier, place), order
     return best

@@ -1,0 +1,81 @@
+"""The candidates of one place whose probes say that they are down, in order of load.
+
+They are chosen from only in panic, when probes say that of every backend (`selection.panic`). They
+are kept in order at all times: a panic begins without sorting anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
+
+from edgeproxy.core.lazy_heap import LazyHeap
+from edgeproxy.core.routing.eligibility import Ineligible, ineligible
+from edgeproxy.core.routing.passed_over import PassedOver
+
+if TYPE_CHECKING:
+    from edgeproxy.core.routing.ranking import Entry
+
+
+class Down:
+    """At most `size` candidates, with their current entries. For the gate thread.
+
+    It may also hold candidates that take no clients for another reason, such as draining; a
+    choice drops those.
+
+    Attributes:
+        passed_over: Those of them that failed lately.
+    """
+
+    __slots__ = ("_heap", "passed_over")
+
+    def __init__(self, entries: Iterable[Entry], size: int) -> None:
+        self._heap: LazyHeap[Entry] = LazyHeap(entries, _is_current, size)
+        self.passed_over = PassedOver(size)
+
+    def push(self, entry: Entry) -> None:
+        """Take the current entry of a candidate that takes no clients."""
+        self._heap.push(entry)
+
+    def best(self, now: float, tried: Collection[str]) -> Entry | None:
+        """Return the entry of the least loaded candidate that has not failed lately, or None.
+
+        `tried` are the ids of backends that this client is not to be given again.
+        """
+        is_readmitted = self.passed_over.readmit(now, self.push)
+        entry = self._best(now, tried)
+        while entry is None and is_readmitted:
+            is_readmitted = self.passed_over.readmit(now, self.push)
+            entry = self._best(now, tried)
+        return entry
+
+    def _best(self, now: float, tried: Collection[str]) -> Entry | None:
+        heap = self._heap
+        skipped: list[Entry] = []
+        entry = heap.front()
+        while entry is not None:
+            candidate = entry[3]
+            if ineligible(candidate.backend, candidate.live, now) is Ineligible.DOWN:
+                if candidate.live.active >= candidate.limit:
+                    candidate.entry = None  # it gets one when a slot is released
+                elif candidate.live.passed_over_until > now:
+                    self.passed_over.add(entry)
+                elif candidate.backend.id not in tried:
+                    break
+                else:
+                    skipped.append(entry)
+            if candidate.entry is entry:
+                heap.pop()
+            entry = heap.front()
+        for each in skipped:
+            heap.push(each)
+        return entry
+
+    def clear(self) -> None:
+        """Remove all candidates."""
+        self._heap.clear()
+        self.passed_over.clear()
+
+
+def _is_current(entry: Entry) -> bool:
+    return entry[3].entry is entry
