@@ -1,5 +1,8 @@
 """What a decision costs: the whole pipeline, for new and bound clients, few and many backends.
 
+Also what a client costs whose backends are all dead (their dials fail) or down (their probes fail):
+it is given ten of them, one after the other, and refused.
+
     ./task bench-decide            # a table of medians
     ./task bench-decide -- --json  # the same as JSON
 
@@ -60,6 +63,11 @@ class Variant:
         )
         self.held: deque[Ticket] = deque()
 
+    @property
+    def kind(self) -> str:
+        """What the clients of this case are."""
+        return "bound" if self.bound else "new"
+
     def measure(self, calls: int) -> None:
         """Take one sample of `decide` alone and one of a whole connection's decisions."""
         clients = (self.clients * (calls // CLIENTS + 1))[:calls]
@@ -82,6 +90,33 @@ class Variant:
             self.admission.closed(self.held.popleft(), 1.0)
 
 
+class HopelessVariant(Variant):
+    """One case: so many backends that are all dead, or all down and dead."""
+
+    def __init__(self, backends: int, is_down: bool) -> None:
+        self.is_down = is_down
+        super().__init__(backends, bound=False)
+        if is_down:
+            for n in range(backends):
+                self.admission.set_health(f"node-{n}", up=False, now=0.0)
+        for client in (self.clients * 2)[: backends // 10 + 10]:
+            self._connect(client)  # each backend has failed once
+
+    def measure(self, calls: int) -> None:
+        """Take one sample, of fewer calls: each is ten dials."""
+        super().measure(calls // 20)
+
+    @property
+    def kind(self) -> str:
+        """What their backends are."""
+        return "down" if self.is_down else "dead"
+
+    def _connect(self, client: str) -> None:
+        answer = self.admission.admit(client, "", 1.0)
+        while isinstance(answer, Ticket):
+            answer = self.admission.failed(answer, 1.0)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -89,7 +124,9 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=20_000)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    variants = [Variant(n, bound) for bound in (False, True) for n in (10, 1000, 10_000)]
+    sizes = (10, 1000, 10_000)
+    variants = [Variant(n, bound) for bound in (False, True) for n in sizes]
+    variants += [HopelessVariant(n, is_down) for is_down in (False, True) for n in sizes]
     gc.collect()
     gc.freeze()
     for _ in range(arguments.rounds):
@@ -97,11 +134,11 @@ def main() -> None:
             variant.measure(arguments.calls)
     rows = []
     for variant in variants:
-        few = next(each for each in variants if each.bound == variant.bound)
+        few = next(each for each in variants if each.kind == variant.kind)
         decide, whole = map(statistics.median, (variant.decide_us, variant.connection_us))
         rows.append(
             {
-                "client": "bound" if variant.bound else "new",
+                "client": variant.kind,
                 "backends": variant.backends,
                 "decide_us": round(decide, 2),
                 "decide_ratio": round(decide / statistics.median(few.decide_us), 2),
@@ -112,7 +149,10 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return
-    print("decide: one decision. connection: admit, reserve, bind, release. Medians.\n")
+    print(
+        "decide: one decision. connection: admit, reserve, bind, release;\n"
+        "for dead and down backends: admit, ten failed dials, refuse. Medians.\n"
+    )
     print(
         f"{'client':8}{'backends':>9}{'decide us':>11}{'ratio':>7}{'connection us':>15}{'ratio':>7}"
     )
