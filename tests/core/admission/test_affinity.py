@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from typing import NoReturn
+
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from edgeproxy.core.admission.affinity import Affinity, AffinitySettings
+from edgeproxy.core.admission.affinity import Affinity, AffinitySettings, Key
 
 KEY = ("192.0.2.1", "")
 
@@ -48,6 +51,28 @@ def test_the_one_unused_for_longest_makes_room() -> None:
     affinity.bind(("c", ""), "x", now=3.0)
     assert affinity.get(("b", ""), 3.0) is None
     assert affinity.get(("a", ""), 3.0) == "x"
+
+
+def test_a_sweep_looks_at_no_binding_that_stays() -> None:
+    affinity = Affinity(AffinitySettings(ttl_secs=100, gc_interval_secs=1))
+    seen = 0
+
+    class Watched(OrderedDict[Key, tuple[str, float]]):
+        def __getitem__(self, key: Key) -> tuple[str, float]:
+            nonlocal seen
+            seen += 1
+            return super().__getitem__(key)
+
+        def items(self) -> NoReturn:
+            raise AssertionError("all bindings are copied")
+
+    affinity._bindings = Watched()
+    for number in range(5000):
+        affinity.bind((str(number), ""), "a", now=float(number) / 1000)
+    assert affinity.sweep(101.0) == 1000
+    assert affinity.sweep(101.0) == 1
+    assert affinity.sweep(101.0) == 0
+    assert seen == 1002
 
 
 def test_sweeping_removes_only_what_has_expired_and_not_too_often() -> None:
