@@ -195,9 +195,7 @@ def test_a_session_that_is_idle_for_too_long_ends(rig: Rig, state: SessionState)
     row = TABLE[state, SessionEvent.IDLE]
     rig.serve(idle_timeout_secs=IDLE_SECS)
     client, server = rig.pair()
-    if state is SessionState.HALF_CLOSED:
-        client.end()
-        assert server.rest() == Pause(b"", reset=False)
+    _bring_to(state, client, server)
     _check_gate_call(rig, row)
     _check_state(rig, row)
 
@@ -209,9 +207,7 @@ def test_a_session_whose_peer_vanishes_with_data_on_the_way_ends(
     row = TABLE[state, SessionEvent.TIMED_OUT]
     rig.serve_with_small_buffers(user_timeout_secs=IDLE_SECS)
     client, server = rig.pair(buffer=SMALL_BUFFER)
-    if state is SessionState.HALF_CLOSED:
-        client.end()
-        assert server.rest() == Pause(b"", reset=False)
+    _bring_to(state, client, server)
     client.vanish()
     server.send(b"unacknowledged")
     _check_gate_call(rig, row)
@@ -301,6 +297,13 @@ def _dialing_client(rig: Rig) -> Peer:
     client = rig.connect()
     _check_state(rig, TABLE[SessionState.ADMISSION, SessionEvent.CONNECT])
     return client
+
+
+def _bring_to(state: SessionState, client: Peer, server: Peer) -> None:
+    """Let the client end its side, if the session is to be half closed."""
+    if state is SessionState.HALF_CLOSED:
+        client.end()
+        assert server.rest() == Pause(b"", reset=False)
 
 
 def _check_state(rig: Rig, row: Transition) -> None:

@@ -88,12 +88,17 @@ def test_what_cannot_be_opened_is_told_once_and_opened_as_soon_as_it_can(pop: Po
     assert len(run.proxy.seen("listener_failed")) == 1
 
 
+def start_without_certificates(pop: Pop, tmp_path: Path) -> Configured:
+    """Serve `web` on the first address, with a folder of certificates that is empty."""
+    folder = tmp_path / "certs"
+    folder.mkdir()
+    return start(pop, f"{FIRST}=web", EDGEPROXY_TLS_CERT_DIR=str(folder))
+
+
 def test_tls_without_usable_certificates_leaves_the_address_as_it_is(
     pop: Pop, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "certs"
-    folder.mkdir()
-    run = start(pop, f"{FIRST}=web", EDGEPROXY_TLS_CERT_DIR=str(folder))
+    run = start_without_certificates(pop, tmp_path)
     run.change(f"{FIRST}=tls:web")
     assert "holds no certificates" in run.proxy.wait_for("listener_failed")["reason"]
     assert pop.reached() == "w1"
@@ -105,9 +110,7 @@ def test_tls_without_usable_certificates_leaves_the_address_as_it_is(
 def test_a_listener_that_cannot_be_changed_serves_its_app_in_later_tables(
     pop: Pop, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "certs"
-    folder.mkdir()
-    run = start(pop, f"{FIRST}=web", EDGEPROXY_TLS_CERT_DIR=str(folder))
+    run = start_without_certificates(pop, tmp_path)
     run.change(f"{FIRST}=tls:db")
     run.proxy.wait_for("listener_failed")
     run.proxy.edit("UPDATE backends SET weight = 7")

@@ -78,8 +78,13 @@ def load(environ: Mapping[str, str]) -> Loaded:
     warnings = [_unknown(name) for name in sorted(environ) if _is_unknown(name)]
     for setting in SETTINGS:
         from_environ, from_file = _in_environ(setting, environ), _in_file(setting, file, path)
-        value = _value(setting, _used(setting, from_environ, from_file), faults, warnings)
-        warnings.extend(_ignored(setting, from_environ, from_file))
+        used = _used(setting, from_environ, from_file)
+        value = _value(setting, used, faults, warnings)
+        warnings.extend(
+            f"{each.place} has no effect next to {used[0].place}; remove it"
+            for each in (*from_environ, *from_file)
+            if each.name is not setting and each not in used
+        )
         source = "environment" if from_environ else path if from_file else "default"
         effective.append(Effective(setting, value, source))
         if from_environ and from_file:
@@ -122,16 +127,6 @@ def _used(setting: Setting, from_environ: list[_Text], from_file: list[_Text]) -
     if from_file and from_file[0].name is setting:
         return texts
     return list({each.name: each for each in (*from_file, *from_environ)}.values())
-
-
-def _ignored(setting: Setting, from_environ: list[_Text], from_file: list[_Text]) -> list[str]:
-    """Return a warning for each old name that another text overrides."""
-    used = _used(setting, from_environ, from_file)
-    return [
-        f"{each.place} has no effect next to {used[0].place}; remove it"
-        for each in (*from_environ, *from_file)
-        if each.name is not setting and each not in used
-    ]
 
 
 def _value(setting: Setting, used: list[_Text], faults: list[str], warnings: list[str]) -> object:
@@ -203,8 +198,9 @@ def _removed(environ: Mapping[str, str], file: ConfigFile, path: str) -> list[st
 
 
 def _is_unknown(name: str) -> bool:
-    former = {old.variable for old in (*RENAMED, *REMOVED)}
-    return name.startswith(PREFIX) and name not in _variables() | former
+    if not name.startswith(PREFIX) or name in _variables():
+        return False
+    return all(name != old.variable for old in (*RENAMED, *REMOVED))
 
 
 def _unknown(name: str) -> str:

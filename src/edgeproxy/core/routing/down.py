@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.core.lazy_heap import LazyHeap
 from edgeproxy.core.routing.eligibility import Ineligible, ineligible
-from edgeproxy.core.routing.passed_over import PassedOver
+from edgeproxy.core.routing.passed_over import PassedOver, least
 
 if TYPE_CHECKING:
     from edgeproxy.core.routing.ranking import Entry
@@ -42,34 +42,23 @@ class Down:
 
         `tried` are the ids of backends that this client is not to be given again.
         """
-        is_readmitted = self.passed_over.readmit(now, self.push)
-        entry = self._best(now, tried)
-        while entry is None and is_readmitted:
-            is_readmitted = self.passed_over.readmit(now, self.push)
-            entry = self._best(now, tried)
-        return entry
+        return self.passed_over.choose(
+            now,
+            self.push,
+            lambda: least(self._heap, lambda entry: self._may_be_chosen(entry, now), tried),
+        )
 
-    def _best(self, now: float, tried: Collection[str]) -> Entry | None:
-        heap = self._heap
-        skipped: list[Entry] = []
-        entry = heap.front()
-        while entry is not None:
-            candidate = entry[3]
-            if ineligible(candidate.backend, candidate.live, now) is Ineligible.DOWN:
-                if candidate.live.active >= candidate.limit:
-                    candidate.entry = None  # it gets one when a slot is released
-                elif candidate.live.passed_over_until > now:
-                    self.passed_over.add(entry)
-                elif candidate.backend.id not in tried:
-                    break
-                else:
-                    skipped.append(entry)
-            if candidate.entry is entry:
-                heap.pop()
-            entry = heap.front()
-        for each in skipped:
-            heap.push(each)
-        return entry
+    def _may_be_chosen(self, entry: Entry, now: float) -> bool:
+        candidate = entry[3]
+        if ineligible(candidate.backend, candidate.live, now) is not Ineligible.DOWN:
+            return False
+        if candidate.live.active >= candidate.limit:
+            candidate.entry = None  # it gets one when a slot is released
+            return False
+        if candidate.live.passed_over_until > now:
+            self.passed_over.add(entry)
+            return False
+        return True
 
     def clear(self) -> None:
         """Remove all candidates."""

@@ -42,14 +42,12 @@ def ineligible(
     `is_bound`: the client is bound to this backend, so a weight of 0 does not matter.
     """
     # Every decision comes through here several times: no calls on the way to None.
-    if not backend.weight or not backend.healthy or backend.deleted:
-        reason = ineligible_row(backend)
-        if live.draining and not backend.deleted:
-            return Ineligible.DRAINING  # an operator who drains a backend wants to see it
-        if reason is not Ineligible.NO_WEIGHT or not is_bound:
-            return reason
-    if live.draining:
+    if backend.deleted:
+        return Ineligible.DELETED
+    if live.draining:  # before the row's own reasons: an operator who drains it wants to see that
         return Ineligible.DRAINING
+    if not backend.healthy or not (backend.weight or is_bound):
+        return ineligible_row(backend)
     if live.lease_expired:
         return Ineligible.LEASE_EXPIRED
     if live.down:

@@ -66,29 +66,27 @@ class PassedOver:
                 rank(candidate.entry)
         return True
 
+    def choose(
+        self, now: float, rank: Callable[[Entry], object], best: Callable[[], Entry | None]
+    ) -> Entry | None:
+        """Return what `best` finds, after readmitting candidates whose time is over.
+
+        While it finds none, more of them are readmitted.
+        """
+        is_readmitted = self.readmit(now, rank)
+        entry = best()
+        while entry is None and is_readmitted:
+            is_readmitted = self.readmit(now, rank)
+            entry = best()
+        return entry
+
     def best(self, tried: Collection[str]) -> Entry | None:
         """Return the entry of the least loaded candidate that may be tried, ties by turn.
 
         A full one may not, nor one whose breaker is open. `tried` are the ids of backends that
         this client is not to be given again.
         """
-        by_load = self._by_load
-        skipped: list[Entry] = []
-        entry = by_load.front()
-        while entry is not None:
-            candidate = entry[3]
-            if candidate.live.active >= candidate.limit:
-                candidate.entry = None  # it gets one when a slot is released
-            elif candidate.live.circuit is Circuit.CLOSED:
-                if candidate.backend.id not in tried:
-                    break
-                skipped.append(entry)
-            if candidate.entry is entry:
-                by_load.pop()
-            entry = by_load.front()
-        for each in skipped:
-            by_load.push(each)
-        return entry
+        return least(self._by_load, _may_be_tried, tried)
 
     def clear(self) -> None:
         """Remove all candidates."""
@@ -102,3 +100,34 @@ class PassedOver:
     def _is_here(self, entry: Entry) -> bool:
         candidate = entry[3]
         return candidate.entry is entry and candidate in self.until
+
+
+def least(
+    heap: LazyHeap[Entry], may_be_chosen: Callable[[Entry], bool], tried: Collection[str]
+) -> Entry | None:
+    """Return the least entry of a heap that may be chosen, and is of no backend in `tried`.
+
+    Entries before it that may not be chosen leave the heap; those of `tried` backends stay.
+    """
+    skipped: list[Entry] = []
+    entry = heap.front()
+    while entry is not None:
+        candidate = entry[3]
+        if may_be_chosen(entry):
+            if candidate.backend.id not in tried:
+                break
+            skipped.append(entry)
+        if candidate.entry is entry:  # else `front` drops it
+            heap.pop()
+        entry = heap.front()
+    for each in skipped:
+        heap.push(each)
+    return entry
+
+
+def _may_be_tried(entry: Entry) -> bool:
+    candidate = entry[3]
+    if candidate.live.active >= candidate.limit:
+        candidate.entry = None  # it gets one when a slot is released
+        return False
+    return candidate.live.circuit is Circuit.CLOSED

@@ -255,12 +255,7 @@ class Ranking:
         """
         if not self.passed_over.until:
             return self._best(now, tried)
-        is_readmitted = self.passed_over.readmit(now, self.push)
-        entry = self._best(now, tried)
-        while entry is None and is_readmitted:
-            is_readmitted = self.passed_over.readmit(now, self.push)
-            entry = self._best(now, tried)
-        return entry
+        return self.passed_over.choose(now, self.push, lambda: self._best(now, tried))
 
     def _best(self, now: float, tried: Collection[str]) -> Entry | None:
         best = None
