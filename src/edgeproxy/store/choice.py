@@ -82,5 +82,5 @@ def check_driver() -> None:
     if find_spec("asyncpg") is None:
         raise ConfigError(
             "EDGEPROXY_POSTGRES_ENABLED needs the package asyncpg: "
-            "pip install 'edgeproxy[postgres]'"
+            "pip install asyncpg, or '.[postgres]' in a checkout"
         )
