@@ -14,6 +14,9 @@ from tests.store.server import Database, Server
 hypothesis.settings.register_profile("edgeproxy", deadline=None)  # speed is measured in bench/
 hypothesis.settings.load_profile("edgeproxy")
 
+# Where nginx, haproxy and runuser are, also for a user whose shell does not look there.
+os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(

@@ -54,19 +54,21 @@ def test_two_connections_of_one_client_at_once_share_a_backend(pop: Pop) -> None
 def test_each_use_renews_a_binding_and_it_ends_at_its_ttl(pop: Pop) -> None:
     pop.backend("a")
     pop.backend("b")
-    pop.serve(EDGEPROXY_BINDING_TTL_SECS="2")
+    pop.serve(EDGEPROXY_BINDING_TTL_SECS="3")
     bound_to(pop, "a")
     make_unattractive(pop, "a")
 
-    for _ in range(3):  # together longer than the TTL
+    began = used = time.monotonic()
+    while time.monotonic() - began < 4:  # longer than the TTL
+        reached = pop.reached(CLIENT)
+        if time.monotonic() - used > 2.5:
+            pytest.skip("this machine paused for longer than the test allows for")
+        assert reached == "a"
         used = time.monotonic()
-        assert pop.reached(CLIENT) == "a"
-        PAUSE.wait(1.0)
-        assert time.monotonic() - used < 1.9, "this machine is too slow to tell"
-    assert pop.reached(CLIENT) == "a", "a second after its last use"
+        PAUSE.wait(0.5)
 
-    PAUSE.wait(2.1)
-    assert pop.reached(CLIENT) == "b", "2.1 s after its last use"
+    wait_until(lambda: time.monotonic() - used > 3.1, "the end of the TTL")
+    assert pop.reached(CLIENT) == "b", "3.1 s after its last use"
 
 
 def test_a_ttl_of_zero_binds_nobody(pop: Pop) -> None:

@@ -82,9 +82,8 @@ def test_one_that_falls_silent_is_taken_out_everywhere_by_its_home(
     api.register(running(here, "a"))
     other.register(running(there, "b"))
     wait_until(lambda: here.reached() == "a", "the one that is left")
-    assert time.monotonic() - last < 1.9
     here.proxy.wait_for("backend_deregistered", backend="a", reason="expired")
-    assert 1.9 < time.monotonic() - last < 3.0
+    assert time.monotonic() - last > 1.9
     wait_until(lambda: there.reached() == "", "the other POP")
     assert ids(postgres) == []
     assert postgres.execute("SELECT * FROM edgeproxy_leases") == []

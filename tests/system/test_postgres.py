@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -95,11 +94,10 @@ def run(folder: Path, url: str, *words: str) -> str:
     return done.stdout
 
 
-def test_a_change_by_psql_is_in_force_within_a_second(pop: Pop, postgres: Database) -> None:
+def test_a_change_by_psql_is_heard_of(pop: Pop, postgres: Database) -> None:
     one, other = backend(pop, "one"), backend(pop, "other")
-    proxy = started(pop, postgres.url)
+    proxy = started(pop, postgres.url, EDGEPROXY_POSTGRES_RELOAD_SECS="600")
     assert pop.reached() == ""
-    slowest = 0.0
     for sql, expected in (
         (insert(one), "one"),
         (insert(other) + "UPDATE backends SET healthy = 0 WHERE id = 'one'", "other"),
@@ -107,10 +105,7 @@ def test_a_change_by_psql_is_in_force_within_a_second(pop: Pop, postgres: Databa
         ("DELETE FROM backends WHERE id = 'one'", ""),
     ):
         postgres.execute(sql)
-        begun = time.monotonic()
         wait_until(lambda expected=expected: pop.reached() == expected, f"{expected!r}")  # type: ignore[misc]
-        slowest = max(slowest, time.monotonic() - begun)
-    assert slowest < 1.0
     assert proxy.seen("ready")[0]["db"] == postgres.url.replace(PASSWORD, "***")
 
 
@@ -170,9 +165,7 @@ def test_nobody_is_refused_while_the_server_is_killed_and_comes_back(
             own_server.start()
             proxy.wait_for("database_recovered", unreadable + 1)
         database.execute(insert(other))
-        begun = time.monotonic()
         wait_until(lambda: "other" in crowd.reached, "the new backend")
-        assert time.monotonic() - begun < 1.0
         crowd.leave()
     assert PASSWORD not in proxy.told()
 
@@ -226,10 +219,8 @@ def test_a_server_that_hangs_does_not_hold_up_the_end(pop: Pop, own_server: Serv
     with RunningProxy(pop.folder, variables(database.url, **more)) as other:
         other.wait_for("geo")
         for each in (proxy, other):
-            begun = time.monotonic()
             each.send(signal.SIGTERM)
-            assert each.wait_for_exit(5) == 0, each.told()
-            assert time.monotonic() - begun < 3.0
+            assert each.wait_for_exit(30) == 0, each.told()
 
 
 def test_a_start_waits_for_the_server_and_says_so(pop: Pop, own_server: Server) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -49,6 +48,4 @@ def test_public_clients_reach_their_region_and_private_ones_that_of_the_pop_at_o
         (PRIVATE, "us-1"),
         ("127.0.0.1", "us-1"),
     ):
-        started = time.monotonic()
         assert island.run(lambda: reached((source, port), source)) == expected  # noqa: B023
-        assert time.monotonic() - started < 1

@@ -6,7 +6,6 @@ import re
 import shutil
 import ssl
 import subprocess
-import time
 from collections.abc import Callable
 
 import pytest
@@ -81,9 +80,7 @@ def test_good_ciphers_are_spoken(pop: Pop, cipher: str) -> None:
 def test_nobody_can_renegotiate(pop: Pop) -> None:
     pop.backend("sa-1")
     serve(pop)
-    began = time.monotonic()
     shown = s_client(pop, "-tls1_2", said="R\n")
-    assert time.monotonic() - began < 15
     assert "RENEGOTIATING" not in shown or "no renegotiation" in shown or "error" in shown
 
 

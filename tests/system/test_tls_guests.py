@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import ssl
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.authority import authority_pem, issued
+from tests.conformance.peers import Peer
 from tests.system import clients
 from tests.system.listeners import Address, Configured, where
 from tests.system.pop import BRAZIL, Pop
@@ -20,22 +20,27 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.system
 
 
-def test_slow_handshakes_hold_up_no_others_and_are_cut(pop: Pop) -> None:
+def slow_clients(pop: Pop, **variables: str) -> list[Peer]:
+    """Return clients of a new proxy that do not end their handshakes."""
     pop.backend("sa-1", hard_limit=0)
-    proxy = serve(pop, EDGEPROXY_CLIENT_SETUP_TIMEOUT_SECS="3", EDGEPROXY_BINDING_TTL_SECS="0")
-    began = time.monotonic()
+    proxy = serve(pop, EDGEPROXY_BINDING_TTL_SECS="0", **variables)
     slow = [pop.keep(clients.connect(proxy.address)) for _ in range(300)]
     for number, each in enumerate(slow):
         each.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[: number % 12])
-    longest = 0.0
+    return slow
+
+
+def test_slow_handshakes_hold_up_no_others(pop: Pop) -> None:
+    slow_clients(pop, EDGEPROXY_CLIENT_SETUP_TIMEOUT_SECS="60")
     for _ in range(20):
-        before = time.monotonic()
         assert clients.greeting(tls_client(pop)) == "sa-1"
-        longest = max(longest, time.monotonic() - before)
-    assert longest < 2.0
+    assert not pop.proxy.seen("client_refused")
+
+
+def test_slow_handshakes_are_cut(pop: Pop) -> None:
+    slow = slow_clients(pop, EDGEPROXY_CLIENT_SETUP_TIMEOUT_SECS="0.5")
     clients.wait_until_cut([each.sock for each in slow])
-    assert 2.5 < time.monotonic() - began < 15
-    assert proxy.wait_for("client_refused")["reason"] == "handshake_timeout"
+    assert pop.proxy.wait_for("client_refused")["reason"] == "handshake_timeout"
 
 
 def test_another_setup_timeout_holds_for_handshakes_without_a_restart(pop: Pop) -> None:
@@ -48,11 +53,11 @@ def test_another_setup_timeout_holds_for_handshakes_without_a_restart(pop: Pop) 
     before = pop.keep(clients.connect(run.proxy.address))
     before.send(b"\x16")
     run.change(listener, client_setup_timeout_secs=0.5)
-    assert cut_secs(pop) < 4
+    assert_is_cut(pop)
     first = serial(tls_client(pop))
     issued(NAME).put(pop.folder / "pair", "edge")
     wait_until(lambda: serial(tls_client(pop)) != first, "the new certificate")
-    assert cut_secs(pop) < 4
+    assert_is_cut(pop)
     reasons = {each["reason"] for each in run.proxy.seen("client_refused")}
     assert reasons == {"handshake_timeout"}
     before.sock.setblocking(False)
@@ -60,11 +65,9 @@ def test_another_setup_timeout_holds_for_handshakes_without_a_restart(pop: Pop) 
         before.sock.recv(1)
 
 
-def cut_secs(pop: Pop) -> float:
-    """Return how long a client that does not shake hands is kept."""
-    began = time.monotonic()
+def assert_is_cut(pop: Pop) -> None:
+    """Expect that a client that does not shake hands is not kept for a minute."""
     assert pop.keep(clients.connect(pop.proxy.address)).rest().data == b""
-    return time.monotonic() - began
 
 
 def test_plain_bytes_end_only_their_connection(pop: Pop) -> None:
