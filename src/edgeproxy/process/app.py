@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy import log as events
 from edgeproxy.config.load import Config, Loaded
+from edgeproxy.control import children
 from edgeproxy.control.cpu_yield import CpuYield
 from edgeproxy.control.geoip import Geo
 from edgeproxy.control.health.health_checks import HealthChecks
@@ -150,6 +151,8 @@ class Proxy:
         background = [lambda: show_life(lambda: self._status.on_gate(int))]
         if config.metrics.enabled or config.proxy.control_socket is not None:
             background.append(loop_lag.measure)
+        if os.getpid() == 1:
+            background.append(children.reap_always)
         self.control_plane = ControlPlane(
             in_force,
             self._store,
@@ -179,6 +182,8 @@ class Proxy:
             log.warning("configuration", warning=warning)
         for number in STOP_SIGNALS:
             signal.signal(number, self._signalled)
+        # Whoever started us may have ignored it, and exit codes of children would be lost.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGHUP, self._hung_up)
         signal.signal(signal.SIGUSR2, self._asked_to_upgrade)
         log.info("geo", **self._geo.description)

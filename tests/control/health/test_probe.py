@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from h2.config import H2Configuration
@@ -19,7 +18,6 @@ from h2.events import RequestReceived, StreamEnded
 from edgeproxy.control.health.probe import probe
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.health import ProbeSettings
-from tests.waiting import wait_until
 
 SETTINGS = ProbeSettings(enabled=True, timeout_secs=5.0)
 SOON_SECS = 0.3
@@ -203,36 +201,3 @@ def test_what_speaks_no_http2_is_no_grpc() -> None:
         await silent(reader, writer)
 
     assert found(talk, replace(SETTINGS, kind="grpc", timeout_secs=SOON_SECS))
-
-
-@pytest.mark.parametrize(
-    ("command", "fault"),
-    [
-        ("true", ""),
-        ("false", "the command ended with 1"),
-        ("sh -c 'exit 7'", "the command ended with 7"),
-        ("/no/such/command", "no such file or directory"),
-        ("sh -c 'test $BACKEND_ID$BACKEND_ADDRESS$BACKEND_PORT = a192.0.2.1080'", ""),
-    ],
-)
-def test_exec_wants_exit_code_0(command: str, fault: str) -> None:
-    backend = Backend("a", "app", "sa", "192.0.2.10", 80)
-    settings = replace(SETTINGS, kind="exec", command=command)
-    assert asyncio.run(probe(backend, settings)) == fault
-
-
-def test_a_command_that_hangs_is_ended_with_all_it_started(tmp_path: Path) -> None:
-    file = tmp_path / "pid"
-    command = f"sh -c 'sleep 600 & echo $! > {file}; wait'"
-    settings = replace(SETTINGS, kind="exec", command=command, timeout_secs=5.0)
-    backend = Backend("a", "app", "sa", "192.0.2.10", 80)
-    assert asyncio.run(probe(backend, settings)) == "no answer within 5 s"
-    child = Path(f"/proc/{file.read_text().strip()}/stat")
-
-    def has_ended() -> bool:
-        try:
-            return child.read_text().split()[2] == "Z"
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-
-    wait_until(has_ended, "the command's child has ended")

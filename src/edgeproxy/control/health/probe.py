@@ -13,10 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
-import signal
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.health import ProbeSettings
@@ -77,28 +74,9 @@ async def _grpc(backend: Backend, settings: ProbeSettings) -> str:
 
 
 async def _exec(backend: Backend, settings: ProbeSettings) -> str:
-    environ = {
-        **os.environ,
-        "BACKEND_ID": backend.id,
-        "BACKEND_ADDRESS": backend.wg_ip,
-        "BACKEND_PORT": str(backend.port),
-    }
-    process = await asyncio.create_subprocess_exec(
-        *shlex.split(settings.command),
-        env=environ,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        code = await process.wait()
-    finally:
-        if process.returncode is None:  # the command and all processes it has started
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await asyncio.shield(process.wait())
-    return "" if code == 0 else f"the command ended with {code}"
+    from edgeproxy.control.health import command
+
+    return await command.check(backend, settings.command)
 
 
 _PROBES: dict[str, Callable[[Backend, ProbeSettings], Awaitable[str]]] = {

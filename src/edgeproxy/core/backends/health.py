@@ -15,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 KINDS = ("tcp", "http", "grpc", "exec")
+COMMAND_PREFIX = "EDGEPROXY_CHECK_"
+"""How variables begin that are for the commands of exec probes, and no settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +32,7 @@ class ProbeSettings:
         status: HTTP: the expected status.
         host: HTTP: the Host header; "" for the backend's address.
         service: gRPC: the service to check; "" for the server as a whole.
-        command: exec: the command to run. Its environment has the backend in BACKEND_ID,
-            BACKEND_ADDRESS and BACKEND_PORT.
+        command: exec: the command to run.
     """
 
     enabled: bool = False
