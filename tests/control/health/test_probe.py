@@ -14,6 +14,7 @@ import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import RequestReceived, StreamEnded
+from hyperframe.frame import GoAwayFrame, RstStreamFrame, SettingsFrame
 
 from edgeproxy.control.health.probe import probe
 from edgeproxy.core.backends.backend import Backend
@@ -100,8 +101,18 @@ def test_nobody_there(kind: str) -> None:
         (b"HTTP/1.1 302 Found\r\nlocation: /\r\n\r\n", "HTTP status 302"),
         (b"", "closed the connection without an answer"),
         (b"HTTP/1.1 200", "closed the connection without an answer"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n", ""),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: x\r\ncontent-length: 5, 6\r\n\r\n", ""),
+        (b"HTTP/1.1 200 OK\nserver: old\n\n", ""),
+        (b"HTTP/1.1 200\r\nx:\xff\r\n folded\r\n\r\n", ""),
+        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "HTTP status 101"),
+        (b"HTTP/1.1 103 Early\r\n\r\n" * 11, "no HTTP: more than 10 interim answers"),
+        (b"HTTP/1.1 200 OK\r\nno header\r\n\r\n", "no HTTP: a line"),
+        (b"HTTP/1.1 2000 OK\r\n\r\n", "no HTTP: a line"),
+        (b"HTTP/1.1 200 OK\r\nx: \0\r\n\r\n", "no HTTP: a line"),
         (b"SSH-2.0-OpenSSH\r\n\r\n", "no HTTP"),
-        (b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20_000, "no HTTP"),
+        (b"S", "no HTTP"),
+        (b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20_000, "no answer within 65536 bytes"),
     ],
 )
 def test_http_wants_the_status(answer: bytes, fault: str) -> None:
@@ -188,6 +199,41 @@ def test_grpc_asks_for_the_service() -> None:
     settings = replace(SETTINGS, kind="grpc", service="shop.Cart")
     assert found(grpc_server(b"\x08\x01", asked=asked), settings) == ""
     assert asked == [b"\x00\x00\x00\x00\x0b\x0a\x09shop.Cart"]
+
+
+def goaway(last_stream: int, code: int) -> bytes:
+    """Return the frame by which a server says that it takes no more calls."""
+    frame = GoAwayFrame(0, last_stream_id=last_stream, error_code=code)
+    return frame.serialize()
+
+
+@pytest.mark.parametrize(
+    ("frames", "fault"),
+    [
+        ([goaway(2**31 - 1, 0)], ""),
+        ([goaway(2**31 - 1, 0), goaway(1, 0)], ""),
+        ([goaway(0, 0)], "the server is shutting down and takes no calls"),
+        ([goaway(2**31 - 1, 11)], "no gRPC: the server ended the connection with error code 11"),
+        (
+            [RstStreamFrame(1, error_code=7).serialize()],
+            "no gRPC: the server reset the call with error code 7",
+        ),
+    ],
+)
+def test_a_call_outlives_a_graceful_end(frames: list[bytes], fault: str) -> None:
+    answering = grpc_server(b"\x08\x01")
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(SettingsFrame(0).serialize() + b"".join(frames))
+        await answering(reader, writer)
+
+    assert found(talk, replace(SETTINGS, kind="grpc")) == fault
+
+
+def test_what_a_backend_says_is_shown_short_and_in_one_line() -> None:
+    talk = grpc_server(b"", code="\x1b[31m" + "x" * 1000)
+    fault = found(talk, replace(SETTINGS, kind="grpc"))
+    assert fault == "gRPC status \\x1b[31m" + "x" * 183
 
 
 def test_grpc_headers_may_hold_any_bytes() -> None:

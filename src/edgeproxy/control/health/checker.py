@@ -12,9 +12,10 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
+from edgeproxy.control.health.connection import Turns
 from edgeproxy.control.health.probe import probe
 from edgeproxy.core.backends.backend import Backend
-from edgeproxy.core.backends.health import HealthSettings, ProbeSettings, Verdict
+from edgeproxy.core.backends.health import PLAIN, HealthSettings, Opening, ProbeSettings, Verdict
 from edgeproxy.log import EventLog
 
 log = EventLog("health")
@@ -39,14 +40,18 @@ class Checker:
         self,
         judged: Judged,
         settings_of: Callable[[Backend, ProbeSettings], ProbeSettings] = lambda _, same: same,
+        opening_of: Callable[[str], Opening] = lambda _app: PLAIN,
         rng: random.Random | None = None,
     ) -> None:
+        """`opening_of` says what a connection to the backends of an app begins with."""
         self.verdicts: dict[str, Verdict] = {}
         self._settings = ProbeSettings()
         self._health = HealthSettings()
         self._in_use: object = None
         self._judged = judged
         self._settings_of = settings_of
+        self._opening_of = opening_of
+        self._turns = Turns()
         self._rng = rng or random.Random()  # noqa: S311
         self._room = asyncio.Semaphore(AT_ONCE)
         self._tasks: dict[str, tuple[Backend, asyncio.Task[None]]] = {}
@@ -109,7 +114,8 @@ class Checker:
             began_at = time.monotonic()
             try:
                 async with self._room:
-                    fault = await probe(backend, settings)
+                    opening = self._opening_of(backend.app)
+                    fault = await probe(backend, settings, opening, self._turns)
             except Exception as error:  # noqa: BLE001 — a probe that fails for any reason counts as a failed check
                 fault = f"probe failed: {type(error).__name__}: {error}"
                 if fault != self.verdicts[backend.id].last:  # logged once, not at each probe

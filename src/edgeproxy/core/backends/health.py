@@ -30,7 +30,8 @@ class ProbeSettings:
         kind: One of `KINDS`.
         path: HTTP: the path to request.
         status: HTTP: the expected status.
-        host: HTTP: the Host header; "" for the backend's address.
+        host: HTTP: the Host header; "" for the name in the backend's certificate, else its
+            address.
         service: gRPC: the service to check; "" for the server as a whole.
         command: exec: the command to run.
     """
@@ -48,6 +49,26 @@ class ProbeSettings:
     def over(self, kind: str | None, path: str | None) -> ProbeSettings:
         """Return these settings with another kind and path, where they are given."""
         return replace(self, kind=kind or self.kind, path=path or self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a connection to a backend begins with, before any data.
+
+    Attributes:
+        header: The PROXY header of a connection without a client; b"": none.
+        tls_name: The name in the backend's certificate; "": no TLS.
+        ca_pem: The authorities that sign it; b"": the system's.
+        alpn: The protocols that clients may agree on here; offered by TCP probes.
+    """
+
+    header: bytes = b""
+    tls_name: str = ""
+    ca_pem: bytes = b""
+    alpn: tuple[str, ...] = ()
+
+
+PLAIN = Opening()
 
 
 @dataclass(frozen=True, slots=True)
