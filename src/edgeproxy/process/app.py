@@ -342,14 +342,13 @@ def _opening_of(
 ) -> Callable[[str], Opening]:
     """Return what says how probes of the backends of an app begin: as its clients' connections."""
     names = dict(config.listeners.backend_tls)
-    alpn = config.tls.alpn if config.listen_settings().speaks_tls else ()
 
     def opening_of(app: str) -> Opening:
         return Opening(
             header_writer.without_client(app),
             names.get(app, names.get("", "")),
             b"" if authorities is None else authorities.in_force,
-            alpn,
+            config.tls.alpn,
         )
 
     return opening_of

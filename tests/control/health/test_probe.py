@@ -14,7 +14,7 @@ import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import RequestReceived, StreamEnded
-from hyperframe.frame import GoAwayFrame, RstStreamFrame, SettingsFrame
+from hyperframe.frame import GoAwayFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 
 from edgeproxy.control.health.probe import probe
 from edgeproxy.core.backends.backend import Backend
@@ -218,6 +218,7 @@ def goaway(last_stream: int, code: int) -> bytes:
             [RstStreamFrame(1, error_code=7).serialize()],
             "no gRPC: the server reset the call with error code 7",
         ),
+        ([WindowUpdateFrame(3, window_increment=1).serialize()], "no gRPC: NoSuchStreamError 3"),
     ],
 )
 def test_a_call_outlives_a_graceful_end(frames: list[bytes], fault: str) -> None:

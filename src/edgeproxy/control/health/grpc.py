@@ -65,7 +65,9 @@ async def check(connection: ProbeConnection, scheme: str, authority: str, servic
                 if answer.ended:
                     return answer.fault()
     except ProtocolError as error:
-        return f"no gRPC: {str(error) or type(error).__name__}"
+        text = str(error)
+        name = "" if text and not text.isdigit() else f"{type(error).__name__} "
+        return f"no gRPC: {name}{text}".rstrip()
 
 
 class _Frames:
