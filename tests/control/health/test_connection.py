@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 import ssl
 import struct
+import subprocess
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
+from typing import IO
 
 import hpack
 import pytest
@@ -31,6 +35,7 @@ from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.health import PLAIN, Opening, ProbeSettings
 from edgeproxy.wire import proxy_v1, proxy_v2
 from tests.authority import authority_pem, issued
+from tests.system.programs import free_port
 
 SETTINGS = ProbeSettings(enabled=True, timeout_secs=60.0)
 NAME = "backend.internal"
@@ -163,6 +168,41 @@ def test_session_tickets_count_too() -> None:
     flood.join()
     assert found == f"no answer within {MAX_BYTES} bytes"
     assert flood.taken_bytes < MUCH_BYTES
+
+
+@pytest.mark.parametrize("command", ["K", "k"])
+def test_updates_of_keys_count_too(command: str, tmp_path: Path) -> None:
+    """K asks for an update of our keys, too; `openssl s_server` sends one for each line."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+    cert, key = issued(NAME).put(tmp_path, "server")
+    port = free_port()
+    words = f"s_server -tls1_3 -accept 127.0.0.1:{port} -cert {cert} -key {key}"
+    with subprocess.Popen(
+        [openssl, *words.split()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        while server.stdout.readline().strip() != b"ACCEPT":
+            assert server.poll() is None
+        feeding = threading.Thread(target=_feed, args=(server.stdin, command), daemon=True)
+        reading = threading.Thread(target=server.stdout.read, daemon=True)
+        feeding.start()
+        reading.start()
+        settings = replace(SETTINGS, kind="http")
+        fault = asyncio.run(probe(backend_at(port), settings, secured()))
+        server.kill()
+        feeding.join(60)
+        reading.join(60)
+    assert fault in ("no answer within 256 reads", f"no answer within {MAX_BYTES} bytes")
+
+
+def _feed(stdin: IO[bytes], command: str) -> None:
+    """Write the same command until nobody reads."""
+    with suppress(OSError):
+        while True:
+            stdin.write(f"{command}\n".encode() * 100)
 
 
 @pytest.mark.parametrize("kind", ["http", "grpc"])
