@@ -235,14 +235,18 @@ async def turns_while(task: asyncio.Future[str]) -> int:
 
 
 @pytest.mark.parametrize("kind", ["http", "grpc"])
-def test_the_loop_turns_between_the_reads_of_a_probe(kind: str) -> None:
+@pytest.mark.parametrize("is_secured", [False, True])
+def test_the_loop_turns_between_the_reads_of_a_probe(kind: str, is_secured: bool) -> None:
     """Whatever else runs on the loop, such as the API, has a turn after each read."""
     frame = DataFrame(1, b"x" * 1000).serialize() * 60
     begin, repeated = (b"HTTP/1.1 200 ", b"x") if kind == "http" else (H2 + OK, frame)
 
     async def run() -> int:
-        flood = Flood(begin, repeated)
-        probing = asyncio.ensure_future(probe(backend_at(flood.port), replace(SETTINGS, kind=kind)))
+        flood = Flood(begin, repeated, server_context(NAME) if is_secured else None)
+        opening = secured() if is_secured else PLAIN
+        probing = asyncio.ensure_future(
+            probe(backend_at(flood.port), replace(SETTINGS, kind=kind), opening)
+        )
         turns = await turns_while(probing)
         assert "bytes" in probing.result() or "frames" in probing.result()
         flood.join()

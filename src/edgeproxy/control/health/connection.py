@@ -111,6 +111,8 @@ class ProbeConnection:
         """Return the next bytes, b"" at their end. Raises OSError and ProbeError."""
         if self._tls is None:
             return await self._read()
+        if self._tls.pending():  # of a large record that has come in several reads
+            await self._turns.next()
         while True:
             try:
                 return self._tls.read(READ_BYTES)
