@@ -6,7 +6,8 @@
     exec   the command ends with exit code 0
 
 All but exec begin as a connection of a client does (`connection`). A probe never takes longer than
-its timeout. It returns "" for a healthy backend, or a short text that says what is wrong.
+its timeout. It returns "" for a healthy backend, or a short text that says what is wrong. Where
+this host lacks what a probe needs, such as descriptors, that says nothing about the backend.
 """
 
 from __future__ import annotations
@@ -19,8 +20,14 @@ from edgeproxy.control.health import command, grpc, http
 from edgeproxy.control.health.connection import ProbeError, Turns, connected
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.health import PLAIN, Opening, ProbeSettings
+from edgeproxy.engine.contract import DialFailure
+from edgeproxy.engine.dial import failure
 
 MAX_FAULT_CHARS = 200
+
+
+class NotProbedError(Exception):
+    """This host has no descriptors, memory or processes left for a probe."""
 
 
 async def probe(
@@ -28,7 +35,7 @@ async def probe(
 ) -> str:
     """Return what is wrong with a backend, or "" if it is healthy.
 
-    All probes of one loop share their `turns`.
+    All probes of one loop share their `turns`. Raises NotProbedError.
     """
     ask = _PROBES[settings.kind]
     try:
@@ -40,6 +47,8 @@ async def probe(
         fault = f"no answer within {settings.timeout_secs:g} s"
     except OSError as error:
         fault = os.strerror(error.errno).lower() if error.errno else str(error)
+        if failure(error.errno or 0) is DialFailure.LOCAL:
+            raise NotProbedError(fault) from None
     return _shown(fault)
 
 
