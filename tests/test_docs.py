@@ -12,6 +12,8 @@ from edgeproxy import cli
 from edgeproxy.config.load import FILE_VARIABLE
 from edgeproxy.config.old_names import REMOVED, RENAMED
 from edgeproxy.config.table import SETTINGS
+from edgeproxy.control.health.command import environment
+from edgeproxy.core.backends.backend import Backend
 from tools.state_tables import with_tables
 
 ROOT = Path(__file__).parent.parent
@@ -128,6 +130,7 @@ def test_a_wrong_command_would_be_found(line: str, wrong: str | None) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_variables_exist(document: str) -> None:
     known = {FILE_VARIABLE, *(each.variable for each in SETTINGS)}
+    known |= environment({}, Backend("", "", "", "", 0)).keys()  # of commands of exec probes
     if document == "CHANGELOG.md":
         known |= {each.variable for each in (*RENAMED, *REMOVED)}
     assert set(re.findall(r"\bEDGEPROXY_[A-Z_]*[A-Z]\b(?!_)", text_of(document))) <= known

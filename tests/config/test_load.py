@@ -161,6 +161,10 @@ def test_an_unknown_variable_is_a_warning_with_the_nearest_name() -> None:
     assert "did you mean EDGEPROXY_REGION?" in warning
 
 
+def test_what_is_for_commands_of_probes_is_no_setting() -> None:
+    assert config.load({"EDGEPROXY_CHECK_PASSWORD": "secret"}).warnings == ()
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -45,7 +45,7 @@ def test_what_is_new_is_returned_once(file: Path, events: Events) -> None:
     assert authorities.reload() is None
     both = authority_pem() + issued("other").cert
     file.write_bytes(both)
-    assert authorities.reload() == both
+    assert authorities.reload() == both == authorities.in_force
     assert authorities.reload() is None
     [told] = events.named("authorities")
     assert told["count"] == 2

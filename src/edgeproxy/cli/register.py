@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgeproxy.control import children
 from edgeproxy.errors import EdgeProxyError, UsageError
 
 if TYPE_CHECKING:
@@ -94,10 +95,14 @@ class _Wrapped:
             signal.signal(number, self._pass_on)
         # A terminal sends its signals to the whole process group. The command has its own group,
         # so that it gets the signal from here, after it has been deregistered.
+        # The token is ours: the command has no use for it, and may show its environment.
+        environ = {name: text for name, text in os.environ.items() if name != TOKEN}
         try:
-            child = self._child = subprocess.Popen(self._command, process_group=0)  # noqa: S603
+            child = subprocess.Popen(self._command, env=environ, process_group=0)  # noqa: S603
         except OSError as error:
             raise EdgeProxyError(f"{self._command[0]}: {error.strerror}") from None
+        self._child = child
+        children.RUNNING[child.pid] = child.poll
         try:
             if self._await_child(child):
                 _start(self._registration)
@@ -136,6 +141,8 @@ class _Wrapped:
 
 
 def _pause(child: subprocess.Popen[bytes]) -> None:
+    if os.getpid() == 1:
+        children.reap()
     try:
         child.wait(LOOK_SECS)
     except subprocess.TimeoutExpired:

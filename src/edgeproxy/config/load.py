@@ -25,6 +25,7 @@ from edgeproxy.config.file import FILE_VARIABLE, ConfigFile, nearest, shown
 from edgeproxy.config.old_names import REMOVED, RENAMED, OldName, names_of
 from edgeproxy.config.setting import PREFIX, Setting
 from edgeproxy.config.table import SETTINGS
+from edgeproxy.core.backends.health import COMMAND_PREFIX
 from edgeproxy.core.backends.local_overrides import Overlay
 from edgeproxy.errors import ConfigError
 from edgeproxy.values import BadValueError
@@ -198,7 +199,7 @@ def _removed(environ: Mapping[str, str], file: ConfigFile, path: str) -> list[st
 
 
 def _is_unknown(name: str) -> bool:
-    if not name.startswith(PREFIX) or name in _variables():
+    if not name.startswith(PREFIX) or name.startswith(COMMAND_PREFIX) or name in _variables():
         return False
     return all(name != old.variable for old in (*RENAMED, *REMOVED))
 

@@ -163,7 +163,8 @@ SETTINGS: tuple[Setting, ...] = (
         setting("path", http_path, "path of HTTP probes"),
         setting("status", whole_number(100, 599), "status that HTTP probes expect"),
         setting("host", host_header,
-                "Host header of HTTP probes; unset: the address of the backend"),
+                "Host header of HTTP probes; unset: the backend's name in EDGEPROXY_BACKEND_TLS, "
+                "else its address"),
         setting("service", text, "service that gRPC probes ask for; unset: the server as a whole"),
         setting("command", command, "command that exec probes run; exit code 0 means healthy"),
     )),

@@ -45,6 +45,10 @@ class ProxyHeaderWriter:
         """Return an id that no other connection has."""
         return f"{self._seed}-{next(self._numbers):x}"
 
+    def without_client(self, app: str) -> bytes:
+        """Return the header for a connection that the proxy makes for itself, such as a probe."""
+        return self.prefix(ClientIdentity(None, None, "", ""), app)
+
     def prefix(self, presented: ClientIdentity, app: str) -> bytes:
         """Return the header for a backend of this app, sent before the client's first byte."""
         version = self._versions.get(app, self._default)

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Self
 
 from edgeproxy import values as value
-from edgeproxy.control.health.probe import probe
+from edgeproxy.control.health.connection import Turns
+from edgeproxy.control.health.probe import NotProbedError, probe
 from edgeproxy.core.backends.backend import Backend
-from edgeproxy.core.backends.health import KINDS, HealthSettings, ProbeSettings, Verdict
+from edgeproxy.core.backends.health import KINDS, PLAIN, HealthSettings, ProbeSettings, Verdict
 
 MAX_PORT = 65535
 
@@ -73,6 +74,7 @@ class HealthChecker:
         )
         self._health = HealthSettings(healthy_threshold, unhealthy_threshold)
         self._verdict = Verdict()
+        self._turns = Turns()
         self._changed = changed
         self._task: asyncio.Task[None] | None = None
 
@@ -87,9 +89,14 @@ class HealthChecker:
         return self._verdict.last
 
     async def check(self) -> bool:
-        """Probe the backend once, now. Return whether the probe succeeded."""
+        """Probe the backend once, now. Return whether the probe succeeded.
+
+        One for which this host has no descriptors or memory left does not count.
+        """
         try:
-            fault = await probe(self._backend, self._settings)
+            fault = await probe(self._backend, self._settings, PLAIN, self._turns)
+        except NotProbedError:
+            return False
         except Exception as error:  # noqa: BLE001 — a probe that raises is a failed probe
             fault = f"probe failed: {type(error).__name__}: {error}"
         if self._verdict.hear(self._health, fault, time.monotonic()):

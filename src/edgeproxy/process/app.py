@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy import log as events
 from edgeproxy.config.load import Config, Loaded
+from edgeproxy.control import children
 from edgeproxy.control.cpu_yield import CpuYield
 from edgeproxy.control.geoip import Geo
 from edgeproxy.control.health.health_checks import HealthChecks
@@ -31,6 +32,7 @@ from edgeproxy.control.observe.access_log import OFF, AccessLog
 from edgeproxy.control.observe.status import Status
 from edgeproxy.core.admission.access import AccessControl
 from edgeproxy.core.admission.admission import Admission
+from edgeproxy.core.backends.health import Opening
 from edgeproxy.core.backends.live_state import Circuit
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.engine.choice import make_engine
@@ -95,6 +97,7 @@ class Proxy:
         preamble_parser = PreambleParser(
             {}, self.admission.server_names, config.listeners.proxy_protocol_in
         )
+        header_writer = ProxyHeaderWriter(config.listeners.proxy_protocol_out, os.urandom(4).hex())
         gate = AdmissionGate(
             self.admission,
             self.metrics,
@@ -102,7 +105,7 @@ class Proxy:
             config.engine.connect_timeout_secs,
             access_log.take if access_log else None,
             warm_pool,
-            ProxyHeaderWriter(config.listeners.proxy_protocol_out, os.urandom(4).hex()),
+            header_writer,
             dict(config.listeners.backend_tls),
         )
         listen_settings = config.listen_settings()
@@ -126,7 +129,8 @@ class Proxy:
             lambda: in_force.config,
         )
         self.feed = Feed(self._store, self.publisher.publish, self.metrics, gc.collect)
-        probes, loop_lag = HealthChecks(self._judged), LoopLag()
+        probes = HealthChecks(self._judged, _opening_of(config, header_writer, authorities))
+        loop_lag = LoopLag()
         self._status = Status(
             config.admission.app,
             config.admission.region,
@@ -150,6 +154,8 @@ class Proxy:
         background = [lambda: show_life(lambda: self._status.on_gate(int))]
         if config.metrics.enabled or config.proxy.control_socket is not None:
             background.append(loop_lag.measure)
+        if os.getpid() == 1:
+            background.append(children.reap_always)
         self.control_plane = ControlPlane(
             in_force,
             self._store,
@@ -179,6 +185,8 @@ class Proxy:
             log.warning("configuration", warning=warning)
         for number in STOP_SIGNALS:
             signal.signal(number, self._signalled)
+        # Whoever started us may have ignored it, and exit codes of children would be lost.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGHUP, self._hung_up)
         signal.signal(signal.SIGUSR2, self._asked_to_upgrade)
         log.info("geo", **self._geo.description)
@@ -327,6 +335,23 @@ def _backend_authorities(config: Config) -> tuple[Authorities | None, bytes | No
     from edgeproxy.tls.authorities import backend_authorities
 
     return backend_authorities(config.listeners.backend_tls_ca)
+
+
+def _opening_of(
+    config: Config, header_writer: ProxyHeaderWriter, authorities: Authorities | None
+) -> Callable[[str], Opening]:
+    """Return what says how probes of the backends of an app begin: as its clients' connections."""
+    names = dict(config.listeners.backend_tls)
+
+    def opening_of(app: str) -> Opening:
+        return Opening(
+            header_writer.without_client(app),
+            names.get(app, names.get("", "")),
+            b"" if authorities is None else authorities.in_force,
+            config.tls.alpn,
+        )
+
+    return opening_of
 
 
 def _circuit_changed(backend_id: str, circuit: Circuit) -> None:

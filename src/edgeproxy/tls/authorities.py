@@ -19,10 +19,14 @@ class Authorities:
     """Reads the authorities from a PEM file.
 
     Call `load` first. `load` and `reload` may run in any thread, one call at a time.
+
+    Attributes:
+        in_force: The certificates read last, in PEM; for any thread.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.in_force = b""
         self._seen = b""
         self._reported = ""
 
@@ -31,6 +35,7 @@ class Authorities:
         content = pem.read(self._path)
         authorities = pem.authorities(self._path, content)
         self._seen = content
+        self.in_force = authorities
         return authorities
 
     def reload(self) -> bytes | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import resource
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 
@@ -92,6 +93,31 @@ def test_who_cannot_be_probed_goes_down_and_that_is_told_once(
 
     play(scene)
     assert [record.message for record in caplog.records].count("probe_failed") == 1
+
+
+@pytest.mark.parametrize("kind", ["tcp", "exec"])
+def test_a_lack_of_descriptors_says_nothing_about_a_backend(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def scene(stage: Stage) -> None:
+        stage.checker.use(replace(SETTINGS, kind=kind, command="false"), HEALTH)
+        with open("/dev/null") as next_one:
+            lowest = next_one.fileno()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
+        try:
+            stage.checker.follow([backend("a", 1)])
+            async with asyncio.timeout(DEADLINE_SECS):
+                while not caplog.records:
+                    await asyncio.sleep(0.01)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert caplog.records[0].message == "backend_not_probed"
+        assert stage.told == []
+        await stage.until([("a", False)])
+
+    play(scene)
 
 
 def test_the_same_table_is_not_looked_through_again() -> None:

@@ -9,17 +9,16 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import RequestReceived, StreamEnded
+from hyperframe.frame import GoAwayFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 
 from edgeproxy.control.health.probe import probe
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.health import ProbeSettings
-from tests.waiting import wait_until
 
 SETTINGS = ProbeSettings(enabled=True, timeout_secs=5.0)
 SOON_SECS = 0.3
@@ -102,8 +101,18 @@ def test_nobody_there(kind: str) -> None:
         (b"HTTP/1.1 302 Found\r\nlocation: /\r\n\r\n", "HTTP status 302"),
         (b"", "closed the connection without an answer"),
         (b"HTTP/1.1 200", "closed the connection without an answer"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n", ""),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: x\r\ncontent-length: 5, 6\r\n\r\n", ""),
+        (b"HTTP/1.1 200 OK\nserver: old\n\n", ""),
+        (b"HTTP/1.1 200\r\nx:\xff\r\n folded\r\n\r\n", ""),
+        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "HTTP status 101"),
+        (b"HTTP/1.1 103 Early\r\n\r\n" * 11, "no HTTP: more than 10 interim answers"),
+        (b"HTTP/1.1 200 OK\r\nno header\r\n\r\n", "no HTTP: a line"),
+        (b"HTTP/1.1 2000 OK\r\n\r\n", "no HTTP: a line"),
+        (b"HTTP/1.1 200 OK\r\nx: \0\r\n\r\n", "no HTTP: a line"),
         (b"SSH-2.0-OpenSSH\r\n\r\n", "no HTTP"),
-        (b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20_000, "no HTTP"),
+        (b"S", "no HTTP"),
+        (b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20_000, "no answer within 65536 bytes"),
     ],
 )
 def test_http_wants_the_status(answer: bytes, fault: str) -> None:
@@ -192,6 +201,42 @@ def test_grpc_asks_for_the_service() -> None:
     assert asked == [b"\x00\x00\x00\x00\x0b\x0a\x09shop.Cart"]
 
 
+def goaway(last_stream: int, code: int) -> bytes:
+    """Return the frame by which a server says that it takes no more calls."""
+    frame = GoAwayFrame(0, last_stream_id=last_stream, error_code=code)
+    return frame.serialize()
+
+
+@pytest.mark.parametrize(
+    ("frames", "fault"),
+    [
+        ([goaway(2**31 - 1, 0)], ""),
+        ([goaway(2**31 - 1, 0), goaway(1, 0)], ""),
+        ([goaway(0, 0)], "the server is shutting down and takes no calls"),
+        ([goaway(2**31 - 1, 11)], "no gRPC: the server ended the connection with error code 11"),
+        (
+            [RstStreamFrame(1, error_code=7).serialize()],
+            "no gRPC: the server reset the call with error code 7",
+        ),
+        ([WindowUpdateFrame(3, window_increment=1).serialize()], "no gRPC: NoSuchStreamError 3"),
+    ],
+)
+def test_a_call_outlives_a_graceful_end(frames: list[bytes], fault: str) -> None:
+    answering = grpc_server(b"\x08\x01")
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(SettingsFrame(0).serialize() + b"".join(frames))
+        await answering(reader, writer)
+
+    assert found(talk, replace(SETTINGS, kind="grpc")) == fault
+
+
+def test_what_a_backend_says_is_shown_short_and_in_one_line() -> None:
+    talk = grpc_server(b"", code="\x1b[31m" + "x" * 1000)
+    fault = found(talk, replace(SETTINGS, kind="grpc"))
+    assert fault == "gRPC status \\x1b[31m" + "x" * 183
+
+
 def test_grpc_headers_may_hold_any_bytes() -> None:
     talk = grpc_server(b"\x08\x02", extra=b"\xff\xfe")
     assert found(talk, replace(SETTINGS, kind="grpc")) == "NOT_SERVING"
@@ -203,36 +248,3 @@ def test_what_speaks_no_http2_is_no_grpc() -> None:
         await silent(reader, writer)
 
     assert found(talk, replace(SETTINGS, kind="grpc", timeout_secs=SOON_SECS))
-
-
-@pytest.mark.parametrize(
-    ("command", "fault"),
-    [
-        ("true", ""),
-        ("false", "the command ended with 1"),
-        ("sh -c 'exit 7'", "the command ended with 7"),
-        ("/no/such/command", "no such file or directory"),
-        ("sh -c 'test $BACKEND_ID$BACKEND_ADDRESS$BACKEND_PORT = a192.0.2.1080'", ""),
-    ],
-)
-def test_exec_wants_exit_code_0(command: str, fault: str) -> None:
-    backend = Backend("a", "app", "sa", "192.0.2.10", 80)
-    settings = replace(SETTINGS, kind="exec", command=command)
-    assert asyncio.run(probe(backend, settings)) == fault
-
-
-def test_a_command_that_hangs_is_ended_with_all_it_started(tmp_path: Path) -> None:
-    file = tmp_path / "pid"
-    command = f"sh -c 'sleep 600 & echo $! > {file}; wait'"
-    settings = replace(SETTINGS, kind="exec", command=command, timeout_secs=5.0)
-    backend = Backend("a", "app", "sa", "192.0.2.10", 80)
-    assert asyncio.run(probe(backend, settings)) == "no answer within 5 s"
-    child = Path(f"/proc/{file.read_text().strip()}/stat")
-
-    def has_ended() -> bool:
-        try:
-            return child.read_text().split()[2] == "Z"
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-
-    wait_until(has_ended, "the command's child has ended")

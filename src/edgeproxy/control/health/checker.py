@@ -12,15 +12,18 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
-from edgeproxy.control.health.probe import probe
+from edgeproxy.control.health.connection import Turns
+from edgeproxy.control.health.probe import NotProbedError, probe
 from edgeproxy.core.backends.backend import Backend
-from edgeproxy.core.backends.health import HealthSettings, ProbeSettings, Verdict
-from edgeproxy.log import EventLog
+from edgeproxy.core.backends.health import PLAIN, HealthSettings, Opening, ProbeSettings, Verdict
+from edgeproxy.log import EventLog, Throttle
 
 log = EventLog("health")
 
 JITTER = 0.1
 """The interval varies by up to this fraction."""
+QUIET_SECS = 10.0
+"""Seconds between two log lines about probes that could not be made."""
 AT_ONCE = 512
 """Maximum number of probes at a time; each needs a descriptor."""
 
@@ -39,14 +42,19 @@ class Checker:
         self,
         judged: Judged,
         settings_of: Callable[[Backend, ProbeSettings], ProbeSettings] = lambda _, same: same,
+        opening_of: Callable[[str], Opening] = lambda _app: PLAIN,
         rng: random.Random | None = None,
     ) -> None:
+        """`opening_of` says what a connection to the backends of an app begins with."""
         self.verdicts: dict[str, Verdict] = {}
         self._settings = ProbeSettings()
         self._health = HealthSettings()
         self._in_use: object = None
         self._judged = judged
         self._settings_of = settings_of
+        self._opening_of = opening_of
+        self._turns = Turns()
+        self._throttle = Throttle(QUIET_SECS)
         self._rng = rng or random.Random()  # noqa: S311
         self._room = asyncio.Semaphore(AT_ONCE)
         self._tasks: dict[str, tuple[Backend, asyncio.Task[None]]] = {}
@@ -107,16 +115,28 @@ class Checker:
         await asyncio.sleep(self._rng.random() * settings.interval_secs)
         while True:
             began_at = time.monotonic()
+            fault: str | None = None
             try:
                 async with self._room:
-                    fault = await probe(backend, settings)
+                    opening = self._opening_of(backend.app)
+                    fault = await probe(backend, settings, opening, self._turns)
+            except NotProbedError as error:
+                self._tell_not_probed(backend, str(error))
             except Exception as error:  # noqa: BLE001 — a probe that fails for any reason counts as a failed check
                 fault = f"probe failed: {type(error).__name__}: {error}"
                 if fault != self.verdicts[backend.id].last:  # logged once, not at each probe
                     log.bug("probe_failed", backend=backend.id)
-            self._hear(backend, fault)
+            if fault is not None:
+                self._hear(backend, fault)
             pause_secs = settings.interval_secs * self._rng.uniform(1 - JITTER, 1 + JITTER)
             await asyncio.sleep(max(pause_secs - (time.monotonic() - began_at), 0.0))
+
+    def _tell_not_probed(self, backend: Backend, reason: str) -> None:
+        suppressed = self._throttle.admit(time.monotonic())
+        if suppressed is not None:
+            log.warning(
+                "backend_not_probed", backend=backend.id, reason=reason, suppressed=suppressed
+            )
 
     def _hear(self, backend: Backend, fault: str) -> None:
         verdict = self.verdicts[backend.id]

@@ -5,11 +5,11 @@ The checker is imported only then.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edgeproxy.core.backends.backend import Backend
-from edgeproxy.core.backends.health import HealthSettings, ProbeSettings, Verdict
+from edgeproxy.core.backends.health import HealthSettings, Opening, ProbeSettings, Verdict
 from edgeproxy.core.backends.local_overrides import Overlay
 
 if TYPE_CHECKING:
@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 class HealthChecks:
     """The health checks of one proxy. For one event loop, but for `verdicts`."""
 
-    def __init__(self, judged: Judged) -> None:
-        """`judged` is called when a backend goes up or down."""
+    def __init__(self, judged: Judged, opening_of: Callable[[str], Opening]) -> None:
+        """`judged` is called when a backend goes up or down.
+
+        `opening_of` says what connections to the backends of an app begin with now.
+        """
         self._judged = judged
+        self._opening_of = opening_of
         self._checker: Checker | None = None
         self._overlays: Mapping[str, Overlay] = {}
 
@@ -43,7 +47,7 @@ class HealthChecks:
                 return
             from edgeproxy.control.health.checker import Checker
 
-            self._checker = Checker(self._judged, self._settings_of)
+            self._checker = Checker(self._judged, self._settings_of, self._opening_of)
         self._checker.use(settings, health, overlays)
         self._checker.follow(backends)
 

@@ -5,103 +5,81 @@
     grpc   `grpc.health.v1.Health/Check` says SERVING
     exec   the command ends with exit code 0
 
-A probe never raises and never takes longer than its timeout. It returns "" for a healthy backend,
-or a short text that says what is wrong.
+All but exec begin as a connection of a client does (`connection`). A probe never takes longer than
+its timeout. It returns "" for a healthy backend, or a short text that says what is wrong. Where
+this host lacks what a probe needs, such as descriptors, that says nothing about the backend.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import shlex
-import signal
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
+from edgeproxy.control.health import command, grpc, http
+from edgeproxy.control.health.connection import ProbeError, Turns, connected
 from edgeproxy.core.backends.backend import Backend
-from edgeproxy.core.backends.health import ProbeSettings
+from edgeproxy.core.backends.health import PLAIN, Opening, ProbeSettings
+from edgeproxy.engine.contract import DialFailure
+from edgeproxy.engine.dial import failure
 
-ANSWER_BYTES = 65536
-"""Maximum number of bytes that a probe reads."""
+MAX_FAULT_CHARS = 200
 
 
-async def probe(backend: Backend, settings: ProbeSettings) -> str:
-    """Return what is wrong with a backend, or "" if it is healthy."""
+class NotProbedError(Exception):
+    """This host has no descriptors, memory or processes left for a probe."""
+
+
+async def probe(
+    backend: Backend, settings: ProbeSettings, opening: Opening = PLAIN, turns: Turns | None = None
+) -> str:
+    """Return what is wrong with a backend, or "" if it is healthy.
+
+    All probes of one loop share their `turns`. Raises NotProbedError.
+    """
     ask = _PROBES[settings.kind]
     try:
         async with asyncio.timeout(settings.timeout_secs):
-            return await ask(backend, settings)
+            fault = await ask(backend, settings, opening, turns or Turns())
+    except ProbeError as error:
+        fault = str(error)
     except TimeoutError:
-        return f"no answer within {settings.timeout_secs:g} s"
+        fault = f"no answer within {settings.timeout_secs:g} s"
     except OSError as error:
-        return os.strerror(error.errno).lower() if error.errno else str(error)
+        fault = os.strerror(error.errno).lower() if error.errno else str(error)
+        if failure(error.errno or 0) is DialFailure.LOCAL:
+            raise NotProbedError(fault) from None
+    return _shown(fault)
 
 
-async def _tcp(backend: Backend, _settings: ProbeSettings) -> str:
-    _, writer = await asyncio.open_connection(backend.wg_ip, backend.port)
-    writer.close()
-    return ""
+def _shown(fault: str) -> str:
+    """Return a text, in which a backend may have said anything, as one short line."""
+    text = fault[:MAX_FAULT_CHARS]
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
-async def _http(backend: Backend, settings: ProbeSettings) -> str:
-    import h11
-
-    reader, writer = await asyncio.open_connection(backend.wg_ip, backend.port)
-    try:
-        dialog = h11.Connection(h11.CLIENT, max_incomplete_event_size=ANSWER_BYTES)
-        headers = [("Host", settings.host or backend.address), ("User-Agent", "edgeproxy-probe")]
-        request = h11.Request(
-            method="GET", target=settings.path, headers=[*headers, ("Connection", "close")]
-        )
-        writer.write((dialog.send(request) or b"") + (dialog.send(h11.EndOfMessage()) or b""))
-        while True:
-            event = dialog.next_event()
-            if isinstance(event, h11.Response):
-                expected = settings.status
-                return "" if event.status_code == expected else f"HTTP status {event.status_code}"
-            if event is h11.NEED_DATA:
-                data = await reader.read(ANSWER_BYTES)
-                if not data:
-                    return "closed the connection without an answer"
-                dialog.receive_data(data)
-    except h11.RemoteProtocolError as error:
-        return f"no HTTP: {error}"
-    finally:
-        writer.transport.abort()
+async def _tcp(backend: Backend, _settings: ProbeSettings, opening: Opening, turns: Turns) -> str:
+    async with connected(backend, opening, opening.alpn, turns):
+        return ""
 
 
-async def _grpc(backend: Backend, settings: ProbeSettings) -> str:
-    from edgeproxy.control.health.grpc import check
-
-    return await check(backend, settings.service)
-
-
-async def _exec(backend: Backend, settings: ProbeSettings) -> str:
-    environ = {
-        **os.environ,
-        "BACKEND_ID": backend.id,
-        "BACKEND_ADDRESS": backend.wg_ip,
-        "BACKEND_PORT": str(backend.port),
-    }
-    process = await asyncio.create_subprocess_exec(
-        *shlex.split(settings.command),
-        env=environ,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        code = await process.wait()
-    finally:
-        if process.returncode is None:  # the command and all processes it has started
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await asyncio.shield(process.wait())
-    return "" if code == 0 else f"the command ended with {code}"
+async def _http(backend: Backend, settings: ProbeSettings, opening: Opening, turns: Turns) -> str:
+    async with connected(backend, opening, http.ALPN, turns) as connection:
+        return await http.check(connection, settings, opening.tls_name or backend.address)
 
 
-_PROBES: dict[str, Callable[[Backend, ProbeSettings], Awaitable[str]]] = {
+async def _grpc(backend: Backend, settings: ProbeSettings, opening: Opening, turns: Turns) -> str:
+    authority = opening.tls_name or backend.address
+    scheme = "https" if opening.tls_name else "http"
+    async with connected(backend, opening, grpc.ALPN, turns) as connection:
+        return await grpc.check(connection, scheme, authority, settings.service)
+
+
+async def _exec(backend: Backend, settings: ProbeSettings, _opening: Opening, _turns: Turns) -> str:
+    return await command.check(backend, settings.command)
+
+
+_PROBES: dict[str, Callable[[Backend, ProbeSettings, Opening, Turns], Awaitable[str]]] = {
     "tcp": _tcp,
     "http": _http,
     "grpc": _grpc,

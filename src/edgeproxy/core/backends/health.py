@@ -15,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 KINDS = ("tcp", "http", "grpc", "exec")
+COMMAND_PREFIX = "EDGEPROXY_CHECK_"
+"""How variables begin that are for the commands of exec probes, and no settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +30,10 @@ class ProbeSettings:
         kind: One of `KINDS`.
         path: HTTP: the path to request.
         status: HTTP: the expected status.
-        host: HTTP: the Host header; "" for the backend's address.
+        host: HTTP: the Host header; "" for the name in the backend's certificate, else its
+            address.
         service: gRPC: the service to check; "" for the server as a whole.
-        command: exec: the command to run. Its environment has the backend in BACKEND_ID,
-            BACKEND_ADDRESS and BACKEND_PORT.
+        command: exec: the command to run.
     """
 
     enabled: bool = False
@@ -47,6 +49,26 @@ class ProbeSettings:
     def over(self, kind: str | None, path: str | None) -> ProbeSettings:
         """Return these settings with another kind and path, where they are given."""
         return replace(self, kind=kind or self.kind, path=path or self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a connection to a backend begins with, before any data.
+
+    Attributes:
+        header: The PROXY header of a connection without a client; b"": none.
+        tls_name: The name in the backend's certificate; "": no TLS.
+        ca_pem: The authorities that sign it; b"": the system's.
+        alpn: The protocols that clients may agree on here; offered by TCP probes.
+    """
+
+    header: bytes = b""
+    tls_name: str = ""
+    ca_pem: bytes = b""
+    alpn: tuple[str, ...] = ()
+
+
+PLAIN = Opening()
 
 
 @dataclass(frozen=True, slots=True)

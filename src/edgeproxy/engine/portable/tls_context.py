@@ -9,25 +9,30 @@ from edgeproxy.engine.portable.tls_socket import TlsSocket
 from edgeproxy.engine.tls import CIPHERS, TlsError
 
 
-class BackendTls:
-    """Makes connections to backends speak TLS. `ca_pem`: the authorities; empty: the system's.
+def backend_context(ca_pem: bytes = b"") -> ssl.SSLContext:
+    """Return how connections to backends speak TLS. `ca_pem`: authorities; empty: the system's.
 
     Raises TlsError if there is no certificate in it.
     """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which verifies certificate and name
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.set_ciphers(CIPHERS)
+    try:
+        if ca_pem:
+            context.load_verify_locations(cadata=ca_pem.decode("ascii"))
+        else:
+            context.set_default_verify_paths()
+    except (ssl.SSLError, ValueError) as error:
+        raise TlsError(f"the authorities for backends cannot be used: {error}") from None
+    return context
+
+
+class BackendTls:
+    """Makes connections to backends speak TLS, by `backend_context`."""
 
     def __init__(self, ca_pem: bytes = b"") -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which verifies certificate and name
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-        context.set_ciphers(CIPHERS)
-        try:
-            if ca_pem:
-                context.load_verify_locations(cadata=ca_pem.decode("ascii"))
-            else:
-                context.set_default_verify_paths()
-        except (ssl.SSLError, ValueError) as error:
-            raise TlsError(f"the authorities for backends cannot be used: {error}") from None
-        self._context = context
+        self._context = backend_context(ca_pem)
 
     def wrap(self, tcp: socket.socket, server_name: str) -> TlsSocket:
         """Return a TLS socket that replaces this one; its handshake has not begun."""
