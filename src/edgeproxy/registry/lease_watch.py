@@ -21,6 +21,7 @@ from edgeproxy.core.backends.registration import Deregister
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
+from edgeproxy.registry.hearing import Hearing
 from edgeproxy.registry.published import PublishedTable
 from edgeproxy.registry.writer import RegistrationWriter, count_leases
 
@@ -40,11 +41,17 @@ class LeaseWatch:
     """Watches the leases of one POP."""
 
     def __init__(
-        self, leases: Leases, writer: RegistrationWriter, table: PublishedTable, metrics: Metrics
+        self,
+        leases: Leases,
+        writer: RegistrationWriter,
+        table: PublishedTable,
+        hearing: Hearing,
+        metrics: Metrics,
     ) -> None:
         self._leases = leases
         self._writer = writer
         self._table = table
+        self._hearing = hearing
         self._metrics = metrics
         self._overdue: set[str] = set()  # expired, with a row that is to be deleted
         self._is_loaded = False
@@ -90,6 +97,7 @@ class LeaseWatch:
         if not self._is_loaded:
             await self.load()
         self._table.backends()  # ends the leases of backends that are gone
+        self._hearing.excuse(now)
         due_at = self._leases.next_at()
         if due_at is not None and (due_at <= now or self._ownership_due_at <= now):
             self._ownership_due_at = now + self._leases.ttl_secs / OWNERSHIP_CHECKS_IN_TTL
