@@ -4,9 +4,10 @@ The caller's address is judged when it connects (`allows`). Once the head of a r
 (`admit`): its rate, its token, the page that sends it, the length of the body. Once all of it is
 known (`answer`): the type of the body. Every refusal is JSON. Nothing of a request is logged.
 
-Without a token, a browser may not write. A foreign page could make the browser of a user send
-requests to any address that the user can reach; `Origin` and `Sec-Fetch-Site` give such a page
-away. With a token this check is not needed, because a foreign page does not know the token.
+Without a token, a browser may not write, nor read under a name that a foreign page can have. Such a
+page could make the browser of a user send requests to any address that the user can reach; `Origin`
+and `Sec-Fetch-Site` give it away where it writes, `Host` where it reads. With a token this check is
+not needed, because a foreign page does not know the token.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from edgeproxy.api.bodies import FaultView
 from edgeproxy.api.fault import FaultError
 from edgeproxy.api.http1.message import Answer, Head
 from edgeproxy.api.settings import ApiSettings
+from edgeproxy.control.admin.host_header import is_own_host
 from edgeproxy.control.admin.pages import JSON
 from edgeproxy.core.admission.access import key_of
 from edgeproxy.core.admission.rate_limit import RateLimit, RateLimitSettings
@@ -41,6 +43,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 MAX_BODY_BYTES = 64 * 1024
 OPEN_PATHS = ("/health", "/ready")
 """Paths that need no token: load balancers probe them."""
+SINGLE = (b"host", b"authorization", b"content-type", b"origin", b"sec-fetch-site")
+"""Header fields that decide something here: a request that has one of them twice is refused."""
 READS = ("GET", "HEAD", "OPTIONS")
 BURST_SECS = 2
 MAX_CALLERS = 65_536
@@ -82,6 +86,8 @@ class Guard:
             self._limited(head.caller, now)
             raise FaultError(429, "too many requests", headers={"Retry-After": "1"})
         headers = head.by_name()
+        if len(headers) != len(head.headers):
+            _check_single(head)
         if self._token:
             self._check_token(head, headers)
         else:
@@ -115,12 +121,28 @@ class Guard:
             )
 
 
+def _check_single(head: Head) -> None:
+    names = [name for name, _ in head.headers]
+    for name in SINGLE:
+        if names.count(name) > 1:
+            raise FaultError(400, f"the header field {name.decode()} is there twice")
+
+
 def _check_page(head: Head, headers: Mapping[bytes, bytes]) -> None:
     """Refuse what a foreign page may have let a browser ask."""
     if head.method not in READS:
         site = headers.get(b"sec-fetch-site", b"none")
         if b"origin" in headers or site != b"none":
             raise FaultError(403, "a browser may not write here without a token")
+    elif head.path not in OPEN_PATHS and not is_own_host(
+        headers.get(b"host", b"").decode("latin-1")
+    ):
+        raise FaultError(
+            403,
+            "without a token the API answers only under an address or a private name, so that "
+            "no foreign page can read it: ask by address, or set EDGEPROXY_API_TOKEN",
+            "Host",
+        )
 
 
 def _check_kind(head: Head, body: bytes) -> None:

@@ -144,10 +144,10 @@ def _drain(draining: bool) -> Handler:
 
 async def explain(registry: Registry, request: Request) -> Response:
     """Answer which backend a client would get."""
-    client = request.query_params.get("client", "")
+    client = _query(request, "client")
     if not client:
         raise FaultError(400, "missing query parameter: ?client=ADDRESS", "client")
-    return answer(await registry.explain(client, request.query_params.get("app")))
+    return answer(await registry.explain(client, _query(request, "app")))
 
 
 async def sessions(registry: Registry, _request: Request) -> Response:
@@ -162,6 +162,14 @@ async def table(registry: Registry, _request: Request) -> Response:
 
 def _id(request: Request) -> str:
     return str(request.path_params["id"])
+
+
+def _query(request: Request, name: str) -> str | None:
+    """Return a query parameter, None without it."""
+    values = request.query_params.getlist(name)
+    if len(values) > 1:
+        raise FaultError(400, f"the query parameter {name} is there {len(values)} times", name)
+    return values[0] if values else None
 
 
 def _caller(request: Request) -> str:
