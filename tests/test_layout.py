@@ -61,7 +61,7 @@ TESTED_ELSEWHERE = {
     (
         "api/",
         "system/test_api.py, test_api_guard.py",
-    ): "api application bodies home operations settings",
+    ): "api application home operations settings",
     (
         "cli/",
         "system/test_commands.py, test_configuration.py, test_demo.py, test_register.py",

@@ -5,7 +5,7 @@ Routes and the OpenAPI document both come from this one table.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -34,7 +34,7 @@ class Operation:
         gives: The type of its answer.
         statuses: The statuses of its answers that are not faults.
         faults: The statuses of its faults, besides those that every operation may have.
-        query: Its query parameters: name, whether it is required, description.
+        query: Its query parameters: name, whether it is required, description, schema.
     """
 
     method: str
@@ -46,7 +46,7 @@ class Operation:
     takes: Any = None
     statuses: tuple[int, ...] = (200,)
     faults: tuple[int, ...] = ()
-    query: tuple[tuple[str, bool, str], ...] = ()
+    query: tuple[tuple[str, bool, str, Mapping[str, Any]], ...] = ()
 
 
 def answer(content: object, status: int = 200, **headers: str) -> Response:
@@ -270,8 +270,8 @@ OPERATIONS = (
         explain,
         Decision,
         query=(
-            ("client", True, "the address of a client"),
-            ("app", False, "the app to decide for"),
+            ("client", True, "the address of a client", bodies.ADDRESS),
+            ("app", False, "the app to decide for; unset: that of this proxy, or all", {}),
         ),
     ),
     Operation(
