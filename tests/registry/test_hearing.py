@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from edgeproxy.registry.hearing import Hearing
 from tests.registry.pop import RegistryPop
@@ -54,3 +55,27 @@ def test_an_address_is_known_by_its_ipv6_network(pop: RegistryPop) -> None:
     hearing = Hearing(pop.leases, dict)
     hearing.heard("a", "fd00::1")
     assert hearing.leases_of("fd00::2", 1.0) == 1
+
+
+def test_no_lease_is_judged_while_callers_wait_to_be_accepted(brief: RegistryPop) -> None:
+    async def scenario() -> None:
+        await brief.register("a")
+        brief.hearing.is_behind = True
+        await watching_until(
+            brief, lambda: (brief.leases.next_at() or 0.0) + 1.0 < time.monotonic(), "its end"
+        )
+        assert "a" in brief.leases
+        brief.hearing.is_behind = False
+        await watching_until(brief, lambda: not brief.ids_in_database(), "the end of its lease")
+
+    asyncio.run(scenario())
+
+
+def test_only_backends_with_a_lease_are_remembered(pop: RegistryPop) -> None:
+    hearing = Hearing(pop.leases, dict)
+    for number in range(5000):
+        hearing.heard(str(number), "10.0.0.1")
+        pop.leases.register(f"{number}x", 1.0)
+        hearing.heard(f"{number}x", "10.0.0.2")
+        pop.leases.forget(f"{number}x")
+    assert hearing.leases_of("10.0.0.1", 1.0) == hearing.leases_of("10.0.0.2", 1.0) == 0

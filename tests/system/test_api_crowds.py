@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -166,3 +167,22 @@ def test_no_lease_expires_for_want_of_descriptors(pop: Pop) -> None:
         tcp.close()
     wait_until(lambda: api.beat("a") == 200, "it is heard")
     assert pop.reached() == "a"
+
+
+def test_a_heartbeat_that_came_in_time_counts_although_the_proxy_stood_still(pop: Pop) -> None:
+    """Not for so long that its leases are excused, but over the end of one; others come first."""
+    api = serve(pop, EDGEPROXY_HEARTBEAT_TTL_SECS="2")
+    assert api.register(running(pop, "a")).status == 201
+    registered = time.monotonic()
+    wait_until(lambda: time.monotonic() - registered > 1.3, "most of the lease is over")
+    pop.proxy.send(signal.SIGSTOP)
+    try:
+        asking = [pop.keep(socket.create_connection(api.address, 20)) for _ in range(400)]
+        for each in asking[:-1]:
+            each.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        asking[-1].sendall(b"POST /api/v1/heartbeat/a HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_until(lambda: time.monotonic() - registered > 2.3, "it should have ended")
+    finally:
+        pop.proxy.send(signal.SIGCONT)
+    assert {each.recv(12) for each in asking} == {b"HTTP/1.1 200"}
+    assert not pop.proxy.seen("lease_expired")

@@ -5,6 +5,8 @@ or no descriptor, every lease lasts a whole TTL from then; where it turned away 
 leases of that caller do. So a crowd can keep dead backends in the table, where failed dials and
 probes keep clients from them; it can never remove healthy ones.
 
+What waits to be accepted may hold heartbeats, too: then the POP is behind, and judges no lease.
+
 The address of a backend is that of its row, and the one that its last heartbeat came from.
 For the control plane's event loop.
 """
@@ -23,9 +25,14 @@ COUNT_SECS = 1.0
 
 
 class Hearing:
-    """What this POP may have missed. `now` is in monotonic seconds."""
+    """What this POP may have missed. `now` is in monotonic seconds.
+
+    Attributes:
+        is_behind: Whether callers wait to be accepted.
+    """
 
     def __init__(self, leases: Leases, backends: Callable[[], Mapping[str, Backend]]) -> None:
+        self.is_behind = False
         self._leases = leases
         self._backends = backends
         self._caller_of: dict[str, str] = {}  # the keys of callers, by id
@@ -36,7 +43,10 @@ class Hearing:
 
     def heard(self, backend_id: str, caller: str) -> None:
         """Note that a registration or heartbeat of this backend came from this address."""
-        self._caller_of[backend_id] = key_of(caller)
+        if backend_id in self._leases:
+            self._caller_of[backend_id] = key_of(caller)
+        if len(self._caller_of) > 2 * len(self._leases) + 1000:
+            self._forget_others()
 
     def leases_of(self, caller: str, now: float) -> int:
         """Return how many leases the backends at an address have."""
@@ -71,9 +81,13 @@ class Hearing:
 
     def _count(self, now: float) -> None:
         self._count_due_at = now + COUNT_SECS
+        self._forget_others()
+        self._count_of = Counter(key for each in self._leases for key in self._keys_of(each))
+
+    def _forget_others(self) -> None:
+        """Forget backends that have no lease any more."""
         self._caller_of = {
             backend_id: key
             for backend_id, key in self._caller_of.items()
             if backend_id in self._leases
         }
-        self._count_of = Counter(key for each in self._leases for key in self._keys_of(each))

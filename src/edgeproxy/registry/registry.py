@@ -183,9 +183,9 @@ class Registry:
         if before is not None and not before.deleted:
             self._check_owner(before.wg_ip, caller, "id")
         self._leases.beat(backend.id, time.monotonic())
-        self.hearing.heard(backend.id, caller)
         edit = Register(backend, self._settings.max_backends, self._owner(caller))
         is_new = _done(await self._writer.write(edit))
+        self.hearing.heard(backend.id, caller)
         if is_new:
             log.info("backend_registered", backend=backend.id, address=backend.address)
         try:

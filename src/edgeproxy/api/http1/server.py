@@ -41,6 +41,7 @@ class Server:
         self._beginning: set[asyncio.Task[None]] = set()
         self._listening: socket.socket | None = None
         self._retry: asyncio.TimerHandle | None = None
+        self._next: asyncio.Handle | None = None
         self._behind_since: float | None = None
         self._throttle = Throttle(QUIET_SECS)
 
@@ -73,12 +74,13 @@ class Server:
 
     def _accept(self) -> None:
         for _ in range(AT_ONCE):
-            if self._listening is None:
+            if self._listening is None or self._retry is not None:
                 return
             try:
                 connected, address = self._listening.accept()
             except (BlockingIOError, InterruptedError):
                 self._behind_since = None
+                self._hearing.is_behind = False
                 return
             except ConnectionAbortedError:
                 continue
@@ -87,17 +89,26 @@ class Server:
                 return
             self._take(connected, address[0])
         now = time.monotonic()
+        self._hearing.is_behind = True
         if self._behind_since is None:
             self._behind_since = now
         elif now - self._behind_since > BEHIND_SECS:
             self._hearing.missed_everyone()
+        if self._next is None:  # or nobody would find out that nobody waits any more
+            self._next = self._loop.call_soon(self._accept_more)
+
+    def _accept_more(self) -> None:
+        self._next = None
+        self._accept()
 
     def _take(self, connected: socket.socket, host: str) -> None:
         now = time.monotonic()
-        place = self._limits.enter(normalise(host), connected.fileno(), now)
+        caller = normalise(host)
+        place = self._limits.enter(caller, connected.fileno(), now)
         if place is None:
             connected.close()
-            self._warn(now, "no room", self._limits.total)
+            if self._guard.allows(caller):
+                self._warn(now, "no room", self._limits.total)
             return
         connected.setblocking(False)
         task = self._loop.create_task(self._serve(connected, place))
@@ -127,6 +138,7 @@ class Server:
         self._retry = self._loop.call_later(RETRY_SECS, self._go_on)
 
     def _go_on(self) -> None:
+        self._retry = None
         if self._listening is not None:
             self._hearing.missed_everyone()
             self._loop.add_reader(self._listening, self._accept)
