@@ -28,6 +28,7 @@ from edgeproxy.api.fault import FaultError
 from edgeproxy.api.guard import MAX_BODY_BYTES, Guard, refusal, too_long
 from edgeproxy.api.http1.connection_limits import Place
 from edgeproxy.api.http1.message import CLOSE, Answer, Head
+from edgeproxy.api.http1.unread import SMALL_BYTES, UnreadAnswers
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_FIELDS = 128
@@ -56,12 +57,15 @@ class Connection(asyncio.Protocol):
         self,
         guard: Guard,
         place: Place,
+        unread: UnreadAnswers,
         timeout_secs: float,
         closed: Callable[[Connection], None],
     ) -> None:
         self.place = place
         self.answering: asyncio.Task[None] | None = None
         self._guard = guard
+        self._unread = unread
+        self._unread_bytes = 0
         self._timeout_secs = timeout_secs
         self._closed = closed
         self._loop = asyncio.get_running_loop()
@@ -69,7 +73,7 @@ class Connection(asyncio.Protocol):
         self._due: asyncio.TimerHandle | None = None
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self._is_last = False  # the connection ends after this answer
-        self._is_unread = False  # the peer does not read its answer
+        self._is_paused = False  # the peer does not read its answer
         self._begin()
 
     def _begin(self) -> None:
@@ -118,16 +122,18 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, _exc: Exception | None) -> None:
         """Forget everything."""
         self._disarm()
+        self._forget_unread()
         self._parser = None  # they refer to each other
         self._closed(self)
 
     def pause_writing(self) -> None:
         """Read no further request while the answer to this one waits to be read."""
-        self._is_unread = True
+        self._is_paused = True
 
     def resume_writing(self) -> None:
         """The answer has been read."""
-        self._is_unread = False
+        self._is_paused = False
+        self._forget_unread()
         if self._phase is not _Phase.ANSWERING and self._transport is not None:
             self._transport.resume_reading()
 
@@ -236,16 +242,29 @@ class Connection(asyncio.Protocol):
         """Answer a request that is complete; wait for the next one, unless this is the last."""
         assert self._transport is not None
         assert self._head is not None
+        if len(answer.body) > SMALL_BYTES and self._head.method != "HEAD":
+            if self._unread.take(self.place.key, len(answer.body)):
+                self._unread_bytes = len(answer.body)
+            else:
+                reason = "too many answers wait to be read"
+                answer = refusal(FaultError(503, reason, headers={"Retry-After": "1"}))
         self._is_last = self._is_last or CLOSE in answer.headers
         body = b"" if self._head.method == "HEAD" else answer.body
         if self._is_last:
             self._end(answer, body)
-            return
-        self._transport.write(answer.head(closes=False) + body)
-        self._begin()
-        self._arm(KEEP_ALIVE_SECS)
-        if self._is_unread:
-            self._pause_reading()
+        else:
+            self._transport.write(answer.head(closes=False) + body)
+            self._begin()
+            self._arm(KEEP_ALIVE_SECS)
+            if self._is_paused:
+                self._pause_reading()
+        if not self._is_paused:
+            self._forget_unread()
+
+    def _forget_unread(self) -> None:
+        if self._unread_bytes:
+            self._unread.give_back(self.place.key, self._unread_bytes)
+            self._unread_bytes = 0
 
     def _refuse(self, fault: FaultError) -> None:
         answer = refusal(fault)
@@ -256,7 +275,7 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         if self._transport.is_closing():
             return
-        is_large = len(body) > MAX_HEAD_BYTES
+        is_large = len(body) > SMALL_BYTES
         self._phase = _Phase.LINGERING
         self._transport.write(answer.head(closes=True) + body)
         self._transport.write_eof()

@@ -13,6 +13,7 @@ import time
 from edgeproxy.api.guard import Guard
 from edgeproxy.api.http1.connection import Connection
 from edgeproxy.api.http1.connection_limits import ConnectionLimits, Place, Room
+from edgeproxy.api.http1.unread import UnreadAnswers
 from edgeproxy.core.geo.address import normalise
 from edgeproxy.log import EventLog, Throttle
 from edgeproxy.registry.hearing import Hearing
@@ -37,6 +38,7 @@ class Server:
         self._hearing = hearing
         self._timeout_secs = timeout_secs
         self._limits = ConnectionLimits(guard.allows, hearing, room)
+        self._unread = UnreadAnswers()
         self._connections: set[Connection] = set()
         self._beginning: set[asyncio.Task[None]] = set()
         self._listening: socket.socket | None = None
@@ -116,7 +118,7 @@ class Server:
         task.add_done_callback(self._beginning.discard)
 
     async def _serve(self, connected: socket.socket, place: Place) -> None:
-        connection = Connection(self._guard, place, self._timeout_secs, self._closed)
+        connection = Connection(self._guard, place, self._unread, self._timeout_secs, self._closed)
         self._connections.add(connection)
         try:
             await self._loop.connect_accepted_socket(lambda: connection, connected)
