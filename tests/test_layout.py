@@ -61,7 +61,7 @@ TESTED_ELSEWHERE = {
     (
         "api/",
         "system/test_api.py, test_api_guard.py",
-    ): "api application bodies home operations settings",
+    ): "api application home operations settings",
     (
         "cli/",
         "system/test_commands.py, test_configuration.py, test_demo.py, test_register.py",
@@ -70,6 +70,7 @@ TESTED_ELSEWHERE = {
         "demo/command demo/connection demo/environment register running/ask running/drain "
         "running/explain running/top running/upgrade serve"
     ),
+    ("api/http1/", "api/http1/test_connection.py"): "message",
     ("config/", "config/test_load.py"): "file table",
     ("control/admin/", "system/test_control_socket.py"): "unix_socket",
     ("control/", "system/test_config_reload.py"): "file_watch",
@@ -125,8 +126,7 @@ TESTED_ELSEWHERE = {
 """Modules of a folder without a test file of their own, and what tests them instead."""
 
 USED_FROM_OUTSIDE = {
-    "api/server.py send_400_response",  # uvicorn
-    "api/server.py timeout_keep_alive_handler",  # uvicorn
+    "api/http1/connection.py",  # asyncio and httptools
     "cli/__init__.py serve_main",  # the entry point of edge-proxy
     "engine/session_states.py",  # the conformance suite
     "library/",  # programs of others
@@ -304,7 +304,7 @@ def test_what_serves_the_first_client_does_not_import_asyncio() -> None:
     code = (
         "import sys, edgeproxy.process.app, edgeproxy.engine.portable.engine\n"
         "late = {'asyncio', 'asyncpg', 'h11', 'h2', 'prometheus_client', 'cryptography',\n"
-        "        'edgeproxy.tls.certificates', 'msgspec', 'starlette', 'uvicorn'}\n"
+        "        'edgeproxy.tls.certificates', 'msgspec', 'starlette'}\n"
         "late &= set(sys.modules)\n"
         "assert not late, late"
     )

@@ -54,3 +54,20 @@ def test_nesting_without_end_is_refused() -> None:
     for body in (b"[" * 60_000, b'{"id":' * 10_000):
         with pytest.raises(FaultError):
             body_of(body, Registration)
+
+
+@pytest.mark.parametrize("field", sorted(GOOD))
+@pytest.mark.parametrize("spelling", ["{}", "\\u{:04x}"])
+def test_a_field_that_is_there_twice_is_named(field: str, spelling: str) -> None:
+    other = spelling.format(field if spelling == "{}" else ord(field[0]))
+    other += "" if spelling == "{}" else field[1:]
+    text = json.dumps(GOOD)[:-1] + f', "{other}": {json.dumps(GOOD[field])}}}'
+    found = read(text.encode())
+    assert isinstance(found, FaultError)
+    assert (found.status, found.field) == (400, field)
+
+
+def test_only_that_is_read_which_other_parsers_read() -> None:
+    found = read(json.dumps(GOOD).encode())
+    assert not isinstance(found, FaultError)
+    assert found.id == "a"

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgeproxy.api.server import Server
+from edgeproxy.api.http1.server import Server
 from edgeproxy.control.admin.pages import HttpPages
 
 

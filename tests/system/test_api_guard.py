@@ -56,6 +56,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         ({"port": 10**30}, "port"),
         ({"country": "Germany"}, "country"),
         ({"country": "D1"}, "country"),
+        ({"country": "zz"}, "country"),
         ({"weight": -1}, "weight"),
         ({"weight": 1001}, "weight"),
         ({"soft_limit": 200, "hard_limit": 100}, "soft_limit"),
@@ -96,6 +97,7 @@ def test_a_missing_field_is_named(shared: Api, field: str) -> None:
         b"\x00" * 1000,
         b"9" * 60_000,
         b"NaN",
+        b'{"id": "a", "app": "a", "region": "sa", "ip": "10.0.0.1", "port": 1, "port": 2}',
     ],
 )
 def test_garbage_is_refused_in_json(shared: Api, raw: bytes) -> None:
@@ -164,6 +166,23 @@ def test_a_foreign_page_cannot_write(shared: Api) -> None:
     assert preflight.status == 405
     assert not any(name.startswith("access-control") for name in preflight.headers)
     assert shared.listed() == {}
+
+
+def test_a_foreign_page_cannot_read(shared: Api) -> None:
+    """Its own name may point to the proxy; then its browser sends that name."""
+    for path in ("/", "/openapi.json", "/api/v1/backends", "/api/v1/explain?client=192.0.2.1"):
+        answer = shared.ask("GET", path, Host=f"evil.example:{shared.address[1]}")
+        assert (answer.status, answer.said["field"]) == (403, "Host")
+        for host in ("127.0.0.1", "[::1]:80", "localhost", "edgeproxy:8081", "pop.internal"):
+            assert shared.ask("GET", path, Host=host).status == 200
+    assert shared.ask("GET", "/health", Host="pop.example.com").status == 200
+
+
+def test_a_query_parameter_that_is_there_twice_is_named(shared: Api) -> None:
+    for name in ("client", "app"):
+        query = f"client=192.0.2.1&app=a&{name}=192.0.2.2"
+        answer = shared.ask("GET", f"/api/v1/explain?{query}")
+        assert (answer.status, answer.said["field"]) == (400, name)
 
 
 def test_a_token_is_demanded_for_all_but_two(pop: Pop) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.api.application import api
 from edgeproxy.api.guard import Guard
-from edgeproxy.api.server import Server
+from edgeproxy.api.http1.connection_limits import Room
+from edgeproxy.api.http1.server import Server
 from edgeproxy.api.settings import ApiSettings, token_of
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.metrics import Metrics
@@ -110,7 +111,7 @@ async def start(
     )
     token = token_of(settings)
     guard = api(registry, settings, token)
-    server = Server(guard, settings.timeout_secs, *_room())
+    server = Server(guard, registry.hearing, settings.timeout_secs, _room())
     await registry.load()
     serving = Api(registry, server, guard, settings, token)
     await server.serve(listening)
@@ -118,13 +119,15 @@ async def start(
     return serving
 
 
-def _room() -> tuple[int, int]:
-    """Return the largest number of callers, and the first descriptor number that is too high.
+def _room() -> Room:
+    """Return how many callers there may be, and up to which descriptor.
 
     Callers get a quarter of all descriptors, so that clients always get some. They also get half
-    of those that the engine leaves, so that heartbeats arrive when the engine uses all of its own.
+    of those that the engine leaves, so that heartbeats arrive when the engine uses all of its own;
+    and half of what is left then is the reserve of registered backends.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
-        return ceiling(), ceiling()
-    return soft // 4, (ceiling() + soft) // 2
+        return Room(ceiling(), ceiling(), ceiling())
+    highest = (ceiling() + soft) // 2
+    return Room(soft // 4, highest, (highest + soft) // 2)

@@ -52,7 +52,7 @@ def api(registry: Registry, settings: ApiSettings, token: Secret) -> Guard:
         else:
             await app(scope, receive, send)
 
-    return Guard(dispatch, settings, token)
+    return Guard(dispatch, settings, token, registry.hearing.missed)
 
 
 def _route(path: str, registry: Registry) -> Route:

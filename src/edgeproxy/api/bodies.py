@@ -2,27 +2,52 @@
 
 An answer that shows a record of the registry uses its type (`registry/views.py`). The docstrings
 of all these types are part of the OpenAPI document.
+
+`core/backends/rows.py` has the rules of values and words their faults, so some rules are only
+described here (`extra_json_schema`): what fits the description is accepted, but for the two rules
+that a schema cannot tell, which the text does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
 from edgeproxy.core.backends.rows import COUNTRY, MAX_LIMIT, MAX_NAME_CHARS, MAX_WEIGHT
-from edgeproxy.core.geo.regions import CODE
+from edgeproxy.core.geo.regions import CODE, COUNTRIES
 from edgeproxy.registry.views import BackendView
 
-Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
+NAME: dict[str, Any] = {
+    "minLength": 1,
+    "maxLength": MAX_NAME_CHARS,
+    # Printable characters of ASCII and of Latin scripts, not only blanks. Those of others are
+    # accepted, too, but no regular expression of JSON Schema says which are printable.
+    "pattern": "^[ -~\u00a1-\u00ac\u00ae-\u024f]*[!-~\u00a1-\u00ac\u00ae-\u024f]"
+    "[ -~\u00a1-\u00ac\u00ae-\u024f]*$",
+}
+"""How an id or the name of an app looks, in JSON Schema."""
+ADDRESS: dict[str, Any] = {"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}
+"""How an address looks, in JSON Schema."""
+COUNTRY_CODES = sorted(code for codes in COUNTRIES.values() for code in codes)
+
+Name = Annotated[
+    str,
+    Meta(min_length=1, max_length=MAX_NAME_CHARS, extra_json_schema={"pattern": NAME["pattern"]}),
+]
 Region = Annotated[
     str, Meta(pattern=f"^{CODE.pattern}$", description="sa, us, eu, ap or a short code")
 ]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Weight = Annotated[int, Meta(ge=0, le=MAX_WEIGHT, description="0 takes no new clients")]
 Limit = Annotated[int, Meta(ge=0, le=MAX_LIMIT)]
+
+SoftLimit = Annotated[
+    Limit, Meta(description="connections at which it counts as loaded; at most the hard_limit")
+]
+HardLimit = Annotated[Limit, Meta(description="never exceeded; 0: no limit")]
 
 
 class Registration(Struct, forbid_unknown_fields=True):
@@ -31,15 +56,31 @@ class Registration(Struct, forbid_unknown_fields=True):
     id: Annotated[Name, Meta(description="unique among all backends")]
     app: Name
     region: Region
-    ip: Annotated[Name, Meta(description="the IPv4 or IPv6 address of one host")]
+    ip: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=MAX_NAME_CHARS,
+            description="the IPv4 or IPv6 address of one host, without a zone; not unspecified, "
+            "multicast, link-local or reserved",
+            extra_json_schema=ADDRESS,
+        ),
+    ]
     port: Port
     country: (
-        Annotated[str, Meta(max_length=2, description="ISO 3166-1; unset: the region's default")]
+        Annotated[
+            str,
+            Meta(
+                max_length=2,
+                description="ISO 3166-1, also in lower case; unset: that of the region",
+                extra_json_schema={"enum": ["", *COUNTRY_CODES]},
+            ),
+        ]
         | None
     ) = None
     weight: Weight = 2
-    soft_limit: Limit = 100
-    hard_limit: Annotated[Limit, Meta(description="never exceeded; 0: no limit")] = 150
+    soft_limit: SoftLimit = 100
+    hard_limit: HardLimit = 150
 
 
 def row_of(registration: Registration) -> Mapping[str, object]:
@@ -68,8 +109,8 @@ class NewWeight(Struct, forbid_unknown_fields=True):
 class NewLimits(Struct, forbid_unknown_fields=True):
     """New connection limits; both are required."""
 
-    soft_limit: Limit
-    hard_limit: Limit
+    soft_limit: SoftLimit
+    hard_limit: HardLimit
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,8 +1,14 @@
-"""Decodes the body of a request into its type, or names the field that is wrong."""
+"""Decodes the body of a request into its type, or names the field that is wrong.
+
+A field that is there twice is a fault: parsers differ in which of the two they take, so what a
+proxy in front has checked may not be what is stored.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from typing import TypeVar
 
 import msgspec
@@ -18,7 +24,8 @@ _NAMED = re.compile(r"(?:required|unknown) field `([^`]{1,64})")
 def body_of(body: bytes, kind: type[T]) -> T:
     """Return the decoded body. Raises FaultError."""
     try:
-        return msgspec.json.decode(body, type=kind)
+        decoded = msgspec.json.decode(body, type=kind)
+        json.loads(body, object_pairs_hook=_once)
     except msgspec.ValidationError as error:
         text = str(error)
         named = _PATH.search(text) or _NAMED.search(text)
@@ -27,3 +34,11 @@ def body_of(body: bytes, kind: type[T]) -> T:
         raise FaultError(400, f"the body is not valid JSON: {str(error)[:200]}") from None
     except RecursionError:
         raise FaultError(400, "the body is nested too deeply") from None
+    return decoded
+
+
+def _once(pairs: list[tuple[str, object]]) -> None:
+    """Refuse an object that has a field twice."""
+    for name, count in Counter(name for name, _ in pairs).items():
+        if count > 1:
+            raise FaultError(400, f"the field `{name}` is there {count} times", name)

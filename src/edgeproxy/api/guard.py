@@ -1,12 +1,13 @@
 """Decides whether a request reaches the API: the first stage of every request.
 
-The checks, in this order: the caller's address, its rate, its token, the origin of the page that
-sends the request, the length and type of the body. Every refusal is JSON. Nothing of a request is
-logged.
+The caller's address is judged when it connects (`allows`). Once the head of a request is known
+(`admit`): its rate, its token, the page that sends it, the length of the body. Once all of it is
+known (`answer`): the type of the body. Every refusal is JSON. Nothing of a request is logged.
 
-Without a token, a browser may not write. A foreign page could make the browser of a user send
-requests to any address that the user can reach; `Origin` and `Sec-Fetch-Site` give such a page
-away. With a token this check is not needed, because a foreign page does not know the token.
+Without a token, a browser may not write, nor read under a name that a foreign page can have. Such a
+page could make the browser of a user send requests to any address that the user can reach; `Origin`
+and `Sec-Fetch-Site` give it away where it writes, `Host` where it reads. With a token this check is
+not needed, because a foreign page does not know the token.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ import msgspec
 
 from edgeproxy.api.bodies import FaultView
 from edgeproxy.api.fault import FaultError
+from edgeproxy.api.http1.message import Answer, Head
 from edgeproxy.api.settings import ApiSettings
+from edgeproxy.control.admin.host_header import is_own_host
 from edgeproxy.control.admin.pages import JSON
 from edgeproxy.core.admission.access import key_of
 from edgeproxy.core.admission.rate_limit import RateLimit, RateLimitSettings
-from edgeproxy.core.geo.address import normalise
 from edgeproxy.core.geo.prefix import PRIVATE_NETWORKS, Prefixes
 from edgeproxy.log import EventLog
 from edgeproxy.values import Secret
@@ -38,20 +40,32 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-MAX_BYTES = 64 * 1024
+MAX_BODY_BYTES = 64 * 1024
 OPEN_PATHS = ("/health", "/ready")
 """Paths that need no token: load balancers probe them."""
+SINGLE = (b"host", b"authorization", b"content-type", b"origin", b"sec-fetch-site")
+"""Header fields that decide something here: a request that has one of them twice is refused."""
 READS = ("GET", "HEAD", "OPTIONS")
 BURST_SECS = 2
 MAX_CALLERS = 65_536
 
 
 class Guard:
-    """Passes requests to the API, or refuses them."""
+    """Passes requests to an ASGI application, or refuses them.
 
-    def __init__(self, app: App, settings: ApiSettings, token: Secret) -> None:
+    `limited` is told the address and the time when a caller that asks too fast is refused.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        settings: ApiSettings,
+        token: Secret,
+        limited: Callable[[str, float], None],
+    ) -> None:
         self._app = app
         self._timeout_secs = settings.timeout_secs
+        self._limited = limited
         self.demand(token)
         self._allowed = Prefixes(dict.fromkeys(settings.allow or PRIVATE_NETWORKS, True))
         most = settings.rate_limit
@@ -65,104 +79,120 @@ class Guard:
         """Require this token from now on; from any thread."""
         self._token = b"Bearer " + token.reveal().encode() if token else b""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        assert scope["type"] == "http"
-        has_begun = False
+    def admit(self, head: Head) -> None:
+        """Raise FaultError if the head of a request says that it is refused."""
+        now = time.monotonic()
+        if not self._rate.take(key_of(head.caller), now):
+            self._limited(head.caller, now)
+            raise FaultError(429, "too many requests", headers={"Retry-After": "1"})
+        headers = head.by_name()
+        if len(headers) != len(head.headers):
+            _check_single(head)
+        if self._token:
+            self._check_token(head, headers)
+        else:
+            _check_page(head, headers)
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or len(length) > 18 or int(length) > MAX_BODY_BYTES:
+            raise too_long()
 
-        async def answer(message: Message) -> None:
-            nonlocal has_begun
-            has_begun = True
-            await send(message)
-
-        fault = None
-        body = None
+    async def answer(self, head: Head, body: bytes) -> Answer:
+        """Return the answer to a request that has been admitted."""
         try:
+            _check_kind(head, body)
             async with asyncio.timeout(self._timeout_secs):
-                headers = dict(scope["headers"])
-                self._admit(scope, headers)
-                body = await _body(headers, receive)
-                _check_kind(headers, body)
-                await self._app(scope, _receive_once(body), answer)
-        except FaultError as error:
-            fault = error
+                return await _called(self._app, head, body)
+        except FaultError as fault:
+            return refusal(fault)
         except TimeoutError:
-            status = 408 if body is None else 503
-            reason = f"the request took longer than {self._timeout_secs:g} s"
-            fault = FaultError(status, reason, headers={"Retry-After": "1"})
+            reason = f"the answer took longer than {self._timeout_secs:g} s"
+            return refusal(FaultError(503, reason, headers={"Retry-After": "1"}))
         except Exception:  # noqa: BLE001
             log.bug("api_failed")
-            fault = FaultError(500, "internal error; the log has the details")
-        if fault is not None and not has_begun:
-            await _refuse(fault, send)
+            return refusal(FaultError(500, "internal error; the log has the details"))
 
-    def _admit(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
-        caller = normalise(scope["client"][0]) if scope["client"] else ""
-        scope["caller"] = caller
-        if not self.allows(caller):
-            raise FaultError(403, "this address may not call the API; see EDGEPROXY_API_ALLOW")
-        if not self._rate.take(key_of(caller), time.monotonic()):
-            raise FaultError(429, "too many requests", headers={"Retry-After": "1"})
-        if self._token:
-            shown = headers.get(b"authorization", b"")
-            is_known = hmac.compare_digest(b"Bearer " + shown[7:], self._token)
-            has_scheme = shown[:7].lower() == b"bearer "
-            if not (is_known and has_scheme) and scope["path"] not in OPEN_PATHS:
-                raise FaultError(
-                    401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"}
-                )
-        elif scope["method"] not in READS:
-            site = headers.get(b"sec-fetch-site", b"none")
-            if b"origin" in headers or site != b"none":
-                raise FaultError(403, "a browser may not write here without a token")
+    def _check_token(self, head: Head, headers: Mapping[bytes, bytes]) -> None:
+        shown = headers.get(b"authorization", b"")
+        is_known = hmac.compare_digest(b"Bearer " + shown[7:], self._token)
+        has_scheme = shown[:7].lower() == b"bearer "
+        if not (is_known and has_scheme) and head.path not in OPEN_PATHS:
+            raise FaultError(
+                401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"}
+            )
 
 
-async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-    """Return the body. Raises FaultError for one that is too long."""
-    too_long = FaultError(
-        413, f"a body may have up to {MAX_BYTES} bytes", headers={"Connection": "close"}
-    )
-    length = headers.get(b"content-length", b"0")
-    if not length.isdigit() or len(length) > 18 or int(length) > MAX_BYTES:
-        raise too_long
-    parts = []
-    count = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise FaultError(400, "the connection ended before the request was complete")
-        parts.append(message.get("body", b""))
-        count += len(parts[-1])
-        if count > MAX_BYTES:
-            raise too_long
-        if not message.get("more_body"):
-            return b"".join(parts)
+def _check_single(head: Head) -> None:
+    names = [name for name, _ in head.headers]
+    for name in SINGLE:
+        if names.count(name) > 1:
+            raise FaultError(400, f"the header field {name.decode()} is there twice")
 
 
-def _check_kind(headers: Mapping[bytes, bytes], body: bytes) -> None:
-    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+def _check_page(head: Head, headers: Mapping[bytes, bytes]) -> None:
+    """Refuse what a foreign page may have let a browser ask."""
+    if head.method not in READS:
+        site = headers.get(b"sec-fetch-site", b"none")
+        if b"origin" in headers or site != b"none":
+            raise FaultError(403, "a browser may not write here without a token")
+    elif head.path not in OPEN_PATHS and not is_own_host(
+        headers.get(b"host", b"").decode("latin-1")
+    ):
+        raise FaultError(
+            403,
+            "without a token the API answers only under an address or a private name, so that "
+            "no foreign page can read it: ask by address, or set EDGEPROXY_API_TOKEN",
+            "Host",
+        )
+
+
+def _check_kind(head: Head, body: bytes) -> None:
+    kind = head.by_name().get(b"content-type", b"").partition(b";")[0].strip().lower()
     if body and kind != JSON.encode():
         raise FaultError(415, "a body has to be JSON, with `Content-Type: application/json`")
 
 
-def _receive_once(body: bytes) -> Receive:
-    """Return a `receive` that returns this body once."""
-    messages = [{"type": "http.request", "body": body, "more_body": False}]
+async def _called(app: App, head: Head, body: bytes) -> Answer:
+    """Return what an ASGI application answers."""
+    scope: Scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "scheme": "http",
+        "method": head.method,
+        "root_path": "",
+        "path": head.path,
+        "raw_path": head.raw_path,
+        "query_string": head.query,
+        "headers": head.headers,
+        "client": (head.caller, 0),
+        "server": None,
+        "caller": head.caller,
+    }
+    requests: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+    status, headers, parts = 500, [], []
 
     async def receive() -> Message:
-        return messages.pop() if messages else {"type": "http.disconnect"}
+        return requests.pop() if requests else {"type": "http.disconnect"}
 
-    return receive
+    async def send(message: Message) -> None:
+        nonlocal status, headers
+        if message["type"] == "http.response.start":
+            status, headers = message["status"], list(message["headers"])
+        else:
+            parts.append(message.get("body", b""))
+
+    await app(scope, receive, send)
+    return Answer(status, headers, b"".join(parts))
 
 
-def fault_body(fault: FaultError) -> bytes:
-    """Return the JSON of a fault."""
-    return msgspec.json.encode(FaultView(str(fault), fault.field))
-
-
-async def _refuse(fault: FaultError, send: Send) -> None:
-    body = fault_body(fault)
+def refusal(fault: FaultError) -> Answer:
+    """Return the answer that tells a fault."""
+    body = msgspec.json.encode(FaultView(str(fault), fault.field))
     headers = {"Content-Type": JSON, "Content-Length": str(len(body)), **fault.headers}
     raw = [(name.lower().encode(), text.encode()) for name, text in headers.items()]
-    await send({"type": "http.response.start", "status": fault.status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})
+    return Answer(fault.status, raw, body)
+
+
+def too_long() -> FaultError:
+    """Return the fault of a body that is too long."""
+    return FaultError(413, f"a body may have up to {MAX_BODY_BYTES} bytes")

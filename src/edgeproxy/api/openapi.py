@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from edgeproxy.api.bodies import FaultView
+from edgeproxy.api.bodies import NAME, FaultView
 from edgeproxy.api.guard import OPEN_PATHS
 from edgeproxy.api.operations import OPERATIONS, Operation
 from edgeproxy.control.admin.pages import JSON
@@ -25,10 +25,19 @@ FAULTS = {
     413: "the body is too long",
     415: "the body is not JSON",
     429: "too many requests; see Retry-After",
+    431: "the head of the request is too long, or has too many fields",
     500: "internal error",
     503: "not available now; try again later",
 }
-EVERYWHERE = (400, 401, 403, 405, 408, 413, 415, 429, 500, 503)
+DESCRIPTION = """Backends register here and get clients. See docs/api.md.
+
+A body is one JSON object of up to 64 KiB with `Content-Type: application/json`, in which no field
+is there twice. A head has up to 64 KiB and 128 fields. A request arrives within 10 s. One caller
+may ask 1000 times a second. Where the proxy has a token, all but `/health` and `/ready` demand it;
+where it has none, a request with `Origin` may not write, and a `Host` that is a public name may
+read only these two.
+"""
+EVERYWHERE = (400, 401, 403, 405, 408, 413, 415, 429, 431, 500, 503)
 
 
 @cache
@@ -52,7 +61,7 @@ def document() -> bytes:
             "info": {
                 "title": "edgeProxy",
                 "version": VERSION,
-                "description": "Backends register here and get clients. See docs/api.md.",
+                "description": DESCRIPTION,
             },
             "paths": paths,
             "components": {
@@ -71,9 +80,9 @@ def _operation(operation: Operation, schema_of: dict[Any, Any]) -> dict[str, Any
             "in": "query",
             "required": is_needed,
             "description": text,
-            "schema": {"type": "string"},
+            "schema": {"type": "string", **schema},
         }
-        for name, is_needed, text in operation.query
+        for name, is_needed, text, schema in operation.query
     ]
     if "{id}" in operation.path:
         parameters.append(
@@ -81,7 +90,7 @@ def _operation(operation: Operation, schema_of: dict[Any, Any]) -> dict[str, Any
                 "name": "id",
                 "in": "path",
                 "required": True,
-                "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+                "schema": {"type": "string", **NAME},
             }
         )
     responses = {

@@ -5,7 +5,7 @@ Routes and the OpenAPI document both come from this one table.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -34,7 +34,7 @@ class Operation:
         gives: The type of its answer.
         statuses: The statuses of its answers that are not faults.
         faults: The statuses of its faults, besides those that every operation may have.
-        query: Its query parameters: name, whether it is required, description.
+        query: Its query parameters: name, whether it is required, description, schema.
     """
 
     method: str
@@ -46,7 +46,7 @@ class Operation:
     takes: Any = None
     statuses: tuple[int, ...] = (200,)
     faults: tuple[int, ...] = ()
-    query: tuple[tuple[str, bool, str], ...] = ()
+    query: tuple[tuple[str, bool, str, Mapping[str, Any]], ...] = ()
 
 
 def answer(content: object, status: int = 200, **headers: str) -> Response:
@@ -144,10 +144,10 @@ def _drain(draining: bool) -> Handler:
 
 async def explain(registry: Registry, request: Request) -> Response:
     """Answer which backend a client would get."""
-    client = request.query_params.get("client", "")
+    client = _query(request, "client")
     if not client:
         raise FaultError(400, "missing query parameter: ?client=ADDRESS", "client")
-    return answer(await registry.explain(client, request.query_params.get("app")))
+    return answer(await registry.explain(client, _query(request, "app")))
 
 
 async def sessions(registry: Registry, _request: Request) -> Response:
@@ -162,6 +162,14 @@ async def table(registry: Registry, _request: Request) -> Response:
 
 def _id(request: Request) -> str:
     return str(request.path_params["id"])
+
+
+def _query(request: Request, name: str) -> str | None:
+    """Return a query parameter, None without it."""
+    values = request.query_params.getlist(name)
+    if len(values) > 1:
+        raise FaultError(400, f"the query parameter {name} is there {len(values)} times", name)
+    return values[0] if values else None
 
 
 def _caller(request: Request) -> str:
@@ -262,8 +270,8 @@ OPERATIONS = (
         explain,
         Decision,
         query=(
-            ("client", True, "the address of a client"),
-            ("app", False, "the app to decide for"),
+            ("client", True, "the address of a client", bodies.ADDRESS),
+            ("app", False, "the app to decide for; unset: that of this proxy, or all", {}),
         ),
     ),
     Operation(

@@ -21,6 +21,7 @@ from edgeproxy.core.backends.registration import Deregister
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
+from edgeproxy.registry.hearing import Hearing
 from edgeproxy.registry.published import PublishedTable
 from edgeproxy.registry.writer import RegistrationWriter, count_leases
 
@@ -32,6 +33,8 @@ OWNERSHIP_TIMEOUT_SECS = 1.0
 """How long the database may take to say which backends are ours; later, leases expire anyway."""
 OWNERSHIP_CHECKS_IN_TTL = 4
 """Checks in one TTL. With 4, a backend that moved gets its 404 before its old lease expires."""
+TURNS = 10
+"""Turns of the loop that a heartbeat may take from its connection being accepted to being heard."""
 LATE_SECS = OWNERSHIP_TIMEOUT_SECS + 0.5
 """A check that is later than this was held up: the proxy received no heartbeats meanwhile."""
 
@@ -40,11 +43,17 @@ class LeaseWatch:
     """Watches the leases of one POP."""
 
     def __init__(
-        self, leases: Leases, writer: RegistrationWriter, table: PublishedTable, metrics: Metrics
+        self,
+        leases: Leases,
+        writer: RegistrationWriter,
+        table: PublishedTable,
+        hearing: Hearing,
+        metrics: Metrics,
     ) -> None:
         self._leases = leases
         self._writer = writer
         self._table = table
+        self._hearing = hearing
         self._metrics = metrics
         self._overdue: set[str] = set()  # expired, with a row that is to be deleted
         self._is_loaded = False
@@ -91,6 +100,10 @@ class LeaseWatch:
             await self.load()
         self._table.backends()  # ends the leases of backends that are gone
         due_at = self._leases.next_at()
+        if due_at is not None and due_at <= now and not await self._has_heard_all():
+            return
+        self._hearing.excuse(now)
+        due_at = self._leases.next_at()
         if due_at is not None and (due_at <= now or self._ownership_due_at <= now):
             self._ownership_due_at = now + self._leases.ttl_secs / OWNERSHIP_CHECKS_IN_TTL
             await self._forget_moved()
@@ -110,6 +123,16 @@ class LeaseWatch:
             overdue = [backend_id for backend_id in self._overdue if backend_id not in self._leases]
             self._overdue.clear()
             self._begin(self._delete(overdue))
+
+    async def _has_heard_all(self) -> bool:
+        """Read what has come before now; return whether that is all that waits.
+
+        A heartbeat that came in time may not have been read when its lease is judged: this process
+        may have been held up.
+        """
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        return not self._hearing.is_behind
 
     async def _forget_moved(self) -> None:
         """End the leases of backends that have another home now."""

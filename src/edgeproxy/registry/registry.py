@@ -45,6 +45,7 @@ from edgeproxy.registry.errors import (
     UnavailableError,
     UnknownBackendError,
 )
+from edgeproxy.registry.hearing import Hearing
 from edgeproxy.registry.lease_watch import LeaseWatch
 from edgeproxy.registry.published import PublishedTable
 from edgeproxy.registry.settings import RegistrySettings
@@ -72,6 +73,9 @@ class Registry:
     `follow` reads the database and publishes what it holds; `in_force` returns the backends that
     were published last. While `is_stopping` returns True, requests that would write are refused.
     `caller` is the address that a request comes from.
+
+    Attributes:
+        hearing: What is told which heartbeats could not come through.
     """
 
     def __init__(
@@ -94,7 +98,10 @@ class Registry:
         self._leases = Leases(settings.heartbeat_ttl_secs)
         self._table = PublishedTable(admission, status, self._leases, follow, in_force)
         self._writer = RegistrationWriter(rows, self._leases, self._table, metrics)
-        self._lease_watch = LeaseWatch(self._leases, self._writer, self._table, metrics)
+        self.hearing = Hearing(self._leases, self._table.backends)
+        self._lease_watch = LeaseWatch(
+            self._leases, self._writer, self._table, self.hearing, metrics
+        )
 
     @property
     def ttl_secs(self) -> float:
@@ -178,6 +185,7 @@ class Registry:
         self._leases.beat(backend.id, time.monotonic())
         edit = Register(backend, self._settings.max_backends, self._owner(caller))
         is_new = _done(await self._writer.write(edit))
+        self.hearing.heard(backend.id, caller)
         if is_new:
             log.info("backend_registered", backend=backend.id, address=backend.address)
         try:
@@ -196,6 +204,7 @@ class Registry:
             if backend is None:
                 raise UnknownBackendError(backend_id)
             raise NotRegisteredError
+        self.hearing.heard(backend_id, caller)
 
     async def deregister(self, backend_id: str, caller: str) -> None:
         """Take a registered backend out of the table and the database."""

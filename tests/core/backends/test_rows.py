@@ -164,6 +164,18 @@ def test_people_may_set_weights_from_0_to_1000() -> None:
             parse_node(row(weight=weight))
 
 
+@pytest.mark.parametrize("country", ["zz", "ZZ", "UK", "EU", "AP", "XX", "QQ"])
+def test_people_may_not_set_a_country_that_does_not_exist(country: str) -> None:
+    with pytest.raises(RowError, match=f"country '{country}' is not allowed: an ISO 3166-1 code"):
+        parse_node(row(country=country))
+    assert parse_row(row(country=country)).country == country.upper()  # it is in the table already
+
+
+@pytest.mark.parametrize("country", [None, "", "br", "XK"])
+def test_people_may_set_a_country_that_exists(country: str | None) -> None:
+    assert parse_node(row(country=country)) == parse_row(row(country=country))
+
+
 def test_people_may_not_set_a_soft_limit_above_the_hard_limit() -> None:
     with pytest.raises(
         RowError, match="soft_limit 201 is not allowed: at most the hard_limit, 200"

@@ -2,9 +2,9 @@
 
 Two parsers share one set of rules. `parse_row` reads a row that any tool may have written, and
 refuses only what cannot be routed to. `parse_node` reads what a person or a program asks for now,
-and also refuses likely mistakes (weight 5000, a soft limit above the hard limit). An error names
-the field, the value and what is allowed. A value of another type is never converted: the text '80'
-is not a port.
+and also refuses likely mistakes (weight 5000, a soft limit above the hard limit, a country that
+does not exist). An error names the field, the value and what is allowed. A value of another type is
+never converted: the text '80' is not a port.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from edgeproxy.core.backends.backend import Backend
-from edgeproxy.core.geo.regions import CODE
+from edgeproxy.core.geo.regions import CODE, region_of
 from edgeproxy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -103,7 +103,10 @@ def parse_node(values: Mapping[str, object]) -> Backend:
     """Parse a backend that is to be added or changed now, or raise `RowError`."""
     check_weight(values.get("weight"))
     check_limits(values.get("soft_limit"), values.get("hard_limit"))
-    return parse_row(values)
+    backend = parse_row(values)
+    if backend.country is not None and region_of(backend.country) is None:
+        raise _refused(COUNTRY, values[COUNTRY], "an ISO 3166-1 code like BR, or nothing")
+    return backend
 
 
 def check_name(field: str, value: object) -> str:

@@ -1,0 +1,48 @@
+"""The head of a request, and an answer, as bytes on a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+
+CLOSE = (b"connection", b"close")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of a request.
+
+    Attributes:
+        path: The path with its escapes resolved; `raw_path` is as it was sent.
+        headers: Names in lower case, and values.
+        caller: The address of the caller in normal form.
+    """
+
+    method: str
+    path: str
+    raw_path: bytes
+    query: bytes
+    headers: Sequence[tuple[bytes, bytes]]
+    caller: str
+
+    def by_name(self) -> Mapping[bytes, bytes]:
+        """Return the headers by name; of several with one name the last."""
+        return dict(self.headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer. Its headers include the length of the body."""
+
+    status: int
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
+
+    def head(self, *, closes: bool) -> bytes:
+        """Return its head as bytes; `closes` tells that it is the last on its connection."""
+        lines = [b"HTTP/1.1 %d %s" % (self.status, HTTPStatus(self.status).phrase.encode())]
+        lines += [b"%s: %s" % header for header in self.headers if header != CLOSE]
+        if closes:
+            lines.append(b"%s: %s" % CLOSE)
+        return b"\r\n".join(lines) + b"\r\n\r\n"

@@ -1,0 +1,54 @@
+"""A server of the API whose application answers at once, or when it is let go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from edgeproxy.api.guard import Guard, Receive, Scope, Send
+from edgeproxy.api.http1.connection_limits import Room
+from edgeproxy.api.http1.server import Server
+from edgeproxy.api.settings import NO_TOKEN, ApiSettings
+from edgeproxy.core.backends.leases import Leases
+from edgeproxy.registry.hearing import Hearing
+from tests.control.serving import served
+
+PATIENCE_SECS = 20.0
+Address = tuple[str, int]
+
+
+@dataclass
+class App:
+    """Counts requests and echoes their bodies; `/large` has an answer of `large` bytes.
+
+    Attributes:
+        asked: The bodies of all requests that reached it.
+        large: How many bytes the answer of `/large` has.
+    """
+
+    asked: list[bytes] = field(default_factory=list)
+    large: int = 4_000_000
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = (await receive())["body"]
+        self.asked.append(body)
+        await asyncio.sleep(0)
+        text = bytes(self.large) if scope["path"] == "/large" else body
+        headers = [(b"content-length", b"%d" % len(text))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": text})
+
+
+@contextmanager
+def serving(
+    app: App, settings: ApiSettings | None = None, room: Room | None = None
+) -> Iterator[Address]:
+    """Serve an application behind the guard; give the address."""
+    settings = settings or ApiSettings(timeout_secs=PATIENCE_SECS, rate_limit=1_000_000)
+    guard = Guard(app, settings, NO_TOKEN, lambda _caller, _now: None)
+    hearing = Hearing(Leases(60.0), dict)
+    room = room or Room(1000, 1 << 16, 1 << 16)
+    with served(Server(guard, hearing, settings.timeout_secs, room)) as address:
+        yield address

@@ -1,0 +1,141 @@
+"""A caller that sends its request too slowly is refused, and loses its connection."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import ExitStack
+
+import pytest
+
+from edgeproxy.api.http1 import connection
+from edgeproxy.api.http1 import server as server_module
+from edgeproxy.api.http1.connection_limits import Room
+from edgeproxy.api.http1.server import AT_ONCE, Server
+from edgeproxy.api.settings import ApiSettings
+from edgeproxy.core.backends.leases import Leases
+from edgeproxy.registry.hearing import Hearing
+from tests.api.http1.rig import App, serving
+from tests.api.test_guard import guard_of
+from tests.control.serving import raw, rest_of
+from tests.waiting import wait_until
+
+HASTY = ApiSettings(timeout_secs=0.3)
+ASKED = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def status_of(answer: bytes) -> bytes:
+    """Return the status of an answer, nothing if there is none."""
+    return answer[9:12]
+
+
+def test_a_request_in_time_is_answered() -> None:
+    with serving(App()) as address:
+        assert raw(address, b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n").startswith(
+            b"HTTP/1.1 200 "
+        )
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"", b""),
+        (b"\r\n\r\n", b""),
+        (b"GET /hea", b"408"),
+        (b"GET /health HTTP/1.1\r\n", b"408"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 50\r\n\r\n{", b"408"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\na:\r\n", b"408"),
+    ],
+)
+def test_a_request_that_comes_too_slowly_is_refused(sent: bytes, status: bytes) -> None:
+    with serving(App(), HASTY) as address:
+        assert status_of(raw(address, sent)) == status
+
+
+def test_bytes_that_are_no_request_move_no_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither empty lines after an answer, nor a request that never ends."""
+    monkeypatch.setattr(connection, "KEEP_ALIVE_SECS", 0.3)
+    for drop in (b"\r\n", b"a:\r\n"):
+        with (
+            serving(App(), HASTY) as address,
+            socket.create_connection(address, 10) as asking,
+        ):
+            asking.sendall(ASKED if drop == b"\r\n" else ASKED[:-2])
+            if drop == b"\r\n":
+                assert asking.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+
+            def is_cut(asking: socket.socket = asking, drop: bytes = drop) -> bool:
+                try:
+                    asking.sendall(drop)
+                except OSError:
+                    return True
+                return False
+
+            wait_until(is_cut, "the end")
+
+
+def test_an_answer_that_is_not_read_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "KEEP_ALIVE_SECS", 0.3)
+    room_for_one = Room(most=2, ceiling=1 << 16, reserve_ceiling=1 << 16)
+    with (
+        serving(App(large=40_000_000), HASTY, room_for_one) as address,
+        socket.create_connection(address, 10) as asking,
+    ):
+        asking.sendall(ASKED.replace(b"/health", b"/large"))
+        assert asking.recv(9) == b"HTTP/1.1 "
+        wait_until(lambda: _is_answered(address), "room for another")
+        assert len(rest_of(asking)) < 40_000_000
+
+
+def _is_answered(address: tuple[str, int]) -> bool:
+    try:
+        return raw(address, ASKED.replace(b"Host", b"Connection: close\r\nHost")) != b""
+    except OSError:
+        return False
+
+
+def test_those_who_have_asked_hear_the_answer_when_the_server_stops() -> None:
+    with serving(App()) as address:
+        asking = socket.create_connection(address, 10)
+        asking.sendall(ASKED)
+        assert asking.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+    assert rest_of(asking) == b""
+    asking.close()
+
+
+async def serve_until_nobody_waits(hearing: Hearing, count: int) -> bool:
+    """Serve so many callers, who were there before the server; return whether it was behind."""
+    guard, _ = guard_of(HASTY)
+    server = Server(guard, hearing, 20.0, Room(1000, 1 << 16, 1 << 16))
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as listening, ExitStack() as kept:
+        for _ in range(count):
+            kept.enter_context(socket.create_connection(listening.getsockname(), 20))
+        await server.serve(listening)
+        was_behind = False
+        turns = 0
+        while turns < 1000 and not (was_behind and not hearing.is_behind):
+            await asyncio.sleep(0)
+            was_behind = was_behind or hearing.is_behind
+            turns += 1
+        await server.close()
+    return was_behind and not hearing.is_behind
+
+
+@pytest.mark.parametrize("count", [AT_ONCE, AT_ONCE + 1, AT_ONCE * 5])
+def test_a_server_is_behind_while_callers_wait_and_not_after(count: int) -> None:
+    leases = Leases(60.0)
+    hearing = Hearing(leases, dict)
+    assert asyncio.run(serve_until_nobody_waits(hearing, count))
+    leases.register("a", 1000.0)
+    hearing.excuse(1030.0)
+    assert leases.silence("a", 1030.0) == 30.0  # it was behind for a moment only
+
+
+def test_who_waits_for_long_was_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "BEHIND_SECS", 0.0)
+    leases = Leases(60.0)
+    hearing = Hearing(leases, dict)
+    assert asyncio.run(serve_until_nobody_waits(hearing, AT_ONCE * 5))
+    leases.register("a", 1000.0)
+    hearing.excuse(1030.0)
+    assert leases.silence("a", 1030.0) == 0.0
