@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edgeproxy.api.settings import token_of
 from edgeproxy.config.load import Config
-from edgeproxy.control.admin.unix_socket import open_socket
+from edgeproxy.control.admin.unix_socket import file_of, open_socket, remove
 from edgeproxy.control.observe.status import Status
 from edgeproxy.engine.sockets import open_listener
 from edgeproxy.errors import EdgeProxyError
@@ -53,6 +53,7 @@ class Endpoints:
     ) -> None:
         """`upgrade` starts a successor and returns its process id."""
         self._control_socket = config.proxy.control_socket
+        self._control_file: tuple[int, int] | None = None
         self._metrics = config.metrics
         self._api_settings = config.api
         self._status = status
@@ -67,6 +68,8 @@ class Endpoints:
         """Open every endpoint, or take its socket out of `inherited`. Raises EdgeProxyError."""
         for each in self._endpoints:
             self._sockets[each.name] = each.open(inherited.pop(each.name, None))
+        if self._control_socket is not None:
+            self._control_file = file_of(self._control_socket)
 
     def sockets(self) -> dict[str, socket.socket]:
         """Return the open sockets by name, for a successor."""
@@ -98,9 +101,9 @@ class Endpoints:
             await each.close()
 
     def remove_files(self) -> None:
-        """Remove the file of the control socket, if this process serves it."""
-        if self._control_socket is not None and CONTROL_SOCKET in self._sockets:
-            self._control_socket.unlink(missing_ok=True)
+        """Remove the file of the control socket, unless another one is in its place now."""
+        if self._control_socket is not None:
+            remove(self._control_socket, self._control_file)
 
     def _wanted(self) -> list[_Endpoint]:
         wanted = []
