@@ -13,6 +13,8 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
+from edgeproxy import regular_file
+
 GRACE_SECS = 0.5
 """How long a deleted file may be missing before that counts as a change."""
 
@@ -46,7 +48,7 @@ async def changes(path: Path, interval_secs: float) -> AsyncIterator[None]:
 def _content(path: Path) -> bytes | None:
     """Return a digest of the content, None if the file cannot be read."""
     try:
-        return sha256(path.read_bytes()).digest()
+        return sha256(regular_file.read(path, regular_file.MAX_CONFIG_BYTES)).digest()
     except OSError:
         return None
 

@@ -11,9 +11,7 @@ first. Only the bundled database is mapped directly.
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 import time
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -22,6 +20,7 @@ from pathlib import Path
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import TYPE_CHECKING, BinaryIO, Generic, TypeVar
 
+from edgeproxy import regular_file
 from edgeproxy.core.geo import overrides as override_file
 from edgeproxy.core.geo.locator import Locator
 from edgeproxy.core.geo.overrides import Overrides
@@ -45,6 +44,9 @@ _EXPECTED = {
     "overrides": "expected a text file of cidr,country[,region] lines",
 }
 _NETWORKS_TRIED = 1000
+_METADATA_MARK = b"\xab\xcd\xefMaxMind.com"
+_MAX_METADATA_BYTES = 128 << 10
+"""The mark stands in this last part of every database."""
 
 _T = TypeVar("_T")
 
@@ -178,13 +180,11 @@ class _File(Generic[_T]):
 def _stamp(path: Path) -> tuple[int, ...]:
     """Return a stamp that changes whenever a file is replaced, edited or made readable."""
     status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "not a regular file")
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _load_overrides(path: Path) -> Overrides:
-    return override_file.parse(path.read_text("utf-8-sig"))
+    return override_file.parse(regular_file.read_text(path, regular_file.MAX_OVERRIDES_BYTES))
 
 
 class _Database:
@@ -270,8 +270,11 @@ def _has_text_keys(value: object) -> bool:
 
 
 def _copied_database(path: Path) -> _Database:
-    with path.open("rb") as source, _anonymous_file() as copy:
-        while chunk := source.read(1 << 20):
+    end = regular_file.tail(path, _MAX_METADATA_BYTES, regular_file.MAX_GEO_BYTES)
+    if _METADATA_MARK not in end:  # before memory is filled with it
+        raise ValueError("not a MaxMind-format database, or a damaged one")
+    with _anonymous_file() as copy:
+        for chunk in regular_file.chunks(path, regular_file.MAX_GEO_BYTES):
             copy.write(chunk)
         copy.flush()
         return _Database(f"/proc/self/fd/{copy.fileno()}", is_trusted=False)

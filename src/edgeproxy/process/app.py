@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
     from edgeproxy.api.api import Api
     from edgeproxy.tls.authorities import Authorities
+    from edgeproxy.values import Secret
 
 log = events.EventLog("app")
 
@@ -264,7 +265,7 @@ class Proxy:
             os.close(hearing)
             os.close(heard)
 
-    async def _start_api(self, listening: socket.socket) -> Api:
+    async def _start_api(self, listening: socket.socket, token: Secret) -> Api:
         from edgeproxy.api.api import start
 
         return await start(
@@ -277,6 +278,7 @@ class Proxy:
             lambda: self.publisher.backends,
             lambda: self._lifecycle.is_stopping,
             listening,
+            token,
         )
 
     def _handed_over(self) -> None:

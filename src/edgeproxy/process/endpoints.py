@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgeproxy.api.settings import token_of
+from edgeproxy.api.settings import NO_TOKEN, token_of
 from edgeproxy.config.load import Config
 from edgeproxy.control.admin.unix_socket import file_of, open_socket, remove
 from edgeproxy.control.observe.status import Status
 from edgeproxy.engine.sockets import open_listener
 from edgeproxy.errors import EdgeProxyError
 from edgeproxy.log import EventLog
-from edgeproxy.values import ListenAddress
+from edgeproxy.values import ListenAddress, Secret
 
 if TYPE_CHECKING:
     import socket
@@ -48,7 +48,7 @@ class Endpoints:
         self,
         config: Config,
         status: Status,
-        start_api: Callable[[socket.socket], Awaitable[Api]],
+        start_api: Callable[[socket.socket, Secret], Awaitable[Api]],
         upgrade: Callable[[], Awaitable[int]],
     ) -> None:
         """`upgrade` starts a successor and returns its process id."""
@@ -62,6 +62,7 @@ class Endpoints:
         self._sockets: dict[str, socket.socket] = {}
         self._served: list[HttpPages | Api] = []
         self._api: Api | None = None
+        self._token = NO_TOKEN
         self._endpoints = list(self._wanted())
 
     def open(self, inherited: dict[str, socket.socket]) -> None:
@@ -143,11 +144,11 @@ class Endpoints:
         return pages
 
     def _open_api(self, inherited: socket.socket | None) -> socket.socket:
-        token_of(self._api_settings)  # a fault of the token is reported before clients are served
+        self._token = token_of(self._api_settings)  # its fault is reported before clients come
         return inherited or _open(self._api_settings.listen_addr, "EDGEPROXY_API_LISTEN_ADDR")
 
     async def _serve_api(self, listening: socket.socket) -> Api:
-        self._api = await self._start_api(listening)
+        self._api = await self._start_api(listening, self._token)
         return self._api
 
 
