@@ -6,13 +6,16 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from edgeproxy.control.geoip import BUNDLED_DATABASE
 from tests.authority import authority_pem, issued
+from tests.system.hanging import hanging
 from tests.system.pop import Pop
 from tests.system.proxy import run_edgeproxy
 from tests.waiting import wait_until
@@ -150,3 +153,66 @@ def test_a_byte_order_mark_changes_no_file(pop: Pop) -> None:
     proxy = pop.serve(**variables)
     assert proxy.seen("ready")[0]["region"] == "eu"
     assert pop.reached() == "first"
+
+
+FOLLOWED = {
+    "configuration",
+    "configuration_file",
+    "database",
+    "geo_database",
+    "geo_overrides",
+    "certificates",
+    "authorities",
+    "api_token",
+}
+"""What has a check of its own, as the log calls it."""
+
+
+def test_a_proxy_serves_and_ends_while_every_file_hangs(pop: Pop) -> None:
+    pop.backend("first")
+    variables = put_files(pop)
+    proxy = pop.serve(**variables)
+    proxy.wait_for("api")
+    paths = [Path(variables[variable]) for variable in BAD_EVENTS]
+    with closing(sqlite3.connect(pop.database)) as editor:
+        editor.execute("SELECT * FROM backends").fetchall()  # it has opened the file
+        with hanging(pop.database, *paths):
+            for path in paths:
+                os.utime(path)
+            editor.execute("UPDATE backends SET weight = 2")
+            editor.commit()
+            proxy.send(signal.SIGHUP)
+
+            for what in FOLLOWED:
+                proxy.wait_for("check_hangs", what=what)
+            assert len(proxy.seen("check_hangs")) == len(FOLLOWED), "each is said once"
+            assert pop.reached() == "first"
+            proxy.stop()
+
+
+def test_a_file_that_hangs_holds_up_no_other_and_is_read_when_it_does_no_more(pop: Pop) -> None:
+    pop.backend("first")
+    variables = put_files(pop)
+    proxy = pop.serve(**variables)
+    proxy.wait_for("api")
+    for variable in BAD_EVENTS:
+        path = Path(variables[variable])
+        with hanging(path):
+            os.utime(path)
+            proxy.send(signal.SIGHUP)
+            proxy.edit("UPDATE backends SET weight = weight + 1")
+            assert pop.reached() == "first"
+    with closing(sqlite3.connect(pop.database)) as editor:
+        editor.execute("SELECT * FROM backends").fetchall()
+        with hanging(pop.database):
+            editor.execute("UPDATE backends SET weight = 0")
+            editor.commit()
+            Path(variables["EDGEPROXY_CONFIG"]).write_text("[rate_limit]\nburst = 7\n")
+            proxy.wait_for("config_reloaded", variables="EDGEPROXY_RATE_LIMIT_BURST")
+            pop.overrides.write_text("127.10.0.0/16, DE\n")
+            Path(variables["EDGEPROXY_GEO_OVERRIDES"]).write_text("127.10.0.0/16, DE\n")
+            proxy.wait_for("geo_reloaded", overrides="1")
+            Path(variables["EDGEPROXY_API_TOKEN_FILE"]).write_text("an0ther-t0ken")
+            proxy.wait_for("api_token_changed")
+            assert pop.reached() == "first"
+        wait_until(lambda: pop.reached() == "", "the edit, once the database can be read")

@@ -12,6 +12,7 @@ first. Only the bundled database is mapped directly.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -65,8 +66,8 @@ class GeoSettings:
 class Geo:
     """Locates clients by the last good database and override file.
 
-    `locate` is for one thread. `reload` may run in another, one call at a time: it swaps one
-    reference, and a lookup under way finishes with the old files.
+    `locate` is for one thread. The two files are reloaded in any other, one call at a time for
+    each: a reload swaps one reference, and a lookup under way finishes with the old files.
 
     Raises:
         GeoError: A file is missing, unreadable or not what it should be.
@@ -84,6 +85,7 @@ class Geo:
             if settings.overrides is None
             else _File("overrides", settings.overrides, _load_overrides)
         )
+        self._swapping = threading.Lock()
         self._locator = self._new_locator()
         self._report_age()
 
@@ -92,16 +94,29 @@ class Geo:
         return self._locator(ip)
 
     def reload(self) -> bool:
-        """Read the files that changed; return whether a new one is in use now. Never raises."""
-        new_database = self._database.refresh()
-        new_overrides = self._overrides is not None and self._overrides.refresh()
-        if not (new_database or new_overrides):
+        """Reload both files, as the two methods below do."""
+        new_database = self.reload_database()
+        return self.reload_overrides() or new_database
+
+    def reload_database(self) -> bool:
+        """Read the database if it changed; return whether a new one is in use. Never raises."""
+        if not self._database.refresh():
             return False
-        self._locator = self._new_locator()
-        log.info("geo_reloaded", **self.description)
-        if new_database:
-            self._report_age()
+        self._use_new()
+        self._report_age()
         return True
+
+    def reload_overrides(self) -> bool:
+        """The same for the override file."""
+        if self._overrides is None or not self._overrides.refresh():
+            return False
+        self._use_new()
+        return True
+
+    def _use_new(self) -> None:
+        with self._swapping:
+            self._locator = self._new_locator()
+        log.info("geo_reloaded", **self.description)
 
     @property
     def description(self) -> dict[str, object]:

@@ -201,7 +201,8 @@ class Proxy:
             self._control()
         finally:
             self.engine.stop()
-            self._store.close()
+            if self.control_plane.has_ended:  # closing would wait for a check that hangs
+                self._store.close()
             if not self._lifecycle.has_successor:
                 self._endpoints.remove_files()
             if self._access_log is not None:

@@ -100,6 +100,8 @@ class Endpoints:
         """Stop answering."""
         for each in self._served:
             await each.close()
+        for listening in self._sockets.values():
+            listening.close()  # some may not have been served yet
 
     def remove_files(self) -> None:
         """Remove the file of the control socket, unless another one is in its place now."""
