@@ -19,7 +19,7 @@ TESTS = Path(__file__).parent
 LADDER = (
     {"errors", "log", "version"},
     {"core", "engine"},
-    {"values"},
+    {"values", "regular_file"},
     {"wire", "control"},
     {"store", "gate", "tls", "library"},
     {"registry", "listeners"},

@@ -4,18 +4,41 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.system.proxy import RunningProxy, clean_environment, run_edgeproxy
 from tools.build import build
+
+ROOT = Path(__file__).parent.parent
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 INDEX_FAULTS = ("NewConnectionError", "ConnectTimeoutError", "ProxyError", "ReadTimeoutError")
 """What pip says when it cannot reach its index."""
+
+
+FAULTY = {
+    "cryptography": ("44.0.0", "46.0.4", "46.0.6", "48.0.0", "49.0.0"),
+    "h11": ("0.14.0",),
+    "h2": ("4.2.0",),
+}
+"""Releases with a published advisory, by package."""
+
+
+@pytest.mark.parametrize("package", FAULTY)
+def test_no_release_with_a_published_fault_is_admitted(package: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    admitted = [each for each in map(Requirement, wanted) if each.name == package]
+    assert admitted
+    for requirement in admitted:
+        for release in FAULTY[package]:
+            assert release not in requirement.specifier, f"{requirement} admits {release}"
 
 
 def skip_without_index(output: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -118,6 +119,47 @@ def test_a_file_in_its_place_is_left_alone(pop: Pop) -> None:
     assert proxy.wait_for_exit() == 1
     assert path.read_text() == "precious"
     proxy.foreign.clear()
+
+
+def test_what_comes_into_its_place_stays_when_the_proxy_ends(pop: Pop) -> None:
+    path: Path = pop.folder / "control"
+    serve(pop)
+    path.unlink()
+    path.write_text("precious")
+    pop.proxy.stop()
+    assert path.read_text() == "precious"
+
+
+def test_the_socket_of_another_process_stays_when_the_proxy_ends(pop: Pop) -> None:
+    path: Path = pop.folder / "control"
+    serve(pop)
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        pop.proxy.stop()
+        assert path.is_socket()
+
+
+def test_its_own_socket_goes_with_the_proxy(pop: Pop) -> None:
+    serve(pop)
+    pop.proxy.stop()
+    assert not (pop.folder / "control").exists()
+
+
+def test_a_start_does_not_wait_for_who_listens_there_and_hangs(pop: Pop) -> None:
+    path: Path = pop.folder / "control"
+    with socket.socket(socket.AF_UNIX) as hanging, contextlib.ExitStack() as callers:
+        hanging.bind(str(path))
+        hanging.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:  # until its queue is full
+                caller = callers.enter_context(socket.socket(socket.AF_UNIX))
+                caller.setblocking(False)
+                caller.connect(str(path))
+        proxy = pop.begin_to_serve(EDGEPROXY_CONTROL_SOCKET=str(path))
+        assert proxy.wait_for_exit() == 1
+        assert "another proxy listens there" in "\n".join(proxy.foreign)
+        proxy.foreign.clear()
 
 
 def test_without_a_proxy_the_commands_say_so(pop: Pop) -> None:

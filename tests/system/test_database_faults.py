@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tests.store.editing import DOCUMENTED_TABLE, execute, locked, release
 from tests.system.backends import Backend
 from tests.system.pop import Pop, row
 from tests.system.proxy import RunningProxy, run_edgeproxy
-from tests.waiting import PAUSE
+from tests.waiting import PAUSE, wait_until
 
 pytestmark = pytest.mark.system
 
@@ -183,3 +184,32 @@ def test_a_start_waits_for_a_short_lock(pop: Pop) -> None:
         assert not starting.seen("ready")
         release(locker)
     assert starting.wait_for("ready")["backends"] == "1"
+
+
+ENDLESS = """ALTER TABLE backends RENAME TO kept;
+    CREATE VIEW backends AS
+    WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers)
+    SELECT kept.* FROM kept, numbers WHERE n < 0"""
+"""A view that yields nothing and does not end."""
+
+
+def test_a_view_that_never_ends_holds_nothing_up_and_not_the_end(
+    pop: Pop, proxy: RunningProxy
+) -> None:
+    execute(pop.database, ENDLESS)
+    wait_until(lambda: proxy.cpu_secs() > 1, "the reading of the view")
+    pop.overrides.write_text("127.10.0.0/16, DE\n")
+    proxy.wait_for("geo_reloaded", overrides="1")
+    assert pop.reached() == "first"
+    proxy.stop()
+
+
+def test_a_start_that_reads_a_view_that_never_ends_can_be_stopped(pop: Pop) -> None:
+    pop.backend("first")
+    execute(pop.database, ENDLESS)
+    proxy = pop.begin_to_serve()
+    proxy.wait_for("geo")
+    wait_until(lambda: proxy.cpu_secs() > 1, "the reading of the view")
+    proxy.send(signal.SIGTERM)
+    assert proxy.wait_for_exit() == 0
+    assert not proxy.foreign

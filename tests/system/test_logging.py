@@ -9,6 +9,7 @@ import pytest
 from tests.store.editing import execute
 from tests.system.backends import Backend
 from tests.system.pop import Pop, row
+from tests.system.proxy import EDGEPROXY, SERVE, run_edgeproxy
 from tests.waiting import PAUSE, wait_until
 
 pytestmark = pytest.mark.system
@@ -110,6 +111,31 @@ def test_a_log_whose_reader_has_gone_stops_nothing(pop: Pop) -> None:
     proxy.send(signal.SIGTERM)
     assert proxy.wait_for_exit() == 0
     assert not proxy.seen("stopped"), "nobody was there to read it"
+
+
+@pytest.mark.parametrize("access_log", ["off", "-"])
+@pytest.mark.parametrize("redirection", [">&-", "<&- >&-", ">/dev/full"])
+def test_a_clean_end_is_a_clean_end_without_a_standard_output(
+    pop: Pop, redirection: str, access_log: str
+) -> None:
+    pop.backend("sa-1")
+    command = ("sh", "-c", f'exec "$@" {redirection}', "sh", *SERVE)
+    proxy = pop.serve_with(command, EDGEPROXY_ACCESS_LOG=access_log)
+    assert pop.reached() == "sa-1"
+    proxy.stop()
+
+
+@pytest.mark.parametrize("words", ["--version", "config show", "db show", "route list"])
+@pytest.mark.parametrize("redirection", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_command_without_a_standard_output_ends_as_it_does_with_one(
+    pop: Pop, words: str, redirection: str
+) -> None:
+    pop.backend("sa-1")
+    with_one = run_edgeproxy(*words.split(), folder=pop.folder)
+    command = ("sh", "-c", f'exec "$@" {redirection}', "sh", *EDGEPROXY)
+    without = run_edgeproxy(*words.split(), folder=pop.folder, command=command)
+    assert without.returncode == with_one.returncode
+    assert "Traceback" not in without.stderr
 
 
 @pytest.mark.parametrize(

@@ -158,12 +158,14 @@ def test_nobody_is_refused_while_the_server_is_killed_and_comes_back(
     proxy = started(pop, database.url)
     with closing(Crowd(pop)) as crowd:
         for end in (own_server.kill, own_server.stop):
+            # An episode may have several reasons, and a line for each.
             unreadable = len(proxy.seen("database_unreadable"))
+            recovered = len(proxy.seen("database_recovered"))
             end()
             proxy.send(signal.SIGHUP)
             proxy.wait_for("database_unreadable", unreadable + 1)
             own_server.start()
-            proxy.wait_for("database_recovered", unreadable + 1)
+            proxy.wait_for("database_recovered", recovered + 1)
         database.execute(insert(other))
         wait_until(lambda: "other" in crowd.reached, "the new backend")
         crowd.leave()

@@ -252,7 +252,7 @@ def test_names_of_files_can_be_anything(folder: Path, events: Events, name: byte
         ),
         (
             TlsListenSettings(cert=Path("/dev/null"), key=Path("/dev/null")),
-            "/dev/null: is not a regular file",
+            "/dev/null: it is not a regular file",
         ),
         (
             TlsListenSettings(cert=Path("a\0b"), key=Path("a\0b")),
@@ -294,7 +294,7 @@ FUTURE = issued("a.example", begins_in=DAY_SECS, expires_in=2 * DAY_SECS)
         (b"", A.key, "web.crt: holds no certificate in PEM form, which begins with -----BEGIN"),
         (A.key, A.key, "web.crt: holds no certificate in PEM form"),
         (b"\x30\x82\x01", A.key, "web.crt: holds no certificate in PEM form"),
-        (b"x" * (1 << 20) + b"x", A.key, "web.crt: is larger than 1 MiB; a PEM file is needed"),
+        (b"x" * (1 << 20) + b"x", A.key, "web.crt: it is larger than 1 MiB; a PEM file is needed"),
         (A.cert[:200], A.key, "web.crt: a BEGIN or END line has no counterpart, the file is cut"),
         (A.cert.replace(b"MII", b"MIJ"), A.key, "web.crt: certificate 1 of 1 is damaged"),
         (A.cert + B.cert.replace(b"MII", b"%%%"), A.key, "web.crt: certificate 2 of 2 is damaged"),
@@ -343,7 +343,7 @@ def test_a_pipe_ends_the_start_and_is_not_waited_for(tmp_path: Path) -> None:
     pipe = tmp_path / "web.crt"
     os.mkfifo(pipe)
     given = TlsListenSettings(cert=pipe, key=pipe)
-    assert f"{pipe}: is not a regular file" in complaint(given)
+    assert f"{pipe}: it is not a regular file" in complaint(given)
 
 
 @pytest.mark.parametrize("content", [b"", A.key, A.cert[:-30], A.cert.replace(b"MII", b"MIJ")])

@@ -91,8 +91,9 @@ async def start(
     backends: Callable[[], tuple[Backend, ...]],
     is_stopping: Callable[[], bool],
     listening: socket.socket,
+    token: Secret,
 ) -> Api:
-    """Serve the API on a listening socket.
+    """Serve the API on a listening socket to callers that show this token.
 
     `follow_database` returns when the content of the store is in force; `backends` returns the
     backends in force; `is_stopping` tells whether the proxy accepts no more clients.
@@ -109,7 +110,6 @@ async def start(
         backends,
         is_stopping,
     )
-    token = token_of(settings)
     guard = api(registry, settings, token)
     server = Server(guard, registry.hearing, settings.timeout_secs, _room())
     await registry.load()

@@ -230,16 +230,22 @@ OPERATIONS = (
         faults=(404, 409),
     ),
     *(
-        Operation("POST", f"{ONE}/{name}", name, summary, handler, View, faults=(404,))
-        for name, summary, handler in (
+        Operation("POST", f"{ONE}/{name}", name, summary, handler, View, faults=faults)
+        for name, summary, handler, faults in (
             (
                 "enable",
                 "Let a backend take clients, as `edgeproxy node enable`.",
                 _change("enable"),
+                (404, 409),
             ),
-            ("disable", "Keep clients from a backend, for all POPs.", _change("disable")),
-            ("drain", "Send a backend no new clients at this POP.", _drain(True)),
-            ("undrain", "Give a drained backend clients again.", _drain(False)),
+            (
+                "disable",
+                "Keep clients from a backend, for all POPs.",
+                _change("disable"),
+                (404, 409),
+            ),
+            ("drain", "Send a backend no new clients at this POP.", _drain(True), (404,)),
+            ("undrain", "Give a drained backend clients again.", _drain(False), (404,)),
         )
     ),
     Operation(
@@ -250,7 +256,7 @@ OPERATIONS = (
         weight,
         View,
         takes=bodies.NewWeight,
-        faults=(404,),
+        faults=(404, 409),
     ),
     Operation(
         "PUT",
@@ -260,7 +266,7 @@ OPERATIONS = (
         limits,
         View,
         takes=bodies.NewLimits,
-        faults=(404,),
+        faults=(404, 409),
     ),
     Operation(
         "GET",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeproxy import regular_file
 from edgeproxy.core.geo.prefix import Network
 from edgeproxy.errors import ConfigError
 from edgeproxy.registry.settings import RegistrySettings
@@ -48,7 +49,7 @@ def token_of(settings: ApiSettings) -> Secret:
         )
     where = f"EDGEPROXY_API_TOKEN_FILE={str(path)!r}"
     try:
-        text = path.read_text("utf-8").strip()
+        text = regular_file.read_text(path, regular_file.MAX_TOKEN_BYTES).strip()
     except OSError as error:
         raise ConfigError(f"{where} cannot be read: {error.strerror}") from None
     except ValueError:  # not UTF-8

@@ -90,10 +90,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _open_standard_descriptors() -> None:
-    """Open closed standard streams on /dev/null, so that no other file gets their numbers."""
+    """Open closed standard streams on /dev/null, so that no other file gets their numbers.
+
+    Python has no object for a stream that was closed, and what is printed there must not fail.
+    """
     while (opened := os.open(os.devnull, os.O_RDWR)) <= STDERR:
         pass
     os.close(opened)
+    for descriptor, name in ((1, "stdout"), (STDERR, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, "w", closefd=False))
 
 
 def _forget_output() -> None:

@@ -9,8 +9,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeproxy import regular_file
 from edgeproxy.control import children
 from edgeproxy.errors import EdgeProxyError, UsageError
 
@@ -190,8 +192,7 @@ def _token() -> str:
     if not path:
         return os.environ.get(TOKEN, "")
     try:
-        with open(path, encoding="utf-8") as file:
-            return file.read().strip()
+        return regular_file.read_text(Path(path), regular_file.MAX_TOKEN_BYTES).strip()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{TOKEN_FILE}={path!r} cannot be read: {reason}") from None

@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from edgeproxy import regular_file
 from edgeproxy import values as value
 from edgeproxy.config.config import Effective
 from edgeproxy.config.old_names import REMOVED, names_of
@@ -74,7 +75,7 @@ def read(path: Path, faults: list[str]) -> ConfigFile:
     import tomllib
 
     try:
-        text = path.read_text(encoding="utf-8")
+        text = regular_file.read_text(path, regular_file.MAX_CONFIG_BYTES)
         sections = tomllib.loads(text)
     except OSError as error:
         faults.append(f"{FILE_VARIABLE}={str(path)!r}: cannot be read: {error.strerror}")

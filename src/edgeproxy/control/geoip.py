@@ -11,9 +11,8 @@ first. Only the bundled database is mapped directly.
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
+import threading
 import time
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -22,6 +21,7 @@ from pathlib import Path
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import TYPE_CHECKING, BinaryIO, Generic, TypeVar
 
+from edgeproxy import regular_file
 from edgeproxy.core.geo import overrides as override_file
 from edgeproxy.core.geo.locator import Locator
 from edgeproxy.core.geo.overrides import Overrides
@@ -45,6 +45,9 @@ _EXPECTED = {
     "overrides": "expected a text file of cidr,country[,region] lines",
 }
 _NETWORKS_TRIED = 1000
+_METADATA_MARK = b"\xab\xcd\xefMaxMind.com"
+_MAX_METADATA_BYTES = 128 << 10
+"""The mark stands in this last part of every database."""
 
 _T = TypeVar("_T")
 
@@ -63,8 +66,8 @@ class GeoSettings:
 class Geo:
     """Locates clients by the last good database and override file.
 
-    `locate` is for one thread. `reload` may run in another, one call at a time: it swaps one
-    reference, and a lookup under way finishes with the old files.
+    `locate` is for one thread. The two files are reloaded in any other, one call at a time for
+    each: a reload swaps one reference, and a lookup under way finishes with the old files.
 
     Raises:
         GeoError: A file is missing, unreadable or not what it should be.
@@ -82,6 +85,7 @@ class Geo:
             if settings.overrides is None
             else _File("overrides", settings.overrides, _load_overrides)
         )
+        self._swapping = threading.Lock()
         self._locator = self._new_locator()
         self._report_age()
 
@@ -90,16 +94,29 @@ class Geo:
         return self._locator(ip)
 
     def reload(self) -> bool:
-        """Read the files that changed; return whether a new one is in use now. Never raises."""
-        new_database = self._database.refresh()
-        new_overrides = self._overrides is not None and self._overrides.refresh()
-        if not (new_database or new_overrides):
+        """Reload both files, as the two methods below do."""
+        new_database = self.reload_database()
+        return self.reload_overrides() or new_database
+
+    def reload_database(self) -> bool:
+        """Read the database if it changed; return whether a new one is in use. Never raises."""
+        if not self._database.refresh():
             return False
-        self._locator = self._new_locator()
-        log.info("geo_reloaded", **self.description)
-        if new_database:
-            self._report_age()
+        self._use_new()
+        self._report_age()
         return True
+
+    def reload_overrides(self) -> bool:
+        """The same for the override file."""
+        if self._overrides is None or not self._overrides.refresh():
+            return False
+        self._use_new()
+        return True
+
+    def _use_new(self) -> None:
+        with self._swapping:
+            self._locator = self._new_locator()
+        log.info("geo_reloaded", **self.description)
 
     @property
     def description(self) -> dict[str, object]:
@@ -178,13 +195,11 @@ class _File(Generic[_T]):
 def _stamp(path: Path) -> tuple[int, ...]:
     """Return a stamp that changes whenever a file is replaced, edited or made readable."""
     status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "not a regular file")
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _load_overrides(path: Path) -> Overrides:
-    return override_file.parse(path.read_text("utf-8-sig"))
+    return override_file.parse(regular_file.read_text(path, regular_file.MAX_OVERRIDES_BYTES))
 
 
 class _Database:
@@ -270,8 +285,11 @@ def _has_text_keys(value: object) -> bool:
 
 
 def _copied_database(path: Path) -> _Database:
-    with path.open("rb") as source, _anonymous_file() as copy:
-        while chunk := source.read(1 << 20):
+    end = regular_file.tail(path, _MAX_METADATA_BYTES, regular_file.MAX_GEO_BYTES)
+    if _METADATA_MARK not in end:  # before memory is filled with it
+        raise ValueError("not a MaxMind-format database, or a damaged one")
+    with _anonymous_file() as copy:
+        for chunk in regular_file.chunks(path, regular_file.MAX_GEO_BYTES):
             copy.write(chunk)
         copy.flush()
         return _Database(f"/proc/self/fd/{copy.fileno()}", is_trusted=False)

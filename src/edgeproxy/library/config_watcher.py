@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgeproxy.control.file_watch import changes
+from edgeproxy.regular_file import MAX_CONFIG_BYTES, read_text
 
 
 class ConfigChange(NamedTuple):
@@ -47,10 +48,10 @@ class ConfigWatcher:
         async for _ in changes(self._path, self._interval_secs):
             fault = ""
             try:
-                values = _flat(tomllib.loads(self._path.read_text(encoding="utf-8")))
+                values = _flat(tomllib.loads(read_text(self._path, MAX_CONFIG_BYTES)))
             except RecursionError:
                 fault = "it is nested too deeply"
-            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            except (OSError, ValueError) as error:
                 fault = str(error)
             if fault:
                 was_bad = True

@@ -1,9 +1,12 @@
 """Runs the listeners of a proxy: opens them, follows their settings, hands them to a successor.
 
 A listener is known by its address. One that cannot be opened or changed while the proxy runs is
-reported once and tried again at every refresh; until then everything else stays as it is.
+reported once and tried again at every `retry`; until then everything else stays as it is.
 
 The routing table comes first: whatever a listener leads to is in the table before it opens.
+
+Certificates are read without the lock, so that a file system that hangs holds up neither a change
+of listeners nor the end.
 """
 
 from __future__ import annotations
@@ -74,9 +77,12 @@ class Listeners:
         self._failures: dict[str, str] = {}  # why a listener could not be opened or changed
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
+        self._reading = threading.Lock()  # held while certificates are read for the first time
+        self._tls_failure: EdgeProxyError | None = None
         self._is_closed = False
-        if settings.speaks_tls:
-            self._load_certificates()
+        self._load_certificates(settings)
+        if self._tls_failure is not None:
+            raise self._tls_failure
 
     def open(
         self, inherited: Mapping[str, socket.socket], activated: Iterable[socket.socket]
@@ -99,6 +105,7 @@ class Listeners:
 
     def change(self, settings: ListenSettings) -> None:
         """Apply other settings: open, change and close what differs."""
+        self._load_certificates(settings)
         with self._lock:
             if self._is_closed:
                 return
@@ -120,15 +127,31 @@ class Listeners:
             if not settings.speaks_tls:
                 self._certificates = self._tls = None
 
-    def refresh(self) -> None:
-        """Use renewed certificates; try the listeners again that could not be opened or changed."""
+    def refresh_certificates(self) -> None:
+        """Use renewed certificates, or those that could not be read so far."""
+        self._load_certificates(self._settings)
+        used = self._certificates
+        renewed = used.reload() if used is not None else None
         with self._lock:
             if self._is_closed:
                 return
-            self._renew()
+            if renewed is not None and self._certificates is used:
+                self._renew(renewed)
+
+    def retry(self) -> None:
+        """Try the listeners again that could not be opened or changed."""
+        with self._lock:
+            if self._is_closed:
+                return
             listeners = _by_name(self._settings.listen)
             for name in list(self._failures):
                 self._follow(name, listeners[name])
+
+    def refresh_authorities(self) -> None:
+        """Trust the authorities of backends that have changed."""
+        trusted = self._authorities.reload() if self._authorities is not None else None
+        if trusted is not None:
+            self._engine.trust(trusted)
 
     def certificates_state(self) -> tuple[int, float] | None:
         """Return the number of failed reloads, and when the first certificate expires (Unix)."""
@@ -148,20 +171,24 @@ class Listeners:
                 opened.socket.close(keeps_file=has_successor)
             self._open.clear()
 
-    def _load_certificates(self) -> None:
+    def _load_certificates(self, settings: ListenSettings) -> None:
+        """Read the certificates if a listener needs them and there are none, or note the fault."""
+        if not settings.speaks_tls:
+            return
         from edgeproxy.tls.certificates import Certificates
 
-        certificates = Certificates(self._tls_settings)
-        self._tls = certificates.load()
-        self._certificates = certificates
+        with self._reading:
+            if self._certificates is not None:
+                return
+            certificates = Certificates(self._tls_settings)
+            try:
+                self._tls = certificates.load()
+            except EdgeProxyError as error:
+                self._tls_failure = error
+                return
+            self._certificates, self._tls_failure = certificates, None
 
-    def _renew(self) -> None:
-        trusted = self._authorities.reload() if self._authorities is not None else None
-        if trusted is not None:
-            self._engine.trust(trusted)
-        renewed = self._certificates.reload() if self._certificates is not None else None
-        if renewed is None:
-            return
+    def _renew(self, renewed: TlsSettings) -> None:
         self._tls = renewed
         for name, opened in self._open.items():
             if opened.settings.tls is not None:
@@ -179,8 +206,8 @@ class Listeners:
         tls = None
         if listener.kind == TLS:
             if self._tls is None:
-                self._load_certificates()
-            assert self._tls is not None
+                assert self._tls_failure is not None
+                raise self._tls_failure.with_traceback(None)  # it would grow with every try
             tls = self._with_setup_timeout(self._tls)
         given = self._settings
         policy = ListenerPolicy(

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 
     from edgeproxy.api.api import Api
     from edgeproxy.tls.authorities import Authorities
+    from edgeproxy.values import Secret
 
 log = events.EventLog("app")
 
@@ -208,7 +209,8 @@ class Proxy:
             self._control()
         finally:
             self.engine.stop()
-            self._store.close()
+            if self.control_plane.has_ended:  # closing would wait for a check that hangs
+                self._store.close()
             if not self._lifecycle.has_successor:
                 self._endpoints.remove_files()
             if self._access_log is not None:
@@ -272,7 +274,7 @@ class Proxy:
             os.close(hearing)
             os.close(heard)
 
-    async def _start_api(self, listening: socket.socket) -> Api:
+    async def _start_api(self, listening: socket.socket, token: Secret) -> Api:
         from edgeproxy.api.api import start
 
         return await start(
@@ -285,6 +287,7 @@ class Proxy:
             lambda: self.publisher.backends,
             lambda: self._lifecycle.is_stopping,
             listening,
+            token,
         )
 
     def _handed_over(self) -> None:

@@ -1,20 +1,20 @@
 """What a proxy does besides serving clients: follows database and files, probes, answers.
 
-One event loop on the main thread, which no client waits for. What takes long runs in a thread of
-its own, one step at a time. Nothing that is found in files or databases ends the proxy.
+One event loop on the main thread, which no client waits for. Every followed thing is checked on a
+thread of its own (`control/follower.py`), so that one that hangs holds up neither another nor the
+end. Nothing that is found in files or databases ends the proxy.
 """
 
 from __future__ import annotations
 
-import gc
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeproxy import log as events
-from edgeproxy.config.load import FILE_VARIABLE
+from edgeproxy.config.load import FILE_VARIABLE, Config
+from edgeproxy.control.follower import CollectorPause, Follower
 from edgeproxy.control.geoip import Geo
 from edgeproxy.control.health.health_checks import HealthChecks
 from edgeproxy.listeners.listeners import Listeners
@@ -25,11 +25,12 @@ from edgeproxy.store.feed import Feed
 
 if TYPE_CHECKING:
     import asyncio
-    from concurrent.futures import ThreadPoolExecutor
 
     from edgeproxy.store.feed import Store
 
-log = events.EventLog("app")
+TICK_SECS = 1.0
+END_WAIT_SECS = 2.0
+"""How long the end waits for the checks that still run, all together."""
 
 
 class LoopCalls:
@@ -60,7 +61,11 @@ class LoopCalls:
 
 
 class ControlPlane:
-    """The control plane of one proxy."""
+    """The control plane of one proxy.
+
+    Attributes:
+        has_ended: Whether no check runs any more that may use the database; after `close`.
+    """
 
     def __init__(
         self,
@@ -78,24 +83,24 @@ class ControlPlane:
         """`background` is what else runs for as long as the proxy serves."""
         self._in_force = in_force
         self._store = store
-        self._feed = feed
         self._publisher = publisher
         self._reload = reload
         self._endpoints = endpoints
         self._probes = probes
-        self._background = (self._follow_config_file, *background)
-        self._steps = (
-            reload.check,
-            feed.poll,
-            geo.reload,
-            listeners.refresh,
-            endpoints.refresh,
+        self._background = (self._tick, self._follow_config_file, *background)
+        self._pause = CollectorPause()
+        self._database = Follower(
+            "database", feed.poll, self._pause, self._follow_table_soon, feed.note_hang
         )
         config = in_force.config
+        self._polled = list(self._things(config, geo, listeners))
+        self._followers = list(self._polled)  # with those that are not polled
         database = config.postgres if config.postgres.enabled else config.database
         self._poll_secs = database.reload_secs
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._woken: asyncio.Event | None = None
-        self._poller: ThreadPoolExecutor | None = None
+        self._is_stopping = False
+        self.has_ended = True
 
     def reload_soon(self) -> None:
         """Read the configuration, the database and all files soon. Loop only."""
@@ -110,45 +115,51 @@ class ControlPlane:
     async def serve(self, stopping: asyncio.Event) -> None:
         """Run the control plane until asked to stop."""
         import asyncio
-        from concurrent.futures import ThreadPoolExecutor
 
-        loop = asyncio.get_running_loop()
-        # Not the loop's own threads: rendering pages without end can keep all of them busy.
-        self._poller = ThreadPoolExecutor(1, "poll")
+        self._loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
         tasks = [asyncio.ensure_future(each()) for each in self._background]
-        await self._endpoints.serve()
+        # The API reads the database before it serves, which may take long.
+        opening = asyncio.ensure_future(self._endpoints.serve())
         asked = asyncio.ensure_future(stopping.wait())
         self._follow_table()
         while not stopping.is_set():
             woken = asyncio.ensure_future(self._woken.wait())
+            awaited = {woken, asked} if opening.done() else {woken, asked, opening}
             await asyncio.wait(
-                (woken, asked), timeout=self._poll_secs, return_when=asyncio.FIRST_COMPLETED
+                awaited, timeout=self._poll_secs, return_when=asyncio.FIRST_COMPLETED
             )
+            if opening.done():
+                opening.result()
             woken.cancel()
+            was_woken = self._woken.is_set()
             self._woken.clear()
-            if not stopping.is_set():
-                polling = loop.run_in_executor(self._poller, self._run_steps, self._steps)
-                await asyncio.wait((polling, asked), return_when=asyncio.FIRST_COMPLETED)
-            self._follow_table()
-        for task in tasks:
+            for each in self._polled if not stopping.is_set() else ():
+                if was_woken or not each.is_busy:
+                    each.ask()
+        self._is_stopping = True
+        for task in (*tasks, opening):
             task.cancel()
         self._endpoints.begin_drain()
         self._probes.stop()
 
     async def close(self) -> None:
         """Stop answering, and interrupt the work on the database."""
+        import asyncio
+
         self._store.interrupt()  # a database that hangs is not waited for
         await self._endpoints.close()
-        if self._poller is not None:
-            self._poller.shutdown()  # the database is closed after this
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + END_WAIT_SECS
+        ended = [each.end(deadline - loop.time()) for each in self._followers]
+        self.has_ended = all(ended)
 
     async def follow_database(self) -> None:
         """Poll the database; what it holds is published when this returns."""
         import asyncio
 
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._poller, self._run_steps, (self._feed.poll,))
+        # Others may wait for the same check: who gives up must not cancel it for them.
+        await asyncio.shield(asyncio.wrap_future(self._database.ask()))
         self._follow_table()
 
     async def _follow_config_file(self) -> None:
@@ -157,29 +168,55 @@ class ControlPlane:
         path = os.environ.get(FILE_VARIABLE)
         if not watch.enabled or not path:
             return
-        from edgeproxy.control.file_watch import changes
+        from edgeproxy.control.file_watch import WatchedFile, touches
 
-        async for _ in changes(Path(path), watch.interval_secs):
-            self.reload_soon()
+        file, loop = WatchedFile(Path(path)), self._loop
+        assert loop is not None
+
+        def check() -> None:
+            if file.has_changed():
+                with suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(self.reload_soon)
+
+        follower = Follower("configuration_file", check, self._pause)
+        self._followers.append(follower)
+        async for _ in touches(Path(path), watch.interval_secs):
+            if not follower.is_waiting:
+                follower.ask()
+
+    async def _tick(self) -> None:
+        """Have what hangs reported."""
+        import asyncio
+
+        while True:
+            await asyncio.sleep(TICK_SECS)
+            for each in self._followers:
+                each.tick()
+
+    def _things(self, config: Config, geo: Geo, listeners: Listeners) -> Iterator[Follower]:
+        """Yield what checks each thing that is followed."""
+        pause = self._pause
+        yield Follower("configuration", self._reload.check, pause, self._follow_table_soon)
+        yield self._database
+        yield Follower("geo_database", geo.reload_database, pause)
+        if config.geo.overrides is not None:
+            yield Follower("geo_overrides", geo.reload_overrides, pause)
+        yield Follower("certificates", listeners.refresh_certificates, pause)
+        if config.listeners.backend_tls_ca is not None:
+            yield Follower("authorities", listeners.refresh_authorities, pause)
+        yield Follower("listeners", listeners.retry, pause)
+        if config.api.enabled and config.api.token_file is not None:
+            yield Follower("api_token", self._endpoints.refresh, pause)
+
+    def _follow_table_soon(self) -> None:
+        """Let the probes follow the table in force; from any thread."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._follow_table)
 
     def _follow_table(self) -> None:
         """Let the probes follow the table in force."""
+        if self._is_stopping:
+            return
         config, overlays = self._in_force.config, self._in_force.loaded.overlays
         self._probes.follow(self._publisher.backends, config.probe, config.health, overlays)
-
-    def _run_steps(self, steps: Sequence[Callable[[], object]]) -> None:
-        """Run some steps in order. Nothing that they find or raise ends the proxy.
-
-        The garbage collector stops all threads while it walks a large new table, so it is off
-        meanwhile: a table frees itself when it is replaced. Older garbage is collected by
-        the feed before it reads, while there is little to walk: frozen garbage is never collected.
-        """
-        for step in steps:
-            gc.disable()
-            try:
-                if step():
-                    gc.freeze()
-            except Exception:  # noqa: BLE001
-                log.bug("look_failed")
-            finally:
-                gc.enable()

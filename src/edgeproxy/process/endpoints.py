@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgeproxy.api.settings import token_of
+from edgeproxy.api.settings import NO_TOKEN, token_of
 from edgeproxy.config.load import Config
-from edgeproxy.control.admin.unix_socket import open_socket
+from edgeproxy.control.admin.unix_socket import file_of, open_socket, remove
 from edgeproxy.control.observe.status import Status
 from edgeproxy.engine.sockets import open_listener
 from edgeproxy.errors import EdgeProxyError
 from edgeproxy.log import EventLog
-from edgeproxy.values import ListenAddress
+from edgeproxy.values import ListenAddress, Secret
 
 if TYPE_CHECKING:
     import socket
@@ -48,11 +48,12 @@ class Endpoints:
         self,
         config: Config,
         status: Status,
-        start_api: Callable[[socket.socket], Awaitable[Api]],
+        start_api: Callable[[socket.socket, Secret], Awaitable[Api]],
         upgrade: Callable[[], Awaitable[int]],
     ) -> None:
         """`upgrade` starts a successor and returns its process id."""
         self._control_socket = config.proxy.control_socket
+        self._control_file: tuple[int, int] | None = None
         self._metrics = config.metrics
         self._api_settings = config.api
         self._status = status
@@ -61,12 +62,15 @@ class Endpoints:
         self._sockets: dict[str, socket.socket] = {}
         self._served: list[HttpPages | Api] = []
         self._api: Api | None = None
+        self._token = NO_TOKEN
         self._endpoints = list(self._wanted())
 
     def open(self, inherited: dict[str, socket.socket]) -> None:
         """Open every endpoint, or take its socket out of `inherited`. Raises EdgeProxyError."""
         for each in self._endpoints:
             self._sockets[each.name] = each.open(inherited.pop(each.name, None))
+        if self._control_socket is not None:
+            self._control_file = file_of(self._control_socket)
 
     def sockets(self) -> dict[str, socket.socket]:
         """Return the open sockets by name, for a successor."""
@@ -96,11 +100,13 @@ class Endpoints:
         """Stop answering."""
         for each in self._served:
             await each.close()
+        for listening in self._sockets.values():
+            listening.close()  # some may not have been served yet
 
     def remove_files(self) -> None:
-        """Remove the file of the control socket, if this process serves it."""
-        if self._control_socket is not None and CONTROL_SOCKET in self._sockets:
-            self._control_socket.unlink(missing_ok=True)
+        """Remove the file of the control socket, unless another one is in its place now."""
+        if self._control_socket is not None:
+            remove(self._control_socket, self._control_file)
 
     def _wanted(self) -> list[_Endpoint]:
         wanted = []
@@ -140,11 +146,11 @@ class Endpoints:
         return pages
 
     def _open_api(self, inherited: socket.socket | None) -> socket.socket:
-        token_of(self._api_settings)  # a fault of the token is reported before clients are served
+        self._token = token_of(self._api_settings)  # its fault is reported before clients come
         return inherited or _open(self._api_settings.listen_addr, "EDGEPROXY_API_LISTEN_ADDR")
 
     async def _serve_api(self, listening: socket.socket) -> Api:
-        self._api = await self._start_api(listening)
+        self._api = await self._start_api(listening, self._token)
         return self._api
 
 

@@ -42,7 +42,12 @@ def publish_first(
     if not may_come_back:
         if not is_successor and store.ensure():
             log.info("database_created", path=store.path)
-        feed.first(needs_table=is_successor)
+        try:
+            feed.first(needs_table=is_successor)
+        except StoreError:
+            if is_stopped():
+                return False
+            raise
         return True
     pause_secs = FIRST_PAUSE_SECS
     told = ""

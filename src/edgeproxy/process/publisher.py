@@ -10,6 +10,7 @@ more: a client that they accepted may still be read, and one whose change failed
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 
@@ -50,10 +51,20 @@ class Publisher:
         self._listener_scopes: set[str] = set()
         self._routes_by_sni = False
         self._rest = CpuYield()
+        self._publishing = threading.Lock()
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Put into force what the database holds."""
-        self._snapshot = snapshot
+        """Put into force what the database holds; from any thread."""
+        with self._publishing:
+            self._snapshot = snapshot
+            self._publish(snapshot)
+
+    def publish_again(self) -> None:
+        """Put the same rows into force, with what another configuration adds; from any thread."""
+        with self._publishing:
+            self._publish(self._snapshot)
+
+    def _publish(self, snapshot: Snapshot) -> None:
         settings = self._config().listen_settings()
         self._listener_scopes |= {each.app for each in settings.listen if each.kind != SNI}
         self._routes_by_sni |= any(each.kind == SNI for each in settings.listen)
@@ -65,7 +76,3 @@ class Publisher:
         before, self.backends = self.backends, backends
         self._removal.follow(before, backends)
         self.published_at = time.monotonic()
-
-    def publish_again(self) -> None:
-        """Put the same rows into force, with what another configuration adds."""
-        self.publish(self._snapshot)

@@ -234,6 +234,8 @@ class Registry:
             await self._table.publish()
         except UnknownNodeError:
             raise UnknownBackendError(backend_id) from None
+        except RefusedError as error:
+            raise ConflictError(str(error)) from None
         except StoreError as error:
             raise StoreUnavailableError(error) from None
         log.info("backend_changed", backend=backend_id, action=action, **values)

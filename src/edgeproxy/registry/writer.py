@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+from edgeproxy.control.background_thread import BackgroundThread
 from edgeproxy.core.backends.leases import Leases
 from edgeproxy.core.backends.registration import Deregister, Edit, Outcome
 from edgeproxy.core.metrics import Metrics
@@ -25,6 +25,9 @@ from edgeproxy.registry.published import PublishedTable
 from edgeproxy.store.edits import RegisteredRows
 
 log = EventLog("registry")
+
+END_WAIT_SECS = 5.0
+"""How long the end waits for a write: longer than a write waits for another program."""
 
 T = TypeVar("T")
 _Waiting = tuple[Edit, "asyncio.Future[Outcome]"]
@@ -40,7 +43,7 @@ class RegistrationWriter:
         self._leases = leases
         self._table = table
         self._metrics = metrics
-        self._thread = ThreadPoolExecutor(1, "registry")
+        self._thread = BackgroundThread("registry")
         self._waiting: list[_Waiting] = []
         self._writing: asyncio.Task[None] | None = None
 
@@ -58,11 +61,11 @@ class RegistrationWriter:
 
     async def run(self, function: Callable[[], T]) -> T:
         """Return the result of a function that runs on the thread of the database."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+        return await asyncio.wrap_future(self._thread.submit(function))
 
     def close(self) -> None:
-        """Finish the write that is under way, and write no more."""
-        self._thread.shutdown(wait=True)
+        """Finish the write that is under way, unless it hangs, and write no more."""
+        self._thread.close(END_WAIT_SECS)
 
     async def _write_all(self) -> None:
         while self._waiting:

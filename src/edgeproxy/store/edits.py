@@ -19,6 +19,7 @@ from edgeproxy.core.backends.rows import (
     RowError,
     check_limits,
     check_weight,
+    parse_row,
     parse_rows,
     shown,
 )
@@ -166,6 +167,38 @@ class RefusedError(StoreError):
 
     def __init__(self, reason: object) -> None:
         super().__init__(f"the routing database refuses this row: {reason}")
+
+
+def check_usable(stored: Mapping[str, object] | None) -> None:
+    """Raise RefusedError unless a row that was written is there and can be routed to.
+
+    A column of another type makes 100.0 of 100, and a trigger may do anything.
+    """
+    if stored is None:
+        raise RefusedError("a trigger or a rule of its table keeps it out")
+    try:
+        parse_row(stored)
+    except RowError as error:
+        raise RefusedError(
+            f"its table makes a row of it that cannot be used: {error.reason}; see the types of "
+            "its columns, and its triggers"
+        ) from None
+
+
+def check_types(wanted: Mapping[str, object], stored: Mapping[str, object]) -> None:
+    """Raise RefusedError if columns made values of another type of those that were written."""
+    for name, value in wanted.items():
+        if type(stored[name]) is not type(value):
+            raise RefusedError(
+                f"its table makes {shown(stored[name])} of {name} {shown(value)}: see the type of "
+                "that column"
+            )
+
+
+def check_gone(stored: object | None) -> None:
+    """Raise RefusedError if a row that was deleted is still there."""
+    if stored is not None:
+        raise RefusedError("a trigger or a rule of its table keeps it")
 
 
 class RegisteredRows(Protocol):

@@ -120,6 +120,10 @@ class Feed:
             log.info("database_recovered", path=self._store.path)
         return is_other
 
+    def note_hang(self) -> None:
+        """Take note that a `poll` does not end; from any thread."""
+        self._metrics.database_up = False
+
     def _report(self, error: StoreError) -> None:
         if error.reason not in self._faults:
             self._faults.add(error.reason)

@@ -140,7 +140,7 @@ class SqliteEnd:
         with naming_faults(self.path), closing(connect(self.path, EDIT_WAIT_SECS)) as connection:
             connection.execute("BEGIN")
             rows = read_rows(connection, self.path)
-            return Cargo(nodes_of(rows), _routes(read_routes(connection)))
+            return Cargo(nodes_of(rows), _routes(read_routes(connection, self.path)))
 
     def write(self, decide: Callable[[Cargo], Change]) -> tuple[Change, bool]:
         """Write the change that `decide` chooses by the content of the file, in one transaction.
@@ -150,7 +150,7 @@ class SqliteEnd:
         create(self.path)
         with transaction(self.path) as connection:
             rows = read_rows(connection, self.path)
-            change = decide(Cargo(nodes_of(rows), _routes(read_routes(connection))))
+            change = decide(Cargo(nodes_of(rows), _routes(read_routes(connection, self.path))))
             has_country = COUNTRY in read_columns(connection, self.path)
             names = (*COLUMNS, COUNTRY) if has_country else COLUMNS
             added, replaced = (

@@ -20,6 +20,33 @@ LEASES = "edgeproxy_leases"
 """The table of registered backends; it is optional."""
 
 
+MAX_ROWS = 500_000
+MAX_TEXT_BYTES = 256 << 20
+"""How much is read of a table: what a view yields may never end."""
+
+
+class Bounds:
+    """Counts what is read of one table."""
+
+    def __init__(self, table: str) -> None:
+        self._table = table
+        self._rows = 0
+        self._size = 0
+
+    def fault_with(self, row: Iterable[object]) -> str | None:
+        """Return why no more may be read, once this row is too much."""
+        self._rows += 1
+        for value in row:
+            if isinstance(value, (str, bytes)):
+                self._size += len(value)
+        if self._rows <= MAX_ROWS and self._size <= MAX_TEXT_BYTES:
+            return None
+        return (
+            f"holds too much in `{self._table}`: allowed are {MAX_ROWS:,} rows and "
+            f"{MAX_TEXT_BYTES >> 20} MiB; if it is a view, does it end?"
+        )
+
+
 class SkippedRow(NamedTuple):
     """A row that cannot be used.
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
+from io import BytesIO
 from typing import TYPE_CHECKING
 
+from edgeproxy import regular_file
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
 from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.errors import StoreError
@@ -48,14 +50,14 @@ def load(path: Path, rest: Pause = no_pause) -> Snapshot:
     """Return the table in the file. Raises StoreError."""
     rows = []
     try:
-        with open(path, encoding="utf-8") as file:
-            first = json.loads(file.readline())
-            if first["format"] != FORMAT:
-                raise ValueError("it is of another format")
-            rows = [dict(zip(_NAMES, json.loads(line), strict=True)) for line in paced(file, rest)]
-            if len(rows) != first["backends"]:
-                raise ValueError("it is incomplete")
-            return snapshot_of(rows, list(first["routes"].items()), rest)
+        lines = BytesIO(regular_file.read(path, regular_file.MAX_SNAPSHOT_BYTES))
+        first = json.loads(lines.readline())
+        if first["format"] != FORMAT:
+            raise ValueError("it is of another format")
+        rows = [dict(zip(_NAMES, json.loads(line), strict=True)) for line in paced(lines, rest)]
+        if len(rows) != first["backends"]:
+            raise ValueError("it is incomplete")
+        return snapshot_of(rows, list(first["routes"].items()), rest)
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

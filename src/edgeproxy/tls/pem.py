@@ -6,20 +6,19 @@ messages show only dates.
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from edgeproxy import regular_file
 from edgeproxy.engine.tls import Certificate, TlsError
+from edgeproxy.regular_file import UnsuitableFileError
 
 if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-MAX_BYTES = 1 << 20
 MIN_RSA_BITS = 2048
 
 _EDGE = re.compile(rb"-----(BEGIN|END) ([A-Z0-9 ]{1,64})-----")
@@ -50,20 +49,14 @@ def moment(seconds: float) -> str:
 def read(path: Path) -> bytes:
     """Return the content of a file. Raises TlsError."""
     try:
-        # without O_NONBLOCK, opening a pipe would wait for its writer
-        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(number, "rb") as file:
-            if not stat.S_ISREG(os.fstat(number).st_mode):
-                raise TlsError(f"{shown(path)}: is not a regular file; a PEM file is needed")
-            content = file.read(MAX_BYTES + 1)
+        return regular_file.read(path, regular_file.MAX_PEM_BYTES)
+    except UnsuitableFileError as error:
+        raise TlsError(f"{shown(path)}: {error.strerror}; a PEM file is needed") from None
     except (OSError, ValueError) as error:
         raise TlsError(
             f"{shown(path)}: cannot be read: {getattr(error, 'strerror', error)}; correct the "
             "path, or let the user that edgeproxy runs as read it"
         ) from error
-    if len(content) > MAX_BYTES:
-        raise TlsError(f"{shown(path)}: is larger than 1 MiB; a PEM file is needed")
-    return content
 
 
 def pair(chain_path: Path, chain_pem: bytes, key_path: Path, key_pem: bytes, now: float) -> Pair:

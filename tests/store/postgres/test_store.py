@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import resource
 import socket
 import threading
@@ -507,3 +508,33 @@ def test_a_table_of_100_000_rows_is_read_within_its_memory(postgres: Database) -
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 300 * 1024
     store.close()
+
+
+ENDLESS = """ALTER TABLE backends RENAME TO kept; CREATE VIEW backends AS
+    SELECT 'n-' || n AS id, 'a' AS app, 'sa' AS region, '10.50.1.1' AS wg_ip, 80 AS port,
+    1 AS healthy, 1 AS weight, 1 AS soft_limit, 1 AS hard_limit, 0 AS deleted
+    FROM generate_series(1, 1000000000000) n"""
+
+
+def test_a_view_that_never_ends_is_a_fault(postgres: Database) -> None:
+    store = PostgresStore(
+        PostgresSettings(enabled=True, url=PostgresUrl(postgres.url), query_timeout_secs=1.0)
+    )
+    store.ensure()
+    postgres.execute(ENDLESS)
+    with closing(store), pytest.raises(StoreError, match=r"within 1 s|does it end"):
+        store.read()
+
+
+@pytest.mark.parametrize("name", ["sslrootcert", "passfile"])
+def test_a_file_of_the_url_that_is_a_fifo_is_a_fault(
+    postgres: Database, tmp_path: Path, name: str
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    url = PostgresUrl(f"{postgres.url}{'&' if '?' in postgres.url else '?'}{name}={fifo}")
+    with (
+        closing(PostgresStore(PostgresSettings(enabled=True, url=url))) as store,
+        pytest.raises(StoreError, match=f"{name}=.*not a regular file"),
+    ):
+        store.read()

@@ -10,7 +10,7 @@ import shutil
 import sqlite3
 import subprocess
 import threading
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +19,7 @@ from edgeproxy.core.backends.backend import Backend
 from edgeproxy.errors import StoreError
 from edgeproxy.store.snapshot import SkippedRow
 from edgeproxy.store.sqlite.database import replace
+from edgeproxy.store.sqlite.nodes import Nodes
 from edgeproxy.store.sqlite.store import DatabaseSettings, SqliteStore
 from tests.store.editing import (
     DOCUMENTED_INSERT,
@@ -29,6 +30,7 @@ from tests.store.editing import (
     release,
     sqlite3_command,
 )
+from tests.waiting import PAUSE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -269,3 +271,143 @@ def test_a_damaged_file_is_named_and_a_restored_one_is_read(
     shutil.copy(tmp_path / "good.db", path)
     assert store.changed()
     assert store.read().backends == THREE
+
+
+# -- what does not end
+
+
+_REST = (
+    "'a' AS app, 'sa' AS region, '127.0.0.1' AS wg_ip, 80 AS port, 1 AS healthy, 1 AS weight, "
+    "1 AS soft_limit, 1 AS hard_limit, 0 AS deleted FROM numbers"
+)
+ENDLESS = {
+    "with rows": f"SELECT '' || n AS id, {_REST}",
+    "with large rows": f"SELECT hex(zeroblob(1000000)) AS id, {_REST}",
+    "without a row": f"SELECT '' AS id, {_REST} WHERE n < 0",
+}
+
+
+def endless(path: Path, kind: str) -> None:
+    execute(
+        path,
+        "DROP TABLE IF EXISTS backends; CREATE VIEW backends AS WITH RECURSIVE numbers(n) AS "
+        f"(SELECT 1 UNION ALL SELECT n + 1 FROM numbers) {ENDLESS[kind]}",
+    )
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_a_view_that_never_ends_is_a_fault(path: Path, kind: str) -> None:
+    execute(path, DOCUMENTED_TABLE + DOCUMENTED_INSERT)
+    store = SqliteStore(path, deadline_secs=1.0 if kind == "without a row" else 600.0)
+    assert store.read().backends == THREE
+    endless(path, kind)
+    assert store.changed()
+    with pytest.raises(StoreError, match="does it end"):
+        store.read()
+    execute(path, "DROP VIEW backends;" + DOCUMENTED_TABLE + DOCUMENTED_INSERT)
+    assert store.changed()
+    assert store.read().backends == THREE
+    store.close()
+
+
+@pytest.mark.parametrize("table", ["edgeproxy_routes", "edgeproxy_leases"])
+def test_a_further_table_that_never_ends_is_a_fault(path: Path, table: str) -> None:
+    columns = "'x' || n AS pattern, 'a' AS app, 'x' || n AS id, 'BR' AS country"
+    execute(
+        path,
+        f"{DOCUMENTED_TABLE} CREATE VIEW {table} AS WITH RECURSIVE numbers(n) AS "
+        f"(SELECT 1 UNION ALL SELECT n + 1 FROM numbers) SELECT {columns} FROM numbers",
+    )
+    store = SqliteStore(path, deadline_secs=2.0)
+    with pytest.raises(StoreError, match="does it end"):
+        store.read()
+
+
+def test_a_read_that_does_not_end_is_interrupted_from_another_thread(path: Path) -> None:
+    endless(path, "without a row")
+    store = SqliteStore(path, deadline_secs=600.0)
+    faults: list[StoreError] = []
+
+    def read() -> None:
+        try:
+            store.read()
+        except StoreError as error:
+            faults.append(error)
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    PAUSE.wait(0.2)
+    store.interrupt()
+    reading.join(20)
+    assert [fault.reason for fault in faults] == ["is left unread: this process stops"]
+
+
+@pytest.mark.parametrize("other", ["fifo", "/dev/zero", "/dev/null"])
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, other: str) -> None:
+    path = tmp_path / "routing.db"
+    if other == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(other)
+    with pytest.raises(StoreError, match="is not a regular file"):
+        SqliteStore(path).read()
+
+
+# -- a file system that is mounted read-only
+
+
+@contextmanager
+def mounted_read_only(folder: Path) -> Iterator[None]:
+    """Mount a folder over itself, for reading only."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount")
+    for options in (("--bind",), ("-o", "remount,bind,ro")):
+        source = (str(folder),) if options == ("--bind",) else ()
+        done = subprocess.run(
+            ["mount", *options, *source, str(folder)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            subprocess.run(["umount", str(folder)], capture_output=True, check=False)
+            pytest.skip(f"mount: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_database_on_a_read_only_mount_is_read_and_followed(path: Path, mode: str) -> None:
+    execute(path, f"PRAGMA journal_mode = {mode};" + DOCUMENTED_TABLE + DOCUMENTED_INSERT)
+    inside = path.parent / "inside"
+    inside.mkdir()
+    with closing(SqliteStore(inside / "routing.db")) as store:
+        path.rename(store.path)
+        path.symlink_to(store.path)
+        outside = path.parent / "outside"
+        outside.mkdir()
+        subprocess.run(["mount", "--bind", str(inside), str(outside)], check=False)
+        try:
+            with mounted_read_only(inside):
+                assert store.read().backends == THREE
+                assert not store.changed()
+                execute(outside / "routing.db", SET_WEIGHT.format(7))
+                assert store.changed()
+                assert weight(store) == 7
+                with pytest.raises(StoreError, match="mounted read-only"):
+                    Nodes(store.path).disable("sa-node-1")
+                assert len(Nodes(store.path).read()) == 3
+        finally:
+            subprocess.run(["umount", "--lazy", str(outside)], check=False)
+
+
+def test_changes_that_only_a_log_on_a_read_only_mount_has_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "inside"
+    folder.mkdir()
+    path = folder / "routing.db"
+    with closing(sqlite3.connect(path)) as writer:
+        writer.executescript("PRAGMA journal_mode = wal;" + DOCUMENTED_TABLE + DOCUMENTED_INSERT)
+        copied = tmp_path / "copied"
+        shutil.copytree(folder, copied)
+    (copied / "routing.db-shm").unlink()
+    with mounted_read_only(copied), pytest.raises(StoreError, match=r"changes in routing\.db-wal"):
+        SqliteStore(copied / "routing.db").read()

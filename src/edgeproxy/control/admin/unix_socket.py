@@ -1,10 +1,15 @@
-"""Opens the control socket: only its owner may use it, and it replaces no other file."""
+"""Opens and removes the control socket: only its owner may use it.
+
+It replaces no other file, and only the file that belongs to the socket is removed: whatever else
+has come into its place stays.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from edgeproxy.errors import EdgeProxyError
@@ -33,6 +38,22 @@ def open_socket(path: Path) -> socket.socket:
     return listening
 
 
+def file_of(path: Path) -> tuple[int, int] | None:
+    """Return device and inode of the socket at this path; None if there is no socket."""
+    with suppress(OSError):
+        status = path.lstat()
+        if stat.S_ISSOCK(status.st_mode):
+            return status.st_dev, status.st_ino
+    return None
+
+
+def remove(path: Path, file: tuple[int, int] | None) -> None:
+    """Remove the socket at this path if it is still this `file_of`. Never raises."""
+    if file is not None and file_of(path) == file:
+        with suppress(OSError):
+            path.unlink()
+
+
 def _remove_stale(path: Path) -> None:
     """Remove a socket on which no process listens. Raises OSError if the path is in use."""
     try:
@@ -41,9 +62,12 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
             path.unlink()
             return
+        except BlockingIOError:
+            pass  # its queue is full: who listens there hangs
     raise FileExistsError(17, "another proxy listens there")

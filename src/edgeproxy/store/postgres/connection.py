@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeproxy import regular_file
 from edgeproxy.errors import StoreError
 from edgeproxy.store.postgres.url import Host, PostgresSettings, PostgresUrl
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 NAME = "edgeproxy"
 """The name of our connections in pg_stat_activity."""
+
+_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile")
+"""Parameters of the URL that name files."""
 
 LOCKED = "is locked by another program: nothing was changed, try again when it has finished"
 UNREACHABLE = "cannot be reached"
@@ -98,6 +103,7 @@ async def _connect_to(host: Host | None, settings: PostgresSettings) -> Postgres
     chosen: dict[str, Any] = {} if host is None else {"host": [host.name], "port": [host.port]}
     if "application_name" not in url.parameters:
         chosen["server_settings"] = {"application_name": NAME}
+    _check_files(url)
     async with naming_faults(settings, while_connecting=True):
         connection: PostgresConnection = await asyncpg.connect(
             url.reveal(),
@@ -107,6 +113,18 @@ async def _connect_to(host: Host | None, settings: PostgresSettings) -> Postgres
             **chosen,
         )
         return connection
+
+
+def _check_files(url: PostgresUrl) -> None:
+    """Raise PostgresError if the driver would wait for a file that the URL names, as for a FIFO."""
+    for name in _FILES:
+        path = Path(url.parameters.get(name, ""))
+        try:
+            if name in url.parameters and path.exists():
+                regular_file.read(path, regular_file.MAX_PEM_BYTES)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise PostgresError(url, f"cannot be used: {name}={str(path)!r}: {reason}") from None
 
 
 @asynccontextmanager

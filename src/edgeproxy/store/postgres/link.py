@@ -100,12 +100,16 @@ class Link:
             work.cancel()
 
     def close(self) -> None:
-        """End all connections and the thread."""
+        """End all connections and the thread, unless that hangs."""
         with self._starting:
             loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
         if loop is None or thread is None:
             return
-        asyncio.run_coroutine_threadsafe(self._end(), loop).result()
+        ending = asyncio.run_coroutine_threadsafe(self._end(), loop)
+        try:
+            ending.result(2 * END_SECS)
+        except TimeoutError:
+            return  # something keeps the loop, such as a file of certificates that hangs
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

@@ -6,11 +6,22 @@ connection breaks during a commit, the message says that the outcome is unknown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
-from edgeproxy.store.edits import Node, NodeEdits, exists_already, nodes_of, unknown_node
+from edgeproxy.store.edits import (
+    Node,
+    NodeEdits,
+    RefusedError,
+    check_gone,
+    check_types,
+    check_usable,
+    exists_already,
+    nodes_of,
+    unknown_node,
+)
 from edgeproxy.store.postgres.schema import columns_of, columns_to_read
 
 if TYPE_CHECKING:
@@ -56,7 +67,10 @@ class PostgresNodes(NodeEdits):
             if present is not None:
                 raise exists_already(backend.id, soft_deleted=present.values["deleted"] == 1)
             values = values_of(backend, columns)
-            await connection.execute(insert(values), *values.values())
+            with refusals():
+                await connection.execute(insert(values), *values.values())
+            node = await self._find(connection, columns, backend.id)
+            check_usable(None if node is None else node.values)
             return await self._get(connection, columns, backend.id)
 
         return self._link.edit(work)
@@ -67,8 +81,11 @@ class PostgresNodes(NodeEdits):
         async def work(connection: PostgresConnection) -> Node:
             columns = await columns_of(connection, self.path)
             await self._get(connection, columns, node_id)
-            await connection.execute(update(values, columns), node_id, *values.values())
-            return await self._get(connection, columns, node_id)
+            with refusals():
+                await connection.execute(update(values, columns), node_id, *values.values())
+            node = await self._get(connection, columns, node_id)
+            check_types(values, node.values)
+            return node
 
         return self._link.edit(work)
 
@@ -78,7 +95,9 @@ class PostgresNodes(NodeEdits):
         async def work(connection: PostgresConnection) -> Node:
             columns = await columns_of(connection, self.path)
             node = await self._get(connection, columns, node_id)
-            await connection.execute("DELETE FROM backends WHERE id = $1", node_id)
+            with refusals():
+                await connection.execute("DELETE FROM backends WHERE id = $1", node_id)
+            check_gone(await self._find(connection, columns, node_id))
             return node
 
         return self._link.edit(work)
@@ -100,8 +119,11 @@ class PostgresNodes(NodeEdits):
         if not is_text(name):  # so it equals no id
             return None
         query = _select(columns_to_read(columns)) + " WHERE id = $1 FOR UPDATE"
-        row = await connection.fetchrow(query, name)
-        return None if row is None else nodes_of([dict(row)])[0]
+        with refusals():
+            row = await connection.fetchrow(query, name)
+        if row is None or row["id"] != name:  # the column may take 'Node' for 'node'
+            return None
+        return nodes_of([dict(row)])[0]
 
 
 def values_of(backend: Backend, columns: list[str]) -> dict[str, object]:
@@ -129,6 +151,30 @@ def update(names: Mapping[str, object], columns: list[str]) -> str:
 
 def _select(names: list[str]) -> str:
     return f"SELECT {', '.join(names)} FROM backends"  # noqa: S608
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn what a table has against a change of a row into RefusedError.
+
+    It may be a view, have generated columns, constraints, rules or triggers.
+    """
+    import asyncpg
+
+    try:
+        yield
+    except asyncpg.LockNotAvailableError:
+        raise
+    except (
+        asyncpg.IntegrityConstraintViolationError,
+        asyncpg.DataError,
+        asyncpg.RaiseError,
+        asyncpg.GeneratedAlwaysError,
+        asyncpg.ObjectNotInPrerequisiteStateError,
+        asyncpg.WrongObjectTypeError,
+        asyncpg.FeatureNotSupportedError,
+    ) as error:
+        raise RefusedError(error) from None
 
 
 def is_text(name: str) -> bool:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from edgeproxy.core.backends.registration import Edit, Outcome, Row, apply_changes, id_of
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
 from edgeproxy.errors import StoreError
-from edgeproxy.store.edits import RefusedError
+from edgeproxy.store.edits import RefusedError, check_gone, check_usable
 from edgeproxy.store.postgres.connection import LOCKED
-from edgeproxy.store.postgres.nodes import insert, is_text, update
+from edgeproxy.store.postgres.nodes import insert, is_text, refusals, update
 from edgeproxy.store.postgres.schema import columns_of, columns_to_read
 from edgeproxy.store.snapshot import LEASES
 
@@ -86,11 +86,16 @@ class PostgresRegistrations:
 
         A refused edit does not affect the others. Raises StoreError if nothing was done.
         """
+        try:
+            return self._apply(edits)
+        except RefusedError as refused:  # of the side table
+            return [refused] * len(edits)
 
+    def _apply(self, edits: Sequence[Edit]) -> list[Outcome]:
         async def work(connection: PostgresConnection) -> list[Outcome]:
             await connection.execute(_ALONE)
             if not await connection.fetchval(_IS_THERE):
-                await connection.execute(_SIDE_TABLE)
+                await _make(connection)
             columns = await columns_of(connection, self._link.url)
             backend_ids = {id_of(edit) for edit in edits}
             rows = await _rows_of(connection, columns, list(filter(is_text, backend_ids)))
@@ -103,6 +108,16 @@ class PostgresRegistrations:
             ]
 
         return self._link.edit(work)
+
+
+async def _make(connection: PostgresConnection) -> None:
+    """Make the side table. Raises RefusedError if `backends` allows no trigger."""
+    import asyncpg
+
+    try:
+        await connection.execute(_SIDE_TABLE)
+    except (asyncpg.WrongObjectTypeError, asyncpg.FeatureNotSupportedError) as error:
+        raise RefusedError(f"a backend registers only in a plain table: {error}") from None
 
 
 async def _rows_of(
@@ -153,15 +168,19 @@ async def _try(
     try:
         async with connection.transaction():
             for sql, group in groupby(sorted(statements, key=_sql), _sql):
-                await connection.executemany(sql, [values for _, values in group])
+                with refusals():
+                    await connection.executemany(sql, [values for _, values in group])
+            stored = await _rows_of(connection, columns, [name for name, _ in changes])
+            for backend_id, row in changes:
+                found = stored.get(backend_id)
+                if row is None:
+                    check_gone(found)
+                else:
+                    check_usable(None if found is None else found.values)
     except asyncpg.LockNotAvailableError:
         return StoreError(LOCKED)
-    except (
-        asyncpg.IntegrityConstraintViolationError,
-        asyncpg.DataError,
-        asyncpg.RaiseError,
-    ) as error:
-        return RefusedError(error)
+    except RefusedError as error:
+        return error
     return None
 
 

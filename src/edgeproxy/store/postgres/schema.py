@@ -14,7 +14,7 @@ from edgeproxy.store.edits import lack_of_columns
 from edgeproxy.store.postgres.connection import NO_TABLE, PostgresError
 from edgeproxy.store.postgres.link import CHANNEL
 from edgeproxy.store.postgres.url import PostgresUrl
-from edgeproxy.store.snapshot import ROUTES
+from edgeproxy.store.snapshot import MAX_ROWS, ROUTES
 
 if TYPE_CHECKING:
     from edgeproxy.store.postgres.connection import PostgresConnection
@@ -114,10 +114,14 @@ async def has_routes(connection: PostgresConnection) -> bool:
 
 
 async def routes_of(connection: PostgresConnection) -> list[tuple[object, object]]:
-    """Return all pairs of a server name and its app; none where there is no such table."""
+    """Return all pairs of a server name and its app; none where there is no such table.
+
+    A view that never ends is read up to MAX_ROWS.
+    """
     if not await has_routes(connection):
         return []
-    rows = await connection.fetch(f"SELECT pattern, app FROM {ROUTES} ORDER BY pattern")  # noqa: S608
+    query = f"SELECT pattern, app FROM {ROUTES} ORDER BY pattern LIMIT {MAX_ROWS}"  # noqa: S608
+    rows = await connection.fetch(query)
     return [(row[0], row[1]) for row in rows]
 
 

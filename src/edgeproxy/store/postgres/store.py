@@ -31,7 +31,7 @@ from edgeproxy.store.postgres.schema import (
     routes_of,
 )
 from edgeproxy.store.postgres.url import PostgresSettings, PostgresUrl
-from edgeproxy.store.snapshot import Snapshot, snapshot_of
+from edgeproxy.store.snapshot import Bounds, Snapshot, snapshot_of
 
 if TYPE_CHECKING:
     from edgeproxy.store.postgres.connection import PostgresConnection
@@ -199,7 +199,11 @@ class PostgresStore:
         names = ", ".join(columns)
         cursor = await connection.cursor(f"SELECT {names} FROM backends ORDER BY id")  # noqa: S608
         rows: list[Any] = []
+        bounds = Bounds("backends")
         while some := await cursor.fetch(ROWS_AT_ONCE):
+            for row in some:
+                if (fault := bounds.fault_with(row)) is not None:
+                    raise PostgresError(self.path, fault)
             rows += some
             self.rest()
         return current, rows, routes

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import stat
+import time
 from contextlib import closing, contextmanager, suppress
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -18,10 +20,10 @@ from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
 from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.errors import StoreError
 from edgeproxy.store.edits import lack_of_columns
-from edgeproxy.store.snapshot import LEASES, ROUTES
+from edgeproxy.store.snapshot import LEASES, ROUTES, Bounds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 SCHEMA = """CREATE TABLE backends (
@@ -50,6 +52,11 @@ READ_WAIT_SECS = 1.0
 STEPS_BETWEEN_RESTS = 1000
 """Steps of SQLite's virtual machine between two pauses: some tens of microseconds."""
 
+DEADLINE_SECS = 60.0
+"""How long all that is done on one connection may take."""
+
+MAX_VALUE_BYTES = 16 << 20
+
 EDIT_WAIT_SECS = 5.0
 """How long an edit waits for another program's read or write to finish."""
 
@@ -65,23 +72,102 @@ class TableMissingError(DatabaseError):
     """The file is a database, perhaps an empty one, without a `backends` table."""
 
 
-def connect(path: Path, wait_secs: float) -> sqlite3.Connection:
-    """Open an existing database; raises `sqlite3.Error`.
+class Connection(sqlite3.Connection):
+    """A connection to a database file.
+
+    Attributes:
+        is_immutable: SQLite takes the file for one that nobody changes, and sees no change of it.
+    """
+
+    is_immutable = False
+
+
+def connect(path: Path, wait_secs: float) -> Connection:
+    """Open an existing database; raises `sqlite3.Error` or `DatabaseError`.
 
     A write-protected file is opened for reading only. The connection may move between
-    threads, one at a time. Transactions are begun and ended by hand.
+    threads, one at a time. Transactions are begun and ended by hand. Nothing that is done on it
+    takes longer than DEADLINE_SECS, unless `bound` says otherwise.
     """
+    _check_kind(path)
+    connection = _opened(path, "mode=rw", wait_secs)
+    if _is_mounted_read_only(path) and _needs_side_files(connection):
+        connection.close()
+        _check_log(path)
+        connection = _opened(path, "mode=ro&immutable=1", wait_secs)
+        connection.is_immutable = True
+    bound(connection, DEADLINE_SECS)
+    return connection
+
+
+def bound(
+    connection: sqlite3.Connection,
+    secs: float,
+    rest: Pause = no_pause,
+    is_stopped: Callable[[], bool] = bool,
+) -> None:
+    """Interrupt what is done on this connection after this time, or once `is_stopped`."""
+    deadline = time.monotonic() + secs
+
+    def is_over() -> bool:
+        rest()
+        return is_stopped() or time.monotonic() > deadline
+
+    connection.set_progress_handler(is_over, STEPS_BETWEEN_RESTS)
+
+
+def _check_kind(path: Path) -> None:
+    """Raise DatabaseError for a FIFO or a device: SQLite would read it."""
+    with suppress(OSError, ValueError):  # SQLite says it
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise DatabaseError(path, "is not a regular file: name a database file")
+
+
+def _opened(path: Path, options: str, wait_secs: float) -> Connection:
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw",
+        f"{path.absolute().as_uri()}?{options}",
         uri=True,
         timeout=wait_secs,
         isolation_level=None,
         check_same_thread=False,
+        factory=Connection,
     )
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
     # Text that is not UTF-8 must not fail the whole read: surrogates are not printable, so
     # that only its own row is refused.
     connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
     return connection
+
+
+def _is_mounted_read_only(path: Path) -> bool:
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except (OSError, ValueError):
+        return False
+
+
+def _needs_side_files(connection: sqlite3.Connection) -> bool:
+    """Return whether the file is a WAL database whose other files cannot be made."""
+    try:
+        connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.OperationalError as error:
+        return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN
+    except sqlite3.Error:
+        pass  # whatever it is, the next statement says it
+    return False
+
+
+def _check_log(path: Path) -> None:
+    """Raise DatabaseError if there are changes in the write-ahead log."""
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size:
+        raise DatabaseError(
+            path,
+            "is on a file system that is mounted read-only, in WAL mode, and has changes in "
+            f"{log.name} that cannot be read there: where it can be written, end WAL mode with "
+            f"sqlite3 {quote(path.name)} 'PRAGMA journal_mode = DELETE'",
+        )
 
 
 @contextmanager
@@ -98,25 +184,32 @@ def read_rows(
 ) -> list[dict[str, object]]:
     """Return all rows in the order of the table, by lower-case column name.
 
-    Raises `DatabaseError` where the table is missing, lacks a documented column or is
-    damaged, even if SQLite could still read something from it.
+    Raises `DatabaseError` where the table is missing, lacks a documented column, is damaged, even
+    if SQLite could still read something from it, or holds too much.
     """
     columns = read_columns(connection, path)
-    if rest is not no_pause:
-
-        def go_on() -> None:
-            rest()
-
-        connection.set_progress_handler(go_on, STEPS_BETWEEN_RESTS)
     for (verdict,) in connection.execute("PRAGMA integrity_check(backends)"):
         if verdict != "ok" and not _ROW_VERDICT.search(verdict):
             raise DatabaseError(path, _damaged(path, verdict.splitlines()[-1]))
     names = [name for name in columns if name in (*COLUMNS, COUNTRY)]
     rows = connection.execute(f"SELECT {', '.join(names)} FROM backends")  # noqa: S608
-    return [dict(zip(names, row, strict=True)) for row in paced(rows, rest)]
+    return [
+        dict(zip(names, row, strict=True))
+        for row in paced(_within_bounds(rows, "backends", path), rest)
+    ]
 
 
-def read_routes(connection: sqlite3.Connection) -> list[tuple[object, object]]:
+def _within_bounds(
+    rows: Iterable[tuple[object, ...]], table: str, path: Path
+) -> Iterator[tuple[object, ...]]:
+    bounds = Bounds(table)
+    for row in rows:
+        if (fault := bounds.fault_with(row)) is not None:
+            raise DatabaseError(path, fault)
+        yield row
+
+
+def read_routes(connection: sqlite3.Connection, path: Path) -> list[tuple[object, object]]:
     """Return all pairs of a server name and its app; none where there is no such table."""
     tables = connection.execute(
         "SELECT 1 FROM sqlite_master WHERE lower(name) = ? AND type IN ('table', 'view')", (ROUTES,)
@@ -124,10 +217,10 @@ def read_routes(connection: sqlite3.Connection) -> list[tuple[object, object]]:
     if tables.fetchone() is None:
         return []
     rows = connection.execute(f"SELECT pattern, app FROM {ROUTES} ORDER BY pattern")  # noqa: S608
-    return [(row[0], row[1]) for row in rows]
+    return [(row[0], row[1]) for row in _within_bounds(rows, ROUTES, path)]
 
 
-def read_countries(connection: sqlite3.Connection) -> dict[object, object]:
+def read_countries(connection: sqlite3.Connection, path: Path) -> dict[object, object]:
     """Return the countries that registered backends named, by id."""
     tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (LEASES,))
     if tables.fetchone() is None:
@@ -135,7 +228,7 @@ def read_countries(connection: sqlite3.Connection) -> dict[object, object]:
     rows = connection.execute(
         f"SELECT id, country FROM {LEASES} WHERE country IS NOT NULL"  # noqa: S608
     )
-    return {row[0]: row[1] for row in rows}
+    return {row[0]: row[1] for row in _within_bounds(rows, LEASES, path)}
 
 
 def read_columns(connection: sqlite3.Connection, path: Path) -> list[str]:
@@ -222,11 +315,19 @@ def _reason(path: Path, error: sqlite3.Error) -> str:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest refines it
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return "is locked by another program: nothing was changed, try again when it has finished"
+    if code == sqlite3.SQLITE_INTERRUPT:
+        return (
+            f"was not read or changed within {DEADLINE_SECS:g} s: if its table `backends` is a "
+            "view, does it end?"
+        )
+    is_unwritable = code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
+    if is_unwritable and _is_mounted_read_only(path):
+        return "is on a file system that is mounted read-only: change it where it can be written"
     if code == sqlite3.SQLITE_CANTOPEN:
         return _why_not_opened(path)
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return _damaged(path, str(error))
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+    if is_unwritable:
         return f"cannot be written: allow it on the file and on {path.absolute().parent}"
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
         return f"cannot be read or written ({error}): is the disk full or failing?"

@@ -5,11 +5,22 @@ Each edit is one short transaction on a connection of its own.
 
 from __future__ import annotations
 
-from contextlib import closing
+import sqlite3
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
-from edgeproxy.store.edits import Node, NodeEdits, exists_already, nodes_of, unknown_node
+from edgeproxy.core.backends.rows import COLUMNS, COUNTRY, shown
+from edgeproxy.store.edits import (
+    Node,
+    NodeEdits,
+    RefusedError,
+    check_gone,
+    check_types,
+    check_usable,
+    exists_already,
+    nodes_of,
+    unknown_node,
+)
 from edgeproxy.store.sqlite.database import (
     EDIT_WAIT_SECS,
     connect,
@@ -20,13 +31,25 @@ from edgeproxy.store.sqlite.database import (
 )
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from edgeproxy.core.backends.backend import Backend
 
-_DELETE = "DELETE FROM backends WHERE id = :id"
+SAME_ID = "{0} = :id AND {0} = :id COLLATE BINARY"
+"""Exactly this id: the column may be declared so that 'Node' equals 'node'."""
+
+_THIS = SAME_ID.format("id")
+DELETE = f"DELETE FROM backends WHERE {_THIS}"  # noqa: S608
+_FIND = f"SELECT * FROM backends WHERE {_THIS}"  # noqa: S608
+_NAMESAKE = "SELECT id FROM backends WHERE id = ? LIMIT 1"
+_REFUSING = {
+    sqlite3.SQLITE_ERROR,  # a view, or a generated column
+    sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+}
+"""Codes by which a table refuses a row; all others mean the file."""
 
 
 class Nodes(NodeEdits):
@@ -59,21 +82,29 @@ class Nodes(NodeEdits):
                 raise exists_already(backend.id, soft_deleted=present.values["deleted"] == 1)
             names = (*COLUMNS, COUNTRY) if COUNTRY in columns and backend.country else COLUMNS
             values = {name: getattr(backend, name) for name in names}
-            connection.execute(insert(names), values)
+            with refusals(connection, backend.id):
+                connection.execute(insert(names), values)
+            node = self._find(connection, backend.id)
+            check_usable(None if node is None else node.values)
             return self._get(connection, backend.id)
 
     def change(self, node_id: str, **values: int) -> Node:
         """Set these columns of a node, without checking the values."""
         with transaction(self._path, self._wait_secs) as connection:
             self._get(connection, node_id)
-            connection.execute(update(values), {"id": node_id, **values})
-            return self._get(connection, node_id)
+            with refusals(connection, node_id):
+                connection.execute(update(values), {"id": node_id, **values})
+            node = self._get(connection, node_id)
+            check_types(values, node.values)
+            return node
 
     def delete(self, node_id: str) -> Node:
         """Delete the row of a node; return the node as it was."""
         with transaction(self._path, self._wait_secs) as connection:
             node = self._get(connection, node_id)
-            connection.execute(_DELETE, {"id": node_id})
+            with refusals(connection, node_id):
+                connection.execute(DELETE, {"id": node_id})
+            check_gone(self._find(connection, node_id))
             return node
 
     def close(self) -> None:
@@ -89,7 +120,7 @@ class Nodes(NodeEdits):
     def _find(self, connection: sqlite3.Connection, node_id: str) -> Node | None:
         columns = read_columns(connection, self._path)
         try:
-            row = connection.execute("SELECT * FROM backends WHERE id = ?", (node_id,)).fetchone()
+            row = connection.execute(_FIND, {"id": node_id}).fetchone()
         except UnicodeEncodeError:  # the argument is not UTF-8, so it equals no id
             return None
         return None if row is None else nodes_of([dict(zip(columns, row, strict=True))])[0]
@@ -104,4 +135,23 @@ def insert(names: Collection[str]) -> str:
 def update(names: Collection[str]) -> str:
     """Return the statement that sets these columns of one row."""
     pairs = ", ".join(f"{name} = :{name}" for name in names)
-    return f"UPDATE backends SET {pairs} WHERE id = :id"  # noqa: S608
+    return f"UPDATE backends SET {pairs} WHERE {_THIS}"  # noqa: S608
+
+
+@contextmanager
+def refusals(connection: sqlite3.Connection, node_id: str) -> Iterator[None]:
+    """Turn what a table has against a change of this row into RefusedError."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code not in _REFUSING:
+            raise
+        row = None
+        if code == sqlite3.SQLITE_CONSTRAINT:
+            row = connection.execute(_NAMESAKE, (node_id,)).fetchone()
+        if row is None or row[0] == node_id:
+            raise RefusedError(error) from None
+        raise RefusedError(
+            f"its table takes the id {shown(node_id)} for {shown(row[0])}, which exists"
+        ) from None

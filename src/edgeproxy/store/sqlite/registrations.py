@@ -23,7 +23,7 @@ from pathlib import Path
 from edgeproxy.core.backends.registration import Edit, Outcome, Row, apply_changes, id_of
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
 from edgeproxy.errors import StoreError
-from edgeproxy.store.edits import RefusedError
+from edgeproxy.store.edits import RefusedError, check_gone, check_usable
 from edgeproxy.store.snapshot import LEASES
 from edgeproxy.store.sqlite.database import (
     READ_WAIT_SECS,
@@ -32,7 +32,7 @@ from edgeproxy.store.sqlite.database import (
     read_columns,
     transaction,
 )
-from edgeproxy.store.sqlite.nodes import insert, update
+from edgeproxy.store.sqlite.nodes import DELETE, SAME_ID, insert, refusals, update
 
 _SIDE_TABLE = (
     f"CREATE TABLE IF NOT EXISTS {LEASES} (id TEXT PRIMARY KEY, home TEXT NOT NULL, country TEXT)",
@@ -42,10 +42,9 @@ _SIDE_TABLE = (
 )
 _KNOWN = f"SELECT id FROM {LEASES} WHERE home = ? AND id IN (SELECT id FROM backends)"  # noqa: S608
 _FIND = f"""SELECT {", ".join(f"b.{name}" for name in COLUMNS)}, l.country, l.home
-    FROM backends b LEFT JOIN {LEASES} l ON l.id = b.id WHERE b.id = ?"""  # noqa: S608
+    FROM backends b LEFT JOIN {LEASES} l ON l.id = b.id WHERE {SAME_ID.format("b.id")}"""  # noqa: S608
 _LEASE = f"""INSERT INTO {LEASES} (id, home, country) VALUES (:id, :home, :country)
     ON CONFLICT (id) DO UPDATE SET home = excluded.home, country = excluded.country"""  # noqa: S608
-_DELETE = "DELETE FROM backends WHERE id = ?"
 _COUNT = f"SELECT count(*) FROM {LEASES}"  # noqa: S608
 
 
@@ -72,10 +71,16 @@ class Registrations:
 
         A refused edit does not affect the others. Raises StoreError if nothing was done.
         """
+        try:
+            return self._apply(edits)
+        except RefusedError as refused:  # of the side table
+            return [refused] * len(edits)
+
+    def _apply(self, edits: Sequence[Edit]) -> list[Outcome]:
         with transaction(self._path, self._wait_secs) as connection:
             has_country = COUNTRY in read_columns(connection, self._path)
             for statement in _SIDE_TABLE if not _has_side_table(connection) else ():
-                connection.execute(statement)
+                _make(connection, statement)
             (count,) = connection.execute(_COUNT).fetchone()
             rows = dict(_rows_of(connection, {id_of(edit) for edit in edits}))
             outcomes, changes = apply_changes(edits, rows, self._home, count)
@@ -84,9 +89,9 @@ class Registrations:
                 connection.execute("SAVEPOINT edit")
                 try:
                     _write(connection, backend_id, row, backend_id in rows, has_country)
-                except sqlite3.IntegrityError as error:
+                except RefusedError as error:
                     connection.execute("ROLLBACK TO edit")
-                    refused[backend_id] = RefusedError(error)
+                    refused[backend_id] = error
                 connection.execute("RELEASE edit")
             return [
                 refused.get(id_of(edit), outcome)
@@ -98,7 +103,7 @@ def _rows_of(connection: sqlite3.Connection, backend_ids: set[str]) -> list[tupl
     rows = []
     for backend_id in backend_ids:
         try:
-            row = connection.execute(_FIND, (backend_id,)).fetchone()
+            row = connection.execute(_FIND, {"id": backend_id}).fetchone()
         except UnicodeEncodeError:  # so it equals no id
             continue
         if row is not None:
@@ -116,12 +121,27 @@ def _write(
     has_country: bool,
 ) -> None:
     if row is None:
-        connection.execute(_DELETE, (backend_id,))
+        with refusals(connection, backend_id):
+            connection.execute(DELETE, {"id": backend_id})
+        check_gone(dict(_rows_of(connection, {backend_id})).get(backend_id))
         return
     values = {**row.values, "home": row.home, COUNTRY: row.values[COUNTRY] or None}
     names = (*COLUMNS, COUNTRY) if has_country else COLUMNS
-    connection.execute(update(names[1:]) if exists else insert(names), values)
+    with refusals(connection, backend_id):
+        connection.execute(update(names[1:]) if exists else insert(names), values)
+    stored = dict(_rows_of(connection, {backend_id})).get(backend_id)
+    check_usable(None if stored is None else stored.values)
     connection.execute(_LEASE, values)
+
+
+def _make(connection: sqlite3.Connection, statement: str) -> None:
+    """Make a part of the side table. Raises RefusedError if `backends` allows no trigger."""
+    try:
+        connection.execute(statement)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+        raise RefusedError(f"a backend registers only in a plain table: {error}") from None
 
 
 def _has_side_table(connection: sqlite3.Connection) -> bool:

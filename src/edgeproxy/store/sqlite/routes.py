@@ -30,7 +30,7 @@ class Routes(RouteEdits):
     def read(self) -> list[tuple[str, str]]:
         """Return pairs of a server name and its app, by name."""
         with naming_faults(self.path), closing(connect(self.path, self._wait_secs)) as connection:
-            return [(str(name), str(app)) for name, app in read_routes(connection)]
+            return [(str(name), str(app)) for name, app in read_routes(connection, self.path)]
 
     def close(self) -> None:
         """Do nothing: the file is closed after each edit."""
@@ -42,7 +42,7 @@ class Routes(RouteEdits):
 
     def _remove(self, key: str) -> bool:
         with transaction(self.path, self._wait_secs) as connection:
-            is_known = key in dict(read_routes(connection))
+            is_known = key in dict(read_routes(connection, self.path))
             if is_known:
                 connection.execute(_REMOVE, (key,))
             return is_known

@@ -5,6 +5,8 @@ cheap signs show each of these. The identity, size and times of the file show th
 or overwritten. `PRAGMA data_version`, on the connection of the last read, shows commits of other
 programs, also while they are still in a write-ahead log.
 
+A view that never ends is read up to a size and a deadline.
+
 Every read opens the file anew, so no cache holds rows of an earlier file. Between calls no lock is
 held, except the shared one by which SQLite marks a WAL database as in use. The store changes no
 row, and creates a file only in `ensure`.
@@ -13,6 +15,8 @@ row, and creates a file only in `ensure`.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +24,11 @@ from edgeproxy.core.backends.rows import COUNTRY
 from edgeproxy.core.pacing import Pause, no_pause
 from edgeproxy.store.snapshot import Snapshot, snapshot_of
 from edgeproxy.store.sqlite.database import (
+    DEADLINE_SECS,
     READ_WAIT_SECS,
+    Connection,
+    DatabaseError,
+    bound,
     connect,
     create,
     naming_faults,
@@ -46,12 +54,18 @@ class DatabaseSettings:
 class SqliteStore:
     """Reads one routing database. One thread at a time may use it."""
 
-    def __init__(self, path: Path, rest: Pause = no_pause) -> None:
+    def __init__(
+        self, path: Path, rest: Pause = no_pause, deadline_secs: float = DEADLINE_SECS
+    ) -> None:
+        """`deadline_secs` is how long a read may take."""
+        self._deadline_secs = deadline_secs
         self.path = path
         self.rest = rest
-        self._connection: sqlite3.Connection | None = None  # of the last good read
+        self._connection: Connection | None = None  # of the last good read
         self._data_version = 0
         self._stamp: tuple[int, ...] | None = None
+        self._reading: Connection | None = None
+        self._is_interrupted = False
 
     def ensure(self) -> bool:
         """Create the file with its table if it is missing; return whether it was.
@@ -68,7 +82,9 @@ class SqliteStore:
         """
         if self._connection is None or self._stamp != self._file_stamp():
             return True
-        with naming_faults(self.path):
+        self._reading = self._connection
+        bound(self._connection, DEADLINE_SECS, is_stopped=lambda: self._is_interrupted)
+        with self._naming_faults():
             return _data_version(self._connection) != self._data_version
 
     def read(self, wait_secs: float = READ_WAIT_SECS) -> Snapshot:
@@ -80,9 +96,11 @@ class SqliteStore:
         earlier, self._connection = self._connection, None
         stamp = self._file_stamp()  # before the read: a change during it shows afterwards
         try:
-            with naming_faults(self.path):
-                connection = connect(self.path, wait_secs)
+            with self._naming_faults():
+                connection = self._reading = connect(self.path, wait_secs)
+                stamp = self._file_stamp() if connection.is_immutable else stamp
                 try:
+                    bound(connection, self._deadline_secs, self.rest, lambda: self._is_interrupted)
                     data_version, rows, routes = self._read(connection)
                 except BaseException:
                     connection.close()
@@ -92,6 +110,9 @@ class SqliteStore:
             # locks all others out for that moment.
             if earlier is not None:
                 earlier.close()
+        if connection.is_immutable and stamp != self._file_stamp():
+            connection.close()
+            raise DatabaseError(self.path, "was changed while it was read: it is read again")
         self._connection, self._data_version, self._stamp = connection, data_version, stamp
         return snapshot_of(rows, routes, self.rest)
 
@@ -102,18 +123,23 @@ class SqliteStore:
         connection.execute("BEGIN")  # the version belongs to these rows
         data_version = _data_version(connection)
         rows = read_rows(connection, self.path, self.rest)
-        countries = read_countries(connection)
+        countries = read_countries(connection, self.path)
         if countries and rows and COUNTRY not in rows[0]:
             for row in rows:
                 row[COUNTRY] = countries.get(row["id"])
-        routes = read_routes(connection)
+        routes = read_routes(connection, self.path)
         connection.execute("COMMIT")
         # A first read may wait longer than the later checks on this connection.
         connection.execute(f"PRAGMA busy_timeout = {READ_WAIT_SECS * 1000:.0f}")
         return data_version, rows, routes
 
     def interrupt(self) -> None:
-        """Do nothing: a read of a file does not wait for long."""
+        """Make a read that is under way fail, and any later one."""
+        self._is_interrupted = True
+        reading = self._reading
+        if reading is not None:
+            with suppress(sqlite3.ProgrammingError):  # it is closed
+                reading.interrupt()
 
     def close(self) -> None:
         """Close the file. A later `read` opens it again."""
@@ -121,12 +147,30 @@ class SqliteStore:
             self._connection.close()
             self._connection = None
 
-    def _file_stamp(self) -> tuple[int, ...] | None:
+    @contextmanager
+    def _naming_faults(self) -> Iterator[None]:
         try:
-            stat = self.path.stat()
-        except OSError:
-            return None
-        return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+            with naming_faults(self.path):
+                yield
+        except DatabaseError:
+            if self._is_interrupted:
+                raise DatabaseError(self.path, "is left unread: this process stops") from None
+            raise
+
+    def _file_stamp(self) -> tuple[int, ...] | None:
+        stamp = _stamp_of(self.path)
+        if stamp is not None and self._reading is not None and self._reading.is_immutable:
+            # SQLite would not look at a log that has come into being since.
+            stamp += _stamp_of(self.path.with_name(f"{self.path.name}-wal")) or ()
+        return stamp
+
+
+def _stamp_of(path: Path) -> tuple[int, ...] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _data_version(connection: sqlite3.Connection) -> int:
