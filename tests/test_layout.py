@@ -40,7 +40,7 @@ CORE_LADDER = (
 )
 STORE_LADDER = (
     {"edits", "snapshot"},
-    {"snapshot_file"},
+    {"difference", "snapshot_file"},
     {"sqlite", "postgres"},
     {"feed", "migration"},
     {"choice"},

@@ -41,8 +41,11 @@ def test_a_drained_backend_gets_nobody_new_and_keeps_whom_it_has(pop: Pop) -> No
     holder.end()
     assert holder.rest() == (b"", False)
 
+    pop.proxy.wait_for("backend_drained", backend="sa-1", connections="1")
+
     assert tell(pop, "undrain", "sa-1").stdout == "sa-1 gets clients again\n"
     assert pop.reached() == "sa-1"
+    pop.proxy.wait_for("backend_undrained", backend="sa-1")
 
 
 def test_draining_survives_a_new_table(pop: Pop) -> None:

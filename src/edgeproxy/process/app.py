@@ -33,7 +33,7 @@ from edgeproxy.control.observe.status import Status
 from edgeproxy.core.admission.access import AccessControl
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.backends.health import Opening
-from edgeproxy.core.backends.live_state import Circuit
+from edgeproxy.core.backends.live_state import Circuit, LiveState
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.engine.choice import make_engine
 from edgeproxy.engine.descriptors import raise_limit
@@ -327,6 +327,7 @@ def _admission(config: Config, geo: Geo) -> Admission:
         breaker=config.circuit_breaker,
         health=config.health,
         circuit_changed=_circuit_changed,
+        drain_changed=_drain_changed,
         keeps_details=config.proxy.access_log != OFF,
     )
 
@@ -361,6 +362,12 @@ def _circuit_changed(backend_id: str, circuit: Circuit) -> None:
     """Log the new state of a breaker."""
     tell = log.warning if circuit is Circuit.OPEN else log.info
     tell("circuit", backend=backend_id, state=circuit)
+
+
+def _drain_changed(live: LiveState) -> None:
+    """Log that a backend is being drained, or gets clients again, whoever asked for it."""
+    event = "backend_drained" if live.draining else "backend_undrained"
+    log.info(event, backend=live.backend_id, connections=live.active)
 
 
 def serve(loaded: Loaded) -> int:

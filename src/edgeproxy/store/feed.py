@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from edgeproxy.core.pacing import Pause, paced
 from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
+from edgeproxy.store.difference import difference
 from edgeproxy.store.snapshot import SkippedRow, Snapshot
 from edgeproxy.store.sqlite.database import TableMissingError
 
@@ -140,7 +141,13 @@ class Feed:
             )
         self._publish(snapshot)
         self._published = snapshot
-        log.info("table_published", backends=len(snapshot.backends), skipped=len(snapshot.skipped))
+        what = difference(before, snapshot, self._store.rest) if before is not None else {}
+        log.info(
+            "table_published",
+            backends=len(snapshot.backends),
+            skipped=len(snapshot.skipped),
+            **what,
+        )
         return True
 
     def _equal(self, one: Snapshot, other: Snapshot) -> bool:

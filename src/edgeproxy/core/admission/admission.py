@@ -72,6 +72,7 @@ class Admission:
         breaker: BreakerSettings | None = None,
         health: HealthSettings | None = None,
         circuit_changed: Changed = lambda _id, _circuit: None,
+        drain_changed: Callable[[LiveState], object] = lambda _live: None,
         keeps_details: bool = False,
     ) -> None:
         self._settings = settings
@@ -82,6 +83,7 @@ class Admission:
         self._breaker: Breaker | None = None
         self._failing: Breaker | Ejection = self._ejection
         self._circuit_changed = circuit_changed
+        self._drain_changed = drain_changed
         self.access = access or AccessControl()
         self._slow_starts = SlowStarts()
         self.affinity = Affinity(affinity)
@@ -299,8 +301,11 @@ class Admission:
         live = self._known(backend_id)
         if live is None:
             return False
+        is_other = live.draining is not draining
         live.draining = draining
         self._rank_anew(live)
+        if is_other:
+            self._drain_changed(live)
         return True
 
     def expire(self, backend_id: str, expired: bool) -> bool:
