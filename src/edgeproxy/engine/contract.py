@@ -101,8 +101,18 @@ class CloseReason(StrEnum):
     """A bug occurred while serving the session; the log has a traceback."""
 
 
+class Side(StrEnum):
+    """One of the two peers of a session, as given in `Outcome.ended_by`."""
+
+    CLIENT = "client"
+    BACKEND = "backend"
+
+
 class HandshakeFailure(StrEnum):
     """Why a client has gone before the gate was asked, as given to `Gate.client_lost`."""
+
+    CLIENT_GONE = "client_gone"
+    """The client left by itself."""
 
     HANDSHAKE_FAILED = "handshake_failed"
     """No TLS, no common parameters, or one side rejects the other's certificate."""
@@ -186,12 +196,13 @@ class Identified(NamedTuple):
 class Preamble(NamedTuple):
     """What a client has sent so far.
 
-    `is_all`: no more will be read. The client has ended its side, has taken too long, or has sent
-    `PREAMBLE_BYTES`.
+    `is_all`: no more will be read. The client has ended its side (`has_ended`), has taken too long,
+    or has sent `PREAMBLE_BYTES`.
     """
 
     received: bytes
     is_all: bool
+    has_ended: bool = False
 
 
 PREAMBLE_BYTES = 1 << 15
@@ -221,13 +232,19 @@ class Outcome(NamedTuple):
     """How a session ended.
 
     `bytes_in` went from the client to the backend, `bytes_out` back; both count what was
-    handed to the receiving socket. `secs` counts from accept.
+    handed to the receiving socket. `secs` counts from accept, and so does `first_byte_secs`, when
+    the first byte of the backend was handed to the client; None if there was none.
+
+    `ended_by` is the peer that ended it: that was reset or left, violated TLS or did not
+    acknowledge, or of a `FINISHED` session the one that ended its side first. None: no peer did.
     """
 
     reason: str
     bytes_in: int
     bytes_out: int
     secs: float
+    first_byte_secs: float | None = None
+    ended_by: Side | None = None
 
 
 class SessionInfo(NamedTuple):

@@ -109,13 +109,14 @@ _ENDS = (
 )
 """What ends a session whose backend has answered, whether one side has ended or not."""
 
-_LOST, _LATE = HandshakeFailure.HANDSHAKE_FAILED, HandshakeFailure.HANDSHAKE_TIMEOUT
+_GONE, _LOST, _LATE = HandshakeFailure
 
 TRANSITIONS = (
     Transition(_PREREAD, _EVENT.MORE_WANTED, _PREREAD, "preamble_read"),
     Transition(_PREREAD, _EVENT.IDENTIFIED, _HANDSHAKE, "preamble_read"),
     Transition(_PREREAD, _EVENT.REFUSED, _CLOSED, "preamble_read"),
     Transition(_HANDSHAKE, _EVENT.HANDSHAKE_DONE, _ADMISSION),
+    Transition(_HANDSHAKE, _EVENT.CLIENT_GONE, _CLOSED, "client_lost", _GONE),
     Transition(_HANDSHAKE, _EVENT.HANDSHAKE_FAILED, _CLOSED, "client_lost", _LOST),
     Transition(_HANDSHAKE, _EVENT.HANDSHAKE_LATE, _CLOSED, "client_lost", _LATE),
     Transition(_ADMISSION, _EVENT.CONNECT, _DIALING, "opened"),

@@ -10,9 +10,15 @@ from collections.abc import Callable, Mapping
 
 from edgeproxy.core.admission.access import Denied
 from edgeproxy.core.admission.admission import Admission
-from edgeproxy.core.admission.record import ConnectionRecord, of_refused, of_session
-from edgeproxy.core.admission.ticket import Blame, Refusal, Ticket
-from edgeproxy.core.metrics import Metrics
+from edgeproxy.core.admission.record import (
+    FAILOVER,
+    PROXY,
+    ConnectionRecord,
+    of_refused,
+    of_session,
+)
+from edgeproxy.core.admission.ticket import Arrival, Blame, LoggedDetails, Refusal, Ticket
+from edgeproxy.core.metrics import UNKNOWN, Metrics
 from edgeproxy.core.routing.choice import Reason
 from edgeproxy.core.routing.server_names import host_name
 from edgeproxy.engine.contract import (
@@ -27,6 +33,7 @@ from edgeproxy.engine.contract import (
     Outcome,
     Preamble,
     Refuse,
+    Side,
 )
 from edgeproxy.engine.tls import TlsInfo
 from edgeproxy.gate.preamble import PreambleFault, PreambleInfo, PreambleParser
@@ -40,6 +47,12 @@ log = EventLog("gate")
 QUIET_SECS = 10.0
 """Seconds between two log lines for the same kind of refusal or failed dial."""
 
+TURNED_AWAY_BY: dict[str, str] = {
+    HandshakeFailure.CLIENT_GONE: Side.CLIENT,
+    Reason.UNREACHABLE: Side.BACKEND,
+}
+"""Who is the cause that a client gets no backend, where that is not this proxy."""
+
 BLAME: dict[str, Blame] = {DialFailure.LOCAL: Blame.HOST, DialFailure.NO_PORT: Blame.PATH}
 
 HINTS: dict[str, str] = {
@@ -48,6 +61,8 @@ HINTS: dict[str, str] = {
     Reason.DOWN: "probes, breakers, leases or `edgeproxy drain` exclude every backend",
     Reason.UNREACHABLE: "the backends that were tried did not answer",
     Reason.NO_RESOURCES: "this host has no descriptors or ports left; raise `ulimit -n`",
+    HandshakeFailure.CLIENT_GONE: "it closed before its PROXY header, ClientHello or handshake was "
+    "complete, as port scans and the health checks of balancers do",
     PreambleFault.PROXY_UNTRUSTED: "see EDGEPROXY_PROXY_PROTOCOL_IN",
     PreambleFault.PROXY_MALFORMED: "the load balancer in front must send a PROXY header first",
     PreambleFault.HELLO_MALFORMED: "this listener expects TLS with a server name",
@@ -82,6 +97,9 @@ class AdmissionGate:
         """`ended` is called with the record of each finished connection; it must not block."""
         self._admission = admission
         self._metrics = metrics
+        self._decisions = metrics.decisions
+        self._note_session_secs = metrics.session_secs.add
+        self._note_first_byte_secs = metrics.first_byte_secs.add
         self._preamble_parser = preamble_parser
         self._backend_tls_names = backend_tls_names or {}
         self._header_writer = header_writer or ProxyHeaderWriter((), "")
@@ -102,7 +120,7 @@ class AdmissionGate:
     def client_lost(self, client: Client, reason: str, now: float) -> None:
         """A client has left, or was refused, before it was opened."""
         scope = self._preamble_parser.policies[client.listener].scope
-        self._tell_refused(client.address, scope, reason)
+        self._tell_refused(client, scope, reason)
         self._refused(reason, client.address, scope, now)
 
     def opened(self, client: Client, now: float) -> Answer:
@@ -113,12 +131,14 @@ class AdmissionGate:
             scope = about.app
         ticket = self._admission.admit(address, scope, now)
         if isinstance(ticket, Refusal):
-            self._tell_refused(address, scope, ticket.reason)
+            self._tell_refused(client, scope, ticket.reason)
             return self._refused(ticket.reason, address, scope, now)
         self._metrics.accepted += 1
         self._metrics.accepted_by_app[scope] += 1
         if self._header_writer.is_wanted:
             ticket.present(self._presented(client))
+        if self._ended is not None and isinstance(ticket.details, LoggedDetails):
+            ticket.details.arrival = self._arrival(client)
         return self._connect(ticket, now)
 
     def dialed(self, ticket: Ticket, secs: float, now: float) -> None:
@@ -144,7 +164,8 @@ class AdmissionGate:
                 suppressed=suppressed,
             )
         if isinstance(answer, Refusal):
-            self._tell_end(ticket, 0.0, 0, 0, str(answer.reason))
+            reason = answer.reason
+            self._tell_end(ticket, Outcome(reason, 0, 0, 0.0), TURNED_AWAY_BY.get(reason, PROXY))
             return self._refused(answer.reason, ticket.client, ticket.scope, now)
         self._metrics.failovers += 1
         return self._connect(answer, now)
@@ -162,7 +183,11 @@ class AdmissionGate:
         metrics.closed[outcome.reason] += 1
         metrics.bytes_in += outcome.bytes_in
         metrics.bytes_out += outcome.bytes_out
-        self._tell_end(ticket, outcome.secs, outcome.bytes_in, outcome.bytes_out, outcome.reason)
+        self._note_session_secs(outcome.secs)
+        if outcome.first_byte_secs is not None:
+            self._note_first_byte_secs(outcome.first_byte_secs)
+        if self._ended is not None:
+            self._tell_end(ticket, outcome, outcome.ended_by or PROXY)
 
     def tick(self, now: float) -> None:
         """Sweep what has expired, and refill the warm pool."""
@@ -172,6 +197,16 @@ class AdmissionGate:
 
     def _connect(self, ticket: Ticket, now: float) -> Connect:
         backend = ticket.backend
+        origin = ticket.origin
+        kind = (
+            ticket.how if ticket.attempts == 1 else FAILOVER,
+            UNKNOWN if origin is None else origin.region or UNKNOWN,
+            backend.region,
+        )
+        try:
+            self._decisions[kind] += 1
+        except KeyError:
+            self._metrics.first_decided(*kind)
         preconnected_fd = -1
         if self._warm_pool is not None:
             assert ticket.held is not None
@@ -202,23 +237,50 @@ class AdmissionGate:
             destination = Endpoint(*client.local)
         return ClientIdentity(source, destination, name, self._header_writer.next_id())
 
-    def _tell_refused(self, address: str, scope: str, reason: str) -> None:
-        if self._ended is not None:
-            origin = self._admission.locate(address)
-            self._ended(of_refused(address, origin, scope, str(reason)))
+    def _arrival(self, client: Client) -> Arrival:
+        """Return what the access log says of how a client came in."""
+        address = self._preamble_parser.policies[client.listener].address
+        about, name, alpn, tls = client.about, "", "", ""
+        if isinstance(about, PreambleInfo | TlsInfo):
+            name = about.server_name
+        if isinstance(about, TlsInfo):
+            alpn, tls = about.alpn, about.version
+        return Arrival(
+            client.port,
+            address or client.listener,
+            host_name(name) if name else None,
+            alpn or None,
+            tls or None,
+        )
 
-    def _tell_end(
-        self, ticket: Ticket, secs: float, bytes_in: int, bytes_out: int, end: str
-    ) -> None:
+    def _tell_refused(self, client: Client, scope: str, reason: str) -> None:
         if self._ended is not None:
-            origin = ticket.origin or self._admission.locate(ticket.client)
-            self._ended(of_session(ticket, origin, secs, bytes_in, bytes_out, str(end)))
+            origin = self._admission.locate(client.address)
+            by = TURNED_AWAY_BY.get(reason, PROXY)
+            arrival = self._arrival(client)
+            self._ended(of_refused(client.address, origin, scope, str(reason), str(by), arrival))
+
+    def _tell_end(self, ticket: Ticket, outcome: Outcome, ended_by: str) -> None:
+        if self._ended is not None:
+            record = of_session(
+                ticket,
+                ticket.origin or self._admission.locate(ticket.client),
+                outcome.secs,
+                outcome.bytes_in,
+                outcome.bytes_out,
+                str(outcome.reason),
+                str(ended_by),
+                outcome.first_byte_secs,
+            )
+            self._ended(record)
 
     def _refused(self, reason: str, client: str, scope: str, now: float) -> Refuse:
         self._metrics.refused[reason] += 1
         self._metrics.refused_by_app[scope][reason] += 1
         suppressed = self._throttles[reason].admit(now)
-        if suppressed is not None:
+        if suppressed is not None and reason == HandshakeFailure.CLIENT_GONE:
+            log.info("client_left", client=client, suppressed=suppressed, hint=HINTS[reason])
+        elif suppressed is not None:
             log.warning(
                 "client_refused",
                 reason=reason,

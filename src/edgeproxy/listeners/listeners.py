@@ -214,6 +214,7 @@ class Listeners:
             listener.app,
             routes_by_sni=listener.kind == SNI,
             expects_proxy_header=bool(given.proxy_protocol_in),
+            address=str(listener.address),
         )
         has_preamble = policy.routes_by_sni or policy.expects_proxy_header
         return policy, ListenerSettings(

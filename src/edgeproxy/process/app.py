@@ -93,7 +93,9 @@ class Proxy:
             makes=not handover.has_predecessor(),
         )
         target = config.proxy.access_log
-        self._access_log = access_log = None if target == OFF else AccessLog(target)
+        self._access_log = access_log = (
+            None if target == OFF else AccessLog(target, config.admission.region)
+        )
         warm_pool = WarmPool(config.pool, self.metrics) if config.pool.enabled else None
         preamble_parser = PreambleParser(
             {}, self.admission.server_names, config.listeners.proxy_protocol_in
@@ -328,7 +330,7 @@ def _admission(config: Config, geo: Geo) -> Admission:
         health=config.health,
         circuit_changed=_circuit_changed,
         drain_changed=_drain_changed,
-        keeps_details=config.proxy.access_log != OFF,
+        is_logged=config.proxy.access_log != OFF,
     )
 
 

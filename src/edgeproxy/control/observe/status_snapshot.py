@@ -8,7 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgeproxy.core.metrics import Histogram
 from edgeproxy.core.routing.backend_snapshot import BackendSnapshot
+
+DECISION_LABELS = ("how", "client_region", "backend_region")
+"""What `decisions` are counted by, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,9 @@ class StatusSnapshot:
     connections_by_app: dict[str, int] = field(default_factory=dict)
     refused_by_app: dict[str, dict[str, int]] = field(default_factory=dict)
     certificates: tuple[int, float] | None = None
+    decisions: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    session_secs: Histogram = field(default_factory=lambda: Histogram(()))
+    first_byte_secs: Histogram = field(default_factory=lambda: Histogram(()))
     pool_hits: int = 0
     pool_misses: int = 0
     pool_dropped: int = 0
@@ -51,6 +58,13 @@ class StatusSnapshot:
     def as_json(self) -> dict[str, Any]:
         """Return all fields as JSON can hold them."""
         plain = {name: getattr(self, name) for name in self.__slots__}
+        plain["decisions"] = [
+            dict(zip((*DECISION_LABELS, "count"), (*kind, count), strict=True))
+            for kind, count in sorted(self.decisions.items())
+        ]
+        for name in ("session_secs", "first_byte_secs"):
+            histogram: Histogram = plain[name]
+            plain[name] = {"count": sum(histogram.counts), "sum": histogram.total}
         plain["backends"] = [_backend_as_json(snapshot) for snapshot in self.backends]
         return plain
 

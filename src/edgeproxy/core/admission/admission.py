@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from edgeproxy.core.admission.access import AccessControl
 from edgeproxy.core.admission.affinity import Affinity, AffinitySettings
-from edgeproxy.core.admission.ticket import Blame, Refusal, Ticket, TicketDetails
+from edgeproxy.core.admission.ticket import Blame, LoggedDetails, Refusal, Ticket, TicketDetails
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.breaker import Breaker, BreakerSettings, Changed
 from edgeproxy.core.backends.ejection import Ejection, EjectionSettings
@@ -57,7 +57,7 @@ class Admission:
     """Gives clients their backends.
 
     `locate` returns a client's origin; it is called only when no binding decides. With
-    `keeps_details` every ticket has `TicketDetails`.
+    `is_logged` every ticket has `LoggedDetails`.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class Admission:
         health: HealthSettings | None = None,
         circuit_changed: Changed = lambda _id, _circuit: None,
         drain_changed: Callable[[LiveState], object] = lambda _live: None,
-        keeps_details: bool = False,
+        is_logged: bool = False,
     ) -> None:
         self._settings = settings
-        self._always_keeps_details = keeps_details
+        self._is_logged = is_logged
         self.locate = locate
         self._dial_timeout_secs = dial_timeout_secs
         self._ejection = Ejection(ejection)
@@ -166,7 +166,8 @@ class Admission:
         ticket = Ticket(client, scope, choice)
         entered = self.access.enter(client)
         if entered is not None or self._keeps_details:
-            ticket.details = TicketDetails(entered)
+            details = LoggedDetails if self._is_logged else TicketDetails
+            ticket.details = details(entered)
         self._reserve(ticket, choice, now)
         return ticket
 
@@ -264,7 +265,7 @@ class Admission:
         """Apply new settings."""
         self._health = health
         watches_early_closes = breaker.enabled and breaker.early_close_secs > 0
-        self._keeps_details = self._always_keeps_details or watches_early_closes
+        self._keeps_details = self._is_logged or watches_early_closes
         lives = self.load.all()
         moved: list[LiveState] = []
         if not breaker.enabled:

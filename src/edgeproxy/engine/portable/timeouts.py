@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from edgeproxy.engine.contract import CloseReason, EngineSettings
+from edgeproxy.engine.contract import CloseReason, EngineSettings, Side
 from edgeproxy.engine.portable.session import OPEN, Session
 from edgeproxy.engine.portable.unacked import unacked_since, undelivered_bytes
 
@@ -27,7 +27,13 @@ BROKEN_GRACE_SECS = 30.0
 class Finish(Protocol):
     """Ends a session; with `reset`, by resetting both sides."""
 
-    def __call__(self, session: Session, reason: CloseReason, reset: bool = False) -> None:
+    def __call__(
+        self,
+        session: Session,
+        reason: CloseReason,
+        reset: bool = False,
+        ended_by: Side | None = None,
+    ) -> None:
         """End it."""
 
 
@@ -75,5 +81,5 @@ class Timeouts:
             session.settled = False
             flow.unacked_since = since = unacked_since(flow.sink, flow.unacked_since, now)
             if since and now - since >= self._user_secs:
-                self._finish(session, CloseReason.TIMED_OUT, reset=True)
+                self._finish(session, CloseReason.TIMED_OUT, True, session.side(flow.sink))
                 return

@@ -7,6 +7,7 @@ bytes flow.
 """
 
 from edgeproxy.engine.native.session cimport (
+    CLIENT_GONE,
     CLOSED,
     HANDSHAKE_FAILED,
     HANDSHAKE_TIMEOUT,
@@ -15,7 +16,7 @@ from edgeproxy.engine.native.session cimport (
     push,
     unlink,
 )
-from edgeproxy.engine.native.tls.tls_end cimport SHAKEN, SHAKING, shake_hands
+from edgeproxy.engine.native.tls.tls_end cimport DEPARTED, SHAKEN, SHAKING, shake_hands
 from edgeproxy.engine.native.byte_thread.worker cimport SHORT_TICK_MS, tick_by
 
 cdef void advance(Worker* worker, Session* session) noexcept nogil:
@@ -29,7 +30,7 @@ cdef void advance(Worker* worker, Session* session) noexcept nogil:
         session.state = HANDSHAKEN
         push(&worker.finished, session)
     elif how != SHAKING:
-        fail(worker, session, HANDSHAKE_FAILED)
+        fail(worker, session, CLIENT_GONE if how == DEPARTED else HANDSHAKE_FAILED)
 
 cdef void fail(Worker* worker, Session* session, uint8_t reason) noexcept nogil:
     """End a failed handshake: a client is closed; the gate thread gives up a backend."""

@@ -135,18 +135,22 @@ cdef long bio_control(BIO* _bio, int command, long _number, void* _data) noexcep
 # -- a session ----------------------------------------------------------------------------
 
 cdef int shake_hands(TlsEnd* end) noexcept nogil:
-    """Go on with a handshake. Return SHAKEN, SHAKING or UNWELCOME."""
+    """Go on with a handshake. Return SHAKEN, SHAKING, UNWELCOME or DEPARTED."""
     cdef SSL* tls = <SSL*>end.tls
-    cdef int done, why
+    cdef int done, why, code
     tls_flush(end)
     ERR_clear_error()
+    set_errno(0)
     done = SSL_do_handshake(tls)
     if done == 1:
         return SHAKEN
+    code = errno
     why = SSL_get_error(tls, done)
     if why == SSL_ERROR_WANT_READ or why == SSL_ERROR_WANT_WRITE:
         return SHAKING
     end.verify_error = complaint_of(tls)
+    if end.has_ended or (why == SSL_ERROR_SYSCALL and code):
+        return DEPARTED
     return UNWELCOME
 
 cdef const char* complaint_of(SSL* tls) noexcept nogil:

@@ -7,6 +7,7 @@ or shows a certificate that is not trusted is closed before the gate is asked.
 from __future__ import annotations
 
 import select
+import ssl
 
 from edgeproxy.engine.contract import HandshakeFailure
 from edgeproxy.engine.guarded_gate import GuardedGate
@@ -29,8 +30,10 @@ class Handshakes(AcceptedClients):
         assert isinstance(connection, TlsSocket)
         try:
             is_over = connection.shake_hands()
-        except OSError:
+        except ssl.SSLError:
             return self._fail(accepted, HandshakeFailure.HANDSHAKE_FAILED, now)
+        except OSError:  # of its socket
+            return self._fail(accepted, HandshakeFailure.CLIENT_GONE, now)
         if not is_over:
             return Next.WAIT
         self.drop(accepted)
