@@ -263,3 +263,24 @@ def test_kinds_of_decisions_are_bounded_whatever_regions_are_called() -> None:
         connect(made.opened(Client(f"192.0.2.{number}", 4711, "web 1"), 0.0))
     assert len(metrics.decisions) <= MAX_DECISION_KINDS + len(How)
     assert sum(metrics.decisions.values()) == MAX_DECISION_KINDS - 20 + 30
+
+
+@pytest.mark.parametrize(
+    ("reason", "why", "noted", "errors"),
+    [
+        (DialFailure.REFUSED, "", "refused", 1),
+        (DialFailure.HANDSHAKE, "self-signed", "handshake: self-signed", 1),
+        (DialFailure.NO_PORT, "", "no_port", 0),
+        (DialFailure.LOCAL, "", "", 0),
+    ],
+)
+def test_the_last_failed_dial_of_a_backend_is_noted_unless_the_host_is_to_blame(
+    reason: DialFailure, why: str, noted: str, errors: int
+) -> None:
+    made, _, admission = gate(backend("a"))
+    first = connect(made.opened(Client("192.0.2.1", 1, "web"), 0.0))
+    assert isinstance(first.ticket, Ticket)
+    made.failed(first.ticket, reason, 7.0, why)
+    counters = admission.load.of("a").counters
+    assert (counters.last_error, counters.errors) == (noted, errors)
+    assert counters.last_error_at == (7.0 if noted else 0.0)

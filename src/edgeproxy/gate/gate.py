@@ -150,7 +150,8 @@ class AdmissionGate:
         self._metrics.dial_failures[reason] += 1
         backend = ticket.backend
         blame = BLAME.get(reason, Blame.BACKEND)
-        answer = self._admission.failed(ticket, now, blame)
+        told = f"{reason}: {why}" if why else str(reason)
+        answer = self._admission.failed(ticket, now, blame, told)
         suppressed = None
         if blame is not Blame.HOST:
             suppressed = self._throttles["dial_failed"].admit(now)

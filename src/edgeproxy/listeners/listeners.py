@@ -28,6 +28,7 @@ from edgeproxy.log import EventLog
 if TYPE_CHECKING:
     import socket
 
+    from edgeproxy.control.observe.status_snapshot import ListenerSnapshot
     from edgeproxy.engine.tls import TlsSettings
     from edgeproxy.tls.authorities import Authorities
     from edgeproxy.tls.certificates import Certificates
@@ -157,6 +158,22 @@ class Listeners:
         """Return the number of failed reloads, and when the first certificate expires (Unix)."""
         used = self._certificates
         return (used.errors, used.expires_at) if used is not None else None
+
+    def snapshots(self) -> tuple[ListenerSnapshot, ...]:
+        """Return the state of each listener."""
+        from edgeproxy.control.observe.status_snapshot import ListenerSnapshot
+
+        with self._lock:
+            if self._is_closed:
+                return ()
+            return tuple(
+                ListenerSnapshot(
+                    str((self._open[name].bound() if name in self._open else each).address),
+                    each.mode,
+                    self._failures.get(name, ""),
+                )
+                for name, each in _by_name(self._settings.listen).items()
+            )
 
     def sockets(self) -> dict[str, socket.socket]:
         """Return all sockets by the names of their listeners, for a successor."""

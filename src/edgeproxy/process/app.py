@@ -146,6 +146,7 @@ class Proxy:
             pool_waiting=warm_pool.waiting if warm_pool else dict,
             certificates=self.listeners.certificates_state,
             access_lines_dropped=(lambda: access_log.dropped) if access_log else int,
+            surroundings=lambda: self._endpoints.surroundings(self.feed, self.listeners),
         )
         self._upgrade = handover.Upgrade(
             self._lifecycle,

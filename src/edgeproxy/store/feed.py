@@ -63,7 +63,11 @@ class Store(Protocol):
 
 
 class Feed:
-    """Reads a store and publishes its content."""
+    """Reads a store and publishes its content.
+
+    Attributes:
+        fault: Why the database cannot be read at present; "" if it can.
+    """
 
     def __init__(
         self,
@@ -79,6 +83,7 @@ class Feed:
         self._metrics = metrics
         self._published: Snapshot | None = None  # the last one
         self._skipped: frozenset[SkippedRow] = frozenset()  # as logged
+        self.fault = ""
         self._faults: set[str] = set()  # logged in the present episode; empty: all is well
 
     def first(self, wait_secs: float = FIRST_WAIT_SECS, *, needs_table: bool = False) -> None:
@@ -92,6 +97,7 @@ class Feed:
         except TableMissingError as error:
             if needs_table:
                 raise
+            self.fault = error.reason
             self._faults.add(error.reason)
             log.warning("database_without_table", path=self._store.path, reason=error.reason)
             snapshot = Snapshot()
@@ -115,6 +121,7 @@ class Feed:
             self._report(error)
             return False
         self._metrics.database_up = True
+        self.fault = ""
         is_other = snapshot is not None and self._take(snapshot)
         if self._faults:  # only now: a reader of this event finds the table in force
             self._faults.clear()
@@ -124,8 +131,20 @@ class Feed:
     def note_hang(self) -> None:
         """Take note that a `poll` does not end; from any thread."""
         self._metrics.database_up = False
+        self.fault = "it does not answer"
+
+    @property
+    def path(self) -> object:
+        """The name of the database."""
+        return self._store.path
+
+    @property
+    def skipped(self) -> frozenset[SkippedRow]:
+        """The rows that cannot be used."""
+        return self._skipped
 
     def _report(self, error: StoreError) -> None:
+        self.fault = error.reason
         if error.reason not in self._faults:
             self._faults.add(error.reason)
             log.warning("database_unreadable", path=self._store.path, reason=error.reason)

@@ -171,11 +171,14 @@ class Admission:
         self._reserve(ticket, choice, now)
         return ticket
 
-    def failed(self, ticket: Ticket, now: float, blame: Blame = Blame.BACKEND) -> Ticket | Refusal:
+    def failed(
+        self, ticket: Ticket, now: float, blame: Blame = Blame.BACKEND, why: str = ""
+    ) -> Ticket | Refusal:
         """A dial failed: release the slot and choose another backend, or refuse."""
         live = self._release(ticket)
         if blame is Blame.HOST:
             return self._turned_away(ticket, Refusal(Reason.NO_RESOURCES))
+        live.counters.note_error(why, now)
         key = (ticket.client, ticket.scope)
         if blame is Blame.BACKEND:
             live.counters.errors += 1
@@ -238,6 +241,7 @@ class Admission:
             open_secs = now - details.dialed_at
             if without_answer and open_secs <= self._breaker.settings.early_close_secs:
                 live.counters.errors += 1
+                live.counters.note_error("closed early", now)
                 if ticket.backend.address == live.address:
                     self._breaker.closed_early(live, now)
                 return
