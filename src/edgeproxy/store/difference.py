@@ -6,8 +6,8 @@ says is bounded by `MAX_NAMED`, however much differs; the numbers are always tho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
+import dataclasses
+from collections.abc import Callable, Iterator
 
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.pacing import Pause, no_pause, paced
@@ -16,7 +16,7 @@ from edgeproxy.store.snapshot import Snapshot
 MAX_NAMED = 10
 """How many backends or server names one field names before it only counts them."""
 
-_COLUMNS = tuple(field.name for field in fields(Backend) if field.name != "id")
+_COLUMNS = tuple(field.name for field in dataclasses.fields(Backend) if field.name != "id")
 
 
 def difference(before: Snapshot, after: Snapshot, rest: Pause = no_pause) -> dict[str, str]:
@@ -24,34 +24,41 @@ def difference(before: Snapshot, after: Snapshot, rest: Pause = no_pause) -> dic
 
     `added`, `removed` and `changed` are about backends, `routes` is about server names.
     """
+    added, removed, changed, routes = _Few(), _Few(), _Few(), _Few()
     earlier = {each.id: each for each in paced(before.backends, rest)}
-    added: list[str] = []
-    changed: list[tuple[Backend, Backend]] = []
     for each in paced(after.backends, rest):
         old = earlier.pop(each.id, None)
         if old is None:
-            added.append(each.id)
+            added.add(each.id)
         elif old != each:
-            changed.append((old, each))
-    names = [
-        name
-        for name in paced({**before.routes, **after.routes}, rest)
-        if before.routes.get(name) != after.routes.get(name)
-    ]
-    texts = {
-        "added": _few(added, len(added)),
-        "removed": _few(earlier, len(earlier)),
-        "changed": _few((_changes(*pair) for pair in changed), len(changed)),
-        "routes": _few((_route(name, before, after) for name in names), len(names)),
-    }
-    return {name: text for name, text in texts.items() if text}
+            changed.add(_changes, old, each)
+    for backend_id in paced(list(earlier), rest):
+        removed.add(backend_id)
+        del earlier[backend_id]  # a dict freed at once would hold the interpreter for long
+    for name in paced({**before.routes, **after.routes}, rest):
+        if before.routes.get(name) != after.routes.get(name):
+            routes.add(_route, name, before, after)
+    fields = {"added": added, "removed": removed, "changed": changed, "routes": routes}
+    return {name: few.text() for name, few in fields.items() if few.count}
 
 
-def _few(texts: Iterable[str], count: int) -> str:
-    """Return the first texts, and how many there are beside them."""
-    first: Sequence[str] = [text for text, _ in zip(texts, range(MAX_NAMED), strict=False)]
-    rest = [f"and {count - MAX_NAMED} more"] if count > MAX_NAMED else []
-    return ", ".join([*first, *rest])
+class _Few:
+    """Keeps the first texts, and counts all."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._texts: list[str] = []
+
+    def add(self, what: str | Callable[..., str], *arguments: object) -> None:
+        """Count a text, or what makes it: it is made only if it is kept."""
+        self.count += 1
+        if self.count <= MAX_NAMED:
+            self._texts.append(what if isinstance(what, str) else what(*arguments))
+
+    def text(self) -> str:
+        """Return the texts, and how many there are beside them."""
+        rest = [f"and {self.count - MAX_NAMED} more"] if self.count > MAX_NAMED else []
+        return ", ".join([*self._texts, *rest])
 
 
 def _changes(before: Backend, after: Backend) -> str:
