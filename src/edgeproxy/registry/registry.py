@@ -26,6 +26,7 @@ from edgeproxy.core.backends.registration import (
     CrowdedError,
     Deregister,
     NotYoursError,
+    OperatorsRowError,
     Outcome,
     Register,
 )
@@ -266,6 +267,8 @@ def _done(outcome: Outcome) -> bool:
     """Return whether an edit took effect. Raises RegistryError if it was refused."""
     if isinstance(outcome, NotYoursError):
         raise NotOwnerError("id")
+    if isinstance(outcome, OperatorsRowError):
+        raise ConflictError(str(outcome), "id")
     if isinstance(outcome, RefusedError):
         raise ConflictError(str(outcome))
     if isinstance(outcome, CrowdedError):
