@@ -66,9 +66,9 @@ TESTED_ELSEWHERE = {
         "cli/",
         "system/test_commands.py, test_configuration.py, test_demo.py, test_register.py",
     ): (
-        "config database/migrate database/opening database/options database/output "
-        "demo/command demo/connection demo/environment register running/ask running/drain "
-        "running/explain running/top running/upgrade serve"
+        "config database/destination database/migrate database/opening database/options "
+        "database/output demo/command demo/connection demo/environment register running/ask "
+        "running/drain running/explain running/top running/upgrade serve"
     ),
     ("config/", "config/test_load.py"): "file table",
     ("control/admin/", "system/test_control_socket.py"): "unix_socket",

@@ -24,6 +24,7 @@ from edgeproxy.values import ListenAddress, Secret
 if TYPE_CHECKING:
     from edgeproxy.control.observe.status import Status
     from edgeproxy.core.backends.backend import Backend
+    from edgeproxy.core.backends.destination import Own
     from edgeproxy.store.feed import Store
 
 log = EventLog("api")
@@ -89,12 +90,14 @@ async def start(
     follow_database: Callable[[], Awaitable[object]],
     backends: Callable[[], tuple[Backend, ...]],
     is_stopping: Callable[[], bool],
+    own: Callable[[], Own],
     listening: socket.socket,
 ) -> Api:
     """Serve the API on a listening socket.
 
     `follow_database` returns when the content of the store is in force; `backends` returns the
-    backends in force; `is_stopping` tells whether the proxy accepts no more clients.
+    backends in force; `is_stopping` tells whether the proxy accepts no more clients; `own` returns
+    the addresses of this proxy.
     """
     address = ListenAddress(*listening.getsockname()[:2])
     registry = Registry(
@@ -107,6 +110,7 @@ async def start(
         follow_database,
         backends,
         is_stopping,
+        own,
     )
     token = token_of(settings)
     guard = api(registry, settings, token)

@@ -40,6 +40,7 @@ from edgeproxy.gate.preamble import PreambleParser
 from edgeproxy.gate.proxy_header_writer import ProxyHeaderWriter
 from edgeproxy.gate.warm_pool import WarmPool
 from edgeproxy.listeners.listeners import Listeners
+from edgeproxy.listeners.own_addresses import OwnAddresses
 from edgeproxy.process import handover, systemd
 from edgeproxy.process.control_plane import ControlPlane, LoopCalls
 from edgeproxy.process.drain import Drain
@@ -116,6 +117,9 @@ class Proxy:
         self.listeners = Listeners(
             listen_settings, config.tls, self.engine, preamble_parser, authorities
         )
+        own_addresses = OwnAddresses(
+            lambda: self.listeners.by_description() | self._endpoints.by_description()
+        )
         removal = Removal(
             self.engine, lambda: in_force.config.proxy.on_remove, self._loop_calls.soon
         )
@@ -124,6 +128,8 @@ class Proxy:
             removal,
             lambda: in_force.loaded.overlays,
             lambda: in_force.config,
+            own_addresses.look,
+            self.metrics,
         )
         self.feed = Feed(self._store, self.publisher.publish, self.metrics, gc.collect)
         probes, loop_lag = HealthChecks(self._judged), LoopLag()
@@ -212,6 +218,7 @@ class Proxy:
         inherited = handover.handed_sockets()
         self._endpoints.open(inherited)
         opened = self.listeners.open(inherited, systemd.given_sockets())
+        self.publisher.follow_own()
         if self._config.engine.kind == "auto" and self.engine.kind == "portable":
             log.info(
                 "native_engine_missing",
@@ -276,6 +283,7 @@ class Proxy:
             self.control_plane.follow_database,
             lambda: self.publisher.backends,
             lambda: self._lifecycle.is_stopping,
+            lambda: self.publisher.own,
             listening,
         )
 

@@ -90,6 +90,7 @@ class ControlPlane:
             geo.reload,
             listeners.refresh,
             endpoints.refresh,
+            publisher.follow_own,
         )
         config = in_force.config
         database = config.postgres if config.postgres.enabled else config.database
