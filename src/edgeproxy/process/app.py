@@ -31,10 +31,11 @@ from edgeproxy.control.observe.access_log import OFF, AccessLog
 from edgeproxy.control.observe.status import Status
 from edgeproxy.core.admission.access import AccessControl
 from edgeproxy.core.admission.admission import Admission
+from edgeproxy.core.admission.loops import LoopGuard
 from edgeproxy.core.backends.live_state import Circuit
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.engine.choice import make_engine
-from edgeproxy.engine.descriptors import raise_limit
+from edgeproxy.engine.descriptors import ceiling, raise_limit
 from edgeproxy.gate.gate import AdmissionGate
 from edgeproxy.gate.preamble import PreambleParser
 from edgeproxy.gate.proxy_header_writer import ProxyHeaderWriter
@@ -105,6 +106,7 @@ class Proxy:
             warm_pool,
             ProxyHeaderWriter(config.listeners.proxy_protocol_out, os.urandom(4).hex()),
             dict(config.listeners.backend_tls),
+            loops := LoopGuard(),
         )
         listen_settings = config.listen_settings()
         authorities, trusted = _backend_authorities(config)
@@ -113,6 +115,12 @@ class Proxy:
             gate,
             self._crashed,
             with_tls=trusted is not None or listen_settings.speaks_tls,
+        )
+        loops.watch(
+            ceiling,
+            self.engine.unanswered,
+            self.engine.ends,
+            lambda tickets: self.engine.close_sessions(tickets.__contains__),
         )
         self.listeners = Listeners(
             listen_settings, config.tls, self.engine, preamble_parser, authorities
