@@ -115,6 +115,7 @@ TESTED_ELSEWHERE = {
         "system/test_lifecycle.py, test_shutdown.py",
     ): "app drain endpoints first_table reload removal systemd watchdog",
     ("registry/", "system/test_api.py, test_api_on_postgres.py"): "errors registry settings",
+    ("registry/", "system/test_own_addresses.py"): "own_callers",
     (
         "store/",
         "store/conformance/",

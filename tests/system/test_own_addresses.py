@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
+from contextlib import closing
 from dataclasses import dataclass
 
 import pytest
 
 from edgeproxy.engine.host_addresses import host_addresses
+from tests.system import namespaces
 from tests.system.api import Api, serve
+from tests.system.namespaces import Host
 from tests.system.pop import Pop, row
+from tests.system.proxy import SERVE
 
 pytestmark = pytest.mark.system
 
@@ -159,3 +164,33 @@ def test_only_a_caller_on_loopback_registers_loopback(pop: Pop) -> None:
     assert stranger.ask("POST", "/api/v1/register", body).status == 403
     assert stranger.ask("POST", "/api/v1/register", body | {"ip": here[0]}).status == 201
     assert local.ask("POST", "/api/v1/register", body).status == 200
+
+
+@pytest.mark.parametrize("engine", ["native", "portable"])
+def test_a_client_cannot_call_the_api_through_the_proxy(pop: Pop, engine: str) -> None:
+    """A prefix that is routed to this host: no row shows that it leads to the API."""
+    namespaces.need_namespaces()
+    with Host("own") as host:
+        host.ip("route", "add", "local", "192.0.2.0/24", "dev", "lo")
+        (port,) = ports(1)
+        pop.register(Node("api", "192.0.2.7", port))
+        proxy = pop.serve_with(
+            host.command(SERVE),
+            EDGEPROXY_ENGINE=engine,
+            EDGEPROXY_API_ENABLED="true",
+            EDGEPROXY_API_LISTEN_ADDR=f"{WILDCARD}:{port}",
+            EDGEPROXY_API_ALLOW="127.0.0.0/8,192.0.2.0/24",
+        )
+        proxy.wait_for("api")
+
+        def status(address: tuple[str, int]) -> int:
+            tcp = host.run(lambda: socket.create_connection(address, 20))
+            connection = http.client.HTTPConnection("api")
+            connection.sock = tcp
+            connection.request("GET", "/health")
+            with closing(connection):
+                return connection.getresponse().status
+
+        assert status(("127.0.0.1", port)) == 200
+        assert status(("192.0.2.7", port)) == 200
+        assert status(proxy.address) == 403

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container, Iterable
 from typing import TYPE_CHECKING
 
 from edgeproxy.api.application import api
@@ -17,6 +17,7 @@ from edgeproxy.core.metrics import Metrics
 from edgeproxy.engine.descriptors import ceiling
 from edgeproxy.errors import ConfigError
 from edgeproxy.log import EventLog
+from edgeproxy.registry.own_callers import OwnCallers
 from edgeproxy.registry.registry import Registry
 from edgeproxy.store.choice import nodes_in, registrations_in
 from edgeproxy.values import ListenAddress, Secret
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from edgeproxy.control.observe.status import Status
     from edgeproxy.core.backends.backend import Backend
     from edgeproxy.core.backends.destination import Own
+    from edgeproxy.engine.contract import SessionEnds
     from edgeproxy.store.feed import Store
 
 log = EventLog("api")
@@ -91,13 +93,14 @@ async def start(
     backends: Callable[[], tuple[Backend, ...]],
     is_stopping: Callable[[], bool],
     own: Callable[[], Own],
+    ends: Callable[[Container[object]], Iterable[SessionEnds]],
     listening: socket.socket,
 ) -> Api:
     """Serve the API on a listening socket.
 
     `follow_database` returns when the content of the store is in force; `backends` returns the
     backends in force; `is_stopping` tells whether the proxy accepts no more clients; `own` returns
-    the addresses of this proxy.
+    the addresses of this proxy, `ends` those of the sessions with these tickets.
     """
     address = ListenAddress(*listening.getsockname()[:2])
     registry = Registry(
@@ -113,7 +116,7 @@ async def start(
         own,
     )
     token = token_of(settings)
-    guard = api(registry, settings, token)
+    guard = api(registry, settings, token, OwnCallers(address.port, backends, ends, status))
     server = Server(guard, settings.timeout_secs, *_room())
     await registry.load()
     serving = Api(registry, server, guard, settings, token)

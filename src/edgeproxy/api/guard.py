@@ -28,6 +28,7 @@ from edgeproxy.core.admission.rate_limit import RateLimit, RateLimitSettings
 from edgeproxy.core.geo.address import normalise
 from edgeproxy.core.geo.prefix import PRIVATE_NETWORKS, Prefixes
 from edgeproxy.log import EventLog
+from edgeproxy.registry.own_callers import OwnCallers
 from edgeproxy.values import Secret
 
 log = EventLog("api")
@@ -49,8 +50,16 @@ MAX_CALLERS = 65_536
 class Guard:
     """Passes requests to the API, or refuses them."""
 
-    def __init__(self, app: App, settings: ApiSettings, token: Secret) -> None:
+    def __init__(
+        self,
+        app: App,
+        settings: ApiSettings,
+        token: Secret,
+        own_callers: OwnCallers | None = None,
+    ) -> None:
+        """`own_callers` are never allowed."""
         self._app = app
+        self._own_callers = own_callers
         self._timeout_secs = settings.timeout_secs
         self.demand(token)
         self._allowed = Prefixes(dict.fromkeys(settings.allow or PRIVATE_NETWORKS, True))
@@ -80,6 +89,10 @@ class Guard:
         try:
             async with asyncio.timeout(self._timeout_secs):
                 headers = dict(scope["headers"])
+                if self._own_callers is not None and await self._own_callers.has(
+                    scope["client"], scope["server"]
+                ):
+                    raise FaultError(403, "a client of this proxy may not call its API")
                 self._admit(scope, headers)
                 body = await _body(headers, receive)
                 _check_kind(headers, body)

@@ -292,6 +292,7 @@ class Proxy:
             lambda: self.publisher.backends,
             lambda: self._lifecycle.is_stopping,
             lambda: self.publisher.own,
+            self.engine.ends,
             listening,
         )
 
