@@ -66,9 +66,9 @@ TESTED_ELSEWHERE = {
         "cli/",
         "system/test_commands.py, test_configuration.py, test_demo.py, test_register.py",
     ): (
-        "config database/migrate database/opening database/options database/output "
-        "demo/command demo/connection demo/environment register running/ask running/drain "
-        "running/explain running/top running/upgrade serve"
+        "config database/destination database/migrate database/opening database/options "
+        "database/output demo/command demo/connection demo/environment register running/ask "
+        "running/drain running/explain running/top running/upgrade serve"
     ),
     ("api/http1/", "api/http1/test_connection.py"): "message",
     ("config/", "config/test_load.py"): "file table",
@@ -116,6 +116,7 @@ TESTED_ELSEWHERE = {
         "system/test_lifecycle.py, test_shutdown.py",
     ): "app drain endpoints first_table reload removal systemd watchdog",
     ("registry/", "system/test_api.py, test_api_on_postgres.py"): "errors registry settings",
+    ("registry/", "system/test_own_addresses.py"): "own_callers",
     (
         "store/",
         "store/conformance/",

@@ -169,3 +169,32 @@ def test_many_threads_may_look_while_sessions_come_and_go(rig: Rig) -> None:
         server.close()
     over.set()
     assert all(each.result() > 0 for each in looking)
+
+
+def test_where_the_backend_has_not_spoken_is_known_and_between_which_ends(rig: Rig) -> None:
+    first, first_server = rig.pair()
+    second, second_server = rig.pair()
+    second_server.send(b"123")
+    assert second.receive(3) == b"123"
+    ticket, other = rig.gate.tickets
+
+    def silent() -> list[object]:
+        return [each[0] for each in rig.engine.unanswered()]
+
+    wait_until(lambda: silent() == [ticket], "the other one has spoken")
+    ((_, port, is_half_closed, secs),) = rig.engine.unanswered()
+    assert (port, is_half_closed) == (first.sock.getsockname()[1], False)
+    assert 0 < secs < 20
+    (ends,) = rig.engine.ends({ticket})
+    assert ends == (
+        ticket,
+        first.sock.getsockname(),
+        first.sock.getpeername(),
+        first_server.sock.getpeername(),
+    )
+    assert {each.ticket for each in rig.engine.ends({ticket, other})} == {ticket, other}
+    assert rig.engine.ends(set()) == []
+    first_server.end()
+    wait_until(lambda: [each[2] for each in rig.engine.unanswered()] == [True], "half is over")
+    first.close()
+    wait_until(lambda: silent() == [], "it has ended")

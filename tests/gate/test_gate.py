@@ -11,6 +11,8 @@ from edgeproxy import log
 from edgeproxy.core.admission.access import Denied
 from edgeproxy.core.admission.admission import Admission, AdmissionSettings
 from edgeproxy.core.admission.affinity import AffinitySettings
+from edgeproxy.core.admission.loops import LoopGuard
+from edgeproxy.core.admission.ticket import Ticket
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.ejection import EjectionSettings
 from edgeproxy.core.geo.origin import Origin
@@ -138,3 +140,50 @@ def test_a_backend_is_told_no_source_of_a_client_of_a_unix_socket(
     header = proxy_protocol.decode(answer.prefix)
     assert header is not None
     assert header.source == source
+
+
+class Sessions:
+    """Sessions whose backends have not spoken, as an engine would tell of them."""
+
+    def __init__(self, loops: LoopGuard, descriptors: int) -> None:
+        self.open: list[Ticket] = []
+        self.closed: set[Ticket] = set()
+        loops.watch(
+            lambda: descriptors,
+            lambda: [(ticket, 1 + number, False, 1.0) for number, ticket in enumerate(self.open)],
+            lambda _tickets: (),
+            self.closed.update,
+        )
+
+
+def test_a_client_that_goes_round_is_sent_elsewhere_or_refused(lines: io.StringIO) -> None:
+    admission = Admission(AdmissionSettings(), AffinitySettings(), EjectionSettings(), Origin)
+    admission.publish([backend("a")])
+    metrics, loops = Metrics(), LoopGuard()
+    parser = PreambleParser({"web": ListenerPolicy()}, admission.server_names)
+    made = AdmissionGate(admission, metrics, parser, 2.5, loops=loops)
+    sessions = Sessions(loops, 256)
+
+    def come(address: str, port: int) -> Connect | Refuse:
+        answer = made.opened(Client(address, port, "web"), 0.0)
+        if isinstance(answer, Connect):
+            assert isinstance(answer.ticket, Ticket)
+            sessions.open.append(answer.ticket)
+        return answer
+
+    port = 1
+    while isinstance(come("192.0.2.1", port), Connect):
+        port += 1
+    assert len(sessions.open) < 256 // 8
+    assert come("192.0.2.1", port) == Refuse("loop")
+    assert isinstance(come("192.0.2.2", 1), Connect)
+    assert metrics.refused == {"loop": 2}
+    assert metrics.accepted == len(sessions.open)
+    assert sum(admission.load.active().values()) == len(sessions.open)
+    admission.publish([backend("a"), backend("b")])
+    answer = connect(come("192.0.2.1", 100))
+    assert isinstance(answer.ticket, Ticket)
+    assert answer.ticket.backend.id == "b"
+    log.stop()
+    assert lines.getvalue().count("client_refused") == 1
+    assert "reason=loop client=192.0.2.1" in lines.getvalue()

@@ -17,6 +17,7 @@ from edgeproxy.control.observe.status import Status
 from edgeproxy.core.admission.admission import Admission, AdmissionSettings
 from edgeproxy.core.admission.affinity import AffinitySettings
 from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.backends.destination import Own
 from edgeproxy.core.backends.ejection import EjectionSettings
 from edgeproxy.core.backends.health import Verdict
 from edgeproxy.core.backends.leases import Leases
@@ -131,6 +132,7 @@ def test_every_surface_shows_the_same_state(state: str, tmp_path: Path) -> None:
             follow,
             lambda: (backend,),
             lambda: False,
+            Own,
         )
         with closing(registry):
             view = registry.view("a")

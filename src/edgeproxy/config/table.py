@@ -216,6 +216,8 @@ SETTINGS: tuple[Setting, ...] = (
         setting("own_address_only", boolean,
                 "a caller may register, renew, change and remove only backends at its own address"),
         setting("max_backends", whole_number(1), "maximum number of registered backends"),
+        setting("register_networks", networks,
+                "networks that backends may register in; unset: all but those that none may"),
     )),
     *section("postgres", rows=(
         setting("enabled", boolean, "read the backends from a PostgreSQL server instead of a file"),

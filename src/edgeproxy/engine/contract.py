@@ -29,7 +29,7 @@ happens. A ticket is any object of the gate's; the engine only hands it back.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
@@ -245,6 +245,19 @@ class SessionInfo(NamedTuple):
     secs: float
 
 
+class SessionEnds(NamedTuple):
+    """The ends of the two connections of a session, in plain form.
+
+    `accepted_at` is this host's end towards the client, `dialed_from` that towards the backend;
+    None without such a connection.
+    """
+
+    ticket: Any
+    client: tuple[str, int]
+    accepted_at: tuple[str, int] | None
+    dialed_from: tuple[str, int] | None
+
+
 class Gate(Protocol):
     """Decides. Called on the gate thread only; must neither block nor raise."""
 
@@ -320,6 +333,15 @@ class Engine(Protocol):
 
         Cheap where `sessions` is not: for counters that are read again and again.
         """
+
+    def unanswered(self) -> list[tuple[Any, int, bool, float]]:
+        """Return the live sessions whose backend has not sent a byte.
+
+        Of each: its ticket, the port of its client, whether a side has ended, its age in seconds.
+        """
+
+    def ends(self, wanted: Container[Any]) -> list[SessionEnds]:
+        """Return the ends of the live sessions whose ticket is `wanted`."""
 
     def close_sessions(self, wanted: Callable[[Any], bool] | None = None) -> None:
         """Close the sessions whose ticket is `wanted` (all by default), `ABORTED`.

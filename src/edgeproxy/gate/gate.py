@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from edgeproxy.core.admission.access import Denied
 from edgeproxy.core.admission.admission import Admission
+from edgeproxy.core.admission.loops import LoopGuard
 from edgeproxy.core.admission.record import ConnectionRecord, of_refused, of_session
 from edgeproxy.core.admission.ticket import Blame, Refusal, Ticket
 from edgeproxy.core.metrics import Metrics
@@ -47,6 +48,7 @@ HINTS: dict[str, str] = {
     Reason.FULL: "every backend is at its hard_limit; see `edgeproxy node limits`",
     Reason.DOWN: "probes, breakers, leases or `edgeproxy drain` exclude every backend",
     Reason.UNREACHABLE: "the backends that were tried did not answer",
+    Reason.LOOP: "a backend leads back to this proxy; see `edgeproxy db show` there and here",
     Reason.NO_RESOURCES: "this host has no descriptors or ports left; raise `ulimit -n`",
     PreambleFault.PROXY_UNTRUSTED: "see EDGEPROXY_PROXY_PROTOCOL_IN",
     PreambleFault.PROXY_MALFORMED: "the load balancer in front must send a PROXY header first",
@@ -78,8 +80,10 @@ class AdmissionGate:
         warm_pool: WarmPool | None = None,
         header_writer: ProxyHeaderWriter | None = None,
         backend_tls_names: Mapping[str, str] | None = None,
+        loops: LoopGuard | None = None,
     ) -> None:
         """`ended` is called with the record of each finished connection; it must not block."""
+        self._loops = loops or LoopGuard()
         self._admission = admission
         self._metrics = metrics
         self._preamble_parser = preamble_parser
@@ -112,6 +116,8 @@ class AdmissionGate:
         if about is not None and isinstance(about, PreambleInfo) and about.app is not None:
             scope = about.app
         ticket = self._admission.admit(address, scope, now)
+        if self._loops.is_watching and isinstance(ticket, Ticket):
+            ticket = self._past_loops(ticket, now)
         if isinstance(ticket, Refusal):
             self._tell_refused(address, scope, ticket.reason)
             return self._refused(ticket.reason, address, scope, now)
@@ -119,6 +125,7 @@ class AdmissionGate:
         self._metrics.accepted_by_app[scope] += 1
         if self._header_writer.is_wanted:
             ticket.present(self._presented(client))
+        self._loops.begun(now)
         return self._connect(ticket, now)
 
     def dialed(self, ticket: Ticket, secs: float, now: float) -> None:
@@ -131,6 +138,8 @@ class AdmissionGate:
         backend = ticket.backend
         blame = BLAME.get(reason, Blame.BACKEND)
         answer = self._admission.failed(ticket, now, blame)
+        if self._loops.is_watching and isinstance(answer, Ticket):
+            answer = self._past_loops(answer, now)
         suppressed = None
         if blame is not Blame.HOST:
             suppressed = self._throttles["dial_failed"].admit(now)
@@ -144,6 +153,7 @@ class AdmissionGate:
                 suppressed=suppressed,
             )
         if isinstance(answer, Refusal):
+            self._loops.ended(ticket, unanswered=False)
             self._tell_end(ticket, 0.0, 0, 0, str(answer.reason))
             return self._refused(answer.reason, ticket.client, ticket.scope, now)
         self._metrics.failovers += 1
@@ -158,6 +168,7 @@ class AdmissionGate:
             outcome.bytes_out,
             without_answer=_is_without_answer(outcome),
         )
+        self._loops.ended(ticket, unanswered=not outcome.bytes_out)
         metrics = self._metrics
         metrics.closed[outcome.reason] += 1
         metrics.bytes_in += outcome.bytes_in
@@ -167,8 +178,22 @@ class AdmissionGate:
     def tick(self, now: float) -> None:
         """Sweep what has expired, and refill the warm pool."""
         self._admission.tick(now)
+        self._loops.tick(now)
         if self._warm_pool is not None:
             self._warm_pool.tick(self._admission.table.candidates, now)
+
+    def _past_loops(self, ticket: Ticket, now: float) -> Ticket | Refusal:
+        """Send a client past the backends that lead it back here."""
+        answer: Ticket | Refusal = ticket
+        while isinstance(answer, Ticket):
+            client, backend_id = answer.client, answer.backend.id
+            if self._loops.is_barred(client, backend_id):
+                answer = self._admission.failed(answer, now, Blame.BACKEND)
+            elif self._loops.is_suspected(client, backend_id, now):
+                answer = self._admission.failed(answer, now, Blame.PATH)
+            else:
+                return answer
+        return Refusal(Reason.LOOP)
 
     def _connect(self, ticket: Ticket, now: float) -> Connect:
         backend = ticket.backend

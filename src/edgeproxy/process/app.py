@@ -32,16 +32,18 @@ from edgeproxy.control.observe.access_log import OFF, AccessLog
 from edgeproxy.control.observe.status import Status
 from edgeproxy.core.admission.access import AccessControl
 from edgeproxy.core.admission.admission import Admission
+from edgeproxy.core.admission.loops import LoopGuard
 from edgeproxy.core.backends.health import Opening
 from edgeproxy.core.backends.live_state import Circuit
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.engine.choice import make_engine
-from edgeproxy.engine.descriptors import raise_limit
+from edgeproxy.engine.descriptors import ceiling, raise_limit
 from edgeproxy.gate.gate import AdmissionGate
 from edgeproxy.gate.preamble import PreambleParser
 from edgeproxy.gate.proxy_header_writer import ProxyHeaderWriter
 from edgeproxy.gate.warm_pool import WarmPool
 from edgeproxy.listeners.listeners import Listeners
+from edgeproxy.listeners.own_addresses import OwnAddresses
 from edgeproxy.process import handover, systemd
 from edgeproxy.process.control_plane import ControlPlane, LoopCalls
 from edgeproxy.process.drain import Drain
@@ -108,6 +110,7 @@ class Proxy:
             warm_pool,
             header_writer,
             dict(config.listeners.backend_tls),
+            loops := LoopGuard(),
         )
         listen_settings = config.listen_settings()
         authorities, trusted = _backend_authorities(config)
@@ -117,8 +120,17 @@ class Proxy:
             self._crashed,
             with_tls=trusted is not None or listen_settings.speaks_tls,
         )
+        loops.watch(
+            ceiling,
+            self.engine.unanswered,
+            self.engine.ends,
+            lambda tickets: self.engine.close_sessions(tickets.__contains__),
+        )
         self.listeners = Listeners(
             listen_settings, config.tls, self.engine, preamble_parser, authorities
+        )
+        own_addresses = OwnAddresses(
+            lambda: self.listeners.by_description() | self._endpoints.by_description()
         )
         removal = Removal(
             self.engine, lambda: in_force.config.proxy.on_remove, self._loop_calls.soon
@@ -128,6 +140,8 @@ class Proxy:
             removal,
             lambda: in_force.loaded.overlays,
             lambda: in_force.config,
+            own_addresses.look,
+            self.metrics,
         )
         self.feed = Feed(self._store, self.publisher.publish, self.metrics, gc.collect)
         probes = HealthChecks(self._judged, _opening_of(config, header_writer, authorities))
@@ -222,6 +236,7 @@ class Proxy:
         inherited = handover.handed_sockets()
         self._endpoints.open(inherited)
         opened = self.listeners.open(inherited, systemd.given_sockets())
+        self.publisher.follow_own()
         if self._config.engine.kind == "auto" and self.engine.kind == "portable":
             log.info(
                 "native_engine_missing",
@@ -286,6 +301,8 @@ class Proxy:
             self.control_plane.follow_database,
             lambda: self.publisher.backends,
             lambda: self._lifecycle.is_stopping,
+            lambda: self.publisher.own,
+            self.engine.ends,
             listening,
             token,
         )

@@ -205,6 +205,8 @@ class ControlPlane:
         if config.listeners.backend_tls_ca is not None:
             yield Follower("authorities", listeners.refresh_authorities, pause)
         yield Follower("listeners", listeners.retry, pause)
+        follow_own = self._publisher.follow_own
+        yield Follower("own_addresses", follow_own, pause, self._follow_table_soon)
         if config.api.enabled and config.api.token_file is not None:
             yield Follower("api_token", self._endpoints.refresh, pause)
 

@@ -32,6 +32,12 @@ METRICS = "metrics"
 CONTROL_SOCKET = "console"
 """Names under which a successor finds the sockets: other versions know them, too."""
 
+_DESCRIPTIONS = {
+    API: "the API",
+    METRICS: "the metrics page",
+    CONTROL_SOCKET: "the control socket",
+}
+
 
 class _Endpoint(NamedTuple):
     """One endpoint; `open` returns the socket that was inherited, or else a new one."""
@@ -75,6 +81,10 @@ class Endpoints:
     def sockets(self) -> dict[str, socket.socket]:
         """Return the open sockets by name, for a successor."""
         return dict(self._sockets)
+
+    def by_description(self) -> dict[str, socket.socket]:
+        """Return the open sockets by what each is to people."""
+        return {_DESCRIPTIONS[name]: each for name, each in self._sockets.items()}
 
     async def serve(self) -> None:
         """Serve every endpoint that is open."""

@@ -20,12 +20,14 @@ from edgeproxy.control.observe.status import Status
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.admission.explanation import Decision
 from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.backends.destination import Own, registration_fault
 from edgeproxy.core.backends.health import Verdict
 from edgeproxy.core.backends.leases import Leases
 from edgeproxy.core.backends.registration import (
     CrowdedError,
     Deregister,
     NotYoursError,
+    OperatorsRowError,
     Outcome,
     Register,
 )
@@ -37,6 +39,7 @@ from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
 from edgeproxy.registry.errors import (
     ConflictError,
+    ForbiddenAddressError,
     InvalidClientError,
     NotOwnerError,
     NotRegisteredError,
@@ -72,7 +75,8 @@ class Registry:
 
     `follow` reads the database and publishes what it holds; `in_force` returns the backends that
     were published last. While `is_stopping` returns True, requests that would write are refused.
-    `caller` is the address that a request comes from.
+    `own` returns the addresses of this proxy, where no backend can be. `caller` is the address
+    that a request comes from.
 
     Attributes:
         hearing: What is told which heartbeats could not come through.
@@ -89,8 +93,10 @@ class Registry:
         follow: Callable[[], Awaitable[object]],
         in_force: Callable[[], tuple[Backend, ...]],
         is_stopping: Callable[[], bool],
+        own: Callable[[], Own],
     ) -> None:
         self._is_stopping = is_stopping
+        self._own = own
         self._settings = settings
         self._nodes = nodes
         self._admission = admission
@@ -178,6 +184,7 @@ class Registry:
         """
         self._check_running()
         backend = parse_node(row)
+        self._check_destination(backend, caller)
         before = self._table.backends().get(backend.id)
         self._check_owner(backend.wg_ip, caller, "ip")
         if before is not None and not before.deleted:
@@ -268,6 +275,13 @@ class Registry:
                 raise UnknownBackendError(backend_id)
             self._check_owner(backend.wg_ip, caller, "id")
 
+    def _check_destination(self, backend: Backend, caller: str) -> None:
+        fault = registration_fault(
+            backend.wg_ip, backend.port, caller, self._own(), self._settings.register_networks
+        )
+        if fault is not None:
+            raise ForbiddenAddressError(fault)
+
     def _check_owner(self, address: str, caller: str, field: str) -> None:
         if self._settings.own_address_only and address != caller:
             raise NotOwnerError(field)
@@ -277,6 +291,8 @@ def _done(outcome: Outcome) -> bool:
     """Return whether an edit took effect. Raises RegistryError if it was refused."""
     if isinstance(outcome, NotYoursError):
         raise NotOwnerError("id")
+    if isinstance(outcome, OperatorsRowError):
+        raise ConflictError(str(outcome), "id")
     if isinstance(outcome, RefusedError):
         raise ConflictError(str(outcome))
     if isinstance(outcome, CrowdedError):

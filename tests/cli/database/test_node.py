@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgeproxy.core.backends.rows import COLUMNS
+from edgeproxy.engine.host_addresses import host_addresses
 from tests.cli.commands import Commands
 from tests.store.editing import documented, execute
 
@@ -49,6 +50,48 @@ def test_add_takes_port_weight_app_and_limits(commands: Commands) -> None:
     assert list(rows(commands)["us-node-2"].values()) == [
         *("us-node-2", "shop", "us", "fd00::2", 9000, 1, 3, 5, 0, 0)
     ]
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", "127.3.2.1", "::ffff:127.0.0.1", "::7f00:1"])
+def test_add_refuses_the_proxy_itself(
+    commands: Commands, ip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = rows(commands)
+    done = commands.run("node", "add", "sa-node-2", "sa", ip)
+    assert done.code == 2
+    assert "the listener 0.0.0.0:8080=* of the proxy itself" in done.err
+    monkeypatch.setenv("EDGEPROXY_API_ENABLED", "true")
+    done = commands.run("node", "add", "sa-node-2", "sa", ip, "8081")
+    assert (done.code, "the API of the proxy itself" in done.err) == (2, True)
+    monkeypatch.setenv("EDGEPROXY_METRICS_ENABLED", "true")
+    done = commands.run("node", "add", "sa-node-2", "sa", ip, "9090")
+    assert (done.code, "the metrics page of the proxy itself" in done.err) == (2, True)
+    assert rows(commands) == before
+    monkeypatch.setenv("EDGEPROXY_LISTENERS", "127.0.0.9:8080=*,unix:/run/x.sock=*")
+    assert commands.run("node", "add", "sa-node-2", "sa", ip).code == 0
+
+
+def test_add_refuses_the_proxy_at_every_address_of_this_host(commands: Commands) -> None:
+    for ip in host_addresses() or ():
+        if "." in ip:
+            assert commands.run("node", "add", "sa-node-2", "sa", ip).code == 2
+
+
+@pytest.mark.parametrize(
+    ("ip", "kind"),
+    [
+        ("169.254.1.1", "metadata"),
+        ("fd00:ec2::254", "metadata"),
+        ("64:ff9b::169.254.169.254", "stands for 169.254.169.254"),
+    ],
+)
+def test_add_warns_of_what_is_most_likely_no_backend(
+    commands: Commands, ip: str, kind: str
+) -> None:
+    done = commands.run("node", "add", "sa-node-2", "sa", ip)
+    assert done.code == 0
+    assert "warning" in done.err
+    assert kind in done.err
 
 
 def test_add_makes_a_missing_database_and_says_so(commands: Commands, path: Path) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from edgeproxy.cli.database.destination import warning_of
 from edgeproxy.cli.database.opening import make, open_nodes
 from edgeproxy.cli.database.options import database_option, json_option
 from edgeproxy.cli.database.output import json_node, note
@@ -148,11 +149,14 @@ def _add(args: argparse.Namespace) -> int:
             COUNTRY: args.country,
         }
     )
+    warning = warning_of(backend)
     where, is_made = make(args)
     if is_made:
         note(f"created {where}")
     with closing(open_nodes(args)) as nodes:
         node = nodes.add(backend)
+        if warning is not None:
+            note(f"warning: {warning}")
         if backend.region not in REGIONS:
             _warn_of_new_region(backend, nodes.read())
     if backend.country and COUNTRY not in node.values:

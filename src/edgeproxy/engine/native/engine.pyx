@@ -35,7 +35,12 @@ from edgeproxy.engine.native.byte_thread.workers cimport Workers
 from edgeproxy.engine.native.gate_thread.acceptor cimport Acceptor, FIRST_LISTENER, MAX_LISTENERS
 from edgeproxy.engine.native.gate_thread.dialer cimport Dialer
 from edgeproxy.engine.native.gate_thread.ingress cimport Ingress
-from edgeproxy.engine.native.gate_thread.session_list cimport list_carried, list_sessions
+from edgeproxy.engine.native.gate_thread.session_list cimport (
+    list_carried,
+    list_ends,
+    list_sessions,
+    list_unanswered,
+)
 from edgeproxy.engine.native.gate_thread.sessions cimport Sessions
 from edgeproxy.engine.native.session cimport Flow, PREREAD, Pool, close_pool, marked, open_pool
 from edgeproxy.engine.native.syscalls cimport (
@@ -167,6 +172,14 @@ cdef class NativeEngine:
     def carried(self):
         """Return every live session's ticket, bytes in and bytes out so far."""
         return self._commands.ask(self._list_carried) or []
+
+    def unanswered(self):
+        """Return the live sessions whose backend has not sent a byte."""
+        return self._commands.ask(lambda: list_unanswered(&self._pool)) or []
+
+    def ends(self, wanted):
+        """Return the ends of the live sessions whose ticket is `wanted`."""
+        return self._commands.ask(lambda: list_ends(&self._pool, wanted)) or []
 
     def close_sessions(self, wanted=None):
         """Close the sessions whose ticket is `wanted` (all by default), `ABORTED`."""

@@ -15,7 +15,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 from edgeproxy.engine.commands import Commands
@@ -24,6 +24,7 @@ from edgeproxy.engine.contract import (
     EngineSettings,
     Gate,
     ListenerSettings,
+    SessionEnds,
     SessionInfo,
 )
 from edgeproxy.engine.descriptors import ceiling
@@ -131,6 +132,14 @@ class PortableEngine:
     def carried(self) -> list[tuple[Any, int, int]]:
         """Return every live session's ticket, bytes in and bytes out so far."""
         return self._sessions.carried()
+
+    def unanswered(self) -> list[tuple[Any, int, bool, float]]:
+        """Return the live sessions whose backend has not sent a byte."""
+        return self._sessions.unanswered()
+
+    def ends(self, wanted: Container[Any]) -> list[SessionEnds]:
+        """Return the ends of the live sessions whose ticket is `wanted`."""
+        return self._commands.ask(lambda: self._sessions.ends(wanted)) or []
 
     def close_sessions(self, wanted: Callable[[Any], bool] | None = None) -> None:
         """Close the sessions whose ticket is `wanted` (all by default), `ABORTED`."""

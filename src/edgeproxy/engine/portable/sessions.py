@@ -14,7 +14,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from typing import Any
 
@@ -23,9 +23,11 @@ from edgeproxy.engine.contract import (
     EngineSettings,
     Outcome,
     Refuse,
+    SessionEnds,
     SessionInfo,
 )
 from edgeproxy.engine.guarded_gate import GuardedGate
+from edgeproxy.engine.listener import plain
 from edgeproxy.engine.portable.dialer import Dialer, say_prefix
 from edgeproxy.engine.portable.ingress.accepted import Accepted
 from edgeproxy.engine.portable.lingering import Lingering
@@ -109,9 +111,38 @@ class Sessions:
             for session in self.all()
         ]
 
+    def unanswered(self) -> list[tuple[Any, int, bool, float]]:
+        """Return what `Engine.unanswered` returns."""
+        now = time.monotonic()
+        return [
+            (
+                session.ticket,
+                session.address[1],
+                session.upward.done or session.downward.done,
+                now - session.started_at,
+            )
+            for session in self.all()
+            if session.state is not CLOSED and not session.downward.carried
+        ]
+
     def all(self) -> list[Session]:
         """Return the sessions whose end the gate does not know yet."""
         return list(self._sessions)
+
+    # -- called on the gate thread ----------------------------------------------------
+
+    def ends(self, wanted: Container[Any]) -> list[SessionEnds]:
+        """Return what `Engine.ends` returns."""
+        return [
+            SessionEnds(
+                session.ticket,
+                (plain(session.address[0]), session.address[1]),
+                _local_end(session.client),
+                _local_end(session.backend),
+            )
+            for session in self._sessions
+            if session.ticket in wanted
+        ]
 
     # -- the beginning ----------------------------------------------------------------
 
@@ -286,6 +317,17 @@ def _shown_state(session: Session) -> SessionState:
     if session.upward.done or session.downward.done:
         return SessionState.HALF_CLOSED
     return session.state
+
+
+def _local_end(connection: socket.socket | None) -> tuple[str, int] | None:
+    """Return the address of this end of a connection, in plain form; None if there is none."""
+    if connection is None or connection.family == socket.AF_UNIX:
+        return None
+    try:
+        host, port = connection.getsockname()[:2]
+    except OSError:  # closed
+        return None
+    return plain(host), port
 
 
 def _has_bytes(source: socket.socket) -> bool:

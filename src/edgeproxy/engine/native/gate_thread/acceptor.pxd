@@ -36,3 +36,4 @@ cdef class Acceptor:
 
 cdef object client_of(Session* session, listener)
 cdef object address_of(sockaddr_in6* address)
+cdef object local_address_of(int fd)

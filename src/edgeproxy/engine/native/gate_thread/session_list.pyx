@@ -4,14 +4,16 @@
 What it reads of a session that a byte thread has may be a moment old.
 """
 
-from edgeproxy.engine.contract import SessionInfo
+from edgeproxy.engine.contract import SessionEnds, SessionInfo
+from edgeproxy.engine.listener import plain
 from edgeproxy.engine.session_states import SessionState
 
 from libc.stdint cimport uint8_t, uint32_t
 
-from edgeproxy.engine.native.gate_thread.acceptor cimport address_of
+from edgeproxy.engine.native.gate_thread.acceptor cimport address_of, local_address_of
 from edgeproxy.engine.native.syscalls cimport monotonic
 from edgeproxy.engine.native.session cimport CLOSED, DONE, OPEN, Session, capacity, session_at
+from edgeproxy.engine.native.system cimport AF_UNIX, ntohs, sockaddr_in6
 
 DIALING_TEXT = SessionState.DIALING.value
 OPEN_TEXT = SessionState.OPEN.value
@@ -56,3 +58,53 @@ cdef object list_carried(Pool* pool):
                 (<object>session.ticket, session.upward.carried, session.downward.carried)
             )
     return found
+
+
+cdef object list_unanswered(Pool* pool):
+    """Return what `Engine.unanswered` returns."""
+    cdef Session* session
+    cdef uint32_t number
+    now = monotonic()
+    found = []
+    for number in range(capacity(pool)):
+        session = session_at(pool, number)
+        if session.ticket == NULL or session.state == CLOSED or session.downward.carried:
+            continue
+        found.append(
+            (
+                <object>session.ticket,
+                port_of(&session.client_address),
+                bool((session.upward.flags | session.downward.flags) & DONE),
+                now - session.started_at,
+            )
+        )
+    return found
+
+
+cdef int port_of(sockaddr_in6* address) noexcept nogil:
+    """Return the port of an address, which IPv4 and IPv6 have at the same place."""
+    return 0 if address.sin6_family == AF_UNIX else ntohs(address.sin6_port)
+
+
+cdef object list_ends(Pool* pool, wanted):
+    """Return what `Engine.ends` returns."""
+    cdef Session* session
+    cdef uint32_t number
+    found = []
+    for number in range(capacity(pool)):
+        session = session_at(pool, number)
+        if session.ticket != NULL and <object>session.ticket in wanted:
+            found.append(
+                SessionEnds(
+                    <object>session.ticket,
+                    _plain(address_of(&session.client_address)),
+                    _plain(local_address_of(session.client)),
+                    _plain(local_address_of(session.backend)),
+                )
+            )
+    return found
+
+
+cdef object _plain(address):
+    """Return an address and its port as the gate knows clients; None as it is."""
+    return None if address is None else (plain(address[0]), address[1])
