@@ -68,7 +68,7 @@ TESTED_ELSEWHERE = {
     ): (
         "config database/migrate database/opening database/options database/output "
         "demo/command demo/connection demo/environment register running/ask running/drain "
-        "running/explain running/top running/upgrade serve"
+        "running/explain running/options running/top running/upgrade serve"
     ),
     ("config/", "config/test_load.py"): "file table",
     ("control/admin/", "system/test_control_socket.py"): "unix_socket",

@@ -11,11 +11,14 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 
 from edgeproxy.cli.version import Version
 from edgeproxy.errors import EdgeProxyError, UsageError
 from edgeproxy.log import STDERR
+
+FILE_VARIABLE = "EDGEPROXY_CONFIG"
+DEFAULT_FILE = "/etc/edgeproxy/edgeproxy.toml"
 
 GROUPS = {
     "serve": "serve",
@@ -63,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(
                 errors="backslashreplace"
             )  # a terminal may not be able to show every id
+    _find_configuration_file(os.environ)
     words = sys.argv[1:] if argv is None else argv
     arguments = _parser(words).parse_args(words)
     try:
@@ -87,6 +91,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def _find_configuration_file(environ: MutableMapping[str, str], path: str = DEFAULT_FILE) -> None:
+    """Let every command read the file of the service, unless the environment says otherwise.
+
+    An empty variable asks for no file. The name goes into the environment, where a reload and a
+    successor find it.
+    """
+    if FILE_VARIABLE not in environ and os.path.exists(path):
+        environ[FILE_VARIABLE] = path
 
 
 def _open_standard_descriptors() -> None:

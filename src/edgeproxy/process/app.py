@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy import log as events
 from edgeproxy.config.load import Config, Loaded
+from edgeproxy.control.admin.socket_path import OFF as NO_SOCKET
 from edgeproxy.control.cpu_yield import CpuYield
 from edgeproxy.control.geoip import Geo
 from edgeproxy.control.health.health_checks import HealthChecks
@@ -148,7 +149,7 @@ class Proxy:
         )
         self._endpoints = Endpoints(config, self._status, self._start_api, self._upgrade.run)
         background = [lambda: show_life(lambda: self._status.on_gate(int))]
-        if config.metrics.enabled or config.proxy.control_socket is not None:
+        if config.metrics.enabled or config.proxy.control_socket != NO_SOCKET:
             background.append(loop_lag.measure)
         self.control_plane = ControlPlane(
             in_force,

@@ -44,8 +44,10 @@ class Environment:
         backends: The process of each backend by its id.
     """
 
-    def __init__(self, signals: StopSignals) -> None:
+    def __init__(self, signals: StopSignals, *, is_kept: bool = False) -> None:
+        """With `is_kept`, the proxy has all that people may try: API, metrics, control socket."""
         self._signals = signals
+        self._is_kept = is_kept
         self.directory = Path()
         self.backends: dict[str, subprocess.Popen[str]] = {}
         self._proxy: subprocess.Popen[bytes] | None = None
@@ -84,7 +86,17 @@ class Environment:
             "EDGEPROXY_DB_PATH": str(self.database),
             "EDGEPROXY_DB_RELOAD_SECS": str(RELOAD_SECS),
             "EDGEPROXY_GEO_OVERRIDES": str(self.overrides),
+            "EDGEPROXY_CONFIG": "",  # not that of a service on this machine
+            "EDGEPROXY_CONTROL_SOCKET": "off",
         }
+        if self._is_kept:
+            ours |= {
+                "EDGEPROXY_CONTROL_SOCKET": str(self.directory / "control"),
+                "EDGEPROXY_METRICS_ENABLED": "true",
+                "EDGEPROXY_METRICS_LISTEN_ADDR": f"{LOOPBACK}:0",
+                "EDGEPROXY_API_ENABLED": "true",
+                "EDGEPROXY_API_LISTEN_ADDR": f"{LOOPBACK}:0",
+            }
         return {name: os.environ[name] for name in _FROM_OUTSIDE if name in os.environ} | ours
 
     @property

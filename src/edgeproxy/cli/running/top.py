@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from edgeproxy.cli.running.options import socket_option
+
 HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 ALTERNATE, ORDINARY = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
@@ -17,9 +19,10 @@ def add_parser(commands: Any) -> None:
     """Add the command to the subparsers."""
     parser = commands.add_parser(
         "top",
+        parents=[socket_option()],
         help="watch the running proxy",
         description="Show clients, bytes, refusals and each backend, the busiest first, with "
-        "rates since the last refresh. Ends with Ctrl+C. Needs EDGEPROXY_CONTROL_SOCKET.",
+        "rates since the last refresh. Ends with Ctrl+C.",
     )
     parser.add_argument(
         "--interval", type=float, default=1.0, help="seconds between refreshes (default: 1)"
@@ -45,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         if on_screen:
             sys.stdout.write(ALTERNATE)
         while True:
-            status = ask("/status")
+            status = ask(arguments, "/status")
             lines = page(before, status).split("\n")
             if on_screen:
                 height = shutil.get_terminal_size().lines
