@@ -68,8 +68,9 @@ TESTED_ELSEWHERE = {
     ): (
         "config database/migrate database/opening database/options database/output "
         "demo/command demo/connection demo/environment register running/ask running/drain "
-        "running/explain running/options running/top running/upgrade serve"
+        "running/explain running/upgrade serve"
     ),
+    ("cli/", "system/test_control_socket.py, test_top.py"): "running/options running/top",
     ("config/", "config/test_load.py"): "file table",
     ("control/admin/", "system/test_control_socket.py"): "unix_socket",
     ("control/", "system/test_config_reload.py"): "file_watch",

@@ -6,14 +6,14 @@ Each command imports what it needs only when it runs.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import io
 import os
 import sys
 from collections.abc import MutableMapping, Sequence
 
-from edgeproxy.cli.version import Version
+from edgeproxy.cli.parser import Parser
+from edgeproxy.cli.version import add_version
 from edgeproxy.errors import EdgeProxyError, UsageError
 from edgeproxy.log import STDERR
 
@@ -39,20 +39,23 @@ GROUPS = {
 """The module of each command."""
 
 
-def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+def _parser(argv: Sequence[str]) -> Parser:
     """Return a parser for this command line. It knows only the command that the line names."""
     named = argv[:1] if argv and argv[0] in GROUPS else GROUPS
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="edgeproxy",
         description="Geo-aware TCP load balancer for edge points of presence.",
     )
-    parser.add_argument("--version", action=Version, help="print version and engine, and exit")
+    add_version(parser)
     commands = parser.add_subparsers(
         title="commands",
         metavar="COMMAND",
         required=True,
         prog=parser.prog,  # without it, argparse builds a formatter just for this
     )
+    if named is GROUPS:
+        words = commands.add_parser("help", help="print the help of a command")
+        words.add_argument("command", nargs="*", help="such as node add")
     for group in dict.fromkeys(GROUPS[name] for name in named):
         importlib.import_module(f"edgeproxy.cli.{group}").add_parser(commands)
     return parser
@@ -68,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             )  # a terminal may not be able to show every id
     _find_configuration_file(os.environ)
     words = sys.argv[1:] if argv is None else argv
+    if words[:1] and words[0] == "help":
+        words = [*words[1:], "--help"]
     arguments = _parser(words).parse_args(words)
     try:
         code: int = arguments.run(arguments)

@@ -18,7 +18,7 @@ from edgeproxy.core.geo.regions import CODE
 from edgeproxy.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 COLUMNS = (
     "id",
@@ -104,6 +104,21 @@ def parse_node(values: Mapping[str, object]) -> Backend:
     check_weight(values.get("weight"))
     check_limits(values.get("soft_limit"), values.get("hard_limit"))
     return parse_row(values)
+
+
+def check_column(field: str, value: object) -> object:
+    """Return the value that a person may set in this column, or raise `RowError`."""
+    checks: Mapping[str, Callable[[object], object]] = {
+        "app": lambda text: check_name("app", text),
+        "region": check_region,
+        "wg_ip": check_address,
+        "port": check_port,
+        "weight": check_weight,
+        "soft_limit": lambda limit: _whole("soft_limit", limit, 0, MAX_LIMIT),
+        "hard_limit": lambda limit: _whole("hard_limit", limit, 0, MAX_LIMIT),
+        COUNTRY: lambda text: check_country(text) or "",
+    }
+    return checks[field](value)
 
 
 def check_name(field: str, value: object) -> str:
