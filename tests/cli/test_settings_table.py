@@ -20,14 +20,18 @@ def test_it_fits_with_defaults_and_with_long_values() -> None:
             assert all(each.variable in text for each in SETTINGS)
 
 
-def test_a_long_value_goes_on_in_the_next_line() -> None:
+def test_a_value_too_long_for_its_column_has_a_line_of_its_own() -> None:
+    (url,) = (each for each in SETTINGS if each.variable == "EDGEPROXY_POSTGRES_URL")
+    value = "postgres://edgeproxy:***@pop-1.example.com:5432/routing?sslmode=verify-full"
+    text = settings_table([Effective(url, value, "environment")])
+    assert text.splitlines()[2] == f"  = {value}"
+
+
+def test_one_too_long_for_a_line_has_several() -> None:
     (listen,) = (each for each in SETTINGS if each.variable == "EDGEPROXY_LISTENERS")
     value = ",".join(f"0.0.0.0:{port}=app of {port}" for port in range(8000, 8012))
     text = settings_table([Effective(listen, value, "environment")])
-    lines = text.splitlines()[1:]
-    start = lines[0].index("0.0.0.0")
-    width = lines[0].index("  environment") - start
-    assert "".join(line[start : start + width] for line in lines) == value
+    assert "".join(line.removeprefix("  = ") for line in text.splitlines()[2:]) == value
 
 
 def test_the_file_is_named_once() -> None:

@@ -1,6 +1,6 @@
 """The settings as text for people: a table for each section of the file, at most 100 columns wide.
 
-A value is never cut off: what is too long for its column goes on in the next line.
+A value is never cut off: one that is too long for its column has lines of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 WIDTH = 100
 GAP = "  "
-LEAST_VALUE_CHARS = 16
+OWN_LINE = "  = "
+"""Begins a line with a value that is too long for its column."""
 
 
 class _Row(NamedTuple):
@@ -57,15 +58,16 @@ def _lines(rows: Sequence[_Row], *, with_meaning: bool) -> list[str]:
         for column in zip(*((row.key, row.source, row.variable) for row in rows), strict=True)
     )
     left = WIDTH - key - source - variable - 3 * len(GAP)
-    longest = max(len(row.value) for row in rows)
-    width = min(longest, max(left, LEAST_VALUE_CHARS))
+    width = max((len(row.value) for row in rows if len(row.value) <= left), default=0)
     lines = []
     for row in rows:
-        starts = range(0, len(row.value) or 1, width or 1)
-        first, *more = [row.value[start : start + width] for start in starts]
-        cells = (row.key.ljust(key), first.ljust(width), row.source.ljust(source), row.variable)
+        is_long = len(row.value) > width
+        value = "" if is_long else row.value
+        cells = (row.key.ljust(key), value.ljust(width), row.source.ljust(source), row.variable)
         lines.append(GAP.join(cells))
-        lines += [" " * key + GAP + text for text in more]
+        if is_long:
+            starts = range(0, len(row.value), WIDTH - len(OWN_LINE))
+            lines += [OWN_LINE + row.value[at : at + WIDTH - len(OWN_LINE)] for at in starts]
         if with_meaning:
             lines += textwrap.wrap(
                 row.meaning, WIDTH, initial_indent=2 * GAP, subsequent_indent=2 * GAP
