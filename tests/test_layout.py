@@ -98,7 +98,6 @@ TESTED_ELSEWHERE = {
         "portable/session portable/timeouts portable/tls_context portable/tls_socket "
         "session_states sockets tls"
     ),
-    ("", "cli/"): "errors",
     (
         "gate/",
         "conformance/test_preambles.py, system/test_proxy_protocol.py, test_sni.py",

@@ -54,3 +54,12 @@ def test_nesting_without_end_is_refused() -> None:
     for body in (b"[" * 60_000, b'{"id":' * 10_000):
         with pytest.raises(FaultError):
             body_of(body, Registration)
+
+
+@pytest.mark.parametrize("region", ["", "SA", "s a", "x" * 17])
+def test_a_region_is_refused_in_words(region: str) -> None:
+    found = read(json.dumps(GOOD | {"region": region}).encode())
+    assert isinstance(found, FaultError)
+    assert found.field == "region"
+    assert "a short code like sa, us, eu or ap" in str(found)
+    assert "regex" not in str(found)

@@ -14,7 +14,7 @@ from collections.abc import MutableMapping, Sequence
 
 from edgeproxy.cli.parser import Parser
 from edgeproxy.cli.version import add_version
-from edgeproxy.errors import EdgeProxyError, UsageError
+from edgeproxy.errors import EdgeProxyError, UsageError, reason_of
 from edgeproxy.log import STDERR
 
 FILE_VARIABLE = "EDGEPROXY_CONFIG"
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if what is None:
             _forget_output()
             what = "the output could not be written"
-        print(f"edgeproxy: {what}: {error.strerror}", file=sys.stderr)
+        print(f"edgeproxy: {what}: {error.strerror or reason_of(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

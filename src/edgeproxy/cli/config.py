@@ -17,7 +17,13 @@ def add_parser(commands: Any) -> None:
     """Add the commands to the subparsers."""
     group = commands.add_parser("config", help="check and show the configuration")
     actions = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    check = actions.add_parser("check", help="validate the environment and the file")
+    check = actions.add_parser(
+        "check",
+        help="find what would keep a proxy from starting",
+        description="Find what would keep a proxy from starting: values, files, folders, "
+        "addresses. Nothing is started or changed.",
+    )
+    check.add_argument("--json", action="store_true", help="print JSON, for programs")
     check.set_defaults(run=run_check)
     show = actions.add_parser("show", help="print every value and where it came from")
     show.add_argument(
@@ -30,29 +36,23 @@ def add_parser(commands: Any) -> None:
     show.set_defaults(run=run_show)
 
 
-def run_check(_arguments: argparse.Namespace) -> int:
-    """Validate the configuration as a starting proxy would."""
-    from edgeproxy.api.settings import token_of
-    from edgeproxy.config import load as config
-    from edgeproxy.control.geoip import Geo
-    from edgeproxy.store.choice import check_driver
-    from edgeproxy.tls.authorities import backend_authorities
-    from edgeproxy.tls.certificates import Certificates
+def run_check(arguments: argparse.Namespace) -> int:
+    """Find what would keep a proxy from starting. Exit code 2 for a value, 1 for all else."""
+    from edgeproxy.cli.config_check import check
+    from edgeproxy.errors import EdgeProxyError, UsageError
 
-    loaded = config.load(os.environ)
-    Geo(loaded.config.geo)
-    if loaded.config.api.enabled:
-        token_of(loaded.config.api)
-    if loaded.config.listen_settings().speaks_tls:
-        Certificates(loaded.config.tls).load()
-    if loaded.config.listeners.backend_tls:
-        backend_authorities(loaded.config.listeners.backend_tls_ca)
-    if loaded.config.postgres.enabled:
-        check_driver()
-    for warning in loaded.warnings:
+    found = check(os.environ)
+    code = (2 if found.is_usage else 1) if found.faults else 0
+    if arguments.json:
+        told = {"valid": not found.faults, "faults": found.faults, "warnings": found.warnings}
+        print(json.dumps(told, indent=2))
+        return code
+    for warning in found.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    chosen = sum(setting.source != "default" for setting in loaded.effective)
-    print(f"the configuration is valid: {chosen} of {len(loaded.effective)} settings given")
+    if found.faults:
+        kind = UsageError if found.is_usage else EdgeProxyError
+        raise kind("\n  ".join(["a proxy would not start:", *found.faults]))
+    print(f"the configuration is valid: {found.given} of {found.settings} settings given")
     return 0
 
 

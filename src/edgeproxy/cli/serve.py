@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from edgeproxy.cli.version import add_version
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping
+
     from edgeproxy.config.load import Config
 
 OPTIONS = {
@@ -41,16 +43,60 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal stops the proxy."""
     import os
 
+    from edgeproxy.errors import EdgeProxyError, UsageError
+
+    try:
+        return _serve(arguments, os.environ)
+    except EdgeProxyError as error:
+        if not _logs_json(os.environ):
+            raise
+        _report(error)
+        return 2 if isinstance(error, UsageError) else 1
+    except Exception as error:
+        if not _logs_json(os.environ):
+            raise
+        _report(error)
+        return 1
+
+
+def _serve(arguments: argparse.Namespace, environ: MutableMapping[str, str]) -> int:
     from edgeproxy.config import load as config
     from edgeproxy.process import app
 
     for name, (variable, _, _) in OPTIONS.items():
         if (text := getattr(arguments, name)) is not None:
             _check(name, variable, text)
-            os.environ[variable] = text
-    loaded = config.load(os.environ)
+            environ[variable] = text
+    loaded = config.load(environ)
     _check_effect(arguments, loaded.config)
     return app.serve(loaded)
+
+
+def _logs_json(environ: Mapping[str, str]) -> bool:
+    """Return whether the log is to be JSON, as far as a configuration with faults says so."""
+    from pathlib import Path
+
+    from edgeproxy.config import file as config_file
+
+    chosen = environ.get("EDGEPROXY_LOG_FORMAT")
+    if not chosen and (path := environ.get(config_file.FILE_VARIABLE)):
+        chosen = config_file.read(Path(path), []).texts.get("log.format")
+    return chosen == "json"
+
+
+def _report(error: Exception) -> None:
+    """Write the last line of the log: why the proxy ends."""
+    from edgeproxy import log
+    from edgeproxy.errors import EdgeProxyError
+
+    log.start(log.LogSettings("json"))
+    try:
+        if isinstance(error, EdgeProxyError):
+            log.EventLog("app").error("fatal", reason=str(error))
+        else:
+            log.EventLog("app").bug("fatal", reason=repr(error))
+    finally:
+        log.stop()
 
 
 def _check(name: str, variable: str, text: str) -> None:

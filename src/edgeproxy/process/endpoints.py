@@ -19,6 +19,7 @@ from edgeproxy.control.admin.unix_socket import open_socket
 from edgeproxy.control.observe.status import Status
 from edgeproxy.engine.sockets import open_listener
 from edgeproxy.errors import EdgeProxyError
+from edgeproxy.listeners.opening import cannot_listen
 from edgeproxy.log import EventLog
 from edgeproxy.values import ListenAddress
 
@@ -194,6 +195,4 @@ def _open(wanted: ListenAddress, variable: str) -> socket.socket:
     try:
         return open_listener(wanted.host, wanted.port)
     except OSError as error:
-        raise EdgeProxyError(
-            f"cannot listen on {wanted}: {error.strerror}; choose another address with {variable}"
-        ) from None
+        raise cannot_listen(wanted, error, variable) from None

@@ -21,7 +21,7 @@ from edgeproxy.cli.demo import backend as backend_program
 from edgeproxy.cli.demo.expected import DEADLINE_SECS, UnmetError, eventually
 from edgeproxy.cli.demo.signals import StopSignals
 from edgeproxy.core.backends.backend import Backend
-from edgeproxy.errors import EdgeProxyError
+from edgeproxy.errors import EdgeProxyError, reason_of
 from edgeproxy.store.sqlite.database import create
 from edgeproxy.store.sqlite.nodes import Nodes
 
@@ -59,7 +59,8 @@ class Environment:
                 self.directory = Path(tempfile.mkdtemp(prefix="edgeproxy-"))
         except OSError as error:
             raise EdgeProxyError(
-                f"cannot create a temporary directory: {error}; set TMPDIR to a writable directory"
+                f"cannot create a temporary directory: {reason_of(error)}; set TMPDIR to a "
+                "writable directory"
             ) from None
 
     @property

@@ -37,6 +37,7 @@ COLUMNS = (
 COUNTRY = "country"
 """An optional column besides the documented ones."""
 
+ALLOWED_REGION = "a short code like sa, us, eu or ap: 1 to 16 of a-z, 0-9 and -, no - in front"
 MAX_NAME_CHARS = 128
 MAX_WEIGHT = 1000
 MAX_LIMIT = 1_000_000_000
@@ -134,8 +135,7 @@ def check_region(value: object) -> str:
     """Return a region code, or raise `RowError`."""
     if isinstance(value, str) and CODE.fullmatch(value):
         return value
-    allowed = "a short code like sa, us, eu or ap: 1 to 16 of a-z, 0-9 and -, no - in front"
-    raise _refused("region", value, allowed)
+    raise _refused("region", value, ALLOWED_REGION)
 
 
 def check_address(value: object) -> str:
