@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.system
 
-DEADLINE_SECS = 60
+DEADLINE_SECS = 120
 
 
 class Demo:
