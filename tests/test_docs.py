@@ -69,7 +69,7 @@ def fault(words: tuple[str, ...]) -> str | None:
     if program == "task":
         name = next((word for word in rest if not word.startswith("-")), None)
         return f"no task {name}" if name and name not in tasks() else None
-    parser = cli._parser([])
+    parser: argparse.ArgumentParser = cli._parser([])
     for word in ("serve", *rest) if program == "edge-proxy" else rest:
         choices = subcommands(parser)
         if word.startswith("--") and word not in parser._option_string_actions:

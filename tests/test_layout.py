@@ -68,8 +68,9 @@ TESTED_ELSEWHERE = {
     ): (
         "config database/destination database/migrate database/opening database/options "
         "database/output demo/command demo/connection demo/environment register running/ask "
-        "running/drain running/explain running/top running/upgrade serve"
+        "running/drain running/explain running/upgrade serve"
     ),
+    ("cli/", "system/test_control_socket.py, test_top.py"): "running/options running/top",
     ("api/http1/", "api/http1/test_connection.py"): "message",
     ("config/", "config/test_load.py"): "file table",
     ("control/admin/", "system/test_control_socket.py"): "unix_socket",
@@ -98,7 +99,6 @@ TESTED_ELSEWHERE = {
         "portable/session portable/timeouts portable/tls_context portable/tls_socket "
         "session_states sockets tls"
     ),
-    ("", "cli/"): "errors",
     (
         "gate/",
         "conformance/test_preambles.py, system/test_proxy_protocol.py, test_sni.py",

@@ -300,3 +300,18 @@ def test_a_password_is_shown_nowhere(tmp_path: Path) -> None:
     assert "postgres.url = '***': the password is *** or contains a #" in said
     file.write_text('[postgres]\nurl = "mysql://u:hidden-pw@h/db"\n')
     assert "hidden-pw" not in complaint({"EDGEPROXY_CONFIG": str(file)})
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("EDGEPROXY_PORT", ""),  # the prefix alone is no likeness
+        ("EDGEPROXY_XYZ", ""),
+        ("EDGEPROXY_LOGLEVEL", "EDGEPROXY_LOG_LEVEL"),
+        ("EDGEPROXY_LISTEN", "EDGEPROXY_LISTENERS"),
+    ],
+)
+def test_names_are_compared_without_the_prefix_that_all_share(name: str, meant: str) -> None:
+    (warning,) = config.load({name: "1"}).warnings
+    hint = f"; did you mean {meant}?" if meant else ""
+    assert warning == f"{name} is not a known variable and does nothing{hint}"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.cli.running import status as status_command
-from edgeproxy.cli.running import top
+from edgeproxy.cli.running import top_page
 from edgeproxy.control.observe.metrics_page import Exposition
 from edgeproxy.control.observe.status import Status
 from edgeproxy.core.admission.admission import Admission, AdmissionSettings
@@ -148,7 +148,7 @@ def test_every_surface_shows_the_same_state(state: str, tmp_path: Path) -> None:
     (told,) = shown["backends"]
     assert told["state"] == state
     assert status_command.for_people(shown).endswith(f"  {state}")
-    assert top.page(None, shown).endswith(f"  {state}")
+    assert top_page.page(None, shown).endswith(f"  {state}")
 
     assert view.circuit == told["circuit"]
     assert re.findall(r'_circuit\{.*state="(\w+)"\} 1.0', page) == [told["circuit"]]

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 from edgeproxy.api.settings import ApiSettings
@@ -48,7 +47,8 @@ class ProxySettings:
         on_remove: What happens to connections of a removed backend: `keep`, `close` or
             `drain:SECONDS`.
         access_log: Where the line for each connection goes: `off`, `-` or a path.
-        control_socket: The Unix socket that answers `edgeproxy status`; None: there is none.
+        control_socket: The path of the Unix socket that answers `edgeproxy status`; `off`: there
+            is none; empty: the default path.
     """
 
     listen_addr: ListenAddress = DEFAULT_LISTEN
@@ -56,7 +56,7 @@ class ProxySettings:
     drain_spread_secs: float = 0.0
     on_remove: str = "keep"
     access_log: str = "off"
-    control_socket: Path | None = None
+    control_socket: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,7 +194,7 @@ SETTINGS: tuple[Setting, ...] = (
         setting("path", page_path, "path of the metrics page"),
     )),
     *section("config_watch", rows=(
-        setting("enabled", boolean, "apply changes of the file named by EDGEPROXY_CONFIG"),
+        setting("enabled", boolean, "apply changes of the configuration file"),
         setting("interval_secs", interval,
                 "time between two checks of the file, besides change notifications"),
     )),
@@ -245,8 +245,9 @@ SETTINGS: tuple[Setting, ...] = (
                 "last part of the shutdown, in which remaining connections close one by one"),
         setting("on_remove", on_remove,
                 "what happens to connections of a removed backend: keep, close or drain:SECONDS"),
-        setting("control_socket", Path,
-                "a Unix socket for `edgeproxy status`, `top`, `sessions`, `drain`; unset: none"),
+        setting("control_socket", text,
+                "a Unix socket for `edgeproxy status`, `top`, `sessions`, `drain`; off: none; "
+                "unset: /run/edgeproxy/control, else edgeproxy/control in XDG_RUNTIME_DIR"),
     )),
     *section("log", part="proxy", variables="", rows=(
         setting("access_log", text,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shlex
 import signal
 import sys
 import time
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 from edgeproxy import log as events
 from edgeproxy.config.load import Config, Loaded
 from edgeproxy.control import children
+from edgeproxy.control.admin.socket_path import OFF as NO_SOCKET
 from edgeproxy.control.cpu_yield import CpuYield
 from edgeproxy.control.geoip import Geo
 from edgeproxy.control.health.health_checks import HealthChecks
@@ -167,7 +169,7 @@ class Proxy:
         )
         self._endpoints = Endpoints(config, self._status, self._start_api, self._upgrade.run)
         background = [lambda: show_life(lambda: self._status.on_gate(int))]
-        if config.metrics.enabled or config.proxy.control_socket is not None:
+        if config.metrics.enabled or config.proxy.control_socket != NO_SOCKET:
             background.append(loop_lag.measure)
         if os.getpid() == 1:
             background.append(children.reap_always)
@@ -220,6 +222,7 @@ class Proxy:
             for backend_id in handover.handed_drains():
                 self.admission.drain(backend_id, True)
             self._listen()
+            self._warn_without_backends()
             self._control()
         finally:
             self.engine.stop()
@@ -258,6 +261,20 @@ class Proxy:
         )
         systemd.notify("READY=1", f"STATUS=serving on {opened[0].address}")
         handover.tell_predecessor()
+
+    def _warn_without_backends(self) -> None:
+        """Say what to do next where every client would be refused, and nobody can register."""
+        config = self._config
+        app = "" if config.listeners.listen else config.admission.app
+        if config.api.enabled or any(app in ("", each.app) for each in self.publisher.backends):
+            return
+        command = "edgeproxy node add ID REGION ADDRESS PORT"
+        if app:
+            command += f" --app {shlex.quote(app)}"
+        if not config.postgres.enabled:
+            command += f" --db {shlex.quote(os.path.abspath(str(self._store.path)))}"
+        hint = f"every client is refused; add a backend: {command}"
+        log.warning("no_backends", db=self._store.path, app=app or "*", hint=hint)
 
     def _control(self) -> None:
         import asyncio

@@ -7,15 +7,19 @@ imported.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeproxy.api.settings import NO_TOKEN, token_of
 from edgeproxy.config.load import Config
+from edgeproxy.control.admin.socket_path import OFF, VARIABLE, make_folder, writable_default
 from edgeproxy.control.admin.unix_socket import file_of, open_socket, remove
 from edgeproxy.control.observe.status import Status
 from edgeproxy.engine.sockets import open_listener
 from edgeproxy.errors import EdgeProxyError
+from edgeproxy.listeners.opening import cannot_listen
 from edgeproxy.log import EventLog
 from edgeproxy.values import ListenAddress, Secret
 
@@ -40,10 +44,10 @@ _DESCRIPTIONS = {
 
 
 class _Endpoint(NamedTuple):
-    """One endpoint; `open` returns the socket that was inherited, or else a new one."""
+    """One endpoint; `open` returns the socket that was inherited, else a new one, None for none."""
 
     name: str
-    open: Callable[[socket.socket | None], socket.socket]
+    open: Callable[[socket.socket | None], socket.socket | None]
     serve: Callable[[socket.socket], Awaitable[HttpPages | Api]]
 
 
@@ -59,6 +63,7 @@ class Endpoints:
     ) -> None:
         """`upgrade` starts a successor and returns its process id."""
         self._control_socket = config.proxy.control_socket
+        self._control_path: Path | None = None  # of the socket that is open
         self._control_file: tuple[int, int] | None = None
         self._metrics = config.metrics
         self._api_settings = config.api
@@ -74,9 +79,11 @@ class Endpoints:
     def open(self, inherited: dict[str, socket.socket]) -> None:
         """Open every endpoint, or take its socket out of `inherited`. Raises EdgeProxyError."""
         for each in self._endpoints:
-            self._sockets[each.name] = each.open(inherited.pop(each.name, None))
-        if self._control_socket is not None:
-            self._control_file = file_of(self._control_socket)
+            opened = each.open(inherited.pop(each.name, None))
+            if opened is not None:
+                self._sockets[each.name] = opened
+        if self._control_path is not None:
+            self._control_file = file_of(self._control_path)
 
     def sockets(self) -> dict[str, socket.socket]:
         """Return the open sockets by name, for a successor."""
@@ -115,25 +122,49 @@ class Endpoints:
 
     def remove_files(self) -> None:
         """Remove the file of the control socket, unless another one is in its place now."""
-        if self._control_socket is not None:
-            remove(self._control_socket, self._control_file)
+        if self._control_path is not None:
+            remove(self._control_path, self._control_file)
 
     def _wanted(self) -> list[_Endpoint]:
         wanted = []
-        if self._control_socket is not None:
-            path = self._control_socket
+        if self._control_socket != OFF:
             wanted.append(
-                _Endpoint(
-                    CONTROL_SOCKET,
-                    lambda inherited: inherited or open_socket(path),
-                    self._serve_control_socket,
-                )
+                _Endpoint(CONTROL_SOCKET, self._open_control_socket, self._serve_control_socket)
             )
         if self._metrics.enabled:
             wanted.append(_Endpoint(METRICS, self._open_metrics, self._serve_metrics))
         if self._api_settings.enabled:
             wanted.append(_Endpoint(API, self._open_api, self._serve_api))
         return wanted
+
+    def _open_control_socket(self, inherited: socket.socket | None) -> socket.socket | None:
+        """Return the control socket. That of the default path may be missing, which is a warning.
+
+        Another proxy of this machine may have it. Raises EdgeProxyError for a path that was set.
+        """
+        opened = inherited or self._new_control_socket()
+        if opened is not None:
+            self._control_path = Path(os.fsdecode(opened.getsockname()))
+            log.info("control_socket", path=str(self._control_path))
+        return opened
+
+    def _new_control_socket(self) -> socket.socket | None:
+        if self._control_socket:
+            return _open_socket_in_folder(Path(self._control_socket))
+        path = writable_default(os.environ)
+        try:
+            if path is not None:
+                return open_socket(path)
+            reason = "this user may write neither to /run/edgeproxy nor to XDG_RUNTIME_DIR"
+        except EdgeProxyError as error:
+            reason = str(error)
+        log.warning(
+            "control_socket_missing",
+            reason=reason,
+            hint=f"`edgeproxy status` and `drain` need one: set {VARIABLE} to a path of its own, "
+            f"or to {OFF}",
+        )
+        return None
 
     async def _serve_control_socket(self, listening: socket.socket) -> HttpPages:
         from edgeproxy.control.admin.control_socket import control_pages
@@ -164,11 +195,20 @@ class Endpoints:
         return self._api
 
 
+def _open_socket_in_folder(path: Path) -> socket.socket:
+    """Return a socket at a path that was set; make its folder. Raises EdgeProxyError."""
+    try:
+        make_folder(path)
+    except OSError as error:
+        raise EdgeProxyError(
+            f"{VARIABLE}={str(path)!r}: its folder cannot be made: {error.strerror}"
+        ) from None
+    return open_socket(path)
+
+
 def _open(wanted: ListenAddress, variable: str) -> socket.socket:
     """Return a listening socket. Raises EdgeProxyError, which names the variable."""
     try:
         return open_listener(wanted.host, wanted.port)
     except OSError as error:
-        raise EdgeProxyError(
-            f"cannot listen on {wanted}: {error.strerror}; choose another address with {variable}"
-        ) from None
+        raise cannot_listen(wanted, error, variable) from None
