@@ -130,7 +130,7 @@ def test_variables_exist(document: str) -> None:
     known = {FILE_VARIABLE, *(each.variable for each in SETTINGS)}
     if document == "CHANGELOG.md":
         known |= {each.variable for each in (*RENAMED, *REMOVED)}
-    assert set(re.findall(r"\bEDGEPROXY_[A-Z_]*[A-Z]\b(?!_)", text_of(document))) <= known
+    assert set(re.findall(r"\bEDGEPROXY_[A-Z0-9_]*[A-Z]\b(?!_)", text_of(document))) <= known
 
 
 @pytest.mark.parametrize("name", TRANSLATED)

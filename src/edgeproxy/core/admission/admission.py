@@ -135,7 +135,7 @@ class Admission:
         if publication.waiting:
             publication.adopt()
         table = publication.table
-        bound = self.affinity.usable((client, scope), now, table)
+        bound = self.affinity.usable((self.access.key(client), scope), now, table)
         if bound is not None and bound.backend.id not in tried:
             return Choice(bound, How.BOUND)
         origin = self.locate(client)
@@ -151,18 +151,19 @@ class Admission:
 
     def admit(self, client: str, scope: str, now: float) -> Ticket | Refusal:
         """Choose a backend for a new client, reserve a slot and bind the client."""
-        if self.access.guarded:
-            barred = self.access.check(client, now, takes=True)
+        access = self.access
+        if access.guarded:
+            barred = access.check(client, now, takes=True)
             if barred is not None:
                 return Refusal(barred)
         choice = self.decide(client, scope, now)
         if isinstance(choice, Refusal):
             return choice
-        key = (client, scope)
+        key = (access.key(client), scope)
         kept = None if choice.how is How.BOUND else self.affinity.kept(key, now, self.table)
         self.affinity.bind(key, kept or choice.candidate.backend.id, now)
         ticket = Ticket(client, scope, choice)
-        entered = self.access.enter(client)
+        entered = access.enter(client)
         if entered is not None or self._keeps_details:
             ticket.details = TicketDetails(entered)
         self._reserve(ticket, choice, now)
@@ -173,7 +174,7 @@ class Admission:
         live = self._release(ticket)
         if blame is Blame.HOST:
             return self._turned_away(ticket, Refusal(Reason.NO_RESOURCES))
-        key = (ticket.client, ticket.scope)
+        key = (self.access.key(ticket.client), ticket.scope)
         if blame is Blame.BACKEND:
             live.counters.errors += 1
             if ticket.backend.address == live.address:  # else the address has changed since
@@ -247,7 +248,7 @@ class Admission:
         """Adopt a waiting table, sweep expired state, advance slow start and trials."""
         self.adopt()
         self.affinity.sweep(now)
-        self.access.rate.sweep(now)
+        self.access.sweep(now)
         for backend_id, share in self._slow_starts.advance(self._health.slow_start_secs, now):
             live = self.load.known(backend_id)
             if live is not None:
