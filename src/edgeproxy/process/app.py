@@ -34,7 +34,7 @@ from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.backends.live_state import Circuit
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.engine.choice import make_engine
-from edgeproxy.engine.descriptors import raise_limit
+from edgeproxy.engine.descriptors import ceiling, raise_limit
 from edgeproxy.gate.gate import AdmissionGate
 from edgeproxy.gate.preamble import PreambleParser
 from edgeproxy.gate.proxy_header_writer import ProxyHeaderWriter
@@ -217,6 +217,7 @@ class Proxy:
                 "native_engine_missing",
                 hint="install the package on a host with a C compiler to build it",
             )
+        self.admission.access.arrivals.room = ceiling()
         self.engine.start()
         for each in opened[1:]:
             log.info("listener_opened", listen=each.address, mode=each.mode)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeproxy.core.admission.access import AccessControl, AccessSettings, Denied
+from edgeproxy.core.admission.arrivals import Arrival
 from edgeproxy.core.admission.rate_limit import RateLimitSettings
 from edgeproxy.core.geo.prefix import Network, network
 
@@ -122,6 +123,52 @@ def test_who_is_one_client_can_change_while_connections_are_open() -> None:
         assert key is not None
         access.leave(key)
     assert access._inside == {}
+
+
+@pytest.mark.parametrize("is_admitted", [True, False])
+def test_a_client_that_arrives_is_charged_once_and_counts_until_it_leaves(
+    is_admitted: bool,
+) -> None:
+    access = AccessControl(
+        AccessSettings(max_conns_per_client=1),
+        RateLimitSettings(enabled=True, max_requests=1, burst=2),
+    )
+    arrival = Arrival()
+    assert access.arrive(arrival, "192.0.2.1", 0.0) is None
+    assert access.rate.remaining("192.0.2.1", 0.0) == 1
+    assert access.check("192.0.2.1", 0.0) is Denied.CLIENT_FULL
+    assert len(access.arrivals) == 1
+    if is_admitted:
+        entered = access.settle(arrival)
+        assert entered is not None
+        assert len(access.arrivals) == 0
+        assert access.check("192.0.2.1", 0.0) is Denied.CLIENT_FULL
+        access.leave(entered)
+    access.depart(arrival)
+    access.depart(arrival)
+    assert access.check("192.0.2.1", 0.0) is None
+    assert access.rate.remaining("192.0.2.1", 0.0) == 1
+    assert access._inside == access.arrivals._counts == {}
+
+
+def test_a_client_that_is_barred_as_it_arrives_holds_nothing() -> None:
+    access = AccessControl(
+        AccessSettings(deny=nets("192.0.2.9"), max_conns_per_client=5),
+        RateLimitSettings(enabled=True, max_requests=1, burst=1),
+    )
+    access.arrivals.room = 4
+    barred = Arrival()
+    assert access.arrive(barred, "192.0.2.9", 0.0) is Denied.DENIED
+    access.depart(barred)
+    assert access._inside == access.arrivals._counts == {}
+    assert len(access.rate) == 0
+    for number in range(4):
+        assert access.arrive(Arrival(), "192.0.2.1", float(number)) is None
+    late = Arrival()
+    assert access.arrive(late, "192.0.2.1", 9.0) is Denied.CLIENT_SETUP_FULL
+    assert access.rate.remaining("192.0.2.1", 9.0) == 1
+    access.depart(late)
+    assert len(access.arrivals) == 4
 
 
 def test_only_whoever_passes_everything_else_takes_a_token() -> None:

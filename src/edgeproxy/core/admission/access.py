@@ -4,6 +4,9 @@ Checked before anything else is decided about a client, in this order: the deny 
 list, how many connections the client has, how fast it opens them. A client that one check
 refuses does not reach the next ones; in particular it takes no token. Who is one client says
 `client_key`. Clients of a site together are limited, too, to `clients_per_site` times as much.
+
+A client without preamble and handshake is checked when it asks for a backend, any other before it
+begins with these (`arrive`). Each is checked and charged once, and counts from then on.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from edgeproxy.core.admission.arrivals import Arrival, Arrivals
 from edgeproxy.core.admission.client_key import ClientPrefixes, key_of, site_of
 from edgeproxy.core.admission.rate_limit import RateLimit, RateLimitSettings
 from edgeproxy.core.geo.prefix import Network, Prefixes
@@ -23,6 +27,7 @@ class Denied(StrEnum):
 
     DENIED = "denied"
     CLIENT_FULL = "client_full"
+    CLIENT_SETUP_FULL = "client_setup_full"
     RATE_LIMITED = "rate_limited"
 
 
@@ -52,8 +57,9 @@ class AccessControl:
     """The access checks of this POP. For one thread.
 
     Attributes:
-        guarded: Whether any client could be refused.
+        guarded: Whether any client could be refused when it asks for a backend.
         rate: The token buckets of the clients.
+        arrivals: The clients that are not admitted yet.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class AccessControl:
         self._inside: dict[str, int] = {}
         self.rate = RateLimit(rate)
         self._site_rate = RateLimit(_of_site(settings, rate))
+        self.arrivals = Arrivals()
         self.change(settings, rate)
 
     def change(self, settings: AccessSettings, rate: RateLimitSettings) -> None:
@@ -157,6 +164,43 @@ class AccessControl:
             self._inside[key] = inside
         else:
             del self._inside[key]
+
+    # -- clients before admission -----------------------------------------------------------
+
+    def arrive(self, arrival: Arrival, client: str, now: float) -> Denied | None:
+        """Return why a client may not begin with its preamble or handshake, or None.
+
+        If it may, a token is taken and it counts, until `settle` or `depart`.
+        """
+        assert not arrival.client
+        arrival.client = client
+        barred = self.check(client, now)
+        key = self.key(client)
+        if barred is None and not self.arrivals.has_room(key):
+            barred = Denied.CLIENT_SETUP_FULL
+        if barred is None and self._limits_rate:
+            self._has_token(key, self._site(key), now, takes=True)
+        if barred is not None:
+            return barred
+        arrival.key = key
+        arrival.entered = self.enter(client)
+        self.arrivals.enter(key)
+        return None
+
+    def settle(self, arrival: Arrival) -> str | None:
+        """A client is admitted. Return the key to `leave` with, which the caller now holds."""
+        entered, arrival.entered = arrival.entered, None
+        self.depart(arrival)
+        return entered
+
+    def depart(self, arrival: Arrival) -> None:
+        """A client has gone, or is admitted: release what it holds. Idempotent."""
+        if arrival.key:
+            self.arrivals.leave(arrival.key)
+            arrival.key = ""
+        if arrival.entered is not None:
+            self.leave(arrival.entered)
+            arrival.entered = None
 
     def sweep(self, now: float) -> None:
         """Forget clients that have all their tokens."""

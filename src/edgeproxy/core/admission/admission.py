@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from edgeproxy.core.admission.access import AccessControl
 from edgeproxy.core.admission.affinity import Affinity, AffinitySettings
+from edgeproxy.core.admission.arrivals import Arrival
 from edgeproxy.core.admission.ticket import Blame, Refusal, Ticket, TicketDetails
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.breaker import Breaker, BreakerSettings, Changed
@@ -149,21 +150,29 @@ class Admission:
 
     # -- one client --------------------------------------------------------------------
 
-    def admit(self, client: str, scope: str, now: float) -> Ticket | Refusal:
-        """Choose a backend for a new client, reserve a slot and bind the client."""
+    def admit(
+        self, client: str, scope: str, now: float, arrival: Arrival | None = None
+    ) -> Ticket | Refusal:
+        """Choose a backend for a new client, reserve a slot and bind the client.
+
+        `arrival` is what the client holds of the limits, if it was checked when it arrived. It is
+        released, or goes over to the ticket.
+        """
         access = self.access
-        if access.guarded:
+        if access.guarded and arrival is None:
             barred = access.check(client, now, takes=True)
             if barred is not None:
                 return Refusal(barred)
         choice = self.decide(client, scope, now)
         if isinstance(choice, Refusal):
+            if arrival is not None:
+                access.depart(arrival)
             return choice
         key = (access.key(client), scope)
         kept = None if choice.how is How.BOUND else self.affinity.kept(key, now, self.table)
         self.affinity.bind(key, kept or choice.candidate.backend.id, now)
         ticket = Ticket(client, scope, choice)
-        entered = access.enter(client)
+        entered = access.enter(client) if arrival is None else access.settle(arrival)
         if entered is not None or self._keeps_details:
             ticket.details = TicketDetails(entered)
         self._reserve(ticket, choice, now)

@@ -349,7 +349,7 @@ cdef class Sessions:
         """
         while self._acceptor.opened.first != NULL:
             self._turn_away(take_first(&self._acceptor.opened))
-        self._ingress.close()
+        self._ingress.close(self.now)
         while self._dialer.dialed.first != NULL:
             self._dialer.abandon(take_first(&self._dialer.dialed), ABORTED)
         while self.to_carry.first != NULL:
