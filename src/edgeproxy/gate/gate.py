@@ -148,10 +148,11 @@ class AdmissionGate:
         if about is not None and isinstance(about, PreambleInfo) and about.app is not None:
             scope = about.app
         arrival = client.entry
-        if isinstance(arrival, Arrival) and arrival.client != address:
-            self._depart(client)  # its listener has another policy than when it arrived
-            arrival = None
-        assert arrival is None or isinstance(arrival, Arrival)
+        if arrival is not None:
+            assert isinstance(arrival, Arrival)
+            if arrival.client != address:  # its listener has another policy than when it arrived
+                self._depart(client)
+                arrival = None
         ticket = self._admission.admit(address, scope, now, arrival)
         if isinstance(ticket, Refusal):
             self._tell_refused(address, scope, ticket.reason)
