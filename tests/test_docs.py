@@ -133,7 +133,7 @@ def test_variables_exist(document: str) -> None:
     known |= environment({}, Backend("", "", "", "", 0)).keys()  # of commands of exec probes
     if document == "CHANGELOG.md":
         known |= {each.variable for each in (*RENAMED, *REMOVED)}
-    assert set(re.findall(r"\bEDGEPROXY_[A-Z_]*[A-Z]\b(?!_)", text_of(document))) <= known
+    assert set(re.findall(r"\bEDGEPROXY_[A-Z0-9_]*[A-Z]\b(?!_)", text_of(document))) <= known
 
 
 @pytest.mark.parametrize("name", TRANSLATED)

@@ -96,7 +96,7 @@ TESTED_ELSEWHERE = {
         "commands contract dial guarded_gate portable/acceptor portable/dialer "
         "portable/engine portable/ingress/accepted portable/ingress/handshake "
         "portable/ingress/preread portable/lingering portable/pipe portable/relay "
-        "portable/session portable/timeouts portable/tls_context portable/tls_socket "
+        "portable/session portable/timeouts portable/tls_context "
         "session_states sockets tls"
     ),
     (

@@ -35,6 +35,8 @@ DOCUMENTED = {
 }
 
 BOUNDED = {
+    "EDGEPROXY_CLIENT_IPV4_PREFIX",
+    "EDGEPROXY_CLIENT_IPV6_PREFIX",
     "EDGEPROXY_CONNECT_ATTEMPTS",
     "EDGEPROXY_BYTE_THREADS",
     "EDGEPROXY_HEALTH_CHECK_STATUS",
@@ -261,7 +263,7 @@ def test_any_number_survives_being_written_to_a_file_and_read(secs: float, count
 
 
 def test_the_readme_lists_exactly_the_settings_with_their_defaults_and_meanings() -> None:
-    row = re.compile(r"^\| `([A-Z_]+)` \| (?:`([^`]*)`|unset) \| (.*) \|$", re.MULTILINE)
+    row = re.compile(r"^\| `([A-Z0-9_]+)` \| (?:`([^`]*)`|unset) \| (.*) \|$", re.MULTILINE)
     rows = row.findall(README.read_text(encoding="utf-8"))
     expected = [
         (each.variable, config.shown(config.default_of(each)), each.meaning) for each in SETTINGS

@@ -14,6 +14,7 @@ from edgeproxy.engine.contract import (
     CloseReason,
     Connect,
     DialFailure,
+    Enter,
     HandshakeFailure,
     Identified,
     NeedMore,
@@ -58,6 +59,9 @@ class ScriptedGate:
         raising: Names of the methods that raise after they have written down the call.
         begin: Gives the descriptor of a connection to an address that is there already, or -1.
         read_preamble: Answers a preamble.
+        let_in: Answers a client that arrives.
+        arrived_clients: What was given to `arrived`, in order.
+        entries: What was given out in `Enter` and has not ended.
         prefix: What every backend is told first.
         server_name: Whom every backend has to be, with TLS; "" for none.
         preambles, read_clients: What was given to `preamble_read`, in order.
@@ -83,6 +87,9 @@ class ScriptedGate:
         self.read_preamble: Callable[[Preamble], NeedMore | Identified | Refuse] = (
             lambda _preamble: Identified()
         )
+        self.let_in: Callable[[Client], Enter | Refuse] = lambda _client: Enter(object())
+        self.arrived_clients: list[Client] = []
+        self.entries: list[object] = []
         self.prefix = b""
         self.server_name = ""
         self.departures: list[tuple[Address, str, str]] = []
@@ -103,6 +110,15 @@ class ScriptedGate:
     def abouts(self) -> list[object]:
         return [client.about for client in self.opened_clients]
 
+    def arrived(self, client: Client, now: float) -> Enter | Refuse:
+        with self._call("arrived", now):
+            self.arrived_clients.append(client)
+            self._perhaps_raise("arrived")
+            answer = self.let_in(client)
+            if isinstance(answer, Enter):
+                self.entries.append(answer.entry)
+            return answer
+
     def preamble_read(
         self, client: Client, preamble: Preamble, now: float
     ) -> NeedMore | Identified | Refuse:
@@ -110,17 +126,23 @@ class ScriptedGate:
             self.preambles.append(preamble)
             self.read_clients.append(client)
             self._perhaps_raise("preamble_read")
-            return self.read_preamble(preamble)
+            answer = self.read_preamble(preamble)
+            if isinstance(answer, Refuse):
+                self._leave(client)
+            return answer
 
     def client_lost(self, client: Client, reason: str, now: float) -> None:
         with self._call("client_lost", now):
-            if reason not in list(HandshakeFailure):
+            self._leave(client)
+            if reason not in [*HandshakeFailure, CloseReason.ABORTED]:
                 self.violations.append(f"left for {reason!r}")
             self.departures.append((_address_of(client), client.listener, reason))
             self._perhaps_raise("client_lost")
 
     def opened(self, client: Client, now: float) -> Answer:
         with self._call("opened", now):
+            if client.entry is not None:
+                self._leave(client)
             self.opened_clients.append(client)
             if self.after_opened is not None:
                 self.after_opened()
@@ -168,6 +190,13 @@ class ScriptedGate:
             met = self._called.wait_for(condition, DEADLINE_SECS)
         assert met, f"not within {DEADLINE_SECS} s: {what}"
 
+    def _leave(self, client: Client) -> None:
+        """A client that was let in has ended, which it does exactly once."""
+        if client.entry in self.entries:
+            self.entries.remove(client.entry)
+        else:
+            self.violations.append(f"ended twice, or was never let in: {client}")
+
     def unended(self) -> list[Ticket]:
         """Return the tickets that have not ended yet."""
         return [ticket for ticket in self.tickets if ticket.ended_at is None]
@@ -177,6 +206,8 @@ class ScriptedGate:
         for ticket in self.tickets:
             if sum(call in ("failed", "closed") for call in ticket.calls) != 1:
                 self.violations.append(f"did not end exactly once: {ticket}")
+        if self.entries:
+            self.violations.append(f"{len(self.entries)} were let in and did not end")
         if len(self.thread_ids) > 1:
             self.violations.append(f"called on {len(self.thread_ids)} threads")
         assert not self.violations, "\n".join(self.violations)

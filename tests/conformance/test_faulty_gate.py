@@ -159,6 +159,8 @@ class _AnswersNonsense(ScriptedGate):
 
     def opened(self, client: Client, now: float) -> Answer:
         if client.listener == "nonsense":
+            if client.entry is not None:
+                self._leave(client)
             return "no answer"  # type: ignore[return-value]
         return super().opened(client, now)
 

@@ -48,7 +48,7 @@ def test_a_state_and_an_event_lead_to_one_state() -> None:
 def test_every_state_is_reached_and_all_but_closed_are_left() -> None:
     left = {row.state for row in TRANSITIONS}
     assert left == set(SessionState) - {SessionState.CLOSED}
-    assert {row.next_state for row in TRANSITIONS} | {SessionState.PREREAD} == set(SessionState)
+    assert {row.next_state for row in TRANSITIONS} | {SessionState.ARRIVAL} == set(SessionState)
 
 
 def test_every_close_reason_and_event_is_in_the_table() -> None:

@@ -8,14 +8,17 @@ from collections.abc import Iterator
 import pytest
 
 from edgeproxy import log
-from edgeproxy.core.admission.access import Denied
+from edgeproxy.core.admission.access import AccessControl, AccessSettings, Denied
 from edgeproxy.core.admission.admission import Admission, AdmissionSettings
 from edgeproxy.core.admission.affinity import AffinitySettings
+from edgeproxy.core.admission.arrivals import Arrival
 from edgeproxy.core.admission.loops import LoopGuard
+from edgeproxy.core.admission.rate_limit import RateLimitSettings
 from edgeproxy.core.admission.ticket import Ticket
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.ejection import EjectionSettings
 from edgeproxy.core.geo.origin import Origin
+from edgeproxy.core.geo.prefix import Network, network
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.core.routing.choice import Reason
 from edgeproxy.engine.contract import (
@@ -23,8 +26,12 @@ from edgeproxy.engine.contract import (
     CloseReason,
     Connect,
     DialFailure,
+    Enter,
     HandshakeFailure,
+    Identified,
+    NeedMore,
     Outcome,
+    Preamble,
     Refuse,
 )
 from edgeproxy.engine.listener import client_at
@@ -187,3 +194,154 @@ def test_a_client_that_goes_round_is_sent_elsewhere_or_refused(lines: io.StringI
     log.stop()
     assert lines.getvalue().count("client_refused") == 1
     assert "reason=loop client=192.0.2.1" in lines.getvalue()
+
+
+# -- clients that arrive before they ask for a backend ----------------------------------
+
+HEADER = b"PROXY TCP4 %s 192.0.2.9 4711 443\r\n"
+SNI = ListenerPolicy(routes_by_sni=True)
+BALANCED = ListenerPolicy(expects_proxy_header=True)
+BALANCED_SNI = ListenerPolicy(routes_by_sni=True, expects_proxy_header=True)
+
+
+def _networks(*texts: str) -> tuple[Network, ...]:
+    found = [network(text) for text in texts]
+    return tuple(each for each in found if each is not None)
+
+
+def guarded(
+    policy: ListenerPolicy, *, burst: int = 100, **settings: object
+) -> tuple[AdmissionGate, AccessControl, Metrics]:
+    """Return a gate that lets in clients of one listener by these settings."""
+    access = AccessControl(
+        AccessSettings(**settings),  # type: ignore[arg-type]
+        RateLimitSettings(enabled=True, max_requests=1, burst=burst),
+    )
+    admission = Admission(
+        AdmissionSettings(), AffinitySettings(), EjectionSettings(), Origin, access=access
+    )
+    admission.publish([backend("a", hard_limit=0)])
+    metrics = Metrics()
+    parser = PreambleParser({"web": policy}, admission.server_names, _networks("10.0.0.0/8"))
+    return AdmissionGate(admission, metrics, parser, 2.5), access, metrics
+
+
+def arrived(made: AdmissionGate, address: str = "192.0.2.1") -> Client | None:
+    """Return a client that has arrived from here, or None if it was refused."""
+    client = Client(address, 4711, "web")
+    answer = made.arrived(client, 0.0)
+    return client._replace(entry=answer.entry) if isinstance(answer, Enter) else None
+
+
+def test_a_denied_client_is_not_let_in() -> None:
+    made, access, metrics = guarded(ListenerPolicy(), deny=_networks("192.0.2.0/24"))
+    assert arrived(made) is None
+    assert arrived(made, "198.51.100.1") is not None
+    assert metrics.refused == {"denied": 1}
+    assert (len(access.arrivals), len(access.rate)) == (1, 1)
+
+
+def test_a_client_that_is_not_admitted_yet_counts_against_its_limit() -> None:
+    made, access, metrics = guarded(SNI, max_conns_per_client=2)
+    clients = [arrived(made), arrived(made)]
+    assert arrived(made) is None
+    assert metrics.refused == {"client_full": 1}
+    for client in clients:
+        assert client is not None
+        made.client_lost(client, HandshakeFailure.HANDSHAKE_TIMEOUT, 0.0)
+    assert access._inside == access.arrivals._counts == {}
+    assert arrived(made) is not None
+
+
+def test_a_client_pays_once_and_counts_until_its_session_ends() -> None:
+    made, access, _ = guarded(ListenerPolicy(), burst=2, max_conns_per_client=1)
+    client = arrived(made)
+    assert client is not None
+    answer = connect(made.opened(client, 0.0))
+    assert access.rate.remaining("192.0.2.1", 0.0) == 1
+    assert arrived(made) is None
+    assert len(access.arrivals) == 0
+    made.closed(answer.ticket, Outcome(CloseReason.FINISHED, 0, 0, 1.0), 0.0)  # type: ignore[arg-type]
+    assert access._inside == access.arrivals._counts == {}
+
+
+def test_a_client_for_whom_there_is_no_backend_holds_nothing() -> None:
+    made, access, _ = guarded(ListenerPolicy(), max_conns_per_client=1)
+    made._admission.publish([])
+    client = arrived(made)
+    assert client is not None
+    assert made.opened(client, 0.0) == Refuse("no_backend")
+    assert access._inside == access.arrivals._counts == {}
+
+
+def test_a_client_that_the_engine_gives_up_is_no_refusal() -> None:
+    made, access, metrics = guarded(SNI, max_conns_per_client=1)
+    client = arrived(made)
+    assert client is not None
+    made.client_lost(client, CloseReason.ABORTED, 0.0)
+    assert metrics.refused == {}
+    assert access._inside == access.arrivals._counts == {}
+
+
+def test_who_is_no_balancer_is_not_heard() -> None:
+    made, access, metrics = guarded(BALANCED, max_conns_per_client=1)
+    assert arrived(made) is None
+    assert metrics.refused == {"proxy_untrusted": 1}
+    assert len(access.arrivals) == 0
+
+
+def test_a_balancer_is_no_client(lines: io.StringIO) -> None:
+    """Its clients are checked, as soon as the header has told who they are."""
+    made, access, metrics = guarded(
+        BALANCED_SNI, deny=_networks("198.51.100.1"), max_conns_per_client=1
+    )
+    first, second, denied = (arrived(made, "10.0.0.1") for _ in range(3))
+    assert first is not None
+    assert second is not None
+    assert denied is not None
+    header = Preamble(HEADER % b"192.0.2.1", False)
+    for _ in range(3):  # the server name is not there yet
+        assert isinstance(made.preamble_read(first, header, 0.0), NeedMore)
+    assert access.rate.remaining("192.0.2.1", 0.0) == 99
+    assert made.preamble_read(second, header, 0.0) == Refuse("client_full")
+    barred = made.preamble_read(denied, Preamble(HEADER % b"198.51.100.1", False), 0.0)
+    assert barred == Refuse("denied")
+    assert metrics.refused == {"client_full": 1, "denied": 1}
+    assert access._inside == {"192.0.2.1": 1}
+    made.client_lost(first, HandshakeFailure.HANDSHAKE_FAILED, 0.0)
+    assert access._inside == access.arrivals._counts == {}
+    log.stop()
+    assert "reason=denied client=198.51.100.1" in lines.getvalue()
+
+
+def test_a_client_of_a_balancer_pays_once() -> None:
+    made, access, _ = guarded(BALANCED, max_conns_per_client=1)
+    client = arrived(made, "10.0.0.1")
+    assert client is not None
+    known = made.preamble_read(client, Preamble(HEADER % b"192.0.2.1", False), 0.0)
+    assert isinstance(known, Identified)
+    answer = connect(made.opened(client.identified(known), 0.0))
+    assert access.rate.remaining("192.0.2.1", 0.0) == 99
+    assert access._inside == {"192.0.2.1": 1}
+    made.closed(answer.ticket, Outcome(CloseReason.FINISHED, 0, 0, 1.0), 0.0)  # type: ignore[arg-type]
+    assert access._inside == access.arrivals._counts == {}
+
+
+def test_a_client_is_checked_again_if_its_listener_has_changed_since() -> None:
+    made, access, _ = guarded(BALANCED, deny=_networks("10.0.0.1"), max_conns_per_client=1)
+    client = arrived(made, "10.0.0.1")
+    assert client is not None
+    assert isinstance(client.entry, Arrival)
+    made._preamble_parser.add({"web": ListenerPolicy()})
+    assert isinstance(made.preamble_read(client, Preamble(b"", True), 0.0), Identified)
+    assert made.opened(client, 0.0) == Refuse("denied")
+    assert access._inside == access.arrivals._counts == {}
+
+
+def test_nobody_is_let_in_who_takes_the_room_of_others() -> None:
+    made, access, metrics = guarded(SNI)
+    access.arrivals.room = 80
+    clients = [arrived(made) for _ in range(12)]
+    assert [client is not None for client in clients] == [True] * 10 + [False] * 2
+    assert metrics.refused == {"client_setup_full": 2}
+    assert arrived(made, "192.0.2.2") is not None

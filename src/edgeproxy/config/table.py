@@ -133,6 +133,12 @@ SETTINGS: tuple[Setting, ...] = (
                 "networks whose clients may not connect, even if EDGEPROXY_ALLOW lists them"),
         setting("max_conns_per_client", whole_number(0),
                 "maximum number of open connections of one client; 0: no limit"),
+        setting("client_ipv4_prefix", whole_number(16, 32),
+                "leading bits of an IPv4 address that one client has"),
+        setting("client_ipv6_prefix", whole_number(32, 128),
+                "leading bits of an IPv6 address that one client has"),
+        setting("clients_per_site", whole_number(0),
+                "how many clients' limits hold for a whole IPv6 /48; 0: no further limit"),
     )),
     *section("rate_limit", live=True, rows=(
         setting("enabled", boolean, "limit how fast one client opens connections"),

@@ -12,11 +12,16 @@ Order of calls for one client:
                         ├─ dialed ── closed
                         └─ closed                      (the client left while dialing)
 
-Where a listener wants a preamble, the gate first sees the client's first bytes, which stay unread:
+Where a listener wants a preamble or speaks TLS, the gate is first asked whether the client may
+begin with that. If a preamble is wanted, the gate then sees the client's first bytes, which stay
+unread:
 
-    preamble_read ─┬─ NeedMore ── preamble_read …
-                   ├─ Refuse                           (the client is closed)
-                   └─ Identified ── opened …           (after the handshake, where TLS is spoken)
+    arrived ─┬─ Refuse                                 (the client is closed)
+             └─ Enter ── preamble_read ─┬─ NeedMore ── preamble_read …
+                                        ├─ Refuse      (the client is closed)
+                                        └─ Identified ── opened …  (after the handshake, if any)
+
+Every `Enter` is ended by exactly one `opened`, `client_lost`, or `Refuse` of a preamble.
 
 The states in between, and what leads from one to the next, are in `engine/session_states`.
 
@@ -120,6 +125,7 @@ class Client(NamedTuple):
         about: What the gate has said of it in `Identified`; where TLS is spoken, a `TlsInfo` that
             holds this.
         local: This host's end of the connection, in plain form, if the listener `tells_local`.
+        entry: What the gate has said of it in `Enter`; None if it was not asked.
     """
 
     address: str
@@ -127,11 +133,12 @@ class Client(NamedTuple):
     listener: str
     about: object = None
     local: tuple[str, int] | None = None
+    entry: object = None
 
     def identified(self, known: Identified) -> Client:
         """Return this client with what its preamble says."""
         address, port = known.source or (self.address, self.port)
-        return Client(address, port, self.listener, known.about, self.local)
+        return Client(address, port, self.listener, known.about, self.local, self.entry)
 
     def over_tls(self, info: TlsInfo) -> Client:
         """Return this client after its handshake."""
@@ -163,6 +170,12 @@ class Refuse(NamedTuple):
 
 
 Answer = Connect | Refuse
+
+
+class Enter(NamedTuple):
+    """A client may begin with its preamble or handshake. `entry` goes into the `Client`."""
+
+    entry: object = None
 
 
 class NeedMore(NamedTuple):
@@ -261,6 +274,9 @@ class SessionEnds(NamedTuple):
 class Gate(Protocol):
     """Decides. Called on the gate thread only; must neither block nor raise."""
 
+    def arrived(self, client: Client, now: float) -> Enter | Refuse:
+        """A client has connected to a listener that wants a preamble or speaks TLS."""
+
     def preamble_read(
         self, client: Client, preamble: Preamble, now: float
     ) -> NeedMore | Identified | Refuse:
@@ -270,7 +286,10 @@ class Gate(Protocol):
         """A client has connected, and its preamble and handshake are over."""
 
     def client_lost(self, client: Client, reason: str, now: float) -> None:
-        """A client has gone before the gate was asked for a backend (`HandshakeFailure`)."""
+        """A client that was let in has gone before the gate was asked for a backend.
+
+        The reason is a `HandshakeFailure`, or `CloseReason.ABORTED` if the engine gives it up.
+        """
 
     def dialed(self, ticket: Any, secs: float, now: float) -> None:
         """The backend answered after `secs`; bytes are about to flow.

@@ -12,6 +12,7 @@ from edgeproxy.engine.contract import (
     Answer,
     Client,
     CloseReason,
+    Enter,
     Gate,
     Identified,
     NeedMore,
@@ -30,17 +31,28 @@ class GuardedGate:
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
 
+    def arrived(self, client: Client, now: float) -> Enter | Refuse:
+        """Ask whether a client may begin with its preamble; refused if the gate fails."""
+        try:
+            answer = self._gate.arrived(client, now)
+            if not isinstance(answer, Enter | Refuse):
+                raise TypeError(f"a gate answers Enter or Refuse, not {answer!r}")
+        except Exception:  # noqa: BLE001
+            log.bug("gate_failed", call="arrived")
+            return Refuse(CloseReason.FAULT)
+        return answer
+
     def preamble_read(
         self, client: Client, preamble: Preamble, now: float
-    ) -> NeedMore | Identified | Refuse:
-        """Ask whether a preamble is complete; refused if the gate fails."""
+    ) -> NeedMore | Identified | Refuse | None:
+        """Ask whether a preamble is complete; None if the gate fails."""
         try:
             answer = self._gate.preamble_read(client, preamble, now)
             if not isinstance(answer, NeedMore | Identified | Refuse):
                 raise TypeError(f"a gate answers NeedMore, Identified or Refuse, not {answer!r}")
         except Exception:  # noqa: BLE001
             log.bug("gate_failed", call="heard")
-            return Refuse(CloseReason.FAULT)
+            return None
         return answer
 
     def client_lost(self, client: Client, reason: str, now: float) -> None:

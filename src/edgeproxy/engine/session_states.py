@@ -1,8 +1,9 @@
 """The states of a session, and what moves it from one to the next, as data.
 
 Theory of operation. A client is accepted and becomes known: its listener may want a preamble
-(`PREREAD`) and TLS (`HANDSHAKE`). A listener that wants neither admits the client at once. The gate
-is then asked for a backend (`ADMISSION`). From its `Connect` on, the client has a session, which
+(`PREREAD`) and TLS (`HANDSHAKE`). If it wants either, the gate is asked first whether the client
+may begin (`ARRIVAL`); one that wants neither admits the client at once. The gate is then asked for
+a backend (`ADMISSION`). From its `Connect` on, the client has a session, which
 `Engine.sessions` lists and which the gate knows by its ticket.
 
 While the session is `DIALING`, a failed dial ends the ticket, and the gate names the next backend
@@ -31,6 +32,8 @@ from edgeproxy.engine.contract import CloseReason, HandshakeFailure
 class SessionState(StrEnum):
     """Where a client is between accept and close; `LISTED` are shown by `Engine.sessions`."""
 
+    ARRIVAL = "arrival"
+    """The gate is asked whether the client may begin; it answers at once."""
     PREREAD = "preread"
     """The client's first bytes are read, without consuming them."""
     HANDSHAKE = "handshake"
@@ -50,6 +53,8 @@ LISTED = (SessionState.DIALING, SessionState.OPEN, SessionState.HALF_CLOSED)
 class SessionEvent(StrEnum):
     """What happens to a client or its session."""
 
+    ENTER = "enter"
+    """The gate lets the client in. Without a preamble, `PREREAD` is over at once."""
     MORE_WANTED = "more_wanted"
     """The gate needs more of the preamble."""
     IDENTIFIED = "identified"
@@ -76,7 +81,7 @@ class SessionEvent(StrEnum):
     IDLE = "idle"
     TIMED_OUT = "timed_out"
     ABORTED = "aborted"
-    """The proxy closes the session (`Engine.close_sessions`, `Engine.stop`)."""
+    """The proxy closes the session (`Engine.close_sessions`, `Engine.stop`) or gives it up."""
     BUG = "bug"
     """The engine or the gate failed while serving this session."""
 
@@ -95,7 +100,7 @@ class Transition(NamedTuple):
     reason: CloseReason | HandshakeFailure | None = None
 
 
-_PREREAD, _HANDSHAKE, _ADMISSION, _DIALING, _OPEN, _HALF_CLOSED, _CLOSED = SessionState
+_ARRIVAL, _PREREAD, _HANDSHAKE, _ADMISSION, _DIALING, _OPEN, _HALF_CLOSED, _CLOSED = SessionState
 _EVENT = SessionEvent
 
 _ENDS = (
@@ -112,12 +117,16 @@ _ENDS = (
 _LOST, _LATE = HandshakeFailure.HANDSHAKE_FAILED, HandshakeFailure.HANDSHAKE_TIMEOUT
 
 TRANSITIONS = (
+    Transition(_ARRIVAL, _EVENT.ENTER, _PREREAD, "arrived"),
+    Transition(_ARRIVAL, _EVENT.REFUSED, _CLOSED, "arrived"),
     Transition(_PREREAD, _EVENT.MORE_WANTED, _PREREAD, "preamble_read"),
     Transition(_PREREAD, _EVENT.IDENTIFIED, _HANDSHAKE, "preamble_read"),
     Transition(_PREREAD, _EVENT.REFUSED, _CLOSED, "preamble_read"),
+    Transition(_PREREAD, _EVENT.ABORTED, _CLOSED, "client_lost", CloseReason.ABORTED),
     Transition(_HANDSHAKE, _EVENT.HANDSHAKE_DONE, _ADMISSION),
     Transition(_HANDSHAKE, _EVENT.HANDSHAKE_FAILED, _CLOSED, "client_lost", _LOST),
     Transition(_HANDSHAKE, _EVENT.HANDSHAKE_LATE, _CLOSED, "client_lost", _LATE),
+    Transition(_HANDSHAKE, _EVENT.ABORTED, _CLOSED, "client_lost", CloseReason.ABORTED),
     Transition(_ADMISSION, _EVENT.CONNECT, _DIALING, "opened"),
     Transition(_ADMISSION, _EVENT.REFUSED, _CLOSED, "opened"),
     Transition(_DIALING, _EVENT.DIAL_FAILED, _DIALING, "failed"),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from edgeproxy.core.admission.access import Denied
 from edgeproxy.core.admission.admission import Admission
+from edgeproxy.core.admission.arrivals import Arrival
 from edgeproxy.core.admission.loops import LoopGuard
 from edgeproxy.core.admission.record import ConnectionRecord, of_refused, of_session
 from edgeproxy.core.admission.ticket import Blame, Refusal, Ticket
@@ -22,6 +23,7 @@ from edgeproxy.engine.contract import (
     CloseReason,
     Connect,
     DialFailure,
+    Enter,
     HandshakeFailure,
     Identified,
     NeedMore,
@@ -59,6 +61,7 @@ HINTS: dict[str, str] = {
     HandshakeFailure.HANDSHAKE_TIMEOUT: "see EDGEPROXY_CLIENT_SETUP_TIMEOUT_SECS",
     Denied.DENIED: "see EDGEPROXY_ALLOW and EDGEPROXY_DENY",
     Denied.CLIENT_FULL: "see EDGEPROXY_MAX_CONNS_PER_CLIENT",
+    Denied.CLIENT_SETUP_FULL: "too many of one client are not admitted yet; raise `ulimit -n`",
     Denied.RATE_LIMITED: "see EDGEPROXY_RATE_LIMIT_MAX_REQUESTS",
 }
 
@@ -94,20 +97,53 @@ class AdmissionGate:
         self._warm_pool = warm_pool
         self._throttles: dict[str, Throttle] = defaultdict(lambda: Throttle(QUIET_SECS))
 
+    def arrived(self, client: Client, now: float) -> Enter | Refuse:
+        """Let a client begin with its preamble or handshake, or refuse it.
+
+        Where a PROXY header will tell who it is, only the load balancer can be checked now.
+        """
+        arrival = Arrival()
+        reason: str | None
+        if self._preamble_parser.policies[client.listener].expects_proxy_header:
+            reason = self._preamble_parser.untrusted(client)
+        else:
+            reason = self._admission.access.arrive(arrival, client.address, now)
+        if reason is not None:
+            return self._turned_away(client, client.address, reason, now)
+        return Enter(arrival)
+
     def preamble_read(
         self, client: Client, preamble: Preamble, now: float
     ) -> NeedMore | Identified | Refuse:
         """Return what the preamble says, or that it is incomplete, or why it is refused."""
-        answer = self._preamble_parser.preamble_read(client, preamble)
+        arrival = client.entry if isinstance(client.entry, Arrival) else Arrival()
+
+        def identify(address: str) -> str | None:
+            is_known = bool(arrival.client)
+            return None if is_known else self._admission.access.arrive(arrival, address, now)
+
+        answer = self._preamble_parser.preamble_read(client, preamble, identify)
         if isinstance(answer, Refuse):
-            self.client_lost(client, answer.reason, now)
+            self._depart(client)
+            address = arrival.client or client.address
+            return self._turned_away(client, address, answer.reason, now)
         return answer
 
     def client_lost(self, client: Client, reason: str, now: float) -> None:
-        """A client has left, or was refused, before it was opened."""
+        """A client that was let in has left, or was given up, before it was opened."""
+        self._depart(client)
+        if reason != CloseReason.ABORTED:
+            self._turned_away(client, client.address, reason, now)
+
+    def _depart(self, client: Client) -> None:
+        if isinstance(client.entry, Arrival):
+            self._admission.access.depart(client.entry)
+
+    def _turned_away(self, client: Client, address: str, reason: str, now: float) -> Refuse:
+        """Tell of a client that is refused before it was opened."""
         scope = self._preamble_parser.policies[client.listener].scope
-        self._tell_refused(client.address, scope, reason)
-        self._refused(reason, client.address, scope, now)
+        self._tell_refused(address, scope, reason)
+        return self._refused(reason, address, scope, now)
 
     def opened(self, client: Client, now: float) -> Answer:
         """Give a new client its backend, or refuse it."""
@@ -115,7 +151,13 @@ class AdmissionGate:
         scope = self._preamble_parser.policies[client.listener].scope
         if about is not None and isinstance(about, PreambleInfo) and about.app is not None:
             scope = about.app
-        ticket = self._admission.admit(address, scope, now)
+        arrival = client.entry
+        if arrival is not None:
+            assert isinstance(arrival, Arrival)
+            if arrival.client != address:  # its listener has another policy than when it arrived
+                self._depart(client)
+                arrival = None
+        ticket = self._admission.admit(address, scope, now, arrival)
         if self._loops.is_watching and isinstance(ticket, Ticket):
             ticket = self._past_loops(ticket, now)
         if isinstance(ticket, Refusal):

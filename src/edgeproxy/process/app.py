@@ -245,6 +245,7 @@ class Proxy:
                 "native_engine_missing",
                 hint="install the package on a host with a C compiler to build it",
             )
+        self.admission.access.arrivals.room = ceiling()
         self.engine.start()
         for each in opened[1:]:
             log.info("listener_opened", listen=each.address, mode=each.mode)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from edgeproxy.core.admission.access import AccessControl
 from edgeproxy.core.admission.affinity import Affinity, AffinitySettings
+from edgeproxy.core.admission.arrivals import Arrival
 from edgeproxy.core.admission.ticket import Blame, Refusal, Ticket, TicketDetails
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.breaker import Breaker, BreakerSettings, Changed
@@ -135,7 +136,7 @@ class Admission:
         if publication.waiting:
             publication.adopt()
         table = publication.table
-        bound = self.affinity.usable((client, scope), now, table)
+        bound = self.affinity.usable((self.access.key(client), scope), now, table)
         if bound is not None and bound.backend.id not in tried:
             return Choice(bound, How.BOUND)
         origin = self.locate(client)
@@ -149,20 +150,29 @@ class Admission:
 
     # -- one client --------------------------------------------------------------------
 
-    def admit(self, client: str, scope: str, now: float) -> Ticket | Refusal:
-        """Choose a backend for a new client, reserve a slot and bind the client."""
-        if self.access.guarded:
-            barred = self.access.check(client, now, takes=True)
+    def admit(
+        self, client: str, scope: str, now: float, arrival: Arrival | None = None
+    ) -> Ticket | Refusal:
+        """Choose a backend for a new client, reserve a slot and bind the client.
+
+        `arrival` is what the client holds of the limits, if it was checked when it arrived. It is
+        released, or goes over to the ticket.
+        """
+        access = self.access
+        if access.guarded and arrival is None:
+            barred = access.check(client, now, takes=True)
             if barred is not None:
                 return Refusal(barred)
         choice = self.decide(client, scope, now)
         if isinstance(choice, Refusal):
+            if arrival is not None:
+                access.depart(arrival)
             return choice
-        key = (client, scope)
+        key = (access.key(client), scope)
         kept = None if choice.how is How.BOUND else self.affinity.kept(key, now, self.table)
         self.affinity.bind(key, kept or choice.candidate.backend.id, now)
         ticket = Ticket(client, scope, choice)
-        entered = self.access.enter(client)
+        entered = access.enter(client) if arrival is None else access.settle(arrival)
         if entered is not None or self._keeps_details:
             ticket.details = TicketDetails(entered)
         self._reserve(ticket, choice, now)
@@ -173,7 +183,7 @@ class Admission:
         live = self._release(ticket)
         if blame is Blame.HOST:
             return self._turned_away(ticket, Refusal(Reason.NO_RESOURCES))
-        key = (ticket.client, ticket.scope)
+        key = (self.access.key(ticket.client), ticket.scope)
         if blame is Blame.BACKEND:
             live.counters.errors += 1
             if ticket.backend.address == live.address:  # else the address has changed since
@@ -247,7 +257,7 @@ class Admission:
         """Adopt a waiting table, sweep expired state, advance slow start and trials."""
         self.adopt()
         self.affinity.sweep(now)
-        self.access.rate.sweep(now)
+        self.access.sweep(now)
         for backend_id, share in self._slow_starts.advance(self._health.slow_start_secs, now):
             live = self.load.known(backend_id)
             if live is not None:

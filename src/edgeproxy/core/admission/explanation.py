@@ -85,7 +85,7 @@ def explain(admission: Admission, client: str, scope: str, now: float) -> Decisi
         origin=origin,
         pop_region=table.pop_region,
         table_version=table.version,
-        bound_to=admission.affinity.get((client, scope), now),
+        bound_to=admission.affinity.get((admission.access.key(client), scope), now),
         backend=chosen,
         how=str(choice.reason if isinstance(choice, Refusal) else choice.how),
         candidates=tuple(records),

@@ -78,6 +78,7 @@ cdef struct TlsEnd:
     int socket
     int code  # why nothing more can be read
     int failure  # why the socket takes nothing more, or 0
+    uint32_t fed  # bytes received in a read without a byte for the session
     uint8_t is_dry  # the socket had less than was asked for
     uint8_t has_ended  # the socket has reached its end
     uint8_t said_end

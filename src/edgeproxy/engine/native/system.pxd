@@ -87,6 +87,7 @@ cdef extern from "<sys/socket.h>" nogil:
         MSG_MORE
         MSG_PEEK
         MSG_NOSIGNAL
+        MSG_TRUNC
 
 cdef extern from "<netinet/in.h>" nogil:
     cdef struct in_addr:

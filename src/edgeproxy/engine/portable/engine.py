@@ -256,7 +256,7 @@ class PortableEngine:
     def _clean_up(self) -> None:
         self._commands.run_all()
         self._acceptor.close()
-        for accepted, step in self._ingress.close():
+        for accepted, step in self._ingress.close(self._now):
             self._go_on(accepted, step)
         self._sessions.abort()
         self._lingering.close()

@@ -214,6 +214,9 @@ class Relay:
 
     def _source_failed(self, flow: Flow, error: OSError) -> None:
         session = flow.session
+        if isinstance(error, InterruptedError):  # of TLS: nothing for the session yet
+            self.again.append(flow)
+            return
         if isinstance(error, TimeoutError):
             reason = CloseReason.TIMED_OUT
         elif error.errno == errno.EPROTO and flow.source_is_tls:

@@ -39,6 +39,11 @@ from edgeproxy.log import EventLog
 
 log = EventLog("engine")
 
+DRAINED_BYTES = BUFFER_BYTES
+"""Bytes that are read of a refused client before it is closed. With more, it sees a reset: reading
+on while it goes on sending would hold up everybody else."""
+DRAINED_BYTES_PER_TURN = 16 * DRAINED_BYTES
+
 _WRITABLE = select.EPOLLOUT
 _BROKEN = select.EPOLLERR | select.EPOLLHUP
 _MORE_THAN_BYTES = _BROKEN | select.EPOLLRDHUP | select.EPOLLPRI
@@ -72,6 +77,7 @@ class Sessions:
         self.flows: dict[int, Flow] = {}
         self.ended: list[socket.socket] = []
         self.over: list[tuple[Session, CloseReason]] = []
+        self._drained_at, self._drained = self.now, 0
         self._gate = gate
         self._epoll = epoll
         self._pause = pause
@@ -233,10 +239,17 @@ class Sessions:
         self.turn_away(session.client)
 
     def turn_away(self, client: socket.socket) -> None:
-        """Close a client without sending a byte. Unread bytes are read, to avoid a reset."""
+        """Close a client without sending a byte.
+
+        Bytes that it has sent are read, to avoid a reset, but not more than `DRAINED_BYTES` of a
+        client and about `DRAINED_BYTES_PER_TURN` in a turn.
+        """
+        if self._drained_at != self.now:
+            self._drained_at, self._drained = self.now, 0
         try:
             client.shutdown(socket.SHUT_WR)
-            client.recv(BUFFER_BYTES)
+            if self._drained < DRAINED_BYTES_PER_TURN:
+                self._drained += len(client.recv(DRAINED_BYTES, socket.MSG_TRUNC))
         except OSError:
             pass
         self.ended.append(client)

@@ -20,6 +20,8 @@ cdef class Sessions:
     cdef Pool* _pool
     cdef Queue _closed
     cdef char* _buffer
+    cdef double _drained_at
+    cdef size_t _drained
 
     cdef object prepare(
         self,
