@@ -25,8 +25,10 @@ class CpuYield:
         self,
         clock: Callable[[], float] = time.perf_counter,
         sched_yield: Callable[[], object] = os.sched_yield,
+        max_yield_ratio: float = MAX_YIELD_RATIO,
     ) -> None:
         self._clock = clock
+        self._max_yield_ratio = max_yield_ratio
         self._sched_yield = sched_yield
         self._resumed_at = 0.0
         self._credit_secs = MAX_CREDIT_SECS
@@ -34,7 +36,7 @@ class CpuYield:
     def __call__(self) -> None:
         """Yield the CPU, unless the yields so far took too long."""
         now = self._clock()
-        earned_secs = (now - self._resumed_at) * MAX_YIELD_RATIO
+        earned_secs = (now - self._resumed_at) * self._max_yield_ratio
         self._credit_secs = min(self._credit_secs + earned_secs, MAX_CREDIT_SECS)
         self._resumed_at = now
         if self._credit_secs < 0:

@@ -29,6 +29,7 @@ from edgeproxy.control.geoip import Geo
 from edgeproxy.control.health.health_checks import HealthChecks
 from edgeproxy.control.observe.access_log import OFF, AccessLog
 from edgeproxy.control.observe.status import Status
+from edgeproxy.control.stray_output import StrayOutput
 from edgeproxy.core.admission.access import AccessControl
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.backends.live_state import Circuit
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
 
 log = events.EventLog("app")
 
-SWITCH_INTERVAL_SECS = 0.0005
+SWITCH_INTERVAL_SECS = 0.00005
 """How long the control plane may keep the interpreter while the gate waits for it."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 HEARD_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGUSR2)
@@ -78,6 +79,7 @@ class Proxy:
         in_force = InForce(loaded)
         self._lifecycle = Lifecycle()
         self._loop_calls = LoopCalls()
+        self._stray_output = StrayOutput()
         self._wake: Callable[[], object] = lambda: None
         self.metrics = Metrics()
         self._geo = Geo(config.geo)
@@ -182,6 +184,7 @@ class Proxy:
         signal.signal(signal.SIGHUP, self._hung_up)
         signal.signal(signal.SIGUSR2, self._asked_to_upgrade)
         log.info("geo", **self._geo.description)
+        self._stray_output.adopt()
         sys.setswitchinterval(SWITCH_INTERVAL_SECS)
         raise_limit()
         try:
@@ -244,6 +247,7 @@ class Proxy:
         import asyncio
 
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._stray_output.loop_fault)
         self._lifecycle.add(Event.READY)
         self._loop_calls.begin(loop)
         self._wake = lambda: self._loop_calls.soon(stopping.set)

@@ -118,6 +118,7 @@ class ControlPlane:
         self._woken = asyncio.Event()
         tasks = [asyncio.ensure_future(each()) for each in self._background]
         await self._endpoints.serve()
+        gc.freeze()  # what the servers have imported is here to stay: it is not walked again
         asked = asyncio.ensure_future(stopping.wait())
         self._follow_table()
         while not stopping.is_set():
