@@ -32,7 +32,8 @@ LADDER = (
 """From the innermost to the outermost; a room imports only what is further in than itself."""
 
 CORE_LADDER = (
-    {"lazy_heap", "metrics", "pacing"},
+    {"metrics", "pacing"},
+    {"lazy_heap"},
     {"geo"},
     {"backends"},
     {"routing"},
