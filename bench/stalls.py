@@ -44,6 +44,8 @@ NICE = 19
 """Readers yield to the clients, whose times are measured on the same processors."""
 FILLERS = 16
 SWEEP_SECS = 60.0
+START_SECS = 120.0
+"""A large table, on a host that is busy."""
 
 ROWS = """
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
@@ -260,7 +262,7 @@ class Measured:
         cpus = os.sched_getaffinity(0)
         process = Process([program, "serve"], cpus, self._folder / "log", environ)
         for port in (self.port, self._api_port, self._metrics_port):
-            process.wait_until_it_accepts(port)
+            process.wait_until_it_accepts(port, START_SECS)
         return process
 
     def is_wanted(self, name: str) -> bool:

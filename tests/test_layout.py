@@ -114,7 +114,7 @@ TESTED_ELSEWHERE = {
     (
         "process/",
         "system/test_lifecycle.py, test_shutdown.py",
-    ): "app drain endpoints first_table reload removal systemd watchdog",
+    ): "app drain endpoints reload removal systemd watchdog",
     ("registry/", "system/test_api.py, test_api_on_postgres.py"): "errors registry settings",
     (
         "store/",

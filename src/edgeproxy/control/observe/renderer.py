@@ -10,7 +10,6 @@ For one event loop.
 from __future__ import annotations
 
 import asyncio
-import select
 import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,8 +29,6 @@ COSTLY_SECS = 0.05
 """Processor time; what takes less is made anew for everybody."""
 KEPT_SECS = 1.0
 MAX_WAIT_SECS = 4.0
-NAP_SECS = 0.00005
-MAX_NAP_RATIO = 2.0
 
 
 class BusyError(EdgeProxyError):
@@ -60,10 +57,7 @@ class Renderer:
         self._orders: dict[tuple[Hashable, ...], _Order] = {}
         self._kept: dict[tuple[Hashable, ...], _Kept] = {}
         self._cost_secs: dict[Hashable, float] = {}  # of the last answer of each kind
-        self._rest = CpuYield(
-            sched_yield=lambda: select.select((), (), (), NAP_SECS),
-            max_yield_ratio=MAX_NAP_RATIO,
-        )
+        self._rest = CpuYield()
 
     async def answer(self, key: tuple[Hashable, ...], render: Render) -> Pieces:
         """Return an answer. Raises BusyError, and what `render` raises."""
