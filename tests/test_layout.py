@@ -78,7 +78,6 @@ TESTED_ELSEWHERE = {
         "control/health/",
         "control/health/test_probe.py, system/test_health_checks.py",
     ): "grpc health_checks",
-    ("control/observe/", "system/test_metrics.py"): "status",
     ("core/admission/", "system/test_access_log.py"): "record",
     ("core/admission/", "core/admission/test_admission.py"): "ticket",
     (
