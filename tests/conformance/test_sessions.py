@@ -109,6 +109,31 @@ def test_calls_run_in_order_on_the_gate_thread(rig: Rig) -> None:
     assert threading.get_ident() not in rig.gate.thread_ids
 
 
+def test_clients_are_served_between_calls_that_wait(rig: Rig) -> None:
+    """However many calls wait, as when many readers ask at once, a client comes in between."""
+    rig.serve()
+    calls = [0]
+    seen_after: list[int] = []
+    rig.gate.after_opened = lambda: seen_after.append(len(calls))
+    with rig.gate_thread_held():
+        for index in range(1000):
+            rig.engine.call(partial(calls.append, index))
+        rig.connect()  # the kernel has accepted it
+    wait_until(lambda: len(calls) == 1001 and seen_after, "all calls and the client")
+    assert seen_after[0] < 100
+
+
+def test_sessions_are_listed_in_slices_between_which_clients_are_served(rig: Rig) -> None:
+    """Listing does not grow into one long turn: sessions beyond a slice are all there, once."""
+    rig.serve()
+    for _ in range(150):
+        rig.connect()
+    wait_until(lambda: len(rig.gate.tickets) == 150, "all are admitted")
+    listed = [session.ticket for session in rig.engine.sessions()]
+    assert len(listed) == len({id(ticket) for ticket in listed}) == 150
+    assert len(rig.engine.carried()) == 150
+
+
 def test_a_call_runs_soon_in_an_idle_engine(rig: Rig) -> None:
     rig.serve()
     wait_until(lambda: rig.gate.ticks > 0, "the engine runs")

@@ -22,6 +22,7 @@ from edgeproxy.core.admission.rate_limit import RateLimitSettings
 from edgeproxy.core.backends.breaker import BreakerSettings
 from edgeproxy.core.backends.ejection import EjectionSettings
 from edgeproxy.core.backends.health import HealthSettings, ProbeSettings
+from edgeproxy.core.geo.prefix import Network
 from edgeproxy.engine.contract import EngineSettings
 from edgeproxy.gate.warm_pool import PoolSettings
 from edgeproxy.listeners.settings import ListenSettings
@@ -67,11 +68,13 @@ class MetricsSettings:
         enabled: Serve it.
         listen_addr: Address to serve it on.
         path: Its path.
+        allow: Networks that may read it; empty: loopback, private and unique local addresses.
     """
 
     enabled: bool = False
     listen_addr: ListenAddress = DEFAULT_METRICS
     path: str = "/metrics"
+    allow: tuple[Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,6 +198,8 @@ SETTINGS: tuple[Setting, ...] = (
         setting("enabled", boolean, "serve metrics for Prometheus"),
         setting("listen_addr", listen_address, "address to serve metrics on"),
         setting("path", page_path, "path of the metrics page"),
+        setting("allow", networks,
+                "networks that may read metrics; unset: loopback, private and unique local ones"),
     )),
     *section("config_watch", rows=(
         setting("enabled", boolean, "apply changes of the configuration file"),

@@ -32,6 +32,7 @@ from edgeproxy.control.geoip import Geo
 from edgeproxy.control.health.health_checks import HealthChecks
 from edgeproxy.control.observe.access_log import OFF, AccessLog
 from edgeproxy.control.observe.status import Status
+from edgeproxy.control.stray_output import StrayOutput
 from edgeproxy.core.admission.access import AccessControl
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.admission.loops import LoopGuard
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
 
 log = events.EventLog("app")
 
-SWITCH_INTERVAL_SECS = 0.0005
+SWITCH_INTERVAL_SECS = 0.00005
 """How long the control plane may keep the interpreter while the gate waits for it."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 HEARD_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGUSR2)
@@ -85,6 +86,7 @@ class Proxy:
         in_force = InForce(loaded)
         self._lifecycle = Lifecycle()
         self._loop_calls = LoopCalls()
+        self._stray_output = StrayOutput()
         self._wake: Callable[[], object] = lambda: None
         self.metrics = Metrics()
         self._geo = Geo(config.geo)
@@ -207,6 +209,7 @@ class Proxy:
         signal.signal(signal.SIGHUP, self._hung_up)
         signal.signal(signal.SIGUSR2, self._asked_to_upgrade)
         log.info("geo", **self._geo.description)
+        self._stray_output.adopt()
         sys.setswitchinterval(SWITCH_INTERVAL_SECS)
         raise_limit()
         try:
@@ -287,6 +290,7 @@ class Proxy:
         import asyncio
 
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._stray_output.loop_fault)
         self._lifecycle.add(Event.READY)
         self._loop_calls.begin(loop)
         self._wake = lambda: self._loop_calls.soon(stopping.set)

@@ -17,6 +17,7 @@ from edgeproxy.config.load import Config
 from edgeproxy.control.admin.socket_path import OFF, VARIABLE, make_folder, writable_default
 from edgeproxy.control.admin.unix_socket import file_of, open_socket, remove
 from edgeproxy.control.observe.status import Status
+from edgeproxy.engine.descriptors import CONTROL_SHARE, METRICS_SHARE, ceiling_of
 from edgeproxy.engine.sockets import open_listener
 from edgeproxy.errors import EdgeProxyError
 from edgeproxy.listeners.opening import cannot_listen
@@ -168,8 +169,10 @@ class Endpoints:
 
     async def _serve_control_socket(self, listening: socket.socket) -> HttpPages:
         from edgeproxy.control.admin.control_socket import control_pages
+        from edgeproxy.control.admin.door import Door
 
-        pages = control_pages(self._status, self._upgrade)
+        door = Door(ceiling=ceiling_of(CONTROL_SHARE), setting="EDGEPROXY_CONTROL_SOCKET")
+        pages = control_pages(self._status, self._upgrade, door)
         await pages.serve(listening)
         return pages
 
@@ -177,10 +180,12 @@ class Endpoints:
         return inherited or _open(self._metrics.listen_addr, "EDGEPROXY_METRICS_LISTEN_ADDR")
 
     async def _serve_metrics(self, listening: socket.socket) -> HttpPages:
+        from edgeproxy.control.admin.door import Door
         from edgeproxy.control.observe.metrics_page import metrics_page
 
         path = self._metrics.path
-        pages = metrics_page(self._status.read, path)
+        door = Door(self._metrics.allow, ceiling_of(METRICS_SHARE), "EDGEPROXY_METRICS_ALLOW")
+        pages = metrics_page(self._status.read, path, self._status.renderer, door)
         address = ListenAddress(*listening.getsockname()[:2])
         await pages.serve(listening)
         log.info("metrics", listen=str(address), path=path)

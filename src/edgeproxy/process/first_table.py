@@ -7,6 +7,7 @@ empty table: it is better that its predecessor goes on serving.
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -43,7 +44,7 @@ def publish_first(
         if not is_successor and store.ensure():
             log.info("database_created", path=store.path)
         try:
-            feed.first(needs_table=is_successor)
+            _first(feed, needs_table=is_successor)
         except StoreError:
             if is_stopped():
                 return False
@@ -53,7 +54,7 @@ def publish_first(
     told = ""
     while not is_stopped():
         try:
-            feed.first()
+            _first(feed)
             return True
         except StoreError as error:
             reason = error.reason
@@ -65,3 +66,13 @@ def publish_first(
             _NEVER.wait(POLL_SECS)
         pause_secs = min(pause_secs * 2, LONGEST_PAUSE_SECS)
     return False
+
+
+def _first(feed: Feed, *, needs_table: bool = False) -> None:
+    """Read and publish. The garbage collector does not walk the table, now or later."""
+    gc.disable()
+    try:
+        feed.first(needs_table=needs_table)
+    finally:
+        gc.freeze()
+        gc.enable()

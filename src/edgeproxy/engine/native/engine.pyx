@@ -167,11 +167,11 @@ cdef class NativeEngine:
 
     def sessions(self):
         """List the live sessions."""
-        return self._commands.ask(self._list_sessions) or []
+        return list(self._commands.ask_in_slices(self._list_sessions))
 
     def carried(self):
         """Return every live session's ticket, bytes in and bytes out so far."""
-        return self._commands.ask(self._list_carried) or []
+        return list(self._commands.ask_in_slices(self._list_carried))
 
     def unanswered(self):
         """Return the live sessions whose backend has not sent a byte."""
@@ -244,6 +244,7 @@ cdef class NativeEngine:
             and self._dialer.gone.first == NULL
             and not self._ingress.is_to_tell()
             and self._acceptor.opened.first == NULL
+            and not self._woken
         ):
             timeout_ms = -1
             if (
@@ -287,8 +288,7 @@ cdef class NativeEngine:
         self._sessions.tell_all_opened()
         self._acceptor.tell_pause()
         if self._woken:
-            self._woken = False
-            self._commands.run_all()
+            self._woken = self._commands.run_next()
         is_due = self._now >= self._next_tick or (self._acceptor.paused and self._may_resume)
         if is_due and not self._stopping:
             self._tick()
@@ -330,11 +330,11 @@ cdef class NativeEngine:
     cdef inline void _hurry(self) noexcept nogil:
         self._next_tick = min(self._next_tick, self._now + SHORT_TICK_MS / 1000.0)
 
-    def _list_sessions(self):
-        return list_sessions(&self._pool)
+    def _list_sessions(self, number):
+        return list_sessions(&self._pool, number)
 
-    def _list_carried(self):
-        return list_carried(&self._pool)
+    def _list_carried(self, number):
+        return list_carried(&self._pool, number)
 
     def _clean_up(self):
         self._commands.run_all()

@@ -198,7 +198,7 @@ class PortableEngine:
                 self._relay.pump(flow)
             except Exception:  # noqa: BLE001
                 sessions.broke(flow.session)
-        self._commands.run_all()
+        self._commands.run_next()
         if self._now >= self._next_tick:
             self._tick()
         if sessions.ended or sessions.over:
