@@ -32,7 +32,7 @@ from edgeproxy.engine.native.byte_thread.worker cimport (
     TICK_MS,
 )
 from edgeproxy.engine.native.byte_thread.workers cimport Workers
-from edgeproxy.engine.native.gate_thread.acceptor cimport Acceptor, FIRST_LISTENER, MAX_LISTENERS
+from edgeproxy.engine.native.gate_thread.acceptor cimport Acceptor, FIRST_LISTENER
 from edgeproxy.engine.native.gate_thread.dialer cimport Dialer
 from edgeproxy.engine.native.gate_thread.ingress cimport Ingress
 from edgeproxy.engine.native.gate_thread.session_list cimport list_carried, list_sessions
@@ -252,7 +252,7 @@ cdef class NativeEngine:
                 self._woken = True
             elif mark == TIMER:
                 self._armed_for = 0
-            elif mark < FIRST_LISTENER + MAX_LISTENERS:
+            elif not mark >> 32:  # no generation: see `session.mark_of`
                 self._acceptor.accept(<int>mark - FIRST_LISTENER, self._now)
             else:
                 flow = marked(&self._pool, mark)

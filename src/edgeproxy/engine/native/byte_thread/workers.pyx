@@ -26,9 +26,6 @@ from edgeproxy.engine.native.byte_thread.handoff cimport (
 from edgeproxy.engine.native.session cimport ABORTED
 from edgeproxy.engine.native.system cimport *
 
-cdef enum:
-    MAX_WORKERS = 64
-
 
 cdef class Workers:
     """The byte threads of one engine."""
@@ -40,7 +37,6 @@ cdef class Workers:
         pthread_mutex_init(&self._ended.lock, NULL)
         self._ended.wakeup = wakeup
         wanted = settings.byte_threads or len(os.sched_getaffinity(0))
-        wanted = max(1, min(wanted, MAX_WORKERS))
         self._workers = <Worker*>calloc(wanted, sizeof(Worker))
         if self._workers == NULL:
             raise MemoryError
