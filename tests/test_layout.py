@@ -93,9 +93,10 @@ TESTED_ELSEWHERE = {
     ): (
         "commands contract dial guarded_gate portable/acceptor portable/dialer "
         "portable/engine portable/ingress/accepted portable/ingress/handshake "
-        "portable/ingress/preread portable/lingering portable/pipe portable/relay "
+        "portable/ingress/preread portable/ingress/slot_queue portable/lingering "
+        "portable/pipe portable/relay "
         "portable/session portable/timeouts portable/tls_context portable/tls_socket "
-        "session_states sockets tls"
+        "session_states slot_wait sockets tls"
     ),
     ("", "cli/"): "errors",
     (

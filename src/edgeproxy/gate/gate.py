@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from edgeproxy.core.admission.access import Denied
 from edgeproxy.core.admission.admission import Admission
@@ -21,12 +22,14 @@ from edgeproxy.engine.contract import (
     CloseReason,
     Connect,
     DialFailure,
+    FirstAnswer,
     HandshakeFailure,
     Identified,
     NeedMore,
     Outcome,
     Preamble,
     Refuse,
+    Wait,
 )
 from edgeproxy.engine.tls import TlsInfo
 from edgeproxy.gate.preamble import PreambleFault, PreambleInfo, PreambleParser
@@ -39,6 +42,9 @@ log = EventLog("gate")
 
 QUIET_SECS = 10.0
 """Seconds between two log lines for the same kind of refusal or failed dial."""
+
+FREED_SOON = (Reason.FULL, Denied.CLIENT_FULL)
+"""What an ending connection may change: its slot counts until the engine has told its end."""
 
 BLAME: dict[str, Blame] = {DialFailure.LOCAL: Blame.HOST, DialFailure.NO_PORT: Blame.PATH}
 
@@ -59,6 +65,14 @@ HINTS: dict[str, str] = {
     Denied.CLIENT_FULL: "see EDGEPROXY_MAX_CONNS_PER_CLIENT",
     Denied.RATE_LIMITED: "see EDGEPROXY_RATE_LIMIT_MAX_REQUESTS",
 }
+
+
+class _Place(NamedTuple):
+    """A client that waits for a slot, and why it has none."""
+
+    client: Client
+    scope: str
+    reason: Reason | Denied
 
 
 class AdmissionGate:
@@ -105,16 +119,31 @@ class AdmissionGate:
         self._tell_refused(client.address, scope, reason)
         self._refused(reason, client.address, scope, now)
 
-    def opened(self, client: Client, now: float) -> Answer:
-        """Give a new client its backend, or refuse it."""
-        address, about = client.address, client.about
+    def opened(self, client: Client, now: float) -> FirstAnswer:
+        """Give a new client its backend, let it wait for a slot, or refuse it."""
+        about = client.about
         scope = self._preamble_parser.policies[client.listener].scope
         if about is not None and isinstance(about, PreambleInfo) and about.app is not None:
             scope = about.app
-        ticket = self._admission.admit(address, scope, now)
+        ticket = self._admission.admit(client.address, scope, now)
         if isinstance(ticket, Refusal):
-            self._tell_refused(address, scope, ticket.reason)
-            return self._refused(ticket.reason, address, scope, now)
+            if ticket.reason in FREED_SOON:
+                return Wait(_Place(client, scope, ticket.reason))
+            return self._refuse(client, scope, ticket.reason, now)
+        return self._admitted(ticket, client, scope, now)
+
+    def asked_again(self, place: _Place, now: float, *, is_last: bool) -> FirstAnswer:
+        """Give a client that waits its backend, if a slot is free now."""
+        client, scope, reason = place
+        ticket = self._admission.admit(client.address, scope, now, again=reason is Reason.FULL)
+        if not isinstance(ticket, Refusal):
+            return self._admitted(ticket, client, scope, now)
+        if is_last or ticket.reason not in FREED_SOON:
+            return self._refuse(client, scope, ticket.reason, now)
+        # A token that was taken stays taken, whatever the client waits for now.
+        return Wait(place if reason is Reason.FULL else _Place(client, scope, ticket.reason))
+
+    def _admitted(self, ticket: Ticket, client: Client, scope: str, now: float) -> Connect:
         self._metrics.accepted += 1
         self._metrics.accepted_by_app[scope] += 1
         if self._header_writer.is_wanted:
@@ -164,6 +193,10 @@ class AdmissionGate:
         metrics.bytes_out += outcome.bytes_out
         self._tell_end(ticket, outcome.secs, outcome.bytes_in, outcome.bytes_out, outcome.reason)
 
+    def stood_still(self, secs: float) -> None:
+        """Give connections on trial as much longer."""
+        self._admission.excuse(secs)
+
     def tick(self, now: float) -> None:
         """Sweep what has expired, and refill the warm pool."""
         self._admission.tick(now)
@@ -201,6 +234,10 @@ class AdmissionGate:
         if destination is None and client.local is not None:
             destination = Endpoint(*client.local)
         return ClientIdentity(source, destination, name, self._header_writer.next_id())
+
+    def _refuse(self, client: Client, scope: str, reason: Reason | Denied, now: float) -> Refuse:
+        self._tell_refused(client.address, scope, reason)
+        return self._refused(reason, client.address, scope, now)
 
     def _tell_refused(self, address: str, scope: str, reason: str) -> None:
         if self._ended is not None:

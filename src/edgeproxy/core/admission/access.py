@@ -70,11 +70,13 @@ class AccessControl:
         self._has_lists = bool(settings.deny or settings.allow)
         self.guarded = bool(self._has_lists or self._most or rate.enabled)
 
-    def check(self, client: str, now: float, *, takes: bool = False) -> Denied | None:
+    def check(
+        self, client: str, now: float, *, takes: bool = False, again: bool = False
+    ) -> Denied | None:
         """Return why a client may not connect now, or None.
 
         `client` is in normal form (`address.normalise`). `takes`: take a token if the
-        client may connect.
+        client may connect. `again`: this client has taken one already.
         """
         if self._has_lists and not self._is_listed(client):
             return Denied.DENIED
@@ -83,7 +85,7 @@ class AccessControl:
         key = key_of(client)
         if self._most and self._inside.get(key, 0) >= self._most:
             return Denied.CLIENT_FULL
-        if self._limits_rate:
+        if self._limits_rate and not again:
             rate = self.rate
             if not (rate.take(key, now) if takes else rate.remaining(key, now)):
                 return Denied.RATE_LIMITED

@@ -149,10 +149,16 @@ class Admission:
 
     # -- one client --------------------------------------------------------------------
 
-    def admit(self, client: str, scope: str, now: float) -> Ticket | Refusal:
-        """Choose a backend for a new client, reserve a slot and bind the client."""
+    def admit(
+        self, client: str, scope: str, now: float, *, again: bool = False
+    ) -> Ticket | Refusal:
+        """Choose a backend for a new client, reserve a slot and bind the client.
+
+        `again`: this client was refused only because every backend was full. Nothing is counted
+        twice for it.
+        """
         if self.access.guarded:
-            barred = self.access.check(client, now, takes=True)
+            barred = self.access.check(client, now, takes=True, again=again)
             if barred is not None:
                 return Refusal(barred)
         choice = self.decide(client, scope, now)
@@ -242,6 +248,11 @@ class Admission:
             trial = details.trial
             if trial and self._breaker.end_trial(trial, now, has_answered=bytes_out > 0):
                 self._rank_anew(live)
+
+    def excuse(self, secs: float) -> None:
+        """This process heard nobody for so long: connections on trial may have ended unheard."""
+        if self._breaker is not None:
+            self._breaker.excuse(secs)
 
     def tick(self, now: float) -> None:
         """Adopt a waiting table, sweep expired state, advance slow start and trials."""
