@@ -17,7 +17,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "edgeproxy"
 TESTS = Path(__file__).parent
 
 LADDER = (
-    {"errors", "log", "version"},
+    {"errors", "log", "standstill", "version"},
     {"core", "engine"},
     {"values", "regular_file"},
     {"wire", "control"},
@@ -95,9 +95,9 @@ TESTED_ELSEWHERE = {
     ): (
         "commands contract dial guarded_gate portable/acceptor portable/dialer "
         "portable/engine portable/ingress/accepted portable/ingress/handshake "
-        "portable/ingress/preread portable/lingering portable/pipe portable/relay "
-        "portable/session portable/timeouts portable/tls_context "
-        "session_states sockets tls"
+        "portable/ingress/preread portable/ingress/slot_queue portable/lingering "
+        "portable/pipe portable/relay portable/session portable/timeouts portable/tls_context "
+        "session_states slot_wait sockets tls"
     ),
     (
         "gate/",
@@ -191,13 +191,13 @@ def test_core_touches_nothing_of_the_world(module: str) -> None:
 
 @pytest.mark.parametrize("module", [name for name in MODULES if room(name) == "engine"])
 def test_the_engine_knows_no_backend(module: str) -> None:
-    assert own_rooms(module) <= {"engine", "errors", "log"}
+    assert own_rooms(module) <= {"engine", "errors", "log", "standstill"}
 
 
 @pytest.mark.parametrize("module", CYTHON)
 def test_the_native_engine_knows_no_backend(module: str) -> None:
     lines = (SOURCE / module).read_text(encoding="utf-8").splitlines()
-    known = ("edgeproxy.engine.", "edgeproxy.errors ", "edgeproxy.log ")
+    known = tuple(f"edgeproxy.{room}" for room in ("engine.", "errors ", "log ", "standstill "))
     for line in lines:
         if line.startswith("from edgeproxy"):
             assert line.removeprefix("from ").startswith(known), line

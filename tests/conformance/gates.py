@@ -15,12 +15,14 @@ from edgeproxy.engine.contract import (
     Connect,
     DialFailure,
     Enter,
+    FirstAnswer,
     HandshakeFailure,
     Identified,
     NeedMore,
     Outcome,
     Preamble,
     Refuse,
+    Wait,
 )
 from tests.conformance.peers import DEADLINE_SECS
 
@@ -68,6 +70,9 @@ class ScriptedGate:
         departures: What was given to `client_lost`, in order.
         opened_clients: What was given to `opened`, in order.
         after_opened: Called with every `opened`.
+        slots: How many tickets there may be at once; who finds none free waits.
+        asked_again_last: How many clients were asked about for the last time.
+        standstills: What was given to `stood_still`.
         tickets: One for each `Connect`, in order.
         clients, abouts: The addresses given to `opened`, and what it was told about them.
         violations: Everything the engine did that the contract does not allow.
@@ -97,6 +102,9 @@ class ScriptedGate:
         self.read_clients: list[Client] = []
         self.after_opened: Callable[[], object] | None = None
         self.ticks = 0
+        self.slots: float = float("inf")
+        self.asked_again_last = 0
+        self.standstills: list[float] = []
         self._attempts: dict[Ticket, int] = {}
         self._inside = threading.Lock()
         self._called = threading.Condition()
@@ -139,7 +147,7 @@ class ScriptedGate:
             self.departures.append((_address_of(client), client.listener, reason))
             self._perhaps_raise("client_lost")
 
-    def opened(self, client: Client, now: float) -> Answer:
+    def opened(self, client: Client, now: float) -> FirstAnswer:
         with self._call("opened", now):
             if client.entry is not None:
                 self._leave(client)
@@ -147,7 +155,17 @@ class ScriptedGate:
             if self.after_opened is not None:
                 self.after_opened()
             self._perhaps_raise("opened")
+            if len(self.unended()) >= self.slots:
+                return Wait(client)
             return self._attempt(0, _address_of(client), client.listener, now)
+
+    def asked_again(self, place: Client, now: float, *, is_last: bool) -> FirstAnswer:
+        with self._call("asked_again", now):
+            self.asked_again_last += is_last
+            self._perhaps_raise("asked_again")
+            if len(self.unended()) >= self.slots:
+                return Refuse("full") if is_last else Wait(place)
+            return self._attempt(0, _address_of(place), place.listener, now)
 
     def dialed(self, ticket: Ticket, secs: float, now: float) -> None:
         with self._call("dialed", now, ticket):
@@ -178,6 +196,9 @@ class ScriptedGate:
                 self.violations.append(f"bytes without a backend, {outcome}: {ticket}")
             ticket.outcome, ticket.ended_at = outcome, now
             self._perhaps_raise("closed")
+
+    def stood_still(self, secs: float) -> None:
+        self.standstills.append(secs)
 
     def tick(self, now: float) -> None:
         with self._call("tick", now):

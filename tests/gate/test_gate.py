@@ -27,12 +27,14 @@ from edgeproxy.engine.contract import (
     Connect,
     DialFailure,
     Enter,
+    FirstAnswer,
     HandshakeFailure,
     Identified,
     NeedMore,
     Outcome,
     Preamble,
     Refuse,
+    Wait,
 )
 from edgeproxy.engine.listener import client_at
 from edgeproxy.gate.gate import HINTS, AdmissionGate
@@ -52,9 +54,13 @@ def lines() -> Iterator[io.StringIO]:
     log.stop()
 
 
-def gate(*backends: Backend) -> tuple[AdmissionGate, Metrics, Admission]:
+def gate(
+    *backends: Backend, access: AccessControl | None = None
+) -> tuple[AdmissionGate, Metrics, Admission]:
     """Return a gate with these backends behind it."""
-    admission = Admission(AdmissionSettings(), AffinitySettings(), EjectionSettings(), Origin)
+    admission = Admission(
+        AdmissionSettings(), AffinitySettings(), EjectionSettings(), Origin, access=access
+    )
     admission.publish(backends)
     metrics = Metrics()
     preamble_parser = PreambleParser({"web": ListenerPolicy()}, admission.server_names)
@@ -66,7 +72,7 @@ def backend(backend_id: str, **values: object) -> Backend:
     return Backend(backend_id, "myapp", "sa", "10.0.0.1", 8080, **values)  # type: ignore[arg-type]
 
 
-def connect(answer: Connect | Refuse) -> Connect:
+def connect(answer: FirstAnswer) -> Connect:
     """Return the answer, which must be a Connect."""
     assert isinstance(answer, Connect), answer
     return answer
@@ -84,6 +90,64 @@ def test_one_client_is_the_same_over_ipv4_and_mapped_ipv6() -> None:
     made.opened(Client("192.0.2.1", 1, "web"), 0.0)
     made.opened(client_at(("::ffff:192.0.2.1", 2, 0, 0), "web"), 0.0)
     assert len(admission.affinity) == 1
+
+
+ENDED = Outcome(CloseReason.FINISHED, 1, 1, 1.0)
+ONE_TOKEN = RateLimitSettings(enabled=True, max_requests=1, window_secs=1000.0, burst=1)
+
+
+def test_a_client_for_whom_no_slot_is_free_waits_and_gets_the_next_one() -> None:
+    made, metrics, _ = gate(backend("a", hard_limit=1))
+    first = connect(made.opened(Client("192.0.2.1", 1, "web"), 0.0))
+    waits = made.opened(Client("192.0.2.1", 2, "web"), 1.0)
+    assert isinstance(waits, Wait)
+    assert isinstance(made.asked_again(waits.place, 1.1, is_last=False), Wait)
+    assert isinstance(first.ticket, Ticket)
+    made.closed(first.ticket, ENDED, 1.2)
+    assert connect(made.asked_again(waits.place, 1.2, is_last=False))
+    assert (metrics.accepted, metrics.refused.total()) == (2, 0)
+
+
+def test_a_client_that_has_waited_in_vain_is_refused_and_counted_once() -> None:
+    made, metrics, _ = gate(backend("a", hard_limit=1))
+    connect(made.opened(Client("192.0.2.1", 1, "web"), 0.0))
+    waits = made.opened(Client("192.0.2.1", 2, "web"), 1.0)
+    assert isinstance(waits, Wait)
+    assert made.asked_again(waits.place, 2.0, is_last=True) == Refuse(Reason.FULL)
+    assert (metrics.accepted, metrics.refused) == (1, {Reason.FULL: 1})
+
+
+def test_a_client_waits_for_its_own_last_connection_too() -> None:
+    access = AccessControl(AccessSettings(max_conns_per_client=1))
+    made, _, _ = gate(backend("a"), access=access)
+    first = connect(made.opened(Client("192.0.2.1", 1, "web"), 0.0))
+    waits = made.opened(Client("192.0.2.1", 2, "web"), 1.0)
+    assert isinstance(waits, Wait)
+    assert isinstance(made.asked_again(waits.place, 1.0, is_last=False), Wait)
+    assert isinstance(first.ticket, Ticket)
+    made.closed(first.ticket, ENDED, 1.2)
+    assert connect(made.asked_again(waits.place, 1.2, is_last=True))
+
+
+def test_waiting_takes_one_token_and_not_one_each_time() -> None:
+    access = AccessControl(AccessSettings(), ONE_TOKEN)
+    made, _, admission = gate(backend("a", hard_limit=1), access=access)
+    held = admission.admit("192.0.2.9", "", 0.0)
+    assert isinstance(held, Ticket)
+    waits = made.opened(Client("192.0.2.1", 1, "web"), 0.0)
+    for _ in range(3):
+        assert isinstance(waits, Wait)
+        waits = made.asked_again(waits.place, 0.1, is_last=False)
+    assert isinstance(waits, Wait)
+    admission.closed(held, 0.2)
+    assert connect(made.asked_again(waits.place, 0.2, is_last=False))
+
+
+def test_a_client_without_a_token_does_not_wait() -> None:
+    access = AccessControl(AccessSettings(), ONE_TOKEN)
+    made, _, _ = gate(backend("a"), access=access)
+    connect(made.opened(Client("192.0.2.1", 1, "web"), 0.0))
+    assert made.opened(Client("192.0.2.1", 2, "web"), 0.0) == Refuse(Denied.RATE_LIMITED)
 
 
 def test_what_ended_is_counted() -> None:
@@ -176,6 +240,7 @@ def test_a_client_that_goes_round_is_sent_elsewhere_or_refused(lines: io.StringI
         if isinstance(answer, Connect):
             assert isinstance(answer.ticket, Ticket)
             sessions.open.append(answer.ticket)
+        assert not isinstance(answer, Wait)
         return answer
 
     port = 1

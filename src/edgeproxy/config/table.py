@@ -245,7 +245,7 @@ SETTINGS: tuple[Setting, ...] = (
     *section("proxy", part="engine", variables="", rows=(
         setting("engine", one_of(*KINDS),
                 "the engine that carries the bytes: auto, native or portable", field="kind"),
-        setting("byte_threads", whole_number(0, 64),
+        setting("byte_threads", whole_number(0, 1024),
                 "number of threads of the native engine that carry bytes; 0: one per CPU"),
     )),
     *section("proxy", variables="", rows=(

@@ -7,6 +7,7 @@ the engine's gate thread, one at a time, and never block.
 Order of calls for one client:
 
     opened ─┬─ Refuse                                  (the client is closed)
+            ├─ Wait ── asked_again …                   (when a slot may be free; answers as opened)
             └─ Connect ─┬─ failed ─┬─ Refuse           (the client is closed)
                         │          └─ Connect …        (the next attempt)
                         ├─ dialed ── closed
@@ -169,7 +170,18 @@ class Refuse(NamedTuple):
     reason: str
 
 
+class Wait(NamedTuple):
+    """No slot is free for this client, as far as the gate knows; see `engine/slot_wait`.
+
+    `place` is any object of the gate's, for `Gate.asked_again`. It holds nothing that would have to
+    be given back.
+    """
+
+    place: Any
+
+
 Answer = Connect | Refuse
+FirstAnswer = Connect | Refuse | Wait
 
 
 class Enter(NamedTuple):
@@ -282,8 +294,14 @@ class Gate(Protocol):
     ) -> NeedMore | Identified | Refuse:
         """A client of a listener that wants a preamble has sent these first bytes."""
 
-    def opened(self, client: Client, now: float) -> Answer:
+    def opened(self, client: Client, now: float) -> FirstAnswer:
         """A client has connected, and its preamble and handshake are over."""
+
+    def asked_again(self, place: Any, now: float, *, is_last: bool) -> FirstAnswer:
+        """A slot may be free for the client with this place (`Wait`).
+
+        With `is_last` none will be soon: the answer is not `Wait`.
+        """
 
     def client_lost(self, client: Client, reason: str, now: float) -> None:
         """A client that was let in has gone before the gate was asked for a backend.
@@ -305,6 +323,9 @@ class Gate(Protocol):
 
     def closed(self, ticket: Any, outcome: Outcome, now: float) -> None:
         """The session of this ticket has ended."""
+
+    def stood_still(self, secs: float) -> None:
+        """For so long this process heard nobody: no silence in it counts (`standstill`)."""
 
     def tick(self, now: float) -> None:
         """Called about once a second, for housekeeping."""

@@ -3,7 +3,8 @@
 Theory of operation. A client is accepted and becomes known: its listener may want a preamble
 (`PREREAD`) and TLS (`HANDSHAKE`). If it wants either, the gate is asked first whether the client
 may begin (`ARRIVAL`); one that wants neither admits the client at once. The gate is then asked for
-a backend (`ADMISSION`). From its `Connect` on, the client has a session, which
+a backend (`ADMISSION`). Where no slot is free the client waits for one for a moment (`WAITING`, see
+`engine/slot_wait`). From the gate's `Connect` on, the client has a session, which
 `Engine.sessions` lists and which the gate knows by its ticket.
 
 While the session is `DIALING`, a failed dial ends the ticket, and the gate names the next backend
@@ -40,6 +41,8 @@ class SessionState(StrEnum):
     """The client is in its TLS handshake."""
     ADMISSION = "admission"
     """The gate is asked for a backend; it answers at once."""
+    WAITING = "waiting"
+    """No slot is free for the client, and one that is ending may be told a moment later."""
     DIALING = "dialing"
     OPEN = "open"
     HALF_CLOSED = "half_closed"
@@ -64,6 +67,8 @@ class SessionEvent(StrEnum):
     HANDSHAKE_DONE = "handshake_done"
     HANDSHAKE_FAILED = "handshake_failed"
     HANDSHAKE_LATE = "handshake_late"
+    NO_SLOT = "no_slot"
+    """The gate knows of no free slot."""
     CONNECT = "connect"
     """The gate names a backend."""
     DIAL_FAILED = "dial_failed"
@@ -100,7 +105,17 @@ class Transition(NamedTuple):
     reason: CloseReason | HandshakeFailure | None = None
 
 
-_ARRIVAL, _PREREAD, _HANDSHAKE, _ADMISSION, _DIALING, _OPEN, _HALF_CLOSED, _CLOSED = SessionState
+(
+    _ARRIVAL,
+    _PREREAD,
+    _HANDSHAKE,
+    _ADMISSION,
+    _WAITING,
+    _DIALING,
+    _OPEN,
+    _HALF_CLOSED,
+    _CLOSED,
+) = SessionState
 _EVENT = SessionEvent
 
 _ENDS = (
@@ -129,6 +144,10 @@ TRANSITIONS = (
     Transition(_HANDSHAKE, _EVENT.ABORTED, _CLOSED, "client_lost", CloseReason.ABORTED),
     Transition(_ADMISSION, _EVENT.CONNECT, _DIALING, "opened"),
     Transition(_ADMISSION, _EVENT.REFUSED, _CLOSED, "opened"),
+    Transition(_ADMISSION, _EVENT.NO_SLOT, _WAITING, "opened"),
+    Transition(_WAITING, _EVENT.NO_SLOT, _WAITING, "asked_again"),
+    Transition(_WAITING, _EVENT.CONNECT, _DIALING, "asked_again"),
+    Transition(_WAITING, _EVENT.REFUSED, _CLOSED, "asked_again"),
     Transition(_DIALING, _EVENT.DIAL_FAILED, _DIALING, "failed"),
     Transition(_DIALING, _EVENT.LAST_DIAL_FAILED, _CLOSED, "failed"),
     Transition(_DIALING, _EVENT.DIALED, _OPEN, "dialed"),

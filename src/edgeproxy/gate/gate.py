@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from edgeproxy.core.admission.access import Denied
 from edgeproxy.core.admission.admission import Admission
@@ -24,12 +25,14 @@ from edgeproxy.engine.contract import (
     Connect,
     DialFailure,
     Enter,
+    FirstAnswer,
     HandshakeFailure,
     Identified,
     NeedMore,
     Outcome,
     Preamble,
     Refuse,
+    Wait,
 )
 from edgeproxy.engine.tls import TlsInfo
 from edgeproxy.gate.preamble import PreambleFault, PreambleInfo, PreambleParser
@@ -42,6 +45,9 @@ log = EventLog("gate")
 
 QUIET_SECS = 10.0
 """Seconds between two log lines for the same kind of refusal or failed dial."""
+
+FREED_SOON = (Reason.FULL, Denied.CLIENT_FULL)
+"""What an ending connection may change: its slot counts until the engine has told its end."""
 
 BLAME: dict[str, Blame] = {DialFailure.LOCAL: Blame.HOST, DialFailure.NO_PORT: Blame.PATH}
 
@@ -64,6 +70,14 @@ HINTS: dict[str, str] = {
     Denied.CLIENT_SETUP_FULL: "too many of one client are not admitted yet; raise `ulimit -n`",
     Denied.RATE_LIMITED: "see EDGEPROXY_RATE_LIMIT_MAX_REQUESTS",
 }
+
+
+class _Place(NamedTuple):
+    """A client that waits for a slot, and why it has none."""
+
+    client: Client
+    scope: str
+    reason: Reason | Denied
 
 
 class AdmissionGate:
@@ -145,24 +159,51 @@ class AdmissionGate:
         self._tell_refused(address, scope, reason)
         return self._refused(reason, address, scope, now)
 
-    def opened(self, client: Client, now: float) -> Answer:
-        """Give a new client its backend, or refuse it."""
-        address, about = client.address, client.about
+    def opened(self, client: Client, now: float) -> FirstAnswer:
+        """Give a new client its backend, let it wait for a slot, or refuse it."""
+        about = client.about
         scope = self._preamble_parser.policies[client.listener].scope
         if about is not None and isinstance(about, PreambleInfo) and about.app is not None:
             scope = about.app
         arrival = client.entry
         if arrival is not None:
             assert isinstance(arrival, Arrival)
-            if arrival.client != address:  # its listener has another policy than when it arrived
+            if arrival.client != client.address:  # its listener's policy has changed since
                 self._depart(client)
                 arrival = None
-        ticket = self._admission.admit(address, scope, now, arrival)
-        if self._loops.is_watching and isinstance(ticket, Ticket):
-            ticket = self._past_loops(ticket, now)
+        ticket = self._ticket(client, scope, now, arrival)
         if isinstance(ticket, Refusal):
-            self._tell_refused(address, scope, ticket.reason)
-            return self._refused(ticket.reason, address, scope, now)
+            if ticket.reason in FREED_SOON:
+                return Wait(_Place(client, scope, ticket.reason))
+            return self._refuse(client, scope, ticket.reason, now)
+        return self._admitted(ticket, client, scope, now)
+
+    def asked_again(self, place: _Place, now: float, *, is_last: bool) -> FirstAnswer:
+        """Give a client that waits its backend, if a slot is free now."""
+        client, scope, reason = place
+        ticket = self._ticket(client, scope, now, again=reason is Reason.FULL)
+        if not isinstance(ticket, Refusal):
+            return self._admitted(ticket, client, scope, now)
+        if is_last or ticket.reason not in FREED_SOON:
+            return self._refuse(client, scope, ticket.reason, now)
+        # A token that was taken stays taken, whatever the client waits for now.
+        return Wait(place if reason is Reason.FULL else _Place(client, scope, ticket.reason))
+
+    def _ticket(
+        self,
+        client: Client,
+        scope: str,
+        now: float,
+        arrival: Arrival | None = None,
+        *,
+        again: bool = False,
+    ) -> Ticket | Refusal:
+        ticket = self._admission.admit(client.address, scope, now, arrival, again=again)
+        if self._loops.is_watching and isinstance(ticket, Ticket):
+            return self._past_loops(ticket, now)
+        return ticket
+
+    def _admitted(self, ticket: Ticket, client: Client, scope: str, now: float) -> Connect:
         self._metrics.accepted += 1
         self._metrics.accepted_by_app[scope] += 1
         if self._header_writer.is_wanted:
@@ -217,6 +258,10 @@ class AdmissionGate:
         metrics.bytes_out += outcome.bytes_out
         self._tell_end(ticket, outcome.secs, outcome.bytes_in, outcome.bytes_out, outcome.reason)
 
+    def stood_still(self, secs: float) -> None:
+        """Give connections on trial as much longer."""
+        self._admission.excuse(secs)
+
     def tick(self, now: float) -> None:
         """Sweep what has expired, and refill the warm pool."""
         self._admission.tick(now)
@@ -268,6 +313,10 @@ class AdmissionGate:
         if destination is None and client.local is not None:
             destination = Endpoint(*client.local)
         return ClientIdentity(source, destination, name, self._header_writer.next_id())
+
+    def _refuse(self, client: Client, scope: str, reason: Reason | Denied, now: float) -> Refuse:
+        self._tell_refused(client.address, scope, reason)
+        return self._refused(reason, client.address, scope, now)
 
     def _tell_refused(self, address: str, scope: str, reason: str) -> None:
         if self._ended is not None:

@@ -283,7 +283,10 @@ class Proxy:
     def _control(self) -> None:
         import asyncio
 
-        asyncio.run(self._serve(asyncio.Event()))
+        from edgeproxy.control.awake_loop import AwakeLoop
+
+        with asyncio.Runner(loop_factory=AwakeLoop) as runner:
+            runner.run(self._serve(asyncio.Event()))
 
     async def _serve(self, stopping: asyncio.Event) -> None:
         """Run the control plane until asked to stop, then drain."""

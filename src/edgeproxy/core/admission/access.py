@@ -91,11 +91,13 @@ class AccessControl:
         """Return the key of a client: what its bindings, connections and tokens go by."""
         return key_of(client, self._prefixes)
 
-    def check(self, client: str, now: float, *, takes: bool = False) -> Denied | None:
+    def check(
+        self, client: str, now: float, *, takes: bool = False, again: bool = False
+    ) -> Denied | None:
         """Return why a client may not connect now, or None.
 
         `client` is in normal form (`address.normalise`). `takes`: take a token if the
-        client may connect.
+        client may connect. `again`: this client has taken one already.
         """
         if self._has_lists and not self._is_listed(client):
             return Denied.DENIED
@@ -105,7 +107,7 @@ class AccessControl:
         site = self._site(key)
         if self._most and self._is_full(key, site):
             return Denied.CLIENT_FULL
-        if self._limits_rate and not self._has_token(key, site, now, takes):
+        if self._limits_rate and not again and not self._has_token(key, site, now, takes):
             return Denied.RATE_LIMITED
         return None
 

@@ -151,16 +151,23 @@ class Admission:
     # -- one client --------------------------------------------------------------------
 
     def admit(
-        self, client: str, scope: str, now: float, arrival: Arrival | None = None
+        self,
+        client: str,
+        scope: str,
+        now: float,
+        arrival: Arrival | None = None,
+        *,
+        again: bool = False,
     ) -> Ticket | Refusal:
         """Choose a backend for a new client, reserve a slot and bind the client.
 
         `arrival` is what the client holds of the limits, if it was checked when it arrived. It is
-        released, or goes over to the ticket.
+        released, or goes over to the ticket. `again`: this client was refused only because every
+        backend was full. Nothing is counted twice for it.
         """
         access = self.access
         if access.guarded and arrival is None:
-            barred = access.check(client, now, takes=True)
+            barred = access.check(client, now, takes=True, again=again)
             if barred is not None:
                 return Refusal(barred)
         choice = self.decide(client, scope, now)
@@ -252,6 +259,11 @@ class Admission:
             trial = details.trial
             if trial and self._breaker.end_trial(trial, now, has_answered=bytes_out > 0):
                 self._rank_anew(live)
+
+    def excuse(self, secs: float) -> None:
+        """This process heard nobody for so long: connections on trial may have ended unheard."""
+        if self._breaker is not None:
+            self._breaker.excuse(secs)
 
     def tick(self, now: float) -> None:
         """Adopt a waiting table, sweep expired state, advance slow start and trials."""

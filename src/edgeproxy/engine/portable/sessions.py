@@ -20,16 +20,19 @@ from typing import Any
 
 from edgeproxy.engine.contract import (
     CloseReason,
+    Connect,
     EngineSettings,
+    FirstAnswer,
     Outcome,
-    Refuse,
     SessionEnds,
     SessionInfo,
+    Wait,
 )
 from edgeproxy.engine.guarded_gate import GuardedGate
 from edgeproxy.engine.listener import plain
 from edgeproxy.engine.portable.dialer import Dialer, say_prefix
 from edgeproxy.engine.portable.ingress.accepted import Accepted
+from edgeproxy.engine.portable.ingress.slot_queue import SlotQueue
 from edgeproxy.engine.portable.lingering import Lingering
 from edgeproxy.engine.portable.relay import BUFFER_BYTES, Relay, reset_on_close
 from edgeproxy.engine.portable.session import CLOSED, DIALING, OPEN, Flow, Session
@@ -46,7 +49,8 @@ DRAINED_BYTES_PER_TURN = 16 * DRAINED_BYTES
 
 _WRITABLE = select.EPOLLOUT
 _BROKEN = select.EPOLLERR | select.EPOLLHUP
-_MORE_THAN_BYTES = _BROKEN | select.EPOLLRDHUP | select.EPOLLPRI
+_ENDING = _BROKEN | select.EPOLLRDHUP
+_MORE_THAN_BYTES = _ENDING | select.EPOLLPRI
 _INTEREST = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
 
 
@@ -62,6 +66,7 @@ class Sessions:
         over: Sessions that ended in this turn, and why; the gate is not told yet.
         dialer, relay, lingering: What connects sessions, carries their bytes, and keeps
             clients until the last byte is delivered.
+        slot_queue: Clients that wait for a session to end.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class Sessions:
         )
         self.relay = Relay(self.finish)
         self.lingering = Lingering()
+        self.slot_queue = SlotQueue()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -131,6 +137,12 @@ class Sessions:
             if session.state is not CLOSED and not session.downward.carried
         ]
 
+    def excuse(self, secs: float) -> None:
+        """Let what is timed here take longer by the seconds in which this process stood still."""
+        self.dialer.excuse(secs)
+        self.lingering.excuse(secs)
+        self.slot_queue.excuse(secs)
+
     def all(self) -> list[Session]:
         """Return the sessions whose end the gate does not know yet."""
         return list(self._sessions)
@@ -154,9 +166,30 @@ class Sessions:
 
     def admit(self, accepted: Accepted) -> None:
         """Ask the gate for a backend."""
-        connection = accepted.connection
         answer = self._gate.opened(accepted.client, self.now)
-        if isinstance(answer, Refuse):
+        if isinstance(answer, Wait):
+            if not self.slot_queue.is_full:
+                self.slot_queue.add(accepted, answer.place, self.now)
+                self._hurry()
+                return
+            answer = self._gate.asked_again(answer.place, self.now, is_last=True)
+        self._follow(accepted, answer)
+
+    def ask_waiting(self) -> None:
+        """Ask the gate again about clients for whom a slot may be free now."""
+        freed, self._gate.freed = self._gate.freed, 0
+        for accepted, place, is_last in self.slot_queue.to_ask(freed, self.now):
+            answer = self._gate.asked_again(place, self.now, is_last=is_last)
+            if isinstance(answer, Wait):
+                self.slot_queue.put_back(answer.place)
+            else:
+                self._follow(accepted, answer)
+        if self.slot_queue:
+            self._hurry()
+
+    def _follow(self, accepted: Accepted, answer: FirstAnswer) -> None:
+        connection = accepted.connection
+        if not isinstance(answer, Connect):
             self.turn_away(connection)
             return
         session = Session(connection, accepted.address, accepted.accepted_at)
@@ -204,6 +237,8 @@ class Sessions:
         session = flow.session
         if mask & _MORE_THAN_BYTES:
             flow.read_to_eagain = True
+            if mask & _ENDING:
+                self.slot_queue.ending_at = self.now
         if session.state is DIALING:
             if flow is session.downward:
                 if self.dialer.has_answered(session, mask, self.now):

@@ -52,6 +52,16 @@ class Timeouts:
         shortest = min((each for each in timeouts if each), default=TICK_SECS)
         self.pause_secs = min(max(shortest / CHECKS_PER_TIMEOUT, SHORT_TICK_SECS), TICK_SECS)
 
+    def excuse(self, sessions: Iterable[Session], secs: float, now: float) -> None:
+        """Leave out the seconds until `now` in which this process stood still."""
+        for session in sessions:
+            session.active_at = min(session.active_at + secs, now)
+            if session.broken_since:
+                session.broken_since += secs
+            for flow in (session.upward, session.downward):
+                if flow.unacked_since:
+                    flow.unacked_since = now
+
     def sweep(self, sessions: Iterable[Session], now: float) -> None:
         """End the sessions that are idle, or whose peers have vanished."""
         for session in sessions:

@@ -12,6 +12,7 @@ from edgeproxy.engine.listener import LOCAL, client_at
 from edgeproxy.log import EventLog
 
 from libc.errno cimport EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 
 from edgeproxy.engine.native.session cimport Session, allocate, push, release
@@ -49,15 +50,31 @@ cdef class Acceptor:
         cdef int slot = 0
         while slot < self._count and self._listening[slot] >= 0:
             slot += 1
-        if slot == MAX_LISTENERS:
-            listener.listening.close()
-            raise OverflowError(f"an engine has at most {MAX_LISTENERS} listeners")
+        if slot == self._room:
+            self._make_room()
         self._listening[slot] = listener.listening.fileno()
         self._places[slot] = len(self._listeners)
         self._listeners.append(listener)
         self._count = max(self._count, slot + 1)
         if not self.paused and not self._watch(slot):
             self.pause(errno)
+
+    cdef object _make_room(self):
+        cdef int room = self._room * 2 + 16
+        cdef int* listening = <int*>realloc(self._listening, room * sizeof(int))
+        cdef int* places
+        if listening == NULL:
+            raise MemoryError
+        self._listening = listening
+        places = <int*>realloc(self._places, room * sizeof(int))
+        if places == NULL:
+            raise MemoryError
+        self._places = places
+        self._room = room
+
+    def __dealloc__(self):
+        free(self._listening)
+        free(self._places)
 
     cdef object remove(self, name, double now):
         """Accept the clients that have connected to this listener already, then close it."""

@@ -24,6 +24,7 @@ cdef class Ingress:
     cdef bint is_prereading(self) noexcept nogil
     cdef bint is_to_tell(self) noexcept nogil
     cdef void happened(self, Session* session, uint32_t mask) noexcept nogil
+    cdef void excuse(self, double secs) noexcept nogil
     cdef void expire(self, double now) noexcept nogil
     cdef object receive_all(self, double now)
     cdef object tell_all_preread(self, double now)

@@ -76,6 +76,10 @@ cdef class Ingress:
         """Something happened to a client in preread."""
         self._preread.happened(session, mask)
 
+    cdef void excuse(self, double secs) noexcept nogil:
+        """Let clients in preread take longer by the seconds in which this process stood still."""
+        self._preread.excuse(secs)
+
     cdef void expire(self, double now) noexcept nogil:
         """Have the gate asked about clients whose preread time is over."""
         self._preread.expire(now)

@@ -10,7 +10,7 @@ backend's connection is gone. A gate must not raise. If it does, the client conc
 and all others are still served, as with `engine/guarded_gate` in the portable engine.
 """
 
-from edgeproxy.engine.contract import CloseReason, Connect, Outcome, Refuse
+from edgeproxy.engine.contract import CloseReason, Connect, Outcome, Refuse, Wait
 from edgeproxy.engine.dial import failure
 from edgeproxy.log import EventLog
 
@@ -66,6 +66,7 @@ cdef class Sessions:
     Attributes:
         now: Monotonic seconds of this turn of the loop; the loop sets it.
         live: The number of sessions whose end the gate does not know yet.
+        slot_queue: Clients that wait for a slot.
         to_carry: Sessions whose backends have answered and whose bytes do not flow yet.
     """
 
@@ -87,6 +88,8 @@ cdef class Sessions:
         self._ingress = ingress
         self._pool = pool
         self._buffer = buffer
+        self.slot_queue = SlotQueue()
+        self.slot_queue.prepare(workers)
 
     cdef object trust(self, BackendContext context):
         """Speak TLS with backends by this context from now on."""
@@ -125,6 +128,19 @@ cdef class Sessions:
         while self._dialer.failed.first != NULL:
             self._tell_failed(take_first(&self._dialer.failed))
 
+    cdef object tell_all_waiting(self):
+        """Ask the gate again about clients for whom a slot may be free now."""
+        cdef Session* session
+        cdef Queue line = self.slot_queue.take_all()
+        if line.first == NULL:
+            self.slot_queue.freed = 0
+            return
+        while line.first != NULL:
+            session = take_first(&line)
+            if self.slot_queue.is_to_ask(session, self.now):
+                self._tell_again(session)
+        self.slot_queue.end_turn()
+
     cdef object tell_all_opened(self):
         """Take in accepted clients, and ask the gate about all that are identified."""
         cdef Session* session
@@ -138,15 +154,38 @@ cdef class Sessions:
     cdef object _tell_opened(self, Session* session, client):
         try:
             answer = self._gate.opened(client, self.now)
+            if isinstance(answer, Wait):
+                if not self.slot_queue.is_full():
+                    self.slot_queue.add(session, answer.place, self.now)
+                    return
+                answer = self._gate.asked_again(answer.place, self.now, is_last=True)
             connects = _connects(answer)
         except Exception:
             log.bug("gate_failed", call="opened")
             connects = False
-        if not connects:
+        self._admit_or_turn_away(session, answer if connects else None)
+
+    cdef object _tell_again(self, Session* session):
+        """Ask the gate again about a client that waits for a slot."""
+        is_last = bool(self.slot_queue.is_last)
+        try:
+            answer = self._gate.asked_again(self.slot_queue.place, self.now, is_last=is_last)
+            if isinstance(answer, Wait) and not is_last:
+                self.slot_queue.put_back(session, answer.place)
+                return
+            connects = _connects(answer)
+        except Exception:
+            log.bug("gate_failed", call="asked_again")
+            connects = False
+        session.state = DIALING
+        self._admit_or_turn_away(session, answer if connects else None)
+
+    cdef object _admit_or_turn_away(self, Session* session, answer):
+        if answer is None:
             self._turn_away(session)
-            return
-        self.live += 1
-        self._follow(session, answer)
+        else:
+            self.live += 1
+            self._follow(session, answer)
 
     cdef object _tell_failed(self, Session* session):
         cdef const char* why
@@ -254,6 +293,7 @@ cdef class Sessions:
         ticket = answer.ticket
         Py_INCREF(ticket)
         if session.ticket != NULL:
+            self.slot_queue.freed += 1
             Py_DECREF(<object>session.ticket)
         session.ticket = <PyObject*>ticket
         end_tls(&session.backend_tls)  # that of the previous attempt
@@ -313,9 +353,9 @@ cdef class Sessions:
 
     cdef object _let_go(self, Session* session):
         """Release the ticket of a session, now that the gate knows of its end."""
-        ticket = <object>session.ticket
-        Py_DECREF(ticket)
+        Py_DECREF(<object>session.ticket)
         session.ticket = NULL
+        self.slot_queue.freed += 1
         end_tls(&session.backend_tls)
         free(session.upward.waiting)
         session.upward.waiting = NULL
@@ -347,8 +387,11 @@ cdef class Sessions:
 
         The byte threads have ended. Sessions that wait to be dialed end in the next `Dialer.dial`.
         """
+        cdef Queue waiting = self.slot_queue.take_all()
         while self._acceptor.opened.first != NULL:
             self._turn_away(take_first(&self._acceptor.opened))
+        while waiting.first != NULL:
+            self._turn_away(take_first(&waiting))
         self._ingress.close(self.now)
         while self._dialer.dialed.first != NULL:
             self._dialer.abandon(take_first(&self._dialer.dialed), ABORTED)

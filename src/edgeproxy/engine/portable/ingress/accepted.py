@@ -93,6 +93,11 @@ class AcceptedClients:
         del self._clients[accepted.connection.fileno()]
         self._epoll.unregister(accepted.connection.fileno())
 
+    def excuse(self, secs: float) -> None:
+        """Let all clients take longer by the seconds in which this process stood still."""
+        for accepted in self._clients.values():
+            accepted.deadline += secs
+
     def late(self, now: float) -> list[Accepted]:
         """Return the clients whose deadline has passed."""
         return [each for each in self._clients.values() if each.deadline <= now]

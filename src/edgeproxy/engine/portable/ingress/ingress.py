@@ -59,12 +59,17 @@ class Ingress:
         step = self._preread.happened(accepted, mask, now)
         return accepted, self._after_preread(accepted, step, now)
 
-    def expire(self, now: float) -> Iterator[tuple[Accepted, Next]]:
-        """Return the clients that have taken too long."""
-        for accepted in self._preread.late(now):
+    def excuse(self, secs: float) -> None:
+        """Let all clients take longer by the seconds in which this process stood still."""
+        self._preread.excuse(secs)
+        self._handshakes.excuse(secs)
+
+    def expire(self, judged_at: float, now: float) -> Iterator[tuple[Accepted, Next]]:
+        """Return the clients that were not through at their deadlines, up to `judged_at`."""
+        for accepted in self._preread.late(judged_at):
             step = self._preread.expire(accepted, now)
             yield accepted, self._after_preread(accepted, step, now)
-        for accepted in self._handshakes.late(now):
+        for accepted in self._handshakes.late(judged_at):
             yield accepted, self._handshakes.expire(accepted, now)
 
     def close(self, now: float) -> list[tuple[Accepted, Next]]:
