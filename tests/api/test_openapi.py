@@ -23,6 +23,7 @@ NOT_CHECKED = "positive_data_acceptance"
 def api(tmp_path: Path) -> Iterator[Api]:
     with closing(Pop(tmp_path)) as pop:
         api = serve(pop)
+        pop.backend("always-there")  # or /ready answers 503 when "a" has been disabled
         api.register(running(pop, "a"))
         yield api
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import gc
 import os
-import shlex
 import signal
 import sys
 import time
@@ -51,7 +50,7 @@ from edgeproxy.process import handover, systemd
 from edgeproxy.process.control_plane import ControlPlane, LoopCalls
 from edgeproxy.process.drain import Drain
 from edgeproxy.process.endpoints import Endpoints
-from edgeproxy.process.first_table import publish_first
+from edgeproxy.process.first_table import publish_first, warn_without_backends
 from edgeproxy.process.lifecycle import Event, Lifecycle
 from edgeproxy.process.publisher import Publisher
 from edgeproxy.process.reload import InForce, Reload
@@ -225,7 +224,7 @@ class Proxy:
             for backend_id in handover.handed_drains():
                 self.admission.drain(backend_id, True)
             self._listen()
-            self._warn_without_backends()
+            warn_without_backends(self._config, self._store.path, self.publisher.backends)
             self._control()
         finally:
             self.engine.stop()
@@ -265,20 +264,6 @@ class Proxy:
         )
         systemd.notify("READY=1", f"STATUS=serving on {opened[0].address}")
         handover.tell_predecessor()
-
-    def _warn_without_backends(self) -> None:
-        """Say what to do next where every client would be refused, and nobody can register."""
-        config = self._config
-        app = "" if config.listeners.listen else config.admission.app
-        if config.api.enabled or any(app in ("", each.app) for each in self.publisher.backends):
-            return
-        command = "edgeproxy node add ID REGION ADDRESS PORT"
-        if app:
-            command += f" --app {shlex.quote(app)}"
-        if not config.postgres.enabled:
-            command += f" --db {shlex.quote(os.path.abspath(str(self._store.path)))}"
-        hint = f"every client is refused; add a backend: {command}"
-        log.warning("no_backends", db=self._store.path, app=app or "*", hint=hint)
 
     def _control(self) -> None:
         import asyncio
@@ -332,8 +317,7 @@ class Proxy:
             token,
         )
 
-    def _handed_over(self) -> None:
-        """Leave new connections to the successor, and stop."""
+    def _handed_over(self) -> None:  # new connections are left to the successor
         self._endpoints.stop_listening()
         self._wake()
 

@@ -17,11 +17,13 @@ cdef class Acceptor:
     cdef int* _places
     cdef int _epoll, _count, _room, _singles, _code
     cdef bint _told
-    cdef double _resumed_at
+    cdef double _resumed_at, _drained_at
+    cdef size_t _drained
 
     cdef object prepare(self, Pool* pool, int epoll)
     cdef object add(self, listener)
     cdef object _make_room(self)
+    cdef void turn_away(self, Session* session, double now) noexcept nogil
     cdef object renew(self, name, settings, tls)
     cdef object remove(self, name, double now)
     cdef object listener_at(self, int place)

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Accepts clients from listening sockets, and survives every error of `accept`.
+"""Accepts clients from listening sockets, survives every error of `accept`, and turns clients away.
 
 The twin of `engine/portable/acceptor`, where it is explained.
 """
@@ -14,15 +14,20 @@ from edgeproxy.log import EventLog
 from libc.errno cimport EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
+from posix.unistd cimport close as close_descriptor
 
 from edgeproxy.engine.native.session cimport Session, allocate, push, release
 from edgeproxy.engine.native.system cimport *
+from edgeproxy.engine.native.tls.tls_end cimport end_tls, tls_say_end
 
 log = EventLog("engine")
 
 cdef enum:
     ACCEPTS_PER_TURN = 64
     SINGLES = 4
+    # The same figures as in `portable/sessions`, where they are explained.
+    DRAINED_BYTES = 65536
+    DRAINED_BYTES_PER_TURN = 1048576
 
 
 cdef class Acceptor:
@@ -84,6 +89,22 @@ cdef class Acceptor:
                 with nogil:
                     self._accept(slot, 1 << 16, now)
                 self._close(slot)
+
+    cdef void turn_away(self, Session* session, double now) noexcept nogil:
+        """Close a client without sending a byte, and release its session."""
+        cdef ssize_t size
+        if self._drained_at != now:
+            self._drained_at = now
+            self._drained = 0
+        if session.client_tls.tls != NULL:
+            tls_say_end(&session.client_tls)
+            end_tls(&session.client_tls)
+        shutdown(session.client, SHUT_WR)
+        if self._drained < DRAINED_BYTES_PER_TURN:
+            size = recv(session.client, NULL, DRAINED_BYTES, MSG_TRUNC)  # nothing is copied
+            self._drained += max(size, 0)
+        close_descriptor(session.client)
+        release(self._pool, session)
 
     cdef object renew(self, name, settings, tls):
         """Speak TLS with new clients of a listener with these settings, if it exists."""

@@ -22,8 +22,6 @@ cdef class Sessions:
     cdef Pool* _pool
     cdef Queue _closed
     cdef char* _buffer
-    cdef double _drained_at
-    cdef size_t _drained
 
     cdef object prepare(
         self,
@@ -55,5 +53,4 @@ cdef class Sessions:
     cdef object _follow(self, Session* session, answer)
     cdef bint _begin_backend_tls(self, Session* session, name) except -1
     cdef object _note_prefix(self, Session* session, bytes prefix)
-    cdef object _turn_away(self, Session* session)
     cdef object _let_go(self, Session* session)

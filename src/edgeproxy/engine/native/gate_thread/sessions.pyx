@@ -41,11 +41,6 @@ from edgeproxy.engine.native.tls.tls_end cimport end_tls, tls_say_end
 
 log = EventLog("engine")
 
-# The same figures as in the portable engine, where they are explained.
-cdef enum:
-    DRAINED_BYTES = 65536
-    DRAINED_BYTES_PER_TURN = 1048576
-
 REASONS = (
     None,
     CloseReason.FINISHED,
@@ -149,7 +144,7 @@ cdef class Sessions:
             session = take_first(&self._ingress.identified)
             self._tell_opened(session, self._ingress.take_client(session))
         while self._ingress.unwanted.first != NULL:
-            self._turn_away(take_first(&self._ingress.unwanted))
+            self._acceptor.turn_away(take_first(&self._ingress.unwanted), self.now)
 
     cdef object _tell_opened(self, Session* session, client):
         try:
@@ -182,7 +177,7 @@ cdef class Sessions:
 
     cdef object _admit_or_turn_away(self, Session* session, answer):
         if answer is None:
-            self._turn_away(session)
+            self._acceptor.turn_away(session, self.now)
         else:
             self.live += 1
             self._follow(session, answer)
@@ -208,7 +203,7 @@ cdef class Sessions:
             self._follow(session, answer)
         else:
             self._let_go(session)
-            self._turn_away(session)
+            self._acceptor.turn_away(session, self.now)
 
     cdef object tell_dialed(self):
         """Tell the gate which backends have answered. `carry` lets their bytes flow."""
@@ -332,23 +327,6 @@ cdef class Sessions:
         if prefix and not keep(&session.upward, prefix, len(prefix)):
             raise MemoryError
 
-    cdef object _turn_away(self, Session* session):
-        """Close a client without sending a byte; see `portable/sessions`, its twin."""
-        cdef ssize_t size
-        if self._drained_at != self.now:
-            self._drained_at = self.now
-            self._drained = 0
-        with nogil:
-            if session.client_tls.tls != NULL:
-                tls_say_end(&session.client_tls)
-                end_tls(&session.client_tls)
-            shutdown(session.client, SHUT_WR)
-            if self._drained < DRAINED_BYTES_PER_TURN:
-                size = recv(session.client, self._buffer, DRAINED_BYTES, MSG_TRUNC)
-                self._drained += max(size, 0)
-            close(session.client)
-        release(self._pool, session)
-
     # -- the end ----------------------------------------------------------------------
 
     cdef object _let_go(self, Session* session):
@@ -389,9 +367,9 @@ cdef class Sessions:
         """
         cdef Queue waiting = self.slot_queue.take_all()
         while self._acceptor.opened.first != NULL:
-            self._turn_away(take_first(&self._acceptor.opened))
+            self._acceptor.turn_away(take_first(&self._acceptor.opened), self.now)
         while waiting.first != NULL:
-            self._turn_away(take_first(&waiting))
+            self._acceptor.turn_away(take_first(&waiting), self.now)
         self._ingress.close(self.now)
         while self._dialer.dialed.first != NULL:
             self._dialer.abandon(take_first(&self._dialer.dialed), ABORTED)
