@@ -22,8 +22,8 @@ NOT_CHECKED = "positive_data_acceptance"
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[Api]:
     with closing(Pop(tmp_path)) as pop:
-        api = serve(pop)
         pop.backend("always-there")  # or /ready answers 503 when "a" has been disabled
+        api = serve(pop)
         api.register(running(pop, "a"))
         yield api
 
