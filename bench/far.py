@@ -119,6 +119,8 @@ def first_bytes(backend: FarAway, environ: dict[str, str], clients: int, asks: b
     environ = {
         "EDGEPROXY_LISTEN_ADDR": f"127.0.0.1:{port}",
         "EDGEPROXY_DB_PATH": str(database),
+        "EDGEPROXY_CONFIG": "",
+        "EDGEPROXY_CONTROL_SOCKET": "off",
         **environ,
     }
     subprocess.run([program, "db", "init"], env=environ, check=True, stdout=subprocess.DEVNULL)

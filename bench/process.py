@@ -57,9 +57,9 @@ class Process:
     ) -> None:
         self.stop()
 
-    def wait_until_it_accepts(self, port: int) -> None:
+    def wait_until_it_accepts(self, port: int, secs: float = START_SECS) -> None:
         """Return once a client can connect to `port`. Raises RuntimeError."""
-        deadline = self.began_at + START_SECS
+        deadline = self.began_at + secs
         while time.monotonic() < deadline and self._popen.poll() is None:
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()

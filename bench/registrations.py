@@ -213,6 +213,8 @@ def main() -> int:
         environ = {
             "EDGEPROXY_LISTEN_ADDR": f"127.0.0.1:{proxy_port}",
             "EDGEPROXY_DB_PATH": str(folder / "routing.db"),
+            "EDGEPROXY_CONFIG": "",
+            "EDGEPROXY_CONTROL_SOCKET": "off",
             "EDGEPROXY_API_ENABLED": "true",
             "EDGEPROXY_API_LISTEN_ADDR": f"127.0.0.1:{api_port}",
         }

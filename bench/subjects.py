@@ -149,6 +149,8 @@ def edgeproxy(
                 "EDGEPROXY_GEO_OVERRIDES": str(overrides),
                 "EDGEPROXY_ENGINE": engine,
                 "EDGEPROXY_BYTE_THREADS": str(setup.threads),
+                "EDGEPROXY_CONFIG": "",
+                "EDGEPROXY_CONTROL_SOCKET": "off",
                 **settings,
                 **setup.environ,
             },

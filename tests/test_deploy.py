@@ -35,7 +35,7 @@ READING = replace(
 
 def exposed() -> set[str]:
     """Return the names of all samples."""
-    text = Exposition(lambda: READING).render().decode()
+    text = b"".join(Exposition(lambda: READING).render()).decode()
     return {re.split(r"[{ ]", line)[0] for line in text.splitlines() if not line.startswith("#")}
 
 

@@ -17,7 +17,7 @@ from edgeproxy.core.admission.access import Denied
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.routing.choice import Reason
 from edgeproxy.engine.contract import CloseReason, HandshakeFailure
-from edgeproxy.gate.gate import TURNED_AWAY_BY
+from edgeproxy.gate.connection_records import TURNED_AWAY_BY
 from edgeproxy.gate.preamble import PreambleFault
 from tools.state_tables import with_tables
 
@@ -74,7 +74,7 @@ def fault(words: tuple[str, ...]) -> str | None:
     if program == "task":
         name = next((word for word in rest if not word.startswith("-")), None)
         return f"no task {name}" if name and name not in tasks() else None
-    parser = cli._parser([])
+    parser: argparse.ArgumentParser = cli._parser([])
     for word in ("serve", *rest) if program == "edge-proxy" else rest:
         choices = subcommands(parser)
         if word.startswith("--") and word not in parser._option_string_actions:
@@ -138,7 +138,7 @@ def test_variables_exist(document: str) -> None:
     known |= environment({}, Backend("", "", "", "", 0)).keys()  # of commands of exec probes
     if document == "CHANGELOG.md":
         known |= {each.variable for each in (*RENAMED, *REMOVED)}
-    assert set(re.findall(r"\bEDGEPROXY_[A-Z_]*[A-Z]\b(?!_)", text_of(document))) <= known
+    assert set(re.findall(r"\bEDGEPROXY_[A-Z0-9_]*[A-Z]\b(?!_)", text_of(document))) <= known
 
 
 @pytest.mark.parametrize("name", TRANSLATED)

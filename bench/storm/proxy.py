@@ -42,6 +42,8 @@ class Proxy:
             "EDGEPROXY_BINDING_TTL_SECS": "0.5",
             "EDGEPROXY_SHUTDOWN_TIMEOUT_SECS": str(SHUTDOWN_SECS),
             "EDGEPROXY_LOG_FORMAT": "json",
+            "EDGEPROXY_CONFIG": "",
+            "EDGEPROXY_CONTROL_SOCKET": "off",
             **settings,
         }
         self._program = (sys.executable, "-m", "edgeproxy")

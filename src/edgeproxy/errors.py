@@ -6,6 +6,21 @@ secret. A refused client is a value (`core.admission.ticket.Refusal`) and not an
 clients are refused at connection rate.
 """
 
+from __future__ import annotations
+
+import os
+import re
+
+_FAILED_CALL = re.compile(r"\[Errno (\d+)\] Connect call failed \('([^']*)', (\d+)[^)]*\)")
+_NUMBER = re.compile(r"\[Errno -?\d+\] ")
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why foreign code failed, in words: no number, no name of a system call."""
+    text = str(error).removeprefix("Multiple exceptions: ")
+    text = _FAILED_CALL.sub(lambda call: f"{os.strerror(int(call[1]))} ({call[2]}:{call[3]})", text)
+    return _NUMBER.sub("", text) or type(error).__name__
+
 
 class EdgeProxyError(Exception):
     """Base of all errors with a message for a person. Exit code 1 at the command line."""

@@ -71,3 +71,12 @@ def test_only_that_is_read_which_other_parsers_read() -> None:
     found = read(json.dumps(GOOD).encode())
     assert not isinstance(found, FaultError)
     assert found.id == "a"
+
+
+@pytest.mark.parametrize("region", ["", "SA", "s a", "x" * 17])
+def test_a_region_is_refused_in_words(region: str) -> None:
+    found = read(json.dumps(GOOD | {"region": region}).encode())
+    assert isinstance(found, FaultError)
+    assert found.field == "region"
+    assert "a short code like sa, us, eu or ap" in str(found)
+    assert "regex" not in str(found)

@@ -22,6 +22,7 @@ def mapped(error: EdgeProxyError) -> FaultError:
     [
         (errors.InvalidClientError(), 400, "client", {}),
         (errors.NotOwnerError("ip"), 403, "ip", {}),
+        (errors.ForbiddenAddressError("not there"), 403, "ip", {}),
         (errors.UnknownBackendError("a"), 404, "id", {}),
         (errors.NotRegisteredError(), 404, "id", {}),
         (errors.ConflictError("it is so"), 409, None, {}),

@@ -22,6 +22,7 @@ NOT_CHECKED = "positive_data_acceptance"
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[Api]:
     with closing(Pop(tmp_path)) as pop:
+        pop.backend("always-there")  # or /ready answers 503 when "a" has been disabled
         api = serve(pop)
         api.register(running(pop, "a"))
         yield api

@@ -35,6 +35,8 @@ DOCUMENTED = {
 }
 
 BOUNDED = {
+    "EDGEPROXY_CLIENT_IPV4_PREFIX",
+    "EDGEPROXY_CLIENT_IPV6_PREFIX",
     "EDGEPROXY_CONNECT_ATTEMPTS",
     "EDGEPROXY_BYTE_THREADS",
     "EDGEPROXY_HEALTH_CHECK_STATUS",
@@ -261,7 +263,7 @@ def test_any_number_survives_being_written_to_a_file_and_read(secs: float, count
 
 
 def test_the_readme_lists_exactly_the_settings_with_their_defaults_and_meanings() -> None:
-    row = re.compile(r"^\| `([A-Z_]+)` \| (?:`([^`]*)`|unset) \| (.*) \|$", re.MULTILINE)
+    row = re.compile(r"^\| `([A-Z0-9_]+)` \| (?:`([^`]*)`|unset) \| (.*) \|$", re.MULTILINE)
     rows = row.findall(README.read_text(encoding="utf-8"))
     expected = [
         (each.variable, config.shown(config.default_of(each)), each.meaning) for each in SETTINGS
@@ -300,3 +302,18 @@ def test_a_password_is_shown_nowhere(tmp_path: Path) -> None:
     assert "postgres.url = '***': the password is *** or contains a #" in said
     file.write_text('[postgres]\nurl = "mysql://u:hidden-pw@h/db"\n')
     assert "hidden-pw" not in complaint({"EDGEPROXY_CONFIG": str(file)})
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("EDGEPROXY_PORT", ""),  # the prefix alone is no likeness
+        ("EDGEPROXY_XYZ", ""),
+        ("EDGEPROXY_LOGLEVEL", "EDGEPROXY_LOG_LEVEL"),
+        ("EDGEPROXY_LISTEN", "EDGEPROXY_LISTENERS"),
+    ],
+)
+def test_names_are_compared_without_the_prefix_that_all_share(name: str, meant: str) -> None:
+    (warning,) = config.load({name: "1"}).warnings
+    hint = f"; did you mean {meant}?" if meant else ""
+    assert warning == f"{name} is not a known variable and does nothing{hint}"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import resource
 from collections.abc import Iterator
 
 import pytest
 
+from edgeproxy.engine.portable.ingress import slot_queue
 from tests.conformance.engines import ENGINES, MakeEngine
 from tests.conformance.rig import Rig
 
 DESCRIPTORS = 4096
+PATIENT_SECS = 600.0
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,6 +29,15 @@ def enough_descriptors() -> None:
 def engine(request: pytest.FixtureRequest) -> tuple[str, MakeEngine]:
     kind_and_make: tuple[str, MakeEngine] = request.param
     return kind_and_make
+
+
+@pytest.fixture
+def patient(engine: tuple[str, MakeEngine], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clients wait for a slot as long as it takes, however slow the machine is."""
+    native = "edgeproxy.engine.native.gate_thread.slot_queue"
+    queue = slot_queue if engine[0] == "portable" else importlib.import_module(native)
+    for name in ("ENDING_SECS", "LONGEST_SECS"):
+        monkeypatch.setattr(queue, name, PATIENT_SECS)
 
 
 @pytest.fixture

@@ -14,13 +14,16 @@ from edgeproxy.engine.contract import (
     CloseReason,
     Connect,
     DialFailure,
+    Enter,
+    FirstAnswer,
     HandshakeFailure,
     Identified,
     NeedMore,
-    Outcome,
     Preamble,
     Refuse,
+    Wait,
 )
+from edgeproxy.engine.session_states import Outcome
 from tests.conformance.peers import DEADLINE_SECS
 
 Address = tuple[str, int]
@@ -62,12 +65,18 @@ class ScriptedGate:
         raising: Names of the methods that raise after they have written down the call.
         begin: Gives the descriptor of a connection to an address that is there already, or -1.
         read_preamble: Answers a preamble.
+        let_in: Answers a client that arrives.
+        arrived_clients: What was given to `arrived`, in order.
+        entries: What was given out in `Enter` and has not ended.
         prefix: What every backend is told first.
         server_name: Whom every backend has to be, with TLS; "" for none.
         preambles, read_clients: What was given to `preamble_read`, in order.
         departures: What was given to `client_lost`, in order.
         opened_clients: What was given to `opened`, in order.
         after_opened: Called with every `opened`.
+        slots: How many tickets there may be at once; who finds none free waits.
+        asked_again_last: How many clients were asked about for the last time.
+        standstills: What was given to `stood_still`.
         tickets: One for each `Connect`, in order.
         clients, abouts: The addresses given to `opened`, and what it was told about them.
         violations: Everything the engine did that the contract does not allow.
@@ -87,6 +96,9 @@ class ScriptedGate:
         self.read_preamble: Callable[[Preamble], NeedMore | Identified | Refuse] = (
             lambda _preamble: Identified()
         )
+        self.let_in: Callable[[Client], Enter | Refuse] = lambda _client: Enter(object())
+        self.arrived_clients: list[Client] = []
+        self.entries: list[object] = []
         self.prefix = b""
         self.server_name = ""
         self.departures: list[tuple[Address, str, str]] = []
@@ -94,6 +106,9 @@ class ScriptedGate:
         self.read_clients: list[Client] = []
         self.after_opened: Callable[[], object] | None = None
         self.ticks = 0
+        self.slots: float = float("inf")
+        self.asked_again_last = 0
+        self.standstills: list[float] = []
         self._attempts: dict[Ticket, int] = {}
         self._inside = threading.Lock()
         self._called = threading.Condition()
@@ -107,6 +122,15 @@ class ScriptedGate:
     def abouts(self) -> list[object]:
         return [client.about for client in self.opened_clients]
 
+    def arrived(self, client: Client, now: float) -> Enter | Refuse:
+        with self._call("arrived", now):
+            self.arrived_clients.append(client)
+            self._perhaps_raise("arrived")
+            answer = self.let_in(client)
+            if isinstance(answer, Enter):
+                self.entries.append(answer.entry)
+            return answer
+
     def preamble_read(
         self, client: Client, preamble: Preamble, now: float
     ) -> NeedMore | Identified | Refuse:
@@ -114,22 +138,38 @@ class ScriptedGate:
             self.preambles.append(preamble)
             self.read_clients.append(client)
             self._perhaps_raise("preamble_read")
-            return self.read_preamble(preamble)
+            answer = self.read_preamble(preamble)
+            if isinstance(answer, Refuse):
+                self._leave(client)
+            return answer
 
     def client_lost(self, client: Client, reason: str, now: float) -> None:
         with self._call("client_lost", now):
-            if reason not in list(HandshakeFailure):
+            self._leave(client)
+            if reason not in [*HandshakeFailure, CloseReason.ABORTED]:
                 self.violations.append(f"left for {reason!r}")
             self.departures.append((_address_of(client), client.listener, reason))
             self._perhaps_raise("client_lost")
 
-    def opened(self, client: Client, now: float) -> Answer:
+    def opened(self, client: Client, now: float) -> FirstAnswer:
         with self._call("opened", now):
+            if client.entry is not None:
+                self._leave(client)
             self.opened_clients.append(client)
             if self.after_opened is not None:
                 self.after_opened()
             self._perhaps_raise("opened")
+            if len(self.unended()) >= self.slots:
+                return Wait(client)
             return self._attempt(0, _address_of(client), client.listener, now)
+
+    def asked_again(self, place: Client, now: float, *, is_last: bool) -> FirstAnswer:
+        with self._call("asked_again", now):
+            self.asked_again_last += is_last
+            self._perhaps_raise("asked_again")
+            if len(self.unended()) >= self.slots:
+                return Refuse("full") if is_last else Wait(place)
+            return self._attempt(0, _address_of(place), place.listener, now)
 
     def dialed(self, ticket: Ticket, secs: float, now: float) -> None:
         with self._call("dialed", now, ticket):
@@ -167,6 +207,9 @@ class ScriptedGate:
             ticket.outcome, ticket.ended_at = outcome, now
             self._perhaps_raise("closed")
 
+    def stood_still(self, secs: float) -> None:
+        self.standstills.append(secs)
+
     def tick(self, now: float) -> None:
         with self._call("tick", now):
             self.ticks += 1
@@ -178,6 +221,13 @@ class ScriptedGate:
             met = self._called.wait_for(condition, DEADLINE_SECS)
         assert met, f"not within {DEADLINE_SECS} s: {what}"
 
+    def _leave(self, client: Client) -> None:
+        """A client that was let in has ended, which it does exactly once."""
+        if client.entry in self.entries:
+            self.entries.remove(client.entry)
+        else:
+            self.violations.append(f"ended twice, or was never let in: {client}")
+
     def unended(self) -> list[Ticket]:
         """Return the tickets that have not ended yet."""
         return [ticket for ticket in self.tickets if ticket.ended_at is None]
@@ -187,6 +237,8 @@ class ScriptedGate:
         for ticket in self.tickets:
             if sum(call in ("failed", "closed") for call in ticket.calls) != 1:
                 self.violations.append(f"did not end exactly once: {ticket}")
+        if self.entries:
+            self.violations.append(f"{len(self.entries)} were let in and did not end")
         if len(self.thread_ids) > 1:
             self.violations.append(f"called on {len(self.thread_ids)} threads")
         assert not self.violations, "\n".join(self.violations)

@@ -155,11 +155,12 @@ class Backend:
     `buffer` bounds what the kernel holds at this end of a session.
     """
 
-    def __init__(self, host: str = "127.0.0.1", buffer: int | None = None) -> None:
+    def __init__(self, host: str = "127.0.0.1", buffer: int | None = None, port: int = 0) -> None:
         self.sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if buffer:
             limit_buffers(self.sock, buffer)
-        self.sock.bind((host, 0))
+        self.sock.bind((host, port))
         self.sock.listen(1024)
         self.sock.settimeout(DEADLINE_SECS)
         self.address: tuple[str, int] = self.sock.getsockname()[:2]

@@ -279,7 +279,7 @@ def test_a_session_that_is_closed_when_its_handshake_is_just_over_ends(
         if rig.engine.kind == "native":  # whose gate thread does not do it
             shaking.result()
         rig.engine.close_sessions()
-    assert client.rest() == Pause(b"", reset=False)
+    assert client.rest().data == b""  # a reset if the engine has heard of the end before
     assert rig.outcome().reason == CloseReason.ABORTED
 
 

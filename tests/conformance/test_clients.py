@@ -108,9 +108,10 @@ def test_a_preamble_replaces_address_and_port_and_nothing_else(rig: Rig) -> None
         peer.send(b"x")
         rig.gate.wait_for(lambda n=number: len(read) > n, "it is read")  # type: ignore[misc]
     host, port = peer.sock.getsockname()
-    assert read == [Client(host, port, "main", None, address)] * 3
+    entry = read[0].entry
+    assert read == [Client(host, port, "main", None, address, entry)] * 3
     assert read[0] is read[2]
-    assert opened(rig) == Client(*SOURCE, "main", "about", address)
+    assert opened(rig) == Client(*SOURCE, "main", "about", address, entry)
 
 
 def test_the_handshake_adds_what_was_agreed_on(tls_rig: TlsRig) -> None:
@@ -149,4 +150,6 @@ def test_a_header_without_a_source_leaves_the_client_as_it_connected(rig: Rig) -
     client = rig.connect()
     client.send(b"x")
     host, port = client.sock.getsockname()
-    assert opened(rig) == Client(host, port, "main", "about")
+    told = opened(rig)
+    entry = rig.gate.read_clients[0].entry
+    assert told == Client(host, port, "main", "about", entry=entry)

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from edgeproxy.engine.contract import Answer, Client, CloseReason, Connect
+from edgeproxy.engine.contract import Client, CloseReason, Connect, FirstAnswer
 from tests.conformance.gates import GateBugError, ScriptedGate, Ticket
 from tests.conformance.peers import Pause, Peer
 from tests.conformance.rig import Rig
@@ -157,8 +157,10 @@ def test_a_choice_of_sessions_to_close_may_raise(rig: Rig) -> None:
 class _AnswersNonsense(ScriptedGate):
     """Answers clients of the listener `nonsense` with something that is no answer."""
 
-    def opened(self, client: Client, now: float) -> Answer:
+    def opened(self, client: Client, now: float) -> FirstAnswer:
         if client.listener == "nonsense":
+            if client.entry is not None:
+                self._leave(client)
             return "no answer"  # type: ignore[return-value]
         return super().opened(client, now)
 
@@ -193,7 +195,7 @@ def test_an_address_that_cannot_be_dialed_fails_or_closes(
 class _TimeoutOfNoUse(ScriptedGate):
     """Gives a dial no time at all."""
 
-    def opened(self, client: Client, now: float) -> Answer:
+    def opened(self, client: Client, now: float) -> FirstAnswer:
         answer = super().opened(client, now)
         return answer._replace(timeout_secs=0.0) if isinstance(answer, Connect) else answer
 

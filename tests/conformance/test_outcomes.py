@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from edgeproxy.engine.contract import CloseReason, Side
+from edgeproxy.engine.contract import CloseReason
+from edgeproxy.engine.session_states import Side
 from tests.conformance.engines import MakeEngine
 from tests.conformance.peers import DEADLINE_SECS, Peer
 from tests.conformance.rig import SMALL_BUFFER, Rig

@@ -48,7 +48,7 @@ def test_a_state_and_an_event_lead_to_one_state() -> None:
 def test_every_state_is_reached_and_all_but_closed_are_left() -> None:
     left = {row.state for row in TRANSITIONS}
     assert left == set(SessionState) - {SessionState.CLOSED}
-    assert {row.next_state for row in TRANSITIONS} | {SessionState.PREREAD} == set(SessionState)
+    assert {row.next_state for row in TRANSITIONS} | {SessionState.ARRIVAL} == set(SessionState)
 
 
 def test_every_close_reason_and_event_is_in_the_table() -> None:
@@ -85,6 +85,42 @@ def test_a_connected_client_is_dialing(rig: Rig) -> None:
     assert (row.told, len(rig.gate.clients)) == ("opened", 1)
     assert rig.gate.tickets[0].calls == []
     client.reset()
+
+
+def test_a_client_without_a_slot_waits_and_is_never_listed(rig: Rig) -> None:
+    waits = TABLE[SessionState.ADMISSION, SessionEvent.NO_SLOT]
+    refused = TABLE[SessionState.WAITING, SessionEvent.REFUSED]
+    gate = ScriptedGate(rig.backend.address)
+    gate.slots = 0
+    rig.serve(gate)
+    assert rig.connect().rest() == Pause(b"", reset=False)
+    assert (waits.told, waits.next_state) == ("opened", SessionState.WAITING)
+    assert (refused.told, rig.gate.asked_again_last) == ("asked_again", 1)
+    assert rig.gate.tickets == []
+    _check_state(rig, refused)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_client_that_waits_goes_on_to_wait_or_is_connected(rig: Rig) -> None:
+    stays = TABLE[SessionState.WAITING, SessionEvent.NO_SLOT]
+    row = TABLE[SessionState.WAITING, SessionEvent.CONNECT]
+    gate = ScriptedGate(rig.backend.address)
+    rig.serve(gate)
+    pairs = [rig.pair() for _ in range(2)]
+    for client, server in pairs:
+        client.end()
+        assert server.rest() == Pause(b"", reset=False)
+    gate.slots = 1
+    rig.connect()
+    pairs[0][1].close()  # asked again, and goes on to wait
+    rig.outcome(0)
+    pairs[1][1].close()
+    gate.wait_for(lambda: len(gate.tickets) == 3, "the client that waited")
+    rig.accept()
+    gate.wait_for(lambda: gate.tickets[2].dialed_at is not None, "its dial")
+    assert (stays.told, row.told, gate.asked_again_last) == ("asked_again", "asked_again", 0)
+    assert (stays.next_state, row.next_state) == (SessionState.WAITING, SessionState.DIALING)
+    assert rig.session().ticket is gate.tickets[2]
 
 
 def test_a_failed_dial_is_followed_by_the_next(rig: Rig) -> None:

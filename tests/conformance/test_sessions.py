@@ -109,6 +109,31 @@ def test_calls_run_in_order_on_the_gate_thread(rig: Rig) -> None:
     assert threading.get_ident() not in rig.gate.thread_ids
 
 
+def test_clients_are_served_between_calls_that_wait(rig: Rig) -> None:
+    """However many calls wait, as when many readers ask at once, a client comes in between."""
+    rig.serve()
+    calls = [0]
+    seen_after: list[int] = []
+    rig.gate.after_opened = lambda: seen_after.append(len(calls))
+    with rig.gate_thread_held():
+        for index in range(1000):
+            rig.engine.call(partial(calls.append, index))
+        rig.connect()  # the kernel has accepted it
+    wait_until(lambda: len(calls) == 1001 and seen_after, "all calls and the client")
+    assert seen_after[0] < 100
+
+
+def test_sessions_are_listed_in_slices_between_which_clients_are_served(rig: Rig) -> None:
+    """Listing does not grow into one long turn: sessions beyond a slice are all there, once."""
+    rig.serve()
+    for _ in range(150):
+        rig.connect()
+    wait_until(lambda: len(rig.gate.tickets) == 150, "all are admitted")
+    listed = [session.ticket for session in rig.engine.sessions()]
+    assert len(listed) == len({id(ticket) for ticket in listed}) == 150
+    assert len(rig.engine.carried()) == 150
+
+
 def test_a_call_runs_soon_in_an_idle_engine(rig: Rig) -> None:
     rig.serve()
     wait_until(lambda: rig.gate.ticks > 0, "the engine runs")
@@ -169,3 +194,32 @@ def test_many_threads_may_look_while_sessions_come_and_go(rig: Rig) -> None:
         server.close()
     over.set()
     assert all(each.result() > 0 for each in looking)
+
+
+def test_where_the_backend_has_not_spoken_is_known_and_between_which_ends(rig: Rig) -> None:
+    first, first_server = rig.pair()
+    second, second_server = rig.pair()
+    second_server.send(b"123")
+    assert second.receive(3) == b"123"
+    ticket, other = rig.gate.tickets
+
+    def silent() -> list[object]:
+        return [each[0] for each in rig.engine.unanswered()]
+
+    wait_until(lambda: silent() == [ticket], "the other one has spoken")
+    ((_, port, is_half_closed, secs),) = rig.engine.unanswered()
+    assert (port, is_half_closed) == (first.sock.getsockname()[1], False)
+    assert 0 < secs < 20
+    (ends,) = rig.engine.ends({ticket})
+    assert ends == (
+        ticket,
+        first.sock.getsockname(),
+        first.sock.getpeername(),
+        first_server.sock.getpeername(),
+    )
+    assert {each.ticket for each in rig.engine.ends({ticket, other})} == {ticket, other}
+    assert rig.engine.ends(set()) == []
+    first_server.end()
+    wait_until(lambda: [each[2] for each in rig.engine.unanswered()] == [True], "half is over")
+    first.close()
+    wait_until(lambda: silent() == [], "it has ended")

@@ -211,6 +211,24 @@ def test_new_keys_when_the_backend_has_ended(rig: TlsRig) -> None:
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="the place of the library's object")
+def test_new_keys_again_and_again_hold_up_nothing_that_follows(rig: TlsRig) -> None:
+    """An engine stops reading them after a while, and goes on by itself."""
+    rig.context = client_context(version=V1_3)
+    client, server = rig.pair()
+    other, other_server = rig.pair()
+    assert isinstance(client, TlsPeer)
+    announced = client.sock.key_announcement(20_000)
+    if not announced:
+        pytest.skip("this Python brings its own library")
+    sending = rig.run(client.sock.send_raw, announced + client.sock.encrypted(b"the end"))
+    for _ in range(10):
+        other.send(b"?")
+        assert other_server.receive(1) == b"?"
+    assert server.receive(7) == b"the end"
+    sending.result()
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="the place of the library's object")
 def test_new_keys_while_the_peer_does_not_read(rig: TlsRig) -> None:
     """The answer to the request for new keys waits behind what the client does not take."""
     client, server = rig.small_pair()

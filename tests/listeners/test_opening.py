@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.errors import EdgeProxyError
-from edgeproxy.listeners.opening import SOLE_LISTENER, Address, OpenSocket, open_all, open_socket
+from edgeproxy.listeners.opening import (
+    SOLE_LISTENER,
+    Address,
+    OpenSocket,
+    cannot_listen,
+    open_all,
+    open_socket,
+)
 from edgeproxy.listeners.spec import UnixAddress
 from edgeproxy.values import ListenAddress
 from tests.events import events_of
@@ -151,3 +158,19 @@ def test_files_that_another_process_answers_for_stay(sockets: Sockets, tmp_path:
     address = UnixAddress(str(tmp_path / "s"))
     sockets.open_all({str(address): address}, {}, [given])[str(address)].close()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["k", "r", "s"]
+
+
+@pytest.mark.parametrize(
+    ("port", "error", "is_named"),
+    [
+        (443, PermissionError(13, "Permission denied"), True),
+        (1023, PermissionError(13, "Permission denied"), True),
+        (1024, PermissionError(13, "Permission denied"), False),
+        (443, OSError(98, "Address already in use"), False),
+    ],
+)
+def test_a_port_that_needs_a_capability_names_it(port: int, error: OSError, is_named: bool) -> None:
+    said = str(cannot_listen(ListenAddress("0.0.0.0", port), error, "VARIABLE"))
+    assert ("CAP_NET_BIND_SERVICE" in said) is is_named
+    assert said.startswith(f"cannot listen on 0.0.0.0:{port}: {error.strerror}; ")
+    assert said.endswith("choose another address with VARIABLE")

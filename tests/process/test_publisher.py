@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from edgeproxy.config.load import Config
 from edgeproxy.core.admission.admission import Admission, AdmissionSettings
 from edgeproxy.core.admission.affinity import AffinitySettings
 from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.backends.destination import NOTHING, Own
 from edgeproxy.core.backends.ejection import EjectionSettings
 from edgeproxy.core.backends.local_overrides import Overlay
 from edgeproxy.core.geo.origin import Origin
@@ -22,6 +24,7 @@ from edgeproxy.gate.preamble import PreambleParser
 from edgeproxy.process.publisher import Publisher
 from edgeproxy.process.removal import Removal
 from edgeproxy.store.snapshot import Snapshot
+from tests.events import events_of
 
 ROWS = Snapshot((Backend("a", "web", "sa", "10.0.0.1", 80),), routes={"www.example.com": "web"})
 
@@ -34,7 +37,16 @@ class Published:
         self.config = Config()
         self.overlays: dict[str, Overlay] = {}
         removal = Removal(engine, lambda: "keep", lambda _function: None)
-        self.publisher = Publisher(admission, removal, lambda: self.overlays, lambda: self.config)
+        self.own = NOTHING
+        self.metrics = Metrics()
+        self.publisher = Publisher(
+            admission,
+            removal,
+            lambda: self.overlays,
+            lambda: self.config,
+            lambda: self.own,
+            self.metrics,
+        )
 
     def configure(self, listeners: str, routes: str = "") -> None:
         """Name these listeners and routes from now on."""
@@ -97,3 +109,36 @@ def test_listeners_of_before_are_served_to_the_end(published: Published) -> None
         published.publisher.publish(ROWS)
         assert published.scopes() == {"mail", "web", "db"}
         assert published.admission.server_names().find("www.example.com") == "web"
+
+
+HERE = Own({("0.0.0.0", 80): "the listener"}, frozenset({"10.0.0.1"}))
+
+
+def test_a_row_that_leads_to_this_proxy_is_skipped_for_as_long_as_it_does(
+    published: Published,
+) -> None:
+    rows = (*ROWS.backends, Backend("b", "web", "sa", "10.0.0.2", 80))
+    published.publisher.publish(Snapshot(rows))
+    assert published.publisher.backends == rows
+    assert not published.publisher.follow_own()
+    published.own = HERE
+    with events_of("store") as events:
+        assert published.publisher.follow_own()
+        published.publisher.publish_again()
+        assert not published.publisher.follow_own()
+        assert published.publisher.backends == rows[1:]
+        published.own = replace(HERE, hosts=frozenset({"10.0.0.1", "10.0.0.7"}))
+        assert not published.publisher.follow_own()  # nothing else leads here
+        published.own = NOTHING
+        assert published.publisher.follow_own()
+        assert published.publisher.backends == rows
+    (skipped,) = events.named("row_skipped")
+    assert skipped["id"] == "a"
+    assert "the listener of this proxy" in str(skipped["reason"])
+    assert published.metrics.rows_skipped == 1
+
+
+def test_a_removed_row_is_not_complained_of(published: Published) -> None:
+    published.own = HERE
+    published.publisher.publish(Snapshot((replace(ROWS.backends[0], deleted=True),)))
+    assert published.metrics.rows_skipped == 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -11,13 +13,15 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.cli.running import status as status_command
-from edgeproxy.cli.running import top
+from edgeproxy.cli.running import top_page
 from edgeproxy.control.observe.metrics_page import Exposition
 from edgeproxy.control.observe.status import Status
 from edgeproxy.control.observe.status_snapshot import Surroundings
 from edgeproxy.core.admission.admission import Admission, AdmissionSettings
 from edgeproxy.core.admission.affinity import AffinitySettings
+from edgeproxy.core.admission.explanation import explain
 from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.backends.destination import Own
 from edgeproxy.core.backends.ejection import EjectionSettings
 from edgeproxy.core.backends.health import Verdict
 from edgeproxy.core.backends.leases import Leases
@@ -32,7 +36,7 @@ from edgeproxy.gate.gate import AdmissionGate
 from edgeproxy.gate.preamble import PreambleParser
 from edgeproxy.registry.registry import Registry
 from edgeproxy.registry.settings import RegistrySettings
-from edgeproxy.registry.views import Lease, Readiness, lease_of, readiness_of
+from edgeproxy.registry.views import Lease, Readiness, ReadinessCheck, lease_of
 from edgeproxy.store.sqlite.nodes import Nodes
 from edgeproxy.store.sqlite.registrations import Registrations
 
@@ -54,12 +58,40 @@ def test_a_lease_that_is_overdue_ends_in_no_time() -> None:
     assert lease_of(leases, "a", 170.0) == Lease(70.0, 0.0, 60.0)
 
 
+NOT_READY = Readiness(False, "no backend is eligible")
+
+
+def pop(*backends: Backend) -> Admission:
+    """Return an admission with these backends in force."""
+    origin = Origin("192.0.2.1", None, "sa", "none")
+    admission = Admission(
+        AdmissionSettings(), AffinitySettings(), EjectionSettings(), lambda _ip: origin
+    )
+    admission.publish(backends)
+    admission.adopt()
+    return admission
+
+
 def test_a_proxy_that_stops_is_not_ready() -> None:
-    assert readiness_of([], 0.0, stopping=True) == Readiness(False, "the proxy is draining")
+    assert ReadinessCheck(pop()).now(0.0, stopping=True) == Readiness(
+        False, "the proxy is draining"
+    )
 
 
 def test_a_proxy_without_backends_is_not_ready() -> None:
-    assert readiness_of([], 0.0, stopping=False) == Readiness(False, "no backend is eligible")
+    assert ReadinessCheck(pop()).now(0.0, stopping=False) == NOT_READY
+
+
+def test_readiness_follows_a_table_whose_only_good_backend_changes() -> None:
+    admission = pop(Backend("a", "app", "sa", "192.0.2.1", 80, healthy=False))
+    check = ReadinessCheck(admission)
+    assert check.now(0.0, stopping=False) == NOT_READY
+    for good in ("b", "c"):
+        admission.publish([Backend(good, "app", "sa", "192.0.2.1", 80)])
+        admission.adopt()
+        assert check.now(0.0, stopping=False) == Readiness(True, None)
+    admission.drain("c", True)
+    assert check.now(0.0, stopping=False) == NOT_READY
 
 
 def passed_over(circuit: Circuit) -> Callable[[LiveState], None]:
@@ -133,22 +165,23 @@ def test_every_surface_shows_the_same_state(state: str, tmp_path: Path) -> None:
             follow,
             lambda: (backend,),
             lambda: False,
+            Own,
         )
         with closing(registry):
             view = registry.view("a")
-        (candidate,) = status.explain("192.0.2.1", None).candidates
+        (candidate,) = explain(admission, "192.0.2.1", "", time.monotonic()).candidates
         reading = status.read()
-        page = Exposition(status.read).render().decode()
+        page = b"".join(Exposition(status.read).render()).decode()
     finally:
         engine.stop()
 
     assert view.state == state
     assert (candidate.excluded or ELIGIBLE) == state
-    shown = reading.as_json()
+    shown = json.loads(b"".join(reading.as_json()))
     (told,) = shown["backends"]
     assert told["state"] == state
     assert status_command.for_people(shown).endswith(f"  {state}")
-    assert top.page(None, shown).endswith(f"  {state}")
+    assert top_page.page(None, shown).endswith(f"  {state}")
 
     assert view.circuit == told["circuit"]
     assert re.findall(r'_circuit\{.*state="(\w+)"\} 1.0', page) == [told["circuit"]]

@@ -41,13 +41,17 @@ _LINE = re.compile(rf"(\w+)((?:{_FIELD.pattern})*)")
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """Return this process's environment with these settings of edgeProxy and no others."""
+    """Return this process's environment with these settings of edgeProxy and no others.
+
+    The file and the control socket of a service on this machine are not touched.
+    """
     inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("EDGEPROXY_") and name != "DEBUG"
     }
-    return {**inherited, **variables}
+    apart = {"EDGEPROXY_CONFIG": "", "EDGEPROXY_CONTROL_SOCKET": "off"}
+    return {**inherited, **apart, **variables}
 
 
 def run_edgeproxy(

@@ -61,9 +61,11 @@ def test_each_use_renews_a_binding_and_it_ends_at_its_ttl(pop: Pop) -> None:
     began = used = time.monotonic()
     while time.monotonic() - began < 4:  # longer than the TTL
         reached = pop.reached(CLIENT)
-        if time.monotonic() - used > 2.5:
-            pytest.skip("this machine paused for longer than the test allows for")
-        assert reached == "a"
+        if time.monotonic() - used > 2.5:  # this machine has paused: begin again
+            bound_to(pop, "a")
+            began = time.monotonic()
+        else:
+            assert reached == "a"
         used = time.monotonic()
         PAUSE.wait(0.5)
 

@@ -185,6 +185,23 @@ def test_nodes_of_operators_have_no_lease(pop: Pop) -> None:
     assert pop.reached() == "mine"
 
 
+def test_a_node_of_an_operator_cannot_be_taken_over(pop: Pop) -> None:
+    pop.backend("mine")
+    api = serve(pop)
+    for removed in (False, True):
+        if removed:
+            run_edgeproxy("node", "remove", "mine", folder=pop.folder)
+        answer = api.register(running(pop, "b"), id="mine")
+        assert (answer.status, answer.said["field"]) == (409, "id")
+        assert "edgeproxy node delete" in answer.said["error"]
+        assert api.ask("DELETE", "/api/v1/backends/mine").status == 409
+    run_edgeproxy("node", "enable", "mine", folder=pop.folder)
+    pop.proxy.send(signal.SIGHUP)
+    wait_until(lambda: pop.reached() == "mine", "it is as it was")
+    run_edgeproxy("node", "delete", "mine", folder=pop.folder)
+    assert api.register(running(pop, "b"), id="mine").status == 201
+
+
 def test_what_operators_say_of_a_registered_backend_stays(pop: Pop) -> None:
     api = serve(pop)
     backend = running(pop, "a")

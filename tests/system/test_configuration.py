@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.pop import Pop
-from tests.system.proxy import run_edgeproxy
+from tests.system.proxy import SERVE, run_edgeproxy
 
 pytestmark = pytest.mark.system
 
@@ -156,8 +156,77 @@ def test_a_file_that_cannot_be_read_ends_the_start(
     assert "Traceback" not in done.stderr
 
 
+def test_the_commonest_settings_are_options(pop: Pop) -> None:
+    pop.backend("eu-1", "eu")
+    pop.backend("sa-1", "sa")
+    settings = pop.folder / "edgeproxy.toml"
+    settings.write_text("[affinity]\nttl_secs = 1.5\n[proxy]\nregion = 'sa'\n")
+    database = pop.database.rename(pop.folder / "other.db")
+    words = ("--listen", "127.0.0.2:0", "--db", str(database), "--region", "eu")
+    command = (*SERVE, *words, "--config", str(settings))
+    proxy = pop.serve_with(command, EDGEPROXY_CONFIG="none", EDGEPROXY_REGION="us")
+
+    (ready,) = proxy.seen("ready")
+    assert (ready["region"], ready["db"], ready["backends"]) == ("eu", str(database), "2")
+    assert ready["listen"].startswith("127.0.0.2:")
+    assert pop.reached() == "eu-1"
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "said"),
+    [
+        (("--listen", "8080"), {}, "--listen '8080': allowed is ADDRESS:PORT"),
+        (("--region", "E U"), {}, "--region 'E U': "),
+        (("--db", ""), {}, "--db is empty"),
+        (("--config", "none.toml"), {}, "'none.toml': cannot be read"),
+        (
+            ("--listen", "127.0.0.1:0"),
+            {"EDGEPROXY_LISTENERS": "127.0.0.1:0=web"},
+            "--listen has no effect next to EDGEPROXY_LISTENERS",
+        ),
+        (
+            ("--db", "x.db"),
+            {"EDGEPROXY_POSTGRES_ENABLED": "1", "EDGEPROXY_POSTGRES_URL": "postgres://u@h/d"},
+            "--db has no effect next to EDGEPROXY_POSTGRES_ENABLED",
+        ),
+    ],
+)
+def test_a_bad_option_is_named_and_nothing_starts(
+    tmp_path: Path, words: tuple[str, ...], variables: dict[str, str], said: str
+) -> None:
+    done = run_edgeproxy("serve", *words, folder=tmp_path, **variables)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_config_show_shows_a_section_or_what_was_changed(tmp_path: Path) -> None:
+    environ = {"EDGEPROXY_REGION": "eu", "EDGEPROXY_API_ENABLED": "true"}
+
+    def show(*words: str) -> str:
+        done = run_edgeproxy("config", "show", *words, folder=tmp_path, **environ)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    changed = {each["variable"] for each in json.loads(show("--changed", "--json"))}
+    assert changed == {*environ, "EDGEPROXY_CONTROL_SOCKET"}  # off, so that tests keep apart
+    assert "EDGEPROXY_API_LISTEN_ADDR" not in show("--changed")
+    assert "EDGEPROXY_REGION" in show("proxy", "--changed")
+    assert "EDGEPROXY_API_ENABLED" not in show("proxy", "--changed")
+    assert "the region of this POP" in show("proxy")
+    assert show("database", "--changed") == "nothing but defaults\n"
+    assert show("proxy", "--toml").startswith("[proxy]\n")
+    assert "[api]" not in show("proxy", "--toml")
+    assert max(map(len, show().splitlines())) <= 100
+
+    wrong = run_edgeproxy("config", "show", "proxi", folder=tmp_path)
+    assert wrong.returncode == 2
+    assert "there is no section 'proxi'; did you mean proxy?" in wrong.stderr
+
+
 def test_config_check_tells_a_good_configuration_from_a_bad_one(tmp_path: Path) -> None:
-    good = run_edgeproxy("config", "check", folder=tmp_path, EDGEPROXY_REGION="eu")
+    here = {"EDGEPROXY_LISTEN_ADDR": "127.0.0.1:0", "EDGEPROXY_REGION": "eu"}
+    good = run_edgeproxy("config", "check", folder=tmp_path, **here)
     assert (good.returncode, good.stderr) == (0, "")
     assert "valid" in good.stdout
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.pop import BRAZIL, Pop
-from tests.system.proxy import run_edgeproxy
+from tests.system.pop import BRAZIL, NOWHERE, Pop
+from tests.system.proxy import EDGEPROXY, SERVE, RunningProxy, run_edgeproxy
 
 pytestmark = pytest.mark.system
 
@@ -219,10 +219,127 @@ def test_a_start_does_not_wait_for_who_listens_there_and_hangs(pop: Pop) -> None
 def test_without_a_proxy_the_commands_say_so(pop: Pop) -> None:
     told = tell(pop, "status")
     assert told.returncode == 1
-    assert "No such file" in told.stderr
+    assert f"{pop.folder / 'control'}: there is no such socket" in told.stderr
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(pop.folder / "control"))
+    told = tell(pop, "status")
+    assert told.returncode == 1
+    assert f"{pop.folder / 'control'}: nobody listens there any more" in told.stderr
     unset = run_edgeproxy("status", folder=pop.folder)
     assert unset.returncode == 2
-    assert "EDGEPROXY_CONTROL_SOCKET" in unset.stderr
+    assert "EDGEPROXY_CONTROL_SOCKET='off': the proxy has no control socket" in unset.stderr
+    assert "--socket" in unset.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status",),
+        ("sessions",),
+        ("top", "--count", "1"),
+        ("explain", BRAZIL, "--live"),
+        ("explain", BRAZIL),
+        ("drain", "sa-1"),
+        ("undrain", "sa-1"),
+        ("upgrade",),
+    ],
+)
+def test_every_command_takes_the_path_of_the_socket(pop: Pop, words: tuple[str, ...]) -> None:
+    pop.backend("sa-1")
+    folder = pop.folder / "made" / "control"
+    pop.serve(EDGEPROXY_CONTROL_SOCKET=str(folder))
+    done = run_edgeproxy(*words, "--socket", str(folder), folder=pop.folder)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_folder_that_cannot_be_made_ends_the_start_and_is_named(pop: Pop) -> None:
+    path = pop.folder / "none" / "of" / "these"
+    proxy = pop.begin_to_serve(EDGEPROXY_CONTROL_SOCKET=str(path))
+    assert proxy.wait_for_exit() == 1
+    assert f"EDGEPROXY_CONTROL_SOCKET={str(path)!r}: its folder" in "\n".join(proxy.foreign)
+    proxy.foreign.clear()
+
+
+# -- where nothing is set -------------------------------------------------------------------
+
+UNSET = ("env", "-u", "EDGEPROXY_CONFIG", "-u", "EDGEPROXY_CONTROL_SOCKET")
+APART = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /run && exec "$@"', "sh", *UNSET)
+"""Runs a command with nothing set and a /run of its own, so that it may have the default socket."""
+
+
+def within(proxy: RunningProxy) -> tuple[str, ...]:
+    """Return what runs `edgeproxy` with nothing set where this proxy runs."""
+    return ("nsenter", "-t", str(proxy.pid), "-m", "--", *UNSET, *EDGEPROXY)
+
+
+@pytest.fixture
+def _apart() -> None:
+    done = subprocess.run([*APART, "true"], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("needs root, to have a /run of its own")
+
+
+@pytest.mark.usefixtures("_apart")
+def test_with_nothing_set_a_proxy_can_be_asked(pop: Pop) -> None:
+    pop.backend("sa-1")
+    proxy = pop.serve_with((*APART, *SERVE))
+    assert proxy.seen("control_socket", path="/run/edgeproxy/control")
+    status = run_edgeproxy("status", folder=pop.folder, command=within(proxy))
+    assert (status.returncode, status.stderr) == (0, "")
+    assert "sa-1" in status.stdout
+    file = Path(f"/proc/{proxy.pid}/root/run/edgeproxy/control")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert run_edgeproxy("upgrade", folder=pop.folder, command=within(proxy)).returncode == 0
+
+
+@pytest.mark.usefixtures("_apart")
+def test_a_second_proxy_on_the_machine_serves_without_the_default_socket(pop: Pop) -> None:
+    pop.backend("sa-1")
+    first = pop.serve_with((*APART, *SERVE))
+    second = pop.serve_with((*within(first), "serve"), EDGEPROXY_DB_PATH=str(pop.database))
+    assert pop.reached() == "sa-1"
+    told = second.wait_for("control_socket_missing", level="warning")
+    assert "another proxy listens there" in told["reason"]
+    assert "EDGEPROXY_CONTROL_SOCKET" in told["hint"]
+    assert second.stop()
+    status = run_edgeproxy("status", "--json", folder=pop.folder, command=within(first))
+    assert json.loads(status.stdout)["connections"] == 0, "the first one still has it"
+
+
+@pytest.mark.usefixtures("_apart")
+def test_where_nothing_runs_the_places_that_were_looked_at_are_named(pop: Pop) -> None:
+    nobody = run_edgeproxy(
+        *("status",), folder=pop.folder, command=(*APART, *EDGEPROXY), XDG_RUNTIME_DIR="/run/none"
+    )
+    assert (nobody.returncode, nobody.stdout) == (1, "")
+    for path in ("/run/edgeproxy/control", "/run/none/edgeproxy/control"):
+        assert f"{path}: there is no such socket" in nobody.stderr
+    assert "--socket" in nobody.stderr
+
+
+@pytest.mark.usefixtures("_apart")
+def test_proxy_and_commands_read_the_same_file_by_default(pop: Pop) -> None:
+    pop.backend("eu-1", "eu")
+    pop.backend("sa-1", "sa")
+    settings = pop.folder / "settings"
+    settings.write_text(
+        "[proxy]\nregion = 'eu'\ncontrol_socket = '/run/mine'\n"
+        f"[database]\npath = '{pop.database}'\n"
+    )
+    script = (
+        "mount -t tmpfs none /run && mount -t tmpfs none /etc && mkdir /etc/edgeproxy && "
+        f'cp {settings} /etc/edgeproxy/edgeproxy.toml && exec "$@"'
+    )
+    proxy = pop.serve_with((*APART[:4], script, *APART[5:], *SERVE))
+    assert proxy.seen("ready", region="eu")
+    assert proxy.seen("control_socket", path="/run/mine")
+    for words in (("status",), ("db", "show"), ("explain", NOWHERE), ("config", "show")):
+        done = run_edgeproxy(*words, folder=Path("/"), command=within(proxy))
+        assert (done.returncode, done.stderr) == (0, ""), words
+        assert "eu" in done.stdout, words
+    nowhere = (*within(proxy)[:-3], "EDGEPROXY_CONFIG=", *EDGEPROXY)
+    done = run_edgeproxy("config", "show", "--json", folder=Path("/"), command=nowhere)
+    assert "edgeproxy.toml" not in done.stdout, "an empty variable asks for no file"
 
 
 def test_a_configuration_that_is_being_edited_disables_no_command(pop: Pop) -> None:
@@ -231,14 +348,18 @@ def test_a_configuration_that_is_being_edited_disables_no_command(pop: Pop) -> N
     file = pop.folder / "edgeproxy.toml"
     socket_path = pop.folder / "control"
     file.write_text(f"[proxy]\nregion = 'EU!'\ncontrol_socket = '{socket_path}'\nregoin = 1\n")
-    broken = {"EDGEPROXY_CONFIG": str(file), "EDGEPROXY_DB_RELOAD_SECS": "abc"}
+    broken = {
+        "EDGEPROXY_CONFIG": str(file),
+        "EDGEPROXY_CONTROL_SOCKET": "",
+        "EDGEPROXY_DB_RELOAD_SECS": "abc",
+    }
     told = run_edgeproxy("drain", "sa-1", folder=pop.folder, **broken)
     assert (told.returncode, told.stdout) == (0, "sa-1 is being drained\n")
 
     file.write_text("[proxy")
     told = run_edgeproxy("sessions", folder=pop.folder, **broken)
-    assert told.returncode == 2
-    assert "set EDGEPROXY_CONTROL_SOCKET" in told.stderr
+    assert told.returncode == 1
+    assert "EDGEPROXY_CONTROL_SOCKET" in told.stderr
     assert "is not valid TOML" in told.stderr
     broken["EDGEPROXY_CONTROL_SOCKET"] = str(socket_path)
     for words in (("status",), ("sessions",), ("top", "--count", "1"), ("undrain", "sa-1")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.system
 
-DEADLINE_SECS = 60
+DEADLINE_SECS = 120
 
 
 class Demo:
@@ -240,6 +241,29 @@ def test_kept_it_serves_until_interrupted_and_lets_open_connections_finish(
     assert (demo.process.returncode, err) == (0, ""), demo.seen
     assert "✓ the proxy finished its open connections and exited with 0" in demo.seen
     demo.expect_nothing_left()
+
+
+def test_what_it_offers_to_try_when_kept_works(demo: Demo) -> None:
+    demo.start("--keep")
+    demo.read_until("Ctrl+C")
+    offered = [line for line in demo.seen.splitlines() if line.startswith("    ")]
+    exports = "\n".join(line for line in offered if line.lstrip().startswith("export "))
+    commands = [line for line in offered if re.search(r"edgeproxy (?!top)|curl (?!-N)", line)]
+    assert {"status", "sessions", "drain", "undrain"} <= {line.split()[1] for line in commands}
+    assert sum("/metrics" in line or "/api/" in line for line in commands) == 3
+    for command in commands:
+        if "curl" in command and shutil.which("curl") is None:
+            continue
+        done = subprocess.run(
+            ["sh", "-c", f"{exports}\n{command.replace('curl', 'curl --fail')}"],
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_SECS,
+            check=False,
+        )
+        assert (done.returncode, bool(done.stdout)) == (0, True), command + done.stderr
+    demo.signal(signal.SIGINT)
+    demo.end()
 
 
 def test_kept_it_ends_at_once_when_interrupted_twice(demo: Demo) -> None:

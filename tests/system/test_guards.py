@@ -8,8 +8,15 @@ from contextlib import suppress
 
 import pytest
 
+from edgeproxy.wire import proxy_v1, proxy_v2
+from edgeproxy.wire.proxy_header import Endpoint
+from tests.authority import authority_pem, issued
+from tests.conformance.peers import Pause
+from tests.system import clients
 from tests.system.pop import BRAZIL, GERMANY, Pop
-from tests.system.proxy import run_edgeproxy
+from tests.system.proxy import SERVE, run_edgeproxy
+from tests.system.tls import LISTEN, NAME, tls_client
+from tests.system.tls import serve as serve_tls
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.system
@@ -83,6 +90,92 @@ def test_a_client_gets_its_burst_and_then_its_rate(pop: Pop) -> None:
     wait_until(lambda: pop.reached(BRAZIL) == "sa-1", "the next token")
     refused = proxy.wait_for("client_refused")
     assert refused["reason"] == "rate_limited"
+
+
+PATIENT = {"EDGEPROXY_CLIENT_SETUP_TIMEOUT_SECS": "300"}
+"""Nobody who waits is closed for waiting too long."""
+
+
+@pytest.mark.parametrize("mode", ["tls:*", "sni"])
+def test_a_denied_client_is_closed_before_it_says_anything(pop: Pop, mode: str) -> None:
+    pop.backend("sa-1")
+    listen = {"EDGEPROXY_LISTENERS": f"127.0.0.1:0={mode}", "EDGEPROXY_ROUTES": "*=myapp"}
+    proxy = serve_tls(pop, **listen, **PATIENT, EDGEPROXY_DENY=GERMANY)
+    assert pop.client(GERMANY).rest() == Pause(b"", reset=False)
+    assert proxy.wait_for("client_refused")["reason"] == "denied"
+
+
+def test_silent_clients_count_against_the_limit_of_their_address(pop: Pop) -> None:
+    pop.backend("sa-1")
+    proxy = serve_tls(pop, **PATIENT, EDGEPROXY_MAX_CONNS_PER_CLIENT="3")
+    silent = [pop.client(BRAZIL) for _ in range(3)]
+    assert pop.client(BRAZIL).rest() == Pause(b"", reset=False)
+    assert proxy.wait_for("client_refused")["reason"] == "client_full"
+    assert clients.greeting(tls_client(pop, source=GERMANY)) == "sa-1"
+    silent[0].close()
+
+    def reached() -> bool:
+        try:
+            return clients.greeting(tls_client(pop, source=BRAZIL)) == "sa-1"
+        except (OSError, AssertionError):
+            return False
+
+    wait_until(reached, "a place for the client")
+
+
+def test_silent_clients_leave_room_for_others(pop: Pop) -> None:
+    """One address opens more than there are descriptors, and says nothing."""
+    pop.backend("sa-1")
+    cert, key = issued(NAME).put(pop.folder / "pair", "edge")
+    (pop.folder / "ca.pem").write_bytes(authority_pem())
+    pair = {"EDGEPROXY_TLS_CERT": str(cert), "EDGEPROXY_TLS_KEY": str(key)}
+    proxy = pop.serve_with(SERVE, 256, **LISTEN, **pair, **PATIENT)
+    for _ in range(300):
+        pop.client(BRAZIL)
+    refused = proxy.wait_for("client_refused")
+    assert refused["reason"] == "client_setup_full"
+    for number in range(20):
+        source = f"127.30.0.{number + 1}"
+        assert clients.greeting(tls_client(pop, source=source)) == "sa-1"
+    assert not proxy.seen("accept_paused")
+
+
+def test_a_client_of_a_balancer_is_refused_right_after_its_header(pop: Pop) -> None:
+    """It has not said which server it wants, and need not."""
+    pop.backend("sa-1")
+    proxy = pop.serve(
+        **PATIENT,
+        EDGEPROXY_LISTENERS="127.0.0.1:0=sni",
+        EDGEPROXY_ROUTES="*=myapp",
+        EDGEPROXY_PROXY_PROTOCOL_IN="127.0.0.0/16",
+        EDGEPROXY_DENY="192.0.2.66",
+    )
+    here = Endpoint("192.0.2.9", 443)
+    client = pop.client("127.0.0.1")
+    client.send(proxy_v1.encode(Endpoint("192.0.2.66", 1000), here))
+    assert client.rest() == Pause(b"", reset=False)
+    refused = proxy.wait_for("client_refused")
+    assert (refused["reason"], refused["client"]) == ("denied", "192.0.2.66")
+    assert pop.client(BRAZIL).rest() == Pause(b"", reset=False)
+    proxy.wait_for("client_refused", reason="proxy_untrusted")
+
+
+def test_a_limit_is_not_passed_with_another_64_of_the_same_48(pop: Pop) -> None:
+    pop.backend("sa-1")
+    proxy = pop.serve(
+        EDGEPROXY_PROXY_PROTOCOL_IN="127.0.0.0/16",
+        EDGEPROXY_MAX_CONNS_PER_CLIENT="1",
+        EDGEPROXY_CLIENTS_PER_SITE="3",
+    )
+
+    def greeted(address: str) -> str:
+        client = pop.client("127.0.0.1")
+        client.send(proxy_v2.encode(Endpoint(address, 1000), Endpoint("2001:db8::9", 443)))
+        return clients.greeting(client)
+
+    assert [greeted(f"2001:db8:1:{number}::1") for number in range(5)] == ["sa-1"] * 3 + [""] * 2
+    assert greeted("2001:db8:2:1::1") == "sa-1"
+    assert proxy.wait_for("client_refused")["reason"] == "client_full"
 
 
 def test_a_failing_backend_is_cut_off_and_comes_back(pop: Pop) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.conformance.engines import ENGINES
+from tests.system.backends import ServingBackend
 from tests.system.clients import connect, greeting, rush
 from tests.system.pop import Pop
 from tests.waiting import wait_until
@@ -153,3 +157,43 @@ def test_above_the_soft_limit_other_nodes_are_preferred(pop: Pop) -> None:
 
     assert held.count("large") == 10
     assert held.count("small") == 1
+
+
+def _hello_and_end(client: socket.socket) -> None:
+    client.recv(5)
+    client.sendall(b"hello\n")
+
+
+def _hello_until_the_end(client: socket.socket) -> None:
+    _hello_and_end(client)
+    while client.recv(5):
+        pass
+
+
+@pytest.mark.parametrize("kind", [kind for kind, _ in ENGINES])
+@pytest.mark.parametrize("serve", [_hello_and_end, _hello_until_the_end])
+@pytest.mark.parametrize(
+    ("hard_limit", "most_per_client"), [(1, 0), (0, 1)], ids=["hard_limit", "per_client"]
+)
+def test_a_client_that_is_back_at_once_finds_the_slot_of_its_last_connection(
+    pop: Pop,
+    kind: str,
+    serve: Callable[[socket.socket], None],
+    hard_limit: int,
+    most_per_client: int,
+) -> None:
+    backend = pop.keep(ServingBackend("sa-1", serve))
+    pop.register(backend, hard_limit=hard_limit)
+    proxy = pop.serve(EDGEPROXY_ENGINE=kind, EDGEPROXY_MAX_CONNS_PER_CLIENT=str(most_per_client))
+
+    served = 0
+    for _ in range(VISITS):
+        client = connect(proxy.address)
+        client.send(b"hello")
+        served += greeting(client) == "hello"
+        if serve is _hello_and_end:
+            assert client.rest().data == b""
+        client.close()
+
+    assert served == VISITS
+    assert proxy.stop()["refused"] == "0"

@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import subprocess
+import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.pop import Pop
+from tests.system.proxy import SERVE
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.system
@@ -96,6 +98,53 @@ def test_a_scraper_that_never_reads_holds_up_nobody(pop: Pop) -> None:
         deaf.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
     assert pop.reached() == "sa-1"
     assert "edgeproxy_connections_total 1.0" in read(page_of(pop))
+
+
+def test_only_those_who_are_allowed_can_read_it(pop: Pop) -> None:
+    pop.backend("sa-1")
+    pop.serve(**METRICS, EDGEPROXY_METRICS_ALLOW="192.0.2.0/24, 127.0.0.2")
+    url = page_of(pop)
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        read(url)
+    refused = pop.proxy.wait_for("page_refused")
+    assert (refused["caller"], refused["setting"]) == ("127.0.0.1", "EDGEPROXY_METRICS_ALLOW")
+    host, _, port = pop.proxy.wait_for("metrics")["listen"].rpartition(":")
+    with socket.create_connection((host, int(port)), 10, ("127.0.0.2", 0)) as allowed:
+        allowed.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert allowed.recv(12) == b"HTTP/1.1 200"
+
+
+def test_silent_connections_leave_descriptors_to_clients_and_the_log_to_the_proxy(
+    pop: Pop,
+) -> None:
+    """More of them than there are descriptors, at every port of the control plane."""
+    pop.backend("sa-1")
+    proxy = pop.serve_with(
+        SERVE,
+        max_descriptors=256,
+        **METRICS,
+        EDGEPROXY_API_ENABLED="yes",
+        EDGEPROXY_API_LISTEN_ADDR="127.0.0.1:0",
+    )
+    for event in ("metrics", "api"):
+        host, _, port = proxy.wait_for(event)["listen"].rpartition(":")
+        for number in range(300):
+            silent = pop.keep(socket.socket())
+            silent.settimeout(10)
+            silent.bind((f"127.0.0.{2 + number % 20}", 0))
+            silent.connect((host, int(port)))
+    for _ in range(20):
+        assert pop.reached() == "sa-1"
+    wait_until(lambda: _is_read(page_of(pop)), "the page")
+    assert not proxy.foreign
+    assert len(proxy.seen("internal_fault")) + len(proxy.seen("page_refused")) < 10
+
+
+def _is_read(url: str) -> bool:
+    try:
+        return "edgeproxy_connections_total" in read(url)
+    except OSError:
+        return False
 
 
 def test_an_address_that_cannot_be_had_is_named_before_anybody_is_served(pop: Pop) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container, Iterable
 from typing import TYPE_CHECKING
 
 from edgeproxy.api.application import api
@@ -18,6 +18,7 @@ from edgeproxy.core.metrics import Metrics
 from edgeproxy.engine.descriptors import ceiling
 from edgeproxy.errors import ConfigError
 from edgeproxy.log import EventLog
+from edgeproxy.registry.own_callers import OwnCallers
 from edgeproxy.registry.registry import Registry
 from edgeproxy.store.choice import nodes_in, registrations_in
 from edgeproxy.values import ListenAddress, Secret
@@ -25,6 +26,8 @@ from edgeproxy.values import ListenAddress, Secret
 if TYPE_CHECKING:
     from edgeproxy.control.observe.status import Status
     from edgeproxy.core.backends.backend import Backend
+    from edgeproxy.core.backends.destination import Own
+    from edgeproxy.engine.contract import SessionEnds
     from edgeproxy.store.feed import Store
 
 log = EventLog("api")
@@ -90,13 +93,16 @@ async def start(
     follow_database: Callable[[], Awaitable[object]],
     backends: Callable[[], tuple[Backend, ...]],
     is_stopping: Callable[[], bool],
+    own: Callable[[], Own],
+    ends: Callable[[Container[object]], Iterable[SessionEnds]],
     listening: socket.socket,
     token: Secret,
 ) -> Api:
     """Serve the API on a listening socket to callers that show this token.
 
     `follow_database` returns when the content of the store is in force; `backends` returns the
-    backends in force; `is_stopping` tells whether the proxy accepts no more clients.
+    backends in force; `is_stopping` tells whether the proxy accepts no more clients; `own` returns
+    the addresses of this proxy, `ends` those of the sessions with these tickets.
     """
     address = ListenAddress(*listening.getsockname()[:2])
     registry = Registry(
@@ -109,8 +115,10 @@ async def start(
         follow_database,
         backends,
         is_stopping,
+        own,
     )
-    guard = api(registry, settings, token)
+    own_callers = OwnCallers(address.port, backends, ends, status)
+    guard = api(registry, settings, token, own_callers)
     server = Server(guard, registry.hearing, settings.timeout_secs, _room())
     await registry.load()
     serving = Api(registry, server, guard, settings, token)

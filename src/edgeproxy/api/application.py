@@ -17,13 +17,14 @@ from edgeproxy.api.guard import Guard, Receive, Scope, Send
 from edgeproxy.api.operations import OPERATIONS, V1, answer, beat
 from edgeproxy.api.settings import ApiSettings
 from edgeproxy.control.admin.pages import JSON
+from edgeproxy.registry.own_callers import OwnCallers
 from edgeproxy.registry.registry import Registry
 from edgeproxy.values import Secret
 
 HEARTBEAT = f"{V1}/heartbeat/"
 
 
-def api(registry: Registry, settings: ApiSettings, token: Secret) -> Guard:
+def api(registry: Registry, settings: ApiSettings, token: Secret, own_callers: OwnCallers) -> Guard:
     """Return the API of this registry, behind its guard."""
 
     async def document(_request: Request) -> Response:
@@ -52,7 +53,7 @@ def api(registry: Registry, settings: ApiSettings, token: Secret) -> Guard:
         else:
             await app(scope, receive, send)
 
-    return Guard(dispatch, settings, token, registry.hearing.missed)
+    return Guard(dispatch, settings, token, registry.hearing.missed, own_callers)
 
 
 def _route(path: str, registry: Registry) -> Route:

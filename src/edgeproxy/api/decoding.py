@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from edgeproxy.api.fault import FaultError
+from edgeproxy.core.backends.rows import ALLOWED_REGION
 
 T = TypeVar("T")
 
@@ -29,6 +30,8 @@ def body_of(body: bytes, kind: type[T]) -> T:
     except msgspec.ValidationError as error:
         text = str(error)
         named = _PATH.search(text) or _NAMED.search(text)
+        if " matching regex " in text:  # of a region alone
+            text = f"region is not allowed: {ALLOWED_REGION} - at `$.region`"
         raise FaultError(400, text[:400], named[1] if named else None) from None
     except (msgspec.DecodeError, ValueError) as error:
         raise FaultError(400, f"the body is not valid JSON: {str(error)[:200]}") from None

@@ -12,6 +12,7 @@ from edgeproxy.core.backends.rows import RowError
 from edgeproxy.errors import EdgeProxyError
 from edgeproxy.registry.errors import (
     ConflictError,
+    ForbiddenAddressError,
     InvalidClientError,
     NotOwnerError,
     NotRegisteredError,
@@ -23,6 +24,7 @@ from edgeproxy.registry.errors import (
 STATUS_OF: Mapping[type[RegistryError], int] = {
     InvalidClientError: 400,
     NotOwnerError: 403,
+    ForbiddenAddressError: 403,
     UnknownBackendError: 404,
     NotRegisteredError: 404,
     ConflictError: 409,

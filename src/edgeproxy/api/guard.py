@@ -30,6 +30,7 @@ from edgeproxy.core.admission.access import key_of
 from edgeproxy.core.admission.rate_limit import RateLimit, RateLimitSettings
 from edgeproxy.core.geo.prefix import PRIVATE_NETWORKS, Prefixes
 from edgeproxy.log import EventLog
+from edgeproxy.registry.own_callers import OwnCallers
 from edgeproxy.values import Secret
 
 log = EventLog("api")
@@ -53,7 +54,8 @@ MAX_CALLERS = 65_536
 class Guard:
     """Passes requests to an ASGI application, or refuses them.
 
-    `limited` is told the address and the time when a caller that asks too fast is refused.
+    `limited` is told the address and the time when a caller that asks too fast is refused;
+    `own_callers` are never allowed.
     """
 
     def __init__(
@@ -62,8 +64,10 @@ class Guard:
         settings: ApiSettings,
         token: Secret,
         limited: Callable[[str, float], None],
+        own_callers: OwnCallers | None = None,
     ) -> None:
         self._app = app
+        self._own_callers = own_callers
         self._timeout_secs = settings.timeout_secs
         self._limited = limited
         self.demand(token)
@@ -101,6 +105,10 @@ class Guard:
         try:
             _check_kind(head, body)
             async with asyncio.timeout(self._timeout_secs):
+                if self._own_callers is not None and await self._own_callers.has(
+                    head.client, head.server
+                ):
+                    raise FaultError(403, "a client of this proxy may not call its API")
                 return await _called(self._app, head, body)
         except FaultError as fault:
             return refusal(fault)
@@ -164,8 +172,8 @@ async def _called(app: App, head: Head, body: bytes) -> Answer:
         "raw_path": head.raw_path,
         "query_string": head.query,
         "headers": head.headers,
-        "client": (head.caller, 0),
-        "server": None,
+        "client": head.client,
+        "server": head.server,
         "caller": head.caller,
     }
     requests: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]

@@ -24,9 +24,8 @@ code{font-size:.95em}"""
 
 def page(registry: Registry) -> str:
     """Return the page. Slow with many backends, so it runs in a thread."""
-    health, table, views = registry.health(), registry.table(), registry.views()
-    shown = views[:MAX_SHOWN]
-    rest = f"<p>and {len(views) - len(shown)} more</p>" if len(views) > len(shown) else ""
+    health, table, shown = registry.health(), registry.table(), registry.first_views(MAX_SHOWN)
+    rest = f"<p>and {health.backends - len(shown)} more</p>" if health.backends > len(shown) else ""
     operations = "".join(
         _row(f"{operation.method} {operation.path}", operation.summary, first="code")
         for operation in OPERATIONS

@@ -5,13 +5,14 @@ Routes and the OpenAPI document both come from this one table.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from edgeproxy.api import bodies
 from edgeproxy.api.decoding import body_of
@@ -47,6 +48,23 @@ class Operation:
     statuses: tuple[int, ...] = (200,)
     faults: tuple[int, ...] = ()
     query: tuple[tuple[str, bool, str, Mapping[str, Any]], ...] = ()
+
+
+class _Rendered(Response):
+    """An answer in pieces of JSON, which are sent no faster than the caller reads."""
+
+    media_type = JSON
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        super().__init__(headers={"content-length": str(sum(map(len, pieces)))})
+        self._pieces = pieces
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        for piece in self._pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
 def answer(content: object, status: int = 200, **headers: str) -> Response:
@@ -99,14 +117,7 @@ async def deregister(registry: Registry, request: Request) -> Response:
 
 async def backends(registry: Registry, _request: Request) -> Response:
     """Answer with all backends."""
-    import asyncio
-
-    def encode_all() -> bytes:
-        listed = registry.views()
-        version = registry.table().version
-        return msgspec.json.encode(bodies.BackendList(listed, len(listed), version))
-
-    return Response(await asyncio.to_thread(encode_all), media_type=JSON)
+    return _Rendered(await registry.views())
 
 
 async def backend(registry: Registry, request: Request) -> Response:
@@ -147,17 +158,17 @@ async def explain(registry: Registry, request: Request) -> Response:
     client = _query(request, "client")
     if not client:
         raise FaultError(400, "missing query parameter: ?client=ADDRESS", "client")
-    return answer(await registry.explain(client, _query(request, "app")))
+    return _Rendered(await registry.explain(client, _query(request, "app")))
 
 
 async def sessions(registry: Registry, _request: Request) -> Response:
     """Answer with the open connections."""
-    return answer({"sessions": await registry.sessions()})
+    return _Rendered([b'{"sessions":', *await registry.sessions(), b"}"])
 
 
 async def table(registry: Registry, _request: Request) -> Response:
     """Answer with the state of the routing table."""
-    return answer(registry.table())
+    return _Rendered(await registry.table_state())
 
 
 def _id(request: Request) -> str:

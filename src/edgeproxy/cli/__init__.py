@@ -6,16 +6,19 @@ Each command imports what it needs only when it runs.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 
-from edgeproxy.cli.version import Version
-from edgeproxy.errors import EdgeProxyError, UsageError
+from edgeproxy.cli.parser import Parser
+from edgeproxy.cli.version import add_version
+from edgeproxy.errors import EdgeProxyError, UsageError, reason_of
 from edgeproxy.log import STDERR
+
+FILE_VARIABLE = "EDGEPROXY_CONFIG"
+DEFAULT_FILE = "/etc/edgeproxy/edgeproxy.toml"
 
 GROUPS = {
     "serve": "serve",
@@ -36,20 +39,23 @@ GROUPS = {
 """The module of each command."""
 
 
-def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+def _parser(argv: Sequence[str]) -> Parser:
     """Return a parser for this command line. It knows only the command that the line names."""
     named = argv[:1] if argv and argv[0] in GROUPS else GROUPS
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="edgeproxy",
         description="Geo-aware TCP load balancer for edge points of presence.",
     )
-    parser.add_argument("--version", action=Version, help="print version and engine, and exit")
+    add_version(parser)
     commands = parser.add_subparsers(
         title="commands",
         metavar="COMMAND",
         required=True,
         prog=parser.prog,  # without it, argparse builds a formatter just for this
     )
+    if named is GROUPS:
+        words = commands.add_parser("help", help="print the help of a command")
+        words.add_argument("command", nargs="*", help="such as node add")
     for group in dict.fromkeys(GROUPS[name] for name in named):
         importlib.import_module(f"edgeproxy.cli.{group}").add_parser(commands)
     return parser
@@ -63,7 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(
                 errors="backslashreplace"
             )  # a terminal may not be able to show every id
+    _find_configuration_file(os.environ)
     words = sys.argv[1:] if argv is None else argv
+    if words[:1] and words[0] == "help":
+        words = [*words[1:], "--help"]
     arguments = _parser(words).parse_args(words)
     try:
         code: int = arguments.run(arguments)
@@ -82,11 +91,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         if what is None:
             _forget_output()
             what = "the output could not be written"
-        print(f"edgeproxy: {what}: {error.strerror}", file=sys.stderr)
+        print(f"edgeproxy: {what}: {error.strerror or reason_of(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def _find_configuration_file(environ: MutableMapping[str, str], path: str = DEFAULT_FILE) -> None:
+    """Let every command read the file of the service, unless the environment says otherwise.
+
+    An empty variable asks for no file. The name goes into the environment, where a reload and a
+    successor find it.
+    """
+    if FILE_VARIABLE not in environ and os.path.exists(path):
+        environ[FILE_VARIABLE] = path
 
 
 def _open_standard_descriptors() -> None:

@@ -6,60 +6,67 @@ import argparse
 import json
 import os
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeproxy.config.config import Effective
 
 
 def add_parser(commands: Any) -> None:
     """Add the commands to the subparsers."""
     group = commands.add_parser("config", help="check and show the configuration")
     actions = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    check = actions.add_parser("check", help="validate the environment and the file")
+    check = actions.add_parser(
+        "check",
+        help="find what would keep a proxy from starting",
+        description="Find what would keep a proxy from starting: values, files, folders, "
+        "addresses. Nothing is started or changed.",
+    )
+    check.add_argument("--json", action="store_true", help="print JSON, for programs")
     check.set_defaults(run=run_check)
     show = actions.add_parser("show", help="print every value and where it came from")
+    show.add_argument(
+        "section", nargs="?", help="only this section of the file, such as proxy, and what it means"
+    )
+    show.add_argument("--changed", action="store_true", help="only what is not the default")
     form = show.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
-    form.add_argument(
-        "--toml", action="store_true", help="print a complete file for EDGEPROXY_CONFIG"
-    )
+    form.add_argument("--toml", action="store_true", help="print a complete configuration file")
     show.set_defaults(run=run_show)
 
 
-def run_check(_arguments: argparse.Namespace) -> int:
-    """Validate the configuration as a starting proxy would."""
-    from edgeproxy.api.settings import token_of
-    from edgeproxy.config import load as config
-    from edgeproxy.control.geoip import Geo
-    from edgeproxy.store.choice import check_driver
-    from edgeproxy.tls.authorities import backend_authorities
-    from edgeproxy.tls.certificates import Certificates
+def run_check(arguments: argparse.Namespace) -> int:
+    """Find what would keep a proxy from starting. Exit code 2 for a value, 1 for all else."""
+    from edgeproxy.cli.config_check import check
+    from edgeproxy.errors import EdgeProxyError, UsageError
 
-    loaded = config.load(os.environ)
-    Geo(loaded.config.geo)
-    if loaded.config.api.enabled:
-        token_of(loaded.config.api)
-    if loaded.config.listen_settings().speaks_tls:
-        Certificates(loaded.config.tls).load()
-    if loaded.config.listeners.backend_tls:
-        backend_authorities(loaded.config.listeners.backend_tls_ca)
-    if loaded.config.postgres.enabled:
-        check_driver()
-    for warning in loaded.warnings:
+    found = check(os.environ)
+    code = (2 if found.is_usage else 1) if found.faults else 0
+    if arguments.json:
+        told = {"valid": not found.faults, "faults": found.faults, "warnings": found.warnings}
+        print(json.dumps(told, indent=2))
+        return code
+    for warning in found.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    chosen = sum(setting.source != "default" for setting in loaded.effective)
-    print(f"the configuration is valid: {chosen} of {len(loaded.effective)} settings given")
+    if found.faults:
+        kind = UsageError if found.is_usage else EdgeProxyError
+        raise kind("\n  ".join(["a proxy would not start:", *found.faults]))
+    print(f"the configuration is valid: {found.given} of {found.settings} settings given")
     return 0
 
 
 def run_show(arguments: argparse.Namespace) -> int:
     """Print every setting with its value and its source."""
-    from edgeproxy.cli.table import text_table
+    from edgeproxy.cli.settings_table import settings_table
     from edgeproxy.config import load as config
 
     loaded = config.load(os.environ)
+    chosen = _chosen(loaded.effective, arguments.section, changed=arguments.changed)
     if arguments.toml:
         from edgeproxy.config.file import written
 
-        print(written(loaded.effective, loaded.overlays))
+        print(written(chosen, {} if arguments.section else loaded.overlays))
         return 0
     rows = [
         (
@@ -69,13 +76,34 @@ def run_show(arguments: argparse.Namespace) -> int:
             effective.setting.file_key,
             effective.setting.meaning,
         )
-        for effective in loaded.effective
+        for effective in chosen
     ]
     names = ("variable", "value", "source", "file_key", "meaning")
     if arguments.json:
         print(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=2))
     else:
-        print(text_table(names, rows))
+        table = settings_table(chosen, with_meaning=bool(arguments.section))
+        print(table or "nothing but defaults")
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return 0
+
+
+def _chosen(
+    effective: Sequence[Effective], section: str | None, *, changed: bool
+) -> list[Effective]:
+    """Return the settings that were asked for. Raises UsageError for an unknown section."""
+    from edgeproxy.config.file import nearest
+    from edgeproxy.errors import UsageError
+
+    sections = list(dict.fromkeys(each.setting.section for each in effective))
+    if section is not None and section not in sections:
+        raise UsageError(
+            f"there is no section {section!r}{nearest(section, sections)}; there are "
+            f"{', '.join(sections)}"
+        )
+    return [
+        each
+        for each in effective
+        if section in (None, each.setting.section) and not (changed and each.source == "default")
+    ]

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 from edgeproxy.api.settings import ApiSettings
@@ -23,6 +22,7 @@ from edgeproxy.core.admission.rate_limit import RateLimitSettings
 from edgeproxy.core.backends.breaker import BreakerSettings
 from edgeproxy.core.backends.ejection import EjectionSettings
 from edgeproxy.core.backends.health import HealthSettings, ProbeSettings
+from edgeproxy.core.geo.prefix import Network
 from edgeproxy.engine.contract import EngineSettings
 from edgeproxy.gate.warm_pool import PoolSettings
 from edgeproxy.listeners.settings import ListenSettings
@@ -48,7 +48,8 @@ class ProxySettings:
         on_remove: What happens to connections of a removed backend: `keep`, `close` or
             `drain:SECONDS`.
         access_log: Where the line for each connection goes: `off`, `-` or a path.
-        control_socket: The Unix socket that answers `edgeproxy status`; None: there is none.
+        control_socket: The path of the Unix socket that answers `edgeproxy status`; `off`: there
+            is none; empty: the default path.
     """
 
     listen_addr: ListenAddress = DEFAULT_LISTEN
@@ -56,7 +57,7 @@ class ProxySettings:
     drain_spread_secs: float = 0.0
     on_remove: str = "keep"
     access_log: str = "off"
-    control_socket: Path | None = None
+    control_socket: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +68,13 @@ class MetricsSettings:
         enabled: Serve it.
         listen_addr: Address to serve it on.
         path: Its path.
+        allow: Networks that may read it; empty: loopback, private and unique local addresses.
     """
 
     enabled: bool = False
     listen_addr: ListenAddress = DEFAULT_METRICS
     path: str = "/metrics"
+    allow: tuple[Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

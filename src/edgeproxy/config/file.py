@@ -18,6 +18,7 @@ from edgeproxy import regular_file
 from edgeproxy import values as value
 from edgeproxy.config.config import Effective
 from edgeproxy.config.old_names import REMOVED, names_of
+from edgeproxy.config.setting import PREFIX
 from edgeproxy.config.table import SETTINGS
 from edgeproxy.core.backends.health import KINDS
 from edgeproxy.core.backends.local_overrides import Overlay
@@ -138,11 +139,12 @@ def _toml(chosen: object) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return a hint at the most similar name, or ""."""
+    """Return a hint at the most similar name, or "". The prefix that all share does not count."""
     from difflib import get_close_matches
 
-    near = get_close_matches(name, sorted(names), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    own = {each.removeprefix(PREFIX): each for each in sorted(names)}
+    near = get_close_matches(name.removeprefix(PREFIX), own, n=1)
+    return f"; did you mean {own[near[0]]}?" if near else ""
 
 
 def _texts(

@@ -133,6 +133,12 @@ SETTINGS: tuple[Setting, ...] = (
                 "networks whose clients may not connect, even if EDGEPROXY_ALLOW lists them"),
         setting("max_conns_per_client", whole_number(0),
                 "maximum number of open connections of one client; 0: no limit"),
+        setting("client_ipv4_prefix", whole_number(16, 32),
+                "leading bits of an IPv4 address that one client has"),
+        setting("client_ipv6_prefix", whole_number(32, 128),
+                "leading bits of an IPv6 address that one client has"),
+        setting("clients_per_site", whole_number(0),
+                "how many clients' limits hold for a whole IPv6 /48; 0: no further limit"),
     )),
     *section("rate_limit", live=True, rows=(
         setting("enabled", boolean, "limit how fast one client opens connections"),
@@ -192,9 +198,11 @@ SETTINGS: tuple[Setting, ...] = (
         setting("enabled", boolean, "serve metrics for Prometheus"),
         setting("listen_addr", listen_address, "address to serve metrics on"),
         setting("path", page_path, "path of the metrics page"),
+        setting("allow", networks,
+                "networks that may read metrics; unset: loopback, private and unique local ones"),
     )),
     *section("config_watch", rows=(
-        setting("enabled", boolean, "apply changes of the file named by EDGEPROXY_CONFIG"),
+        setting("enabled", boolean, "apply changes of the configuration file"),
         setting("interval_secs", interval,
                 "time between two checks of the file, besides change notifications"),
     )),
@@ -216,6 +224,8 @@ SETTINGS: tuple[Setting, ...] = (
         setting("own_address_only", boolean,
                 "a caller may register, renew, change and remove only backends at its own address"),
         setting("max_backends", whole_number(1), "maximum number of registered backends"),
+        setting("register_networks", networks,
+                "networks that backends may register in; unset: all but those that none may"),
     )),
     *section("postgres", rows=(
         setting("enabled", boolean, "read the backends from a PostgreSQL server instead of a file"),
@@ -235,7 +245,7 @@ SETTINGS: tuple[Setting, ...] = (
     *section("proxy", part="engine", variables="", rows=(
         setting("engine", one_of(*KINDS),
                 "the engine that carries the bytes: auto, native or portable", field="kind"),
-        setting("byte_threads", whole_number(0, 64),
+        setting("byte_threads", whole_number(0, 1024),
                 "number of threads of the native engine that carry bytes; 0: one per CPU"),
     )),
     *section("proxy", variables="", rows=(
@@ -243,8 +253,9 @@ SETTINGS: tuple[Setting, ...] = (
                 "last part of the shutdown, in which remaining connections close one by one"),
         setting("on_remove", on_remove,
                 "what happens to connections of a removed backend: keep, close or drain:SECONDS"),
-        setting("control_socket", Path,
-                "a Unix socket for `edgeproxy status`, `top`, `sessions`, `drain`; unset: none"),
+        setting("control_socket", text,
+                "a Unix socket for `edgeproxy status`, `top`, `sessions`, `drain`; off: none; "
+                "unset: /run/edgeproxy/control, else edgeproxy/control in XDG_RUNTIME_DIR"),
     )),
     *section("log", part="proxy", variables="", rows=(
         setting("access_log", text,

@@ -8,8 +8,10 @@ from the old heap to the new one, and `front` looks at both.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Generic, TypeVar
+
+from edgeproxy.core.pacing import Pause, no_pause, paced
 
 T = TypeVar("T", bound=tuple[object, ...])
 
@@ -27,11 +29,10 @@ class LazyHeap(Generic[T]):
     def __init__(
         self, items: Iterable[T], is_current: Callable[[T], bool], max_current: int
     ) -> None:
-        """There are never more than `max_current` current items."""
+        """`items` come in order. There are never more than `max_current` current items."""
         self._is_current = is_current
         self._max_items = 2 * max_current + SPARE_ITEMS
-        self._heap = list(items)
-        heapify(self._heap)
+        self._heap = list(items)  # in order, they are a heap already
         self._old: list[T] = []
 
     def __len__(self) -> int:
@@ -60,9 +61,11 @@ class LazyHeap(Generic[T]):
             return heappop(old)
         return heappop(heap)
 
-    def clear(self) -> None:
-        """Remove all items."""
-        self._heap, self._old = [], []
+    def clear(self, rest: Pause = no_pause) -> None:
+        """Remove all items, a few at a time."""
+        for heap in (self._heap, self._old):
+            for _ in paced(range(len(heap)), rest):
+                heap.pop()
 
     def _current(self, heap: list[T]) -> list[T]:
         while heap and not self._is_current(heap[0]):

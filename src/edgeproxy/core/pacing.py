@@ -8,12 +8,17 @@ instance a system call, since this package makes none.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from heapq import merge
+from itertools import islice
 from typing import TypeVar
 
 ITEMS_BETWEEN_RESTS = 4
+SORTED_AT_ONCE = 1000
+"""Sorting more at once would keep the interpreter from all other threads for too long."""
 
 Pause = Callable[[], object]
 _T = TypeVar("_T")
+_Sortable = TypeVar("_Sortable", bound=tuple[object, ...])
 
 
 def no_pause() -> None:
@@ -29,3 +34,14 @@ def paced(items: Iterable[_T], rest: Pause) -> Iterator[_T]:
         if not number % ITEMS_BETWEEN_RESTS:
             rest()
         yield item
+
+
+def paced_sorted(items: Iterable[_Sortable], rest: Pause) -> Iterator[_Sortable]:
+    """Yield the items in order; neither sorting nor any other step takes long."""
+    parts: list[list[_Sortable]] = []
+    unsorted = iter(items)
+    while part := list(islice(unsorted, SORTED_AT_ONCE)):
+        rest()
+        part.sort()
+        parts.append(part)
+    return paced(merge(*parts), rest)

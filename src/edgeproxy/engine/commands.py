@@ -1,14 +1,16 @@
 """Runs functions of other threads on the gate thread, in order; both engines have one of these.
 
-A function that raises is logged as a bug, and the next one runs. Functions may add functions.
-What is added after the gate thread has ended never runs.
+One function runs in a turn of the engine's loop, so that clients are served between any two of
+them, however many wait. A function that raises is logged as a bug, and the next one runs. Functions
+may add functions. What is added after the gate thread has ended never runs.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TypeVar
 
 from edgeproxy.log import EventLog
@@ -24,7 +26,7 @@ Answer = TypeVar("Answer")
 class Commands:
     """The functions that wait for the gate thread.
 
-    `wake` makes the gate thread, which is `thread`, call `run_all` soon.
+    `wake` makes the gate thread, which is `thread`, call `run_next` soon.
 
     Attributes:
         pending: Functions that have not run yet.
@@ -62,10 +64,26 @@ class Commands:
             pass
         return answers[0] if answers else None
 
-    def run_all(self) -> None:
-        """Run everything that waits. On the gate thread only."""
-        while self.pending:
+    def ask_in_slices(self, slice_at: Callable[[int], list[Answer] | None]) -> Iterator[Answer]:
+        """Yield the answers of `slice_at(0)`, `slice_at(1)` and so on, until one is None.
+
+        Each runs on the gate thread, in a turn of its own.
+        """
+        number = 0
+        while (answers := self.ask(partial(slice_at, number))) is not None:
+            yield from answers
+            number += 1
+
+    def run_next(self) -> bool:
+        """Run the function that has waited longest; return whether more wait. Gate thread only."""
+        if self.pending:
             try:
                 self.pending.popleft()()
             except Exception:  # noqa: BLE001
                 log.bug("engine_command_failed")
+        return bool(self.pending)
+
+    def run_all(self) -> None:
+        """Run everything that waits, at the end of the gate thread."""
+        while self.run_next():
+            pass

@@ -7,16 +7,22 @@ the engine's gate thread, one at a time, and never block.
 Order of calls for one client:
 
     opened ─┬─ Refuse                                  (the client is closed)
+            ├─ Wait ── asked_again …                   (when a slot may be free; answers as opened)
             └─ Connect ─┬─ failed ─┬─ Refuse           (the client is closed)
                         │          └─ Connect …        (the next attempt)
                         ├─ dialed ── closed
                         └─ closed                      (the client left while dialing)
 
-Where a listener wants a preamble, the gate first sees the client's first bytes, which stay unread:
+Where a listener wants a preamble or speaks TLS, the gate is first asked whether the client may
+begin with that. If a preamble is wanted, the gate then sees the client's first bytes, which stay
+unread:
 
-    preamble_read ─┬─ NeedMore ── preamble_read …
-                   ├─ Refuse                           (the client is closed)
-                   └─ Identified ── opened …           (after the handshake, where TLS is spoken)
+    arrived ─┬─ Refuse                                 (the client is closed)
+             └─ Enter ── preamble_read ─┬─ NeedMore ── preamble_read …
+                                        ├─ Refuse      (the client is closed)
+                                        └─ Identified ── opened …  (after the handshake, if any)
+
+Every `Enter` is ended by exactly one `opened`, `client_lost`, or `Refuse` of a preamble.
 
 The states in between, and what leads from one to the next, are in `engine/session_states`.
 
@@ -29,12 +35,15 @@ happens. A ticket is any object of the gate's; the engine only hands it back.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from edgeproxy.engine.tls import TlsInfo, TlsSettings
+
+if TYPE_CHECKING:
+    from edgeproxy.engine.session_states import Outcome
 
 SocketAddress = tuple[Any, ...]
 """As `socket` gives it: `(host, port)`, or `(host, port, flow, scope)` for IPv6."""
@@ -101,13 +110,6 @@ class CloseReason(StrEnum):
     """A bug occurred while serving the session; the log has a traceback."""
 
 
-class Side(StrEnum):
-    """One of the two peers of a session, as given in `Outcome.ended_by`."""
-
-    CLIENT = "client"
-    BACKEND = "backend"
-
-
 class HandshakeFailure(StrEnum):
     """Why a client has gone before the gate was asked, as given to `Gate.client_lost`."""
 
@@ -130,6 +132,7 @@ class Client(NamedTuple):
         about: What the gate has said of it in `Identified`; where TLS is spoken, a `TlsInfo` that
             holds this.
         local: This host's end of the connection, in plain form, if the listener `tells_local`.
+        entry: What the gate has said of it in `Enter`; None if it was not asked.
     """
 
     address: str
@@ -137,11 +140,12 @@ class Client(NamedTuple):
     listener: str
     about: object = None
     local: tuple[str, int] | None = None
+    entry: object = None
 
     def identified(self, known: Identified) -> Client:
         """Return this client with what its preamble says."""
         address, port = known.source or (self.address, self.port)
-        return Client(address, port, self.listener, known.about, self.local)
+        return Client(address, port, self.listener, known.about, self.local, self.entry)
 
     def over_tls(self, info: TlsInfo) -> Client:
         """Return this client after its handshake."""
@@ -172,7 +176,24 @@ class Refuse(NamedTuple):
     reason: str
 
 
+class Wait(NamedTuple):
+    """No slot is free for this client, as far as the gate knows; see `engine/slot_wait`.
+
+    `place` is any object of the gate's, for `Gate.asked_again`. It holds nothing that would have to
+    be given back.
+    """
+
+    place: Any
+
+
 Answer = Connect | Refuse
+FirstAnswer = Connect | Refuse | Wait
+
+
+class Enter(NamedTuple):
+    """A client may begin with its preamble or handshake. `entry` goes into the `Client`."""
+
+    entry: object = None
 
 
 class NeedMore(NamedTuple):
@@ -228,25 +249,6 @@ class ListenerSettings:
 PLAIN = ListenerSettings()
 
 
-class Outcome(NamedTuple):
-    """How a session ended.
-
-    `bytes_in` went from the client to the backend, `bytes_out` back; both count what was
-    handed to the receiving socket. `secs` counts from accept, and so does `first_byte_secs`, when
-    the first byte of the backend was handed to the client; None if there was none.
-
-    `ended_by` is the peer that ended it: that was reset or left, violated TLS or did not
-    acknowledge, or of a `FINISHED` session the one that ended its side first. None: no peer did.
-    """
-
-    reason: str
-    bytes_in: int
-    bytes_out: int
-    secs: float
-    first_byte_secs: float | None = None
-    ended_by: Side | None = None
-
-
 class SessionInfo(NamedTuple):
     """One live session, as `Engine.sessions` lists it.
 
@@ -262,19 +264,44 @@ class SessionInfo(NamedTuple):
     secs: float
 
 
+class SessionEnds(NamedTuple):
+    """The ends of the two connections of a session, in plain form.
+
+    `accepted_at` is this host's end towards the client, `dialed_from` that towards the backend;
+    None without such a connection.
+    """
+
+    ticket: Any
+    client: tuple[str, int]
+    accepted_at: tuple[str, int] | None
+    dialed_from: tuple[str, int] | None
+
+
 class Gate(Protocol):
     """Decides. Called on the gate thread only; must neither block nor raise."""
+
+    def arrived(self, client: Client, now: float) -> Enter | Refuse:
+        """A client has connected to a listener that wants a preamble or speaks TLS."""
 
     def preamble_read(
         self, client: Client, preamble: Preamble, now: float
     ) -> NeedMore | Identified | Refuse:
         """A client of a listener that wants a preamble has sent these first bytes."""
 
-    def opened(self, client: Client, now: float) -> Answer:
+    def opened(self, client: Client, now: float) -> FirstAnswer:
         """A client has connected, and its preamble and handshake are over."""
 
+    def asked_again(self, place: Any, now: float, *, is_last: bool) -> FirstAnswer:
+        """A slot may be free for the client with this place (`Wait`).
+
+        With `is_last` none will be soon: the answer is not `Wait`.
+        """
+
     def client_lost(self, client: Client, reason: str, now: float) -> None:
-        """A client has gone before the gate was asked for a backend (`HandshakeFailure`)."""
+        """A client that was let in has gone before the gate was asked for a backend.
+
+        The reason is a `HandshakeFailure`, or `CloseReason.ABORTED` if the engine gives it up.
+        """
 
     def dialed(self, ticket: Any, secs: float, now: float) -> None:
         """The backend answered after `secs`; bytes are about to flow.
@@ -290,6 +317,9 @@ class Gate(Protocol):
 
     def closed(self, ticket: Any, outcome: Outcome, now: float) -> None:
         """The session of this ticket has ended."""
+
+    def stood_still(self, secs: float) -> None:
+        """For so long this process heard nobody: no silence in it counts (`standstill`)."""
 
     def tick(self, now: float) -> None:
         """Called about once a second, for housekeeping."""
@@ -337,6 +367,15 @@ class Engine(Protocol):
 
         Cheap where `sessions` is not: for counters that are read again and again.
         """
+
+    def unanswered(self) -> list[tuple[Any, int, bool, float]]:
+        """Return the live sessions whose backend has not sent a byte.
+
+        Of each: its ticket, the port of its client, whether a side has ended, its age in seconds.
+        """
+
+    def ends(self, wanted: Container[Any]) -> list[SessionEnds]:
+        """Return the ends of the live sessions whose ticket is `wanted`."""
 
     def close_sessions(self, wanted: Callable[[Any], bool] | None = None) -> None:
         """Close the sessions whose ticket is `wanted` (all by default), `ABORTED`.

@@ -17,6 +17,13 @@ log = EventLog("app")
 
 RESERVED = 64
 
+API_SHARE, METRICS_SHARE, CONTROL_SHARE = 0.5, 0.625, 0.75
+"""How much of what the engine leaves is used when a part of the process takes no more connections.
+
+Each part leaves some to the next: the API to the metrics page, that to the control socket, and all
+of them to files and probes.
+"""
+
 
 def raise_limit() -> None:
     """Use as many descriptors as this process may have; each connection takes two."""
@@ -34,6 +41,14 @@ def ceiling() -> int:
     if soft == resource.RLIM_INFINITY:
         return 1 << 30
     return soft - min(RESERVED, soft // 4)
+
+
+def ceiling_of(share: float) -> int:
+    """Return the first number that a part does not use; see the shares above."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return ceiling()
+    return ceiling() + int((soft - ceiling()) * share)
 
 
 def room_below(limit: int) -> bool:

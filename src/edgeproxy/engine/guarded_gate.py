@@ -12,35 +12,54 @@ from edgeproxy.engine.contract import (
     Answer,
     Client,
     CloseReason,
+    Enter,
+    FirstAnswer,
     Gate,
     Identified,
     NeedMore,
-    Outcome,
     Preamble,
     Refuse,
+    Wait,
 )
+from edgeproxy.engine.session_states import Outcome
 from edgeproxy.log import EventLog
 
 log = EventLog("engine")
 
 
 class GuardedGate:
-    """Calls a gate as `engine.contract.Gate` says, and never raises."""
+    """Calls a gate as `engine.contract.Gate` says, and never raises.
+
+    Attributes:
+        freed: How many tickets have ended; the reader resets it.
+    """
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
+        self.freed = 0
+
+    def arrived(self, client: Client, now: float) -> Enter | Refuse:
+        """Ask whether a client may begin with its preamble; refused if the gate fails."""
+        try:
+            answer = self._gate.arrived(client, now)
+            if not isinstance(answer, Enter | Refuse):
+                raise TypeError(f"a gate answers Enter or Refuse, not {answer!r}")
+        except Exception:  # noqa: BLE001
+            log.bug("gate_failed", call="arrived")
+            return Refuse(CloseReason.FAULT)
+        return answer
 
     def preamble_read(
         self, client: Client, preamble: Preamble, now: float
-    ) -> NeedMore | Identified | Refuse:
-        """Ask whether a preamble is complete; refused if the gate fails."""
+    ) -> NeedMore | Identified | Refuse | None:
+        """Ask whether a preamble is complete; None if the gate fails."""
         try:
             answer = self._gate.preamble_read(client, preamble, now)
             if not isinstance(answer, NeedMore | Identified | Refuse):
                 raise TypeError(f"a gate answers NeedMore, Identified or Refuse, not {answer!r}")
         except Exception:  # noqa: BLE001
             log.bug("gate_failed", call="heard")
-            return Refuse(CloseReason.FAULT)
+            return None
         return answer
 
     def client_lost(self, client: Client, reason: str, now: float) -> None:
@@ -50,12 +69,22 @@ class GuardedGate:
         except Exception:  # noqa: BLE001
             log.bug("gate_failed", call="left")
 
-    def opened(self, client: Client, now: float) -> Answer:
+    def opened(self, client: Client, now: float) -> FirstAnswer:
         """Ask what to do with a new client; refused if the gate fails."""
         try:
-            return _checked(self._gate.opened(client, now))
+            answer = self._gate.opened(client, now)
+            return answer if isinstance(answer, Wait) else _checked(answer)
         except Exception:  # noqa: BLE001
             log.bug("gate_failed", call="opened")
+            return Refuse(CloseReason.FAULT)
+
+    def asked_again(self, place: Any, now: float, *, is_last: bool) -> FirstAnswer:
+        """Ask again about a client that waits for a slot; refused if the gate fails."""
+        try:
+            answer = self._gate.asked_again(place, now, is_last=is_last)
+            return answer if isinstance(answer, Wait) and not is_last else _checked(answer)
+        except Exception:  # noqa: BLE001
+            log.bug("gate_failed", call="asked_again")
             return Refuse(CloseReason.FAULT)
 
     def dialed(self, ticket: Any, secs: float, now: float) -> bool:
@@ -69,6 +98,7 @@ class GuardedGate:
 
     def failed(self, ticket: Any, reason: str, now: float, why: str = "") -> Answer:
         """Ask what to do after a failed dial; refused if the gate fails."""
+        self.freed += 1
         try:
             return _checked(self._gate.failed(ticket, reason, now, why))
         except Exception:  # noqa: BLE001
@@ -77,10 +107,18 @@ class GuardedGate:
 
     def closed(self, ticket: Any, outcome: Outcome, now: float) -> None:
         """Tell the gate that a session has ended."""
+        self.freed += 1
         try:
             self._gate.closed(ticket, outcome, now)
         except Exception:  # noqa: BLE001
             log.bug("gate_failed", call="closed")
+
+    def stood_still(self, secs: float) -> None:
+        """Tell the gate that this process heard nobody for a while."""
+        try:
+            self._gate.stood_still(secs)
+        except Exception:  # noqa: BLE001
+            log.bug("gate_failed", call="stood_still")
 
     def tick(self, now: float) -> None:
         """Let the gate do its housekeeping."""
@@ -90,7 +128,7 @@ class GuardedGate:
             log.bug("gate_failed", call="tick")
 
 
-def _checked(answer: Answer) -> Answer:
+def _checked(answer: FirstAnswer) -> Answer:
     if isinstance(answer, Answer):
         return answer
     raise TypeError(f"a gate answers Connect or Refuse, not {answer!r}")

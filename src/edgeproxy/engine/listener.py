@@ -69,7 +69,7 @@ def client_at(address: SocketAddress, listener: str, local: SocketAddress | None
     ip = address[0]
     if local is not None:
         local = plain(local[0]), local[1]
-    return Client._make((plain(ip) if ":" in ip else ip, address[1], listener, None, local))
+    return Client._make((plain(ip) if ":" in ip else ip, address[1], listener, None, local, None))
 
 
 def plain(ip: str) -> str:

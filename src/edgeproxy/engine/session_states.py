@@ -1,8 +1,10 @@
-"""The states of a session, and what moves it from one to the next, as data.
+"""The states of a session, what moves it from one to the next, and its outcome, as data.
 
 Theory of operation. A client is accepted and becomes known: its listener may want a preamble
-(`PREREAD`) and TLS (`HANDSHAKE`). A listener that wants neither admits the client at once. The gate
-is then asked for a backend (`ADMISSION`). From its `Connect` on, the client has a session, which
+(`PREREAD`) and TLS (`HANDSHAKE`). If it wants either, the gate is asked first whether the client
+may begin (`ARRIVAL`); one that wants neither admits the client at once. The gate is then asked for
+a backend (`ADMISSION`). Where no slot is free the client waits for one for a moment (`WAITING`, see
+`engine/slot_wait`). From the gate's `Connect` on, the client has a session, which
 `Engine.sessions` lists and which the gate knows by its ticket.
 
 While the session is `DIALING`, a failed dial ends the ticket, and the gate names the next backend
@@ -31,12 +33,16 @@ from edgeproxy.engine.contract import CloseReason, HandshakeFailure
 class SessionState(StrEnum):
     """Where a client is between accept and close; `LISTED` are shown by `Engine.sessions`."""
 
+    ARRIVAL = "arrival"
+    """The gate is asked whether the client may begin; it answers at once."""
     PREREAD = "preread"
     """The client's first bytes are read, without consuming them."""
     HANDSHAKE = "handshake"
     """The client is in its TLS handshake."""
     ADMISSION = "admission"
     """The gate is asked for a backend; it answers at once."""
+    WAITING = "waiting"
+    """No slot is free for the client, and one that is ending may be told a moment later."""
     DIALING = "dialing"
     OPEN = "open"
     HALF_CLOSED = "half_closed"
@@ -50,6 +56,8 @@ LISTED = (SessionState.DIALING, SessionState.OPEN, SessionState.HALF_CLOSED)
 class SessionEvent(StrEnum):
     """What happens to a client or its session."""
 
+    ENTER = "enter"
+    """The gate lets the client in. Without a preamble, `PREREAD` is over at once."""
     MORE_WANTED = "more_wanted"
     """The gate needs more of the preamble."""
     IDENTIFIED = "identified"
@@ -59,6 +67,8 @@ class SessionEvent(StrEnum):
     HANDSHAKE_DONE = "handshake_done"
     HANDSHAKE_FAILED = "handshake_failed"
     HANDSHAKE_LATE = "handshake_late"
+    NO_SLOT = "no_slot"
+    """The gate knows of no free slot."""
     CONNECT = "connect"
     """The gate names a backend."""
     DIAL_FAILED = "dial_failed"
@@ -76,9 +86,35 @@ class SessionEvent(StrEnum):
     IDLE = "idle"
     TIMED_OUT = "timed_out"
     ABORTED = "aborted"
-    """The proxy closes the session (`Engine.close_sessions`, `Engine.stop`)."""
+    """The proxy closes the session (`Engine.close_sessions`, `Engine.stop`) or gives it up."""
     BUG = "bug"
     """The engine or the gate failed while serving this session."""
+
+
+class Side(StrEnum):
+    """One of the two peers of a session, as given in `Outcome.ended_by`."""
+
+    CLIENT = "client"
+    BACKEND = "backend"
+
+
+class Outcome(NamedTuple):
+    """How a session ended.
+
+    `bytes_in` went from the client to the backend, `bytes_out` back; both count what was
+    handed to the receiving socket. `secs` counts from accept, and so does `first_byte_secs`, when
+    the first byte of the backend was handed to the client; None if there was none.
+
+    `ended_by` is the peer that ended it: that was reset or left, violated TLS or did not
+    acknowledge, or of a `FINISHED` session the one that ended its side first. None: no peer did.
+    """
+
+    reason: str
+    bytes_in: int
+    bytes_out: int
+    secs: float
+    first_byte_secs: float | None = None
+    ended_by: Side | None = None
 
 
 class Transition(NamedTuple):
@@ -95,7 +131,17 @@ class Transition(NamedTuple):
     reason: CloseReason | HandshakeFailure | None = None
 
 
-_PREREAD, _HANDSHAKE, _ADMISSION, _DIALING, _OPEN, _HALF_CLOSED, _CLOSED = SessionState
+(
+    _ARRIVAL,
+    _PREREAD,
+    _HANDSHAKE,
+    _ADMISSION,
+    _WAITING,
+    _DIALING,
+    _OPEN,
+    _HALF_CLOSED,
+    _CLOSED,
+) = SessionState
 _EVENT = SessionEvent
 
 _ENDS = (
@@ -112,15 +158,23 @@ _ENDS = (
 _GONE, _LOST, _LATE = HandshakeFailure
 
 TRANSITIONS = (
+    Transition(_ARRIVAL, _EVENT.ENTER, _PREREAD, "arrived"),
+    Transition(_ARRIVAL, _EVENT.REFUSED, _CLOSED, "arrived"),
     Transition(_PREREAD, _EVENT.MORE_WANTED, _PREREAD, "preamble_read"),
     Transition(_PREREAD, _EVENT.IDENTIFIED, _HANDSHAKE, "preamble_read"),
     Transition(_PREREAD, _EVENT.REFUSED, _CLOSED, "preamble_read"),
+    Transition(_PREREAD, _EVENT.ABORTED, _CLOSED, "client_lost", CloseReason.ABORTED),
     Transition(_HANDSHAKE, _EVENT.HANDSHAKE_DONE, _ADMISSION),
     Transition(_HANDSHAKE, _EVENT.CLIENT_GONE, _CLOSED, "client_lost", _GONE),
     Transition(_HANDSHAKE, _EVENT.HANDSHAKE_FAILED, _CLOSED, "client_lost", _LOST),
     Transition(_HANDSHAKE, _EVENT.HANDSHAKE_LATE, _CLOSED, "client_lost", _LATE),
+    Transition(_HANDSHAKE, _EVENT.ABORTED, _CLOSED, "client_lost", CloseReason.ABORTED),
     Transition(_ADMISSION, _EVENT.CONNECT, _DIALING, "opened"),
     Transition(_ADMISSION, _EVENT.REFUSED, _CLOSED, "opened"),
+    Transition(_ADMISSION, _EVENT.NO_SLOT, _WAITING, "opened"),
+    Transition(_WAITING, _EVENT.NO_SLOT, _WAITING, "asked_again"),
+    Transition(_WAITING, _EVENT.CONNECT, _DIALING, "asked_again"),
+    Transition(_WAITING, _EVENT.REFUSED, _CLOSED, "asked_again"),
     Transition(_DIALING, _EVENT.DIAL_FAILED, _DIALING, "failed"),
     Transition(_DIALING, _EVENT.LAST_DIAL_FAILED, _CLOSED, "failed"),
     Transition(_DIALING, _EVENT.DIALED, _OPEN, "dialed"),

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from edgeproxy.core.admission.access import Denied
 from edgeproxy.core.admission.admission import Admission
-from edgeproxy.core.admission.record import (
-    FAILOVER,
-    PROXY,
-    ConnectionRecord,
-    of_refused,
-    of_session,
-)
-from edgeproxy.core.admission.ticket import Arrival, Blame, LoggedDetails, Refusal, Ticket
+from edgeproxy.core.admission.arrivals import Arrival
+from edgeproxy.core.admission.loops import LoopGuard
+from edgeproxy.core.admission.record import FAILOVER, ConnectionRecord
+from edgeproxy.core.admission.ticket import Blame, Refusal, Ticket
 from edgeproxy.core.metrics import UNKNOWN, Metrics
 from edgeproxy.core.routing.choice import Reason
 from edgeproxy.core.routing.server_names import host_name
@@ -27,15 +24,18 @@ from edgeproxy.engine.contract import (
     CloseReason,
     Connect,
     DialFailure,
+    Enter,
+    FirstAnswer,
     HandshakeFailure,
     Identified,
     NeedMore,
-    Outcome,
     Preamble,
     Refuse,
-    Side,
+    Wait,
 )
+from edgeproxy.engine.session_states import Outcome
 from edgeproxy.engine.tls import TlsInfo
+from edgeproxy.gate.connection_records import ConnectionRecords
 from edgeproxy.gate.preamble import PreambleFault, PreambleInfo, PreambleParser
 from edgeproxy.gate.proxy_header_writer import ClientIdentity, ProxyHeaderWriter
 from edgeproxy.gate.warm_pool import WarmPool
@@ -47,11 +47,8 @@ log = EventLog("gate")
 QUIET_SECS = 10.0
 """Seconds between two log lines for the same kind of refusal or failed dial."""
 
-TURNED_AWAY_BY: dict[str, str] = {
-    HandshakeFailure.CLIENT_GONE: Side.CLIENT,
-    Reason.UNREACHABLE: Side.BACKEND,
-}
-"""Who is the cause that a client gets no backend, where that is not this proxy."""
+FREED_SOON = (Reason.FULL, Denied.CLIENT_FULL)
+"""What an ending connection may change: its slot counts until the engine has told its end."""
 
 BLAME: dict[str, Blame] = {DialFailure.LOCAL: Blame.HOST, DialFailure.NO_PORT: Blame.PATH}
 
@@ -60,6 +57,7 @@ HINTS: dict[str, str] = {
     Reason.FULL: "every backend is at its hard_limit; see `edgeproxy node limits`",
     Reason.DOWN: "probes, breakers, leases or `edgeproxy drain` exclude every backend",
     Reason.UNREACHABLE: "the backends that were tried did not answer",
+    Reason.LOOP: "a backend leads back to this proxy; see `edgeproxy db show` there and here",
     Reason.NO_RESOURCES: "this host has no descriptors or ports left; raise `ulimit -n`",
     HandshakeFailure.CLIENT_GONE: "it closed before its PROXY header, ClientHello or handshake was "
     "complete, as port scans and the health checks of balancers do",
@@ -72,8 +70,17 @@ HINTS: dict[str, str] = {
     HandshakeFailure.HANDSHAKE_TIMEOUT: "see EDGEPROXY_CLIENT_SETUP_TIMEOUT_SECS",
     Denied.DENIED: "see EDGEPROXY_ALLOW and EDGEPROXY_DENY",
     Denied.CLIENT_FULL: "see EDGEPROXY_MAX_CONNS_PER_CLIENT",
+    Denied.CLIENT_SETUP_FULL: "too many of one client are not admitted yet; raise `ulimit -n`",
     Denied.RATE_LIMITED: "see EDGEPROXY_RATE_LIMIT_MAX_REQUESTS",
 }
+
+
+class _Place(NamedTuple):
+    """A client that waits for a slot, and why it has none."""
+
+    client: Client
+    scope: str
+    reason: Reason | Denied
 
 
 class AdmissionGate:
@@ -93,8 +100,10 @@ class AdmissionGate:
         warm_pool: WarmPool | None = None,
         header_writer: ProxyHeaderWriter | None = None,
         backend_tls_names: Mapping[str, str] | None = None,
+        loops: LoopGuard | None = None,
     ) -> None:
         """`ended` is called with the record of each finished connection; it must not block."""
+        self._loops = loops or LoopGuard()
         self._admission = admission
         self._metrics = metrics
         self._decisions = metrics.decisions
@@ -104,41 +113,113 @@ class AdmissionGate:
         self._backend_tls_names = backend_tls_names or {}
         self._header_writer = header_writer or ProxyHeaderWriter((), "")
         self._connect_timeout_secs = connect_timeout_secs
-        self._ended = ended
+        self._records = (
+            None if ended is None else ConnectionRecords(admission.locate, preamble_parser, ended)
+        )
         self._warm_pool = warm_pool
         self._throttles: dict[str, Throttle] = defaultdict(lambda: Throttle(QUIET_SECS))
+
+    def arrived(self, client: Client, now: float) -> Enter | Refuse:
+        """Let a client begin with its preamble or handshake, or refuse it.
+
+        Where a PROXY header will tell who it is, only the load balancer can be checked now.
+        """
+        arrival = Arrival()
+        reason: str | None
+        if self._preamble_parser.policies[client.listener].expects_proxy_header:
+            reason = self._preamble_parser.untrusted(client)
+        else:
+            reason = self._admission.access.arrive(arrival, client.address, now)
+        if reason is not None:
+            return self._turned_away(client, client.address, reason, now)
+        return Enter(arrival)
 
     def preamble_read(
         self, client: Client, preamble: Preamble, now: float
     ) -> NeedMore | Identified | Refuse:
         """Return what the preamble says, or that it is incomplete, or why it is refused."""
-        answer = self._preamble_parser.preamble_read(client, preamble)
+        arrival = client.entry if isinstance(client.entry, Arrival) else Arrival()
+
+        def identify(address: str) -> str | None:
+            is_known = bool(arrival.client)
+            return None if is_known else self._admission.access.arrive(arrival, address, now)
+
+        answer = self._preamble_parser.preamble_read(client, preamble, identify)
         if isinstance(answer, Refuse):
-            self.client_lost(client, answer.reason, now)
+            self._depart(client)
+            address = arrival.client or client.address
+            return self._turned_away(client, address, answer.reason, now)
         return answer
 
     def client_lost(self, client: Client, reason: str, now: float) -> None:
-        """A client has left, or was refused, before it was opened."""
-        scope = self._preamble_parser.policies[client.listener].scope
-        self._tell_refused(client, scope, reason)
-        self._refused(reason, client.address, scope, now)
+        """A client that was let in has left, or was given up, before it was opened."""
+        self._depart(client)
+        if reason != CloseReason.ABORTED:
+            self._turned_away(client, client.address, reason, now)
 
-    def opened(self, client: Client, now: float) -> Answer:
-        """Give a new client its backend, or refuse it."""
-        address, about = client.address, client.about
+    def _depart(self, client: Client) -> None:
+        if isinstance(client.entry, Arrival):
+            self._admission.access.depart(client.entry)
+
+    def _turned_away(self, client: Client, address: str, reason: str, now: float) -> Refuse:
+        """Tell of a client that is refused before it was opened."""
+        scope = self._preamble_parser.policies[client.listener].scope
+        if self._records is not None:
+            self._records.refused(client, address, scope, reason)
+        return self._refused(reason, address, scope, now)
+
+    def opened(self, client: Client, now: float) -> FirstAnswer:
+        """Give a new client its backend, let it wait for a slot, or refuse it."""
+        about = client.about
         scope = self._preamble_parser.policies[client.listener].scope
         if about is not None and isinstance(about, PreambleInfo) and about.app is not None:
             scope = about.app
-        ticket = self._admission.admit(address, scope, now)
+        arrival = client.entry
+        if arrival is not None:
+            assert isinstance(arrival, Arrival)
+            if arrival.client != client.address:  # its listener's policy has changed since
+                self._depart(client)
+                arrival = None
+        ticket = self._ticket(client, scope, now, arrival)
         if isinstance(ticket, Refusal):
-            self._tell_refused(client, scope, ticket.reason)
-            return self._refused(ticket.reason, address, scope, now)
+            if ticket.reason in FREED_SOON:
+                return Wait(_Place(client, scope, ticket.reason))
+            return self._refuse(client, scope, ticket.reason, now)
+        return self._admitted(ticket, client, scope, now)
+
+    def asked_again(self, place: _Place, now: float, *, is_last: bool) -> FirstAnswer:
+        """Give a client that waits its backend, if a slot is free now."""
+        client, scope, reason = place
+        ticket = self._ticket(client, scope, now, again=reason is Reason.FULL)
+        if not isinstance(ticket, Refusal):
+            return self._admitted(ticket, client, scope, now)
+        if is_last or ticket.reason not in FREED_SOON:
+            return self._refuse(client, scope, ticket.reason, now)
+        # A token that was taken stays taken, whatever the client waits for now.
+        return Wait(place if reason is Reason.FULL else _Place(client, scope, ticket.reason))
+
+    def _ticket(
+        self,
+        client: Client,
+        scope: str,
+        now: float,
+        arrival: Arrival | None = None,
+        *,
+        again: bool = False,
+    ) -> Ticket | Refusal:
+        ticket = self._admission.admit(client.address, scope, now, arrival, again=again)
+        if self._loops.is_watching and isinstance(ticket, Ticket):
+            return self._past_loops(ticket, now)
+        return ticket
+
+    def _admitted(self, ticket: Ticket, client: Client, scope: str, now: float) -> Connect:
         self._metrics.accepted += 1
         self._metrics.accepted_by_app[scope] += 1
         if self._header_writer.is_wanted:
             ticket.present(self._presented(client))
-        if self._ended is not None and isinstance(ticket.details, LoggedDetails):
-            ticket.details.arrival = self._arrival(client)
+        if self._records is not None:
+            self._records.note_inbound(ticket, client)
+        self._loops.begun(now)
         return self._connect(ticket, now)
 
     def dialed(self, ticket: Ticket, secs: float, now: float) -> None:
@@ -150,8 +231,12 @@ class AdmissionGate:
         self._metrics.dial_failures[reason] += 1
         backend = ticket.backend
         blame = BLAME.get(reason, Blame.BACKEND)
-        told = f"{reason}: {why}" if why else str(reason)
-        answer = self._admission.failed(ticket, now, blame, told)
+        if blame is not Blame.HOST and ticket.held is not None:
+            told = f"{reason}: {why}" if why else str(reason)
+            ticket.held.live.counters.note_error(told, now)
+        answer = self._admission.failed(ticket, now, blame)
+        if self._loops.is_watching and isinstance(answer, Ticket):
+            answer = self._past_loops(answer, now)
         suppressed = None
         if blame is not Blame.HOST:
             suppressed = self._throttles["dial_failed"].admit(now)
@@ -165,8 +250,9 @@ class AdmissionGate:
                 suppressed=suppressed,
             )
         if isinstance(answer, Refusal):
-            reason = answer.reason
-            self._tell_end(ticket, Outcome(reason, 0, 0, 0.0), TURNED_AWAY_BY.get(reason, PROXY))
+            self._loops.ended(ticket, unanswered=False)
+            if self._records is not None:
+                self._records.unserved(ticket, answer.reason)
             return self._refused(answer.reason, ticket.client, ticket.scope, now)
         self._metrics.failovers += 1
         return self._connect(answer, now)
@@ -180,6 +266,7 @@ class AdmissionGate:
             outcome.bytes_out,
             without_answer=_is_without_answer(outcome),
         )
+        self._loops.ended(ticket, unanswered=not outcome.bytes_out)
         metrics = self._metrics
         metrics.closed[outcome.reason] += 1
         metrics.bytes_in += outcome.bytes_in
@@ -187,14 +274,32 @@ class AdmissionGate:
         self._note_session_secs(outcome.secs)
         if outcome.first_byte_secs is not None:
             self._note_first_byte_secs(outcome.first_byte_secs)
-        if self._ended is not None:
-            self._tell_end(ticket, outcome, outcome.ended_by or PROXY)
+        if self._records is not None:
+            self._records.closed(ticket, outcome)
+
+    def stood_still(self, secs: float) -> None:
+        """Give connections on trial as much longer."""
+        self._admission.excuse(secs)
 
     def tick(self, now: float) -> None:
         """Sweep what has expired, and refill the warm pool."""
         self._admission.tick(now)
+        self._loops.tick(now)
         if self._warm_pool is not None:
             self._warm_pool.tick(self._admission.table.candidates, now)
+
+    def _past_loops(self, ticket: Ticket, now: float) -> Ticket | Refusal:
+        """Send a client past the backends that lead it back here."""
+        answer: Ticket | Refusal = ticket
+        while isinstance(answer, Ticket):
+            client, backend_id = answer.client, answer.backend.id
+            if self._loops.is_barred(client, backend_id):
+                answer = self._admission.failed(answer, now, Blame.BACKEND)
+            elif self._loops.is_suspected(client, backend_id, now):
+                answer = self._admission.failed(answer, now, Blame.PATH)
+            else:
+                return answer
+        return Refusal(Reason.LOOP)
 
     def _connect(self, ticket: Ticket, now: float) -> Connect:
         backend = ticket.backend
@@ -238,42 +343,10 @@ class AdmissionGate:
             destination = Endpoint(*client.local)
         return ClientIdentity(source, destination, name, self._header_writer.next_id())
 
-    def _arrival(self, client: Client) -> Arrival:
-        """Return what the access log says of how a client came in."""
-        address = self._preamble_parser.policies[client.listener].address
-        about, name, alpn, tls = client.about, "", "", ""
-        if isinstance(about, PreambleInfo | TlsInfo):
-            name = about.server_name
-        if isinstance(about, TlsInfo):
-            alpn, tls = about.alpn, about.version
-        return Arrival(
-            client.port,
-            address or client.listener,
-            host_name(name) if name else None,
-            alpn or None,
-            tls or None,
-        )
-
-    def _tell_refused(self, client: Client, scope: str, reason: str) -> None:
-        if self._ended is not None:
-            origin = self._admission.locate(client.address)
-            by = TURNED_AWAY_BY.get(reason, PROXY)
-            arrival = self._arrival(client)
-            self._ended(of_refused(client.address, origin, scope, str(reason), str(by), arrival))
-
-    def _tell_end(self, ticket: Ticket, outcome: Outcome, ended_by: str) -> None:
-        if self._ended is not None:
-            record = of_session(
-                ticket,
-                ticket.origin or self._admission.locate(ticket.client),
-                outcome.secs,
-                outcome.bytes_in,
-                outcome.bytes_out,
-                str(outcome.reason),
-                str(ended_by),
-                outcome.first_byte_secs,
-            )
-            self._ended(record)
+    def _refuse(self, client: Client, scope: str, reason: Reason | Denied, now: float) -> Refuse:
+        if self._records is not None:
+            self._records.refused(client, client.address, scope, reason)
+        return self._refused(reason, client.address, scope, now)
 
     def _refused(self, reason: str, client: str, scope: str, now: float) -> Refuse:
         self._metrics.refused[reason] += 1

@@ -92,13 +92,30 @@ class PreambleParser:
         """Accept PROXY headers only from these networks from now on."""
         self._trusted = Prefixes(dict.fromkeys(networks, True))
 
-    def preamble_read(self, client: Client, preamble: Preamble) -> NeedMore | Identified | Refuse:
-        """Return what the preamble says, or that it is incomplete, or why it is refused."""
+    def untrusted(self, client: Client) -> PreambleFault | None:
+        """Return why no PROXY header is read of a client, although its listener expects one."""
+        if not self.policies[client.listener].expects_proxy_header:
+            return None
+        trusted = self._trusted.find(client.address) is not None
+        return None if trusted else PreambleFault.PROXY_UNTRUSTED
+
+    def preamble_read(
+        self,
+        client: Client,
+        preamble: Preamble,
+        identify: Callable[[str], str | None] = lambda _address: None,
+    ) -> NeedMore | Identified | Refuse:
+        """Return what the preamble says, or that it is incomplete, or why it is refused.
+
+        `identify` is called with the client's real address as soon as the PROXY header has told it,
+        which may be more than once, and returns why the client is refused.
+        """
         policy = self.policies[client.listener]
         received, skip, source, destination = preamble.received, 0, None, None
         if policy.expects_proxy_header:
-            if self._trusted.find(client.address) is None:
-                return Refuse(PreambleFault.PROXY_UNTRUSTED)
+            untrusted = self.untrusted(client)
+            if untrusted is not None:
+                return Refuse(untrusted)
             try:
                 header = proxy_protocol.decode(received)
             except WireError:
@@ -106,6 +123,9 @@ class PreambleParser:
             if header is None:
                 return _more(preamble)
             skip, source, destination = header.size, header.source, header.destination
+            barred = identify(source.ip if source else client.address)
+            if barred is not None:
+                return Refuse(barred)
         if not policy.routes_by_sni:
             return Identified(skip, source, PreambleInfo(destination=destination))
         try:

@@ -13,6 +13,8 @@ Invariants:
   moved.
 * A connection that its backend has closed is not given out. One on which the backend has already
   sent bytes is.
+* Connections that end are made anew at the next tick, as after a restart of the backend. Only where
+  fresh ones end at once the pool rests, each time twice as long.
 
 For the gate thread; only `waiting` may be called on others. A failed dial here never counts as a
 failure of the backend, because no client was affected.
@@ -26,7 +28,6 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import NamedTuple
 
 from edgeproxy.core.backends.live_state import Circuit
 from edgeproxy.core.metrics import Metrics
@@ -39,6 +40,10 @@ BEGUN_AT_ONCE = 2
 """Connections begun for one that is taken; the next tick begins the rest."""
 BEGUN_IN_A_TICK = 500
 """Over all backends: beginning one takes 25 µs, during which no client is given a backend."""
+LIVED_SECS = 0.5
+"""A connection that was usable at this age has not ended at once."""
+FIRST_REST_SECS = 1.0
+"""How long none is begun after a fresh one has ended at once; doubles up to the timeout."""
 ANSWER_SECS = 1.0
 """A dial unanswered for this long has lost its SYN, and the kernel may repeat it much later."""
 DESCRIPTOR_SHARE = 0.75
@@ -59,8 +64,8 @@ class PoolSettings:
         idle_timeout_secs: How long a connection may stay unused.
         max_lifetime_secs: Maximum age of a connection, and how long after its last client a
             backend is kept warm.
-        connect_timeout_secs: How long a handshake may take; after a failed one, no connection to
-            that backend is begun for the same time.
+        connect_timeout_secs: How long a handshake may take; after one that took longer, no
+            connection to that backend is begun for the same time.
     """
 
     enabled: bool = False
@@ -76,9 +81,11 @@ class _State(Enum):
     ENDED = auto()
 
 
-class _Waiting(NamedTuple):
+@dataclass(eq=False, slots=True)
+class _Waiting:
     tcp: socket.socket
     begun_at: float
+    has_lived: bool = False
 
 
 class _BackendPool:
@@ -89,15 +96,33 @@ class _BackendPool:
         waiting: The connections, the oldest first.
         wanted_at: When a client was last sent to the backend.
         rests_until: No connection is begun before this time.
+        rest_secs: How long it rested last; 0 if a connection has lived since.
+        lost_at: When a connection that had lived was found ended.
     """
 
-    __slots__ = ("address", "rests_until", "waiting", "wanted_at")
+    __slots__ = ("address", "lost_at", "rest_secs", "rests_until", "waiting", "wanted_at")
 
     def __init__(self, address: Address) -> None:
         self.address = address
         self.waiting: deque[_Waiting] = deque()
         self.wanted_at = 0.0
         self.rests_until = 0.0
+        self.rest_secs = 0.0
+        self.lost_at = -1.0
+
+    def found_ended(self, each: _Waiting, now: float, longest_secs: float) -> None:
+        """A connection has ended: rest only if it never lived, and no other one did."""
+        if each.has_lived:
+            self.lost_at = self.rests_until = now
+            self.rest_secs = 0.0
+        elif self.lost_at != now:
+            self.rest(now, longest_secs)
+
+    def rest(self, now: float, longest_secs: float) -> None:
+        """Begin no connection for a while."""
+        if now >= self.rests_until:
+            self.rest_secs = min(max(2 * self.rest_secs, FIRST_REST_SECS), longest_secs)
+            self.rests_until = now + self.rest_secs
 
     def close(self) -> None:
         while self.waiting:
@@ -191,7 +216,12 @@ class WarmPool:
         state = _state(each)
         age_secs = now - each.begun_at
         timeout_secs = self._settings.connect_timeout_secs
-        if state is _State.ENDED or (state is _State.CONNECTING and age_secs >= timeout_secs):
+        if state is _State.READY and age_secs >= LIVED_SECS:
+            each.has_lived = True
+            pool.rest_secs = 0.0
+        if state is _State.ENDED:
+            pool.found_ended(each, now, timeout_secs)
+        elif state is _State.CONNECTING and age_secs >= timeout_secs:
             pool.rests_until = now + timeout_secs
         elif age_secs < self._longest_secs:
             return state
@@ -220,7 +250,7 @@ class WarmPool:
             except dial.DialError as error:
                 if error.may_wait:  # what waits stays, or it would be made again at the next tick
                     return False
-                pool.rests_until = now + self._settings.connect_timeout_secs
+                pool.rest(now, self._settings.connect_timeout_secs)
                 return True
             pool.waiting.append(_Waiting(tcp, now))
         return True

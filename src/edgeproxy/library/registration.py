@@ -13,6 +13,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import SplitResult, quote, urlsplit
 
+from edgeproxy.errors import reason_of
+
 TIMEOUT_SECS = 10.0
 LEAVING_SECS = 3.0
 """How long `stop` waits for the API. If it never answers, the lease expires anyway."""
@@ -120,7 +122,7 @@ class Registration:
                 self.is_registered = status in (200, 201)
                 self._beat_secs = _beat_secs(said) or self._beat_secs
         except _NO_ANSWER as error:
-            status, fault = 0, f"the API does not answer: {error}"
+            status, fault = 0, f"the API does not answer: {reason_of(error)}"
         is_well = status in (200, 201)
         self._tell("" if is_well else fault)
         if is_first and 400 <= status < 500 and status not in (408, 429):

@@ -180,6 +180,10 @@ class Listeners:
         with self._lock:
             return {name: opened.socket.listening for name, opened in self._open.items()}
 
+    def by_description(self) -> dict[str, socket.socket]:
+        """Return all sockets by what each is to people."""
+        return {f"the listener {name}": each for name, each in self.sockets().items()}
+
     def close(self, *, has_successor: bool) -> None:
         """Close all listeners; the files of Unix sockets stay if there is a successor."""
         with self._lock:

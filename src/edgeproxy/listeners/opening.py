@@ -25,6 +25,9 @@ log = EventLog("listeners")
 SOLE_LISTENER = "default"
 """The name under which a predecessor that can have only one listener hands it over."""
 
+FIRST_FREE_PORT = 1024
+"""The first port that every user may listen on."""
+
 Address = ListenAddress | UnixAddress
 
 
@@ -65,11 +68,26 @@ def open_socket(address: Address) -> OpenSocket:
         else:
             listening = open_listener(address.host, address.port)
     except OSError as error:
-        raise EdgeProxyError(
-            f"cannot listen on {address}: {error.strerror}; choose another address with "
-            "EDGEPROXY_LISTEN_ADDR, EDGEPROXY_TLS_LISTEN_ADDR or EDGEPROXY_LISTENERS"
-        ) from None
+        variables = "EDGEPROXY_LISTEN_ADDR, EDGEPROXY_TLS_LISTEN_ADDR or EDGEPROXY_LISTENERS"
+        raise cannot_listen(address, error, variables) from None
     return OpenSocket(address, listening, _file_of(address))
+
+
+def cannot_listen(address: Address, error: OSError, variables: str) -> EdgeProxyError:
+    """Return the error for an address that cannot be used; `variables` choose another one."""
+    hint = ""
+    if isinstance(error, PermissionError) and isinstance(address, ListenAddress):
+        hint = (
+            "; a port below 1024 needs the capability CAP_NET_BIND_SERVICE, in a unit of systemd "
+            "AmbientCapabilities=CAP_NET_BIND_SERVICE: grant that,"
+            if address.port < FIRST_FREE_PORT
+            else ""
+        )
+    or_choose = " or choose" if hint else "; choose"
+    return EdgeProxyError(
+        f"cannot listen on {address}: {error.strerror}{hint}{or_choose} another address with "
+        f"{variables}"
+    )
 
 
 def open_all(

@@ -25,28 +25,32 @@ from typing import TYPE_CHECKING
 from edgeproxy import log as events
 from edgeproxy.config.load import Config, Loaded
 from edgeproxy.control import children
+from edgeproxy.control.admin.socket_path import OFF as NO_SOCKET
 from edgeproxy.control.cpu_yield import CpuYield
 from edgeproxy.control.geoip import Geo
 from edgeproxy.control.health.health_checks import HealthChecks
 from edgeproxy.control.observe.access_log import OFF, AccessLog
+from edgeproxy.control.observe.backend_events import circuit_changed, drain_changed
 from edgeproxy.control.observe.status import Status
+from edgeproxy.control.stray_output import StrayOutput
 from edgeproxy.core.admission.access import AccessControl
 from edgeproxy.core.admission.admission import Admission
+from edgeproxy.core.admission.loops import LoopGuard
 from edgeproxy.core.backends.health import Opening
-from edgeproxy.core.backends.live_state import Circuit, LiveState
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.engine.choice import make_engine
-from edgeproxy.engine.descriptors import raise_limit
+from edgeproxy.engine.descriptors import ceiling, raise_limit
 from edgeproxy.gate.gate import AdmissionGate
 from edgeproxy.gate.preamble import PreambleParser
 from edgeproxy.gate.proxy_header_writer import ProxyHeaderWriter
 from edgeproxy.gate.warm_pool import WarmPool
 from edgeproxy.listeners.listeners import Listeners
+from edgeproxy.listeners.own_addresses import OwnAddresses
 from edgeproxy.process import handover, systemd
 from edgeproxy.process.control_plane import ControlPlane, LoopCalls
 from edgeproxy.process.drain import Drain
 from edgeproxy.process.endpoints import Endpoints
-from edgeproxy.process.first_table import publish_first
+from edgeproxy.process.first_table import publish_first, warn_without_backends
 from edgeproxy.process.lifecycle import Event, Lifecycle
 from edgeproxy.process.publisher import Publisher
 from edgeproxy.process.reload import InForce, Reload
@@ -66,7 +70,7 @@ if TYPE_CHECKING:
 
 log = events.EventLog("app")
 
-SWITCH_INTERVAL_SECS = 0.0005
+SWITCH_INTERVAL_SECS = 0.00005
 """How long the control plane may keep the interpreter while the gate waits for it."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 HEARD_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGUSR2)
@@ -81,6 +85,7 @@ class Proxy:
         in_force = InForce(loaded)
         self._lifecycle = Lifecycle()
         self._loop_calls = LoopCalls()
+        self._stray_output = StrayOutput()
         self._wake: Callable[[], object] = lambda: None
         self.metrics = Metrics()
         self._geo = Geo(config.geo)
@@ -110,6 +115,7 @@ class Proxy:
             warm_pool,
             header_writer,
             dict(config.listeners.backend_tls),
+            loops := LoopGuard(),
         )
         listen_settings = config.listen_settings()
         authorities, trusted = _backend_authorities(config)
@@ -119,8 +125,17 @@ class Proxy:
             self._crashed,
             with_tls=trusted is not None or listen_settings.speaks_tls,
         )
+        loops.watch(
+            ceiling,
+            self.engine.unanswered,
+            self.engine.ends,
+            lambda tickets: self.engine.close_sessions(tickets.__contains__),
+        )
         self.listeners = Listeners(
             listen_settings, config.tls, self.engine, preamble_parser, authorities
+        )
+        own_addresses = OwnAddresses(
+            lambda: self.listeners.by_description() | self._endpoints.by_description()
         )
         removal = Removal(
             self.engine, lambda: in_force.config.proxy.on_remove, self._loop_calls.soon
@@ -130,6 +145,8 @@ class Proxy:
             removal,
             lambda: in_force.loaded.overlays,
             lambda: in_force.config,
+            own_addresses.look,
+            self.metrics,
         )
         self.feed = Feed(self._store, self.publisher.publish, self.metrics, gc.collect)
         probes = HealthChecks(self._judged, _opening_of(config, header_writer, authorities))
@@ -156,7 +173,7 @@ class Proxy:
         )
         self._endpoints = Endpoints(config, self._status, self._start_api, self._upgrade.run)
         background = [lambda: show_life(lambda: self._status.on_gate(int))]
-        if config.metrics.enabled or config.proxy.control_socket is not None:
+        if config.metrics.enabled or config.proxy.control_socket != NO_SOCKET:
             background.append(loop_lag.measure)
         if os.getpid() == 1:
             background.append(children.reap_always)
@@ -194,6 +211,7 @@ class Proxy:
         signal.signal(signal.SIGHUP, self._hung_up)
         signal.signal(signal.SIGUSR2, self._asked_to_upgrade)
         log.info("geo", **self._geo.description)
+        self._stray_output.adopt()
         sys.setswitchinterval(SWITCH_INTERVAL_SECS)
         raise_limit()
         try:
@@ -209,6 +227,7 @@ class Proxy:
             for backend_id in handover.handed_drains():
                 self.admission.drain(backend_id, True)
             self._listen()
+            warn_without_backends(self._config, self._store.path, self.publisher.backends)
             self._control()
         finally:
             self.engine.stop()
@@ -225,11 +244,13 @@ class Proxy:
         inherited = handover.handed_sockets()
         self._endpoints.open(inherited)
         opened = self.listeners.open(inherited, systemd.given_sockets())
+        self.publisher.follow_own()
         if self._config.engine.kind == "auto" and self.engine.kind == "portable":
             log.info(
                 "native_engine_missing",
                 hint="install the package on a host with a C compiler to build it",
             )
+        self.admission.access.arrivals.room = ceiling()
         self.engine.start()
         for each in opened[1:]:
             log.info("listener_opened", listen=each.address, mode=each.mode)
@@ -250,13 +271,17 @@ class Proxy:
     def _control(self) -> None:
         import asyncio
 
-        asyncio.run(self._serve(asyncio.Event()))
+        from edgeproxy.control.awake_loop import AwakeLoop
+
+        with asyncio.Runner(loop_factory=AwakeLoop) as runner:
+            runner.run(self._serve(asyncio.Event()))
 
     async def _serve(self, stopping: asyncio.Event) -> None:
         """Run the control plane until asked to stop, then drain."""
         import asyncio
 
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._stray_output.loop_fault)
         self._lifecycle.add(Event.READY)
         self._loop_calls.begin(loop)
         self._wake = lambda: self._loop_calls.soon(stopping.set)
@@ -289,12 +314,13 @@ class Proxy:
             self.control_plane.follow_database,
             lambda: self.publisher.backends,
             lambda: self._lifecycle.is_stopping,
+            lambda: self.publisher.own,
+            self.engine.ends,
             listening,
             token,
         )
 
-    def _handed_over(self) -> None:
-        """Leave new connections to the successor, and stop."""
+    def _handed_over(self) -> None:  # new connections are left to the successor
         self._endpoints.stop_listening()
         self._wake()
 
@@ -329,8 +355,8 @@ def _admission(config: Config, geo: Geo) -> Admission:
         access=AccessControl(config.access, config.rate_limit),
         breaker=config.circuit_breaker,
         health=config.health,
-        circuit_changed=_circuit_changed,
-        drain_changed=_drain_changed,
+        circuit_changed=circuit_changed,
+        drain_changed=drain_changed,
         is_logged=config.proxy.access_log != OFF,
     )
 
@@ -359,18 +385,6 @@ def _opening_of(
         )
 
     return opening_of
-
-
-def _circuit_changed(backend_id: str, circuit: Circuit) -> None:
-    """Log the new state of a breaker."""
-    tell = log.warning if circuit is Circuit.OPEN else log.info
-    tell("circuit", backend=backend_id, state=circuit)
-
-
-def _drain_changed(live: LiveState) -> None:
-    """Log that a backend is being drained, or gets clients again, whoever asked for it."""
-    event = "backend_drained" if live.draining else "backend_undrained"
-    log.info(event, backend=live.backend_id, connections=live.active)
 
 
 def serve(loaded: Loaded) -> int:

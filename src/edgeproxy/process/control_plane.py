@@ -7,6 +7,7 @@ end. Nothing that is found in files or databases ends the proxy.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
@@ -121,6 +122,8 @@ class ControlPlane:
         tasks = [asyncio.ensure_future(each()) for each in self._background]
         # The API reads the database before it serves, which may take long.
         opening = asyncio.ensure_future(self._endpoints.serve())
+        # What the servers have imported is here to stay: it is not walked again.
+        opening.add_done_callback(lambda _: gc.freeze())
         asked = asyncio.ensure_future(stopping.wait())
         self._follow_table()
         while not stopping.is_set():
@@ -205,6 +208,8 @@ class ControlPlane:
         if config.listeners.backend_tls_ca is not None:
             yield Follower("authorities", listeners.refresh_authorities, pause)
         yield Follower("listeners", listeners.retry, pause)
+        follow_own = self._publisher.follow_own
+        yield Follower("own_addresses", follow_own, pause, self._follow_table_soon)
         if config.api.enabled and config.api.token_file is not None:
             yield Follower("api_token", self._endpoints.refresh, pause)
 

@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edgeproxy.api.settings import NO_TOKEN, token_of
 from edgeproxy.config.load import FILE_VARIABLE, Config
+from edgeproxy.control.admin.socket_path import OFF, VARIABLE, make_folder, writable_default
 from edgeproxy.control.admin.unix_socket import file_of, open_socket, remove
-from edgeproxy.control.observe.access_log import OFF, STDOUT
+from edgeproxy.control.observe.access_log import STDOUT
 from edgeproxy.control.observe.status import Status
+from edgeproxy.engine.descriptors import CONTROL_SHARE, METRICS_SHARE, ceiling_of
 from edgeproxy.engine.sockets import open_listener
 from edgeproxy.errors import EdgeProxyError
+from edgeproxy.listeners.opening import cannot_listen
 from edgeproxy.log import EventLog
 from edgeproxy.values import ListenAddress, Secret
 
@@ -39,12 +42,18 @@ METRICS = "metrics"
 CONTROL_SOCKET = "console"
 """Names under which a successor finds the sockets: other versions know them, too."""
 
+_DESCRIPTIONS = {
+    API: "the API",
+    METRICS: "the metrics page",
+    CONTROL_SOCKET: "the control socket",
+}
+
 
 class _Endpoint(NamedTuple):
-    """One endpoint; `open` returns the socket that was inherited, or else a new one."""
+    """One endpoint; `open` returns the socket that was inherited, else a new one, None for none."""
 
     name: str
-    open: Callable[[socket.socket | None], socket.socket]
+    open: Callable[[socket.socket | None], socket.socket | None]
     serve: Callable[[socket.socket], Awaitable[HttpPages | Api]]
 
 
@@ -60,6 +69,7 @@ class Endpoints:
     ) -> None:
         """`upgrade` starts a successor and returns its process id."""
         self._control_socket = config.proxy.control_socket
+        self._control_path: Path | None = None  # of the socket that is open
         self._control_file: tuple[int, int] | None = None
         self._proxy = config.proxy
         self._metrics = config.metrics
@@ -76,9 +86,11 @@ class Endpoints:
     def open(self, inherited: dict[str, socket.socket]) -> None:
         """Open every endpoint, or take its socket out of `inherited`. Raises EdgeProxyError."""
         for each in self._endpoints:
-            self._sockets[each.name] = each.open(inherited.pop(each.name, None))
-        if self._control_socket is not None:
-            self._control_file = file_of(self._control_socket)
+            opened = each.open(inherited.pop(each.name, None))
+            if opened is not None:
+                self._sockets[each.name] = opened
+        if self._control_path is not None:
+            self._control_file = file_of(self._control_path)
 
     def surroundings(self, feed: Feed, listeners: Listeners) -> Surroundings:
         """Return where everything is that the proxy stands on, and whether it can be used."""
@@ -94,7 +106,7 @@ class Endpoints:
             len(skipped),
             listeners.snapshots(),
             _whole(config_file) if config_file else None,
-            None if self._control_socket is None else _whole(self._control_socket),
+            None if self._control_path is None else _whole(self._control_path),
             None if access_log == OFF else _whole(access_log),
             self._address_of(METRICS),
             self._address_of(API),
@@ -110,6 +122,10 @@ class Endpoints:
     def sockets(self) -> dict[str, socket.socket]:
         """Return the open sockets by name, for a successor."""
         return dict(self._sockets)
+
+    def by_description(self) -> dict[str, socket.socket]:
+        """Return the open sockets by what each is to people."""
+        return {_DESCRIPTIONS[name]: each for name, each in self._sockets.items()}
 
     async def serve(self) -> None:
         """Serve every endpoint that is open."""
@@ -140,19 +156,14 @@ class Endpoints:
 
     def remove_files(self) -> None:
         """Remove the file of the control socket, unless another one is in its place now."""
-        if self._control_socket is not None:
-            remove(self._control_socket, self._control_file)
+        if self._control_path is not None:
+            remove(self._control_path, self._control_file)
 
     def _wanted(self) -> list[_Endpoint]:
         wanted = []
-        if self._control_socket is not None:
-            path = self._control_socket
+        if self._control_socket != OFF:
             wanted.append(
-                _Endpoint(
-                    CONTROL_SOCKET,
-                    lambda inherited: inherited or open_socket(path),
-                    self._serve_control_socket,
-                )
+                _Endpoint(CONTROL_SOCKET, self._open_control_socket, self._serve_control_socket)
             )
         if self._metrics.enabled:
             wanted.append(_Endpoint(METRICS, self._open_metrics, self._serve_metrics))
@@ -160,10 +171,41 @@ class Endpoints:
             wanted.append(_Endpoint(API, self._open_api, self._serve_api))
         return wanted
 
+    def _open_control_socket(self, inherited: socket.socket | None) -> socket.socket | None:
+        """Return the control socket. That of the default path may be missing, which is a warning.
+
+        Another proxy of this machine may have it. Raises EdgeProxyError for a path that was set.
+        """
+        opened = inherited or self._new_control_socket()
+        if opened is not None:
+            self._control_path = Path(os.fsdecode(opened.getsockname()))
+            log.info("control_socket", path=str(self._control_path))
+        return opened
+
+    def _new_control_socket(self) -> socket.socket | None:
+        if self._control_socket:
+            return _open_socket_in_folder(Path(self._control_socket))
+        path = writable_default(os.environ)
+        try:
+            if path is not None:
+                return open_socket(path)
+            reason = "this user may write neither to /run/edgeproxy nor to XDG_RUNTIME_DIR"
+        except EdgeProxyError as error:
+            reason = str(error)
+        log.warning(
+            "control_socket_missing",
+            reason=reason,
+            hint=f"`edgeproxy status` and `drain` need one: set {VARIABLE} to a path of its own, "
+            f"or to {OFF}",
+        )
+        return None
+
     async def _serve_control_socket(self, listening: socket.socket) -> HttpPages:
         from edgeproxy.control.admin.control_socket import control_pages
+        from edgeproxy.control.admin.door import Door
 
-        pages = control_pages(self._status, self._upgrade)
+        door = Door(ceiling=ceiling_of(CONTROL_SHARE), setting="EDGEPROXY_CONTROL_SOCKET")
+        pages = control_pages(self._status, self._upgrade, door)
         await pages.serve(listening)
         return pages
 
@@ -171,10 +213,12 @@ class Endpoints:
         return inherited or _open(self._metrics.listen_addr, "EDGEPROXY_METRICS_LISTEN_ADDR")
 
     async def _serve_metrics(self, listening: socket.socket) -> HttpPages:
+        from edgeproxy.control.admin.door import Door
         from edgeproxy.control.observe.metrics_page import metrics_page
 
         path = self._metrics.path
-        pages = metrics_page(self._status.read, path)
+        door = Door(self._metrics.allow, ceiling_of(METRICS_SHARE), "EDGEPROXY_METRICS_ALLOW")
+        pages = metrics_page(self._status.read, path, self._status.renderer, door)
         address = ListenAddress(*listening.getsockname()[:2])
         await pages.serve(listening)
         log.info("metrics", listen=str(address), path=path)
@@ -194,11 +238,20 @@ def _whole(path: Path | str) -> str:
     return str(path) if path == STDOUT else str(Path(path).absolute())
 
 
+def _open_socket_in_folder(path: Path) -> socket.socket:
+    """Return a socket at a path that was set; make its folder. Raises EdgeProxyError."""
+    try:
+        make_folder(path)
+    except OSError as error:
+        raise EdgeProxyError(
+            f"{VARIABLE}={str(path)!r}: its folder cannot be made: {error.strerror}"
+        ) from None
+    return open_socket(path)
+
+
 def _open(wanted: ListenAddress, variable: str) -> socket.socket:
     """Return a listening socket. Raises EdgeProxyError, which names the variable."""
     try:
         return open_listener(wanted.host, wanted.port)
     except OSError as error:
-        raise EdgeProxyError(
-            f"cannot listen on {wanted}: {error.strerror}; choose another address with {variable}"
-        ) from None
+        raise cannot_listen(wanted, error, variable) from None

@@ -6,6 +6,9 @@ database and the configuration both route a server name, the configuration count
 
 Listeners stay in the scopes until the process ends, also when the configuration names them no
 more: a client that they accepted may still be read, and one whose change failed is still open.
+
+A row that leads to this proxy itself is skipped, for as long as it does: each client would be its
+own next client, until no descriptor is left.
 """
 
 from __future__ import annotations
@@ -18,11 +21,17 @@ from edgeproxy.config.load import Config
 from edgeproxy.control.cpu_yield import CpuYield
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.backends.destination import NOTHING, Own
 from edgeproxy.core.backends.local_overrides import Overlay, overlaid
+from edgeproxy.core.metrics import Metrics
+from edgeproxy.core.pacing import paced
 from edgeproxy.core.routing.server_names import NO_SERVER_NAMES, ServerNames
 from edgeproxy.listeners.spec import SNI
+from edgeproxy.log import EventLog
 from edgeproxy.process.removal import Removal
 from edgeproxy.store.snapshot import Snapshot
+
+log = EventLog("store")
 
 
 class Publisher:
@@ -30,6 +39,7 @@ class Publisher:
 
     Attributes:
         backends: Those of the table.
+        own: The addresses of this proxy that the rows were judged by.
         published_at: When it was published (monotonic seconds); at first, when this was made.
     """
 
@@ -39,8 +49,14 @@ class Publisher:
         removal: Removal,
         overlays: Callable[[], Mapping[str, Overlay]],
         config: Callable[[], Config],
+        own: Callable[[], Own],
+        metrics: Metrics,
     ) -> None:
-        """`overlays` and `config` return those in force."""
+        """`overlays` and `config` return those in force, `own` the addresses of this proxy."""
+        self.own = NOTHING
+        self._look = own
+        self._metrics = metrics
+        self._circular: dict[Backend, str] = {}  # rows that lead here, and to what
         self.backends: tuple[Backend, ...] = ()
         self.published_at = time.monotonic()
         self._admission = admission
@@ -71,8 +87,51 @@ class Publisher:
         names = NO_SERVER_NAMES
         if self._routes_by_sni:
             names = ServerNames(snapshot.routes | dict(settings.routes))
-        backends = overlaid(snapshot.backends, self._overlays())
+        self.own = self._look()
+        circular = self._leading_here(self.own)
+        self._tell(circular)
+        usable = snapshot.backends
+        if circular:
+            usable = tuple(each for each in usable if each not in circular)
+        backends = overlaid(usable, self._overlays())
         self._admission.publish(backends, self._listener_scopes, names, self._rest)
         before, self.backends = self.backends, backends
         self._removal.follow(before, backends)
         self.published_at = time.monotonic()
+
+    def follow_own(self) -> bool:
+        """Judge the rows again if this proxy has other addresses; return whether that matters."""
+        with self._publishing:
+            own = self._look()
+            if own == self.own:
+                return False
+            self.own = own
+            if self._leading_here(own).keys() == self._circular.keys():
+                return False
+            self._publish(self._snapshot)
+            return True
+
+    def _leading_here(self, own: Own) -> dict[Backend, str]:
+        """Return the rows that lead to this proxy, and to what of it."""
+        ports = own.ports()
+        return {
+            each: what
+            for each in paced(self._snapshot.backends, self._rest)
+            if each.port in ports
+            and not each.deleted
+            and (what := own.what_is_at(each.wg_ip, each.port)) is not None
+        }
+
+    def _tell(self, circular: dict[Backend, str]) -> None:
+        """Name the rows that lead here as of now, and end their sessions."""
+        new = [each for each in circular if each not in self._circular]
+        self._circular = circular
+        self._metrics.rows_skipped += len(new)
+        for each in new:
+            reason = (
+                f"wg_ip {each.wg_ip} with port {each.port} is {circular[each]} of this proxy: "
+                "give the address of the backend itself"
+            )
+            log.warning("row_skipped", id=each.id, reason=reason)
+        if new:
+            self._removal.close_at(frozenset(each.address for each in new))

@@ -46,6 +46,10 @@ class Removal:
         gone = {each.id for each in before if not each.deleted} - present
         self._call_soon(lambda: self._schedule(present, gone, float(secs or 0)))
 
+    def close_at(self, addresses: frozenset[str]) -> None:
+        """Close the sessions with backends at these addresses; on any thread."""
+        self._engine.close_sessions(lambda ticket: ticket.backend.address in addresses)
+
     def _schedule(self, present: set[str], gone: set[str], grace_secs: float) -> None:
         """Close the sessions of `gone` later; backends that are `present` again keep theirs."""
         import asyncio

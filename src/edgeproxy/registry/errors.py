@@ -40,6 +40,13 @@ class NotOwnerError(RegistryError):
         )
 
 
+class ForbiddenAddressError(RegistryError):
+    """A backend may not register at this address."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, "ip")
+
+
 class UnknownBackendError(RegistryError):
     """The routing table has no backend with this id."""
 

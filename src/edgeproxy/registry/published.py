@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import TypeVar
 
 from edgeproxy.control.observe.status import Status
@@ -19,6 +20,8 @@ T = TypeVar("T")
 
 GATE_SECS = 5.0
 """How long the gate may take to answer."""
+MARKED_AT_ONCE = 100
+"""Backends that are marked between two clients."""
 
 
 class PublishedTable:
@@ -43,6 +46,8 @@ class PublishedTable:
         self._in_force = in_force
         self._seen: tuple[Backend, ...] | None = None
         self._by_id: dict[str, Backend] = {}
+        self._counted: tuple[Backend, ...] | None = None
+        self._count = 0
 
     def backends(self) -> dict[str, Backend]:
         """Return the backends in force, by id, and end the leases of all others."""
@@ -55,7 +60,11 @@ class PublishedTable:
 
     def count(self) -> int:
         """Return how many backends in force are not deleted."""
-        return sum(not backend.deleted for backend in self._in_force())
+        in_force = self._in_force()
+        if in_force is not self._counted:
+            self._counted = in_force
+            self._count = sum(not backend.deleted for backend in in_force)
+        return self._count
 
     async def publish(self) -> None:
         """Publish what the database holds, and wait until the gate uses it."""
@@ -65,13 +74,15 @@ class PublishedTable:
     async def mark(self, backend_ids: Collection[str], *, expired: bool) -> None:
         """Note whether the leases of these backends have expired, and wait for the gate."""
 
-        def mark() -> None:
-            for backend_id in backend_ids:
+        def mark(some: Collection[str]) -> None:
+            for backend_id in some:
                 live = self._admission.load.known(backend_id)
                 if live is not None and live.lease_expired is not expired:
                     self._admission.expire(backend_id, expired)
 
-        await self.on_gate(mark)
+        ids = list(backend_ids)
+        for first in range(0, len(ids), MARKED_AT_ONCE):
+            await self.on_gate(partial(mark, ids[first : first + MARKED_AT_ONCE]))
 
     async def on_gate(self, function: Callable[[], T]) -> T:
         """Return the result of a function that runs on the gate thread."""

@@ -10,33 +10,37 @@ For the control plane's event loop.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any
+from itertools import islice
 
+from edgeproxy.control.observe.json_pieces import array, encoded
+from edgeproxy.control.observe.renderer import BusyError, Pieces
 from edgeproxy.control.observe.status import Status
 from edgeproxy.core.admission.admission import Admission
-from edgeproxy.core.admission.explanation import Decision
 from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.backends.destination import Own, registration_fault
 from edgeproxy.core.backends.health import Verdict
 from edgeproxy.core.backends.leases import Leases
 from edgeproxy.core.backends.registration import (
     CrowdedError,
     Deregister,
     NotYoursError,
+    OperatorsRowError,
     Outcome,
     Register,
 )
 from edgeproxy.core.backends.rows import parse_node
 from edgeproxy.core.metrics import Metrics
+from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.core.routing.backend_snapshot import backend_snapshot
 from edgeproxy.core.routing.ranking import Candidate
 from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
 from edgeproxy.registry.errors import (
     ConflictError,
+    ForbiddenAddressError,
     InvalidClientError,
     NotOwnerError,
     NotRegisteredError,
@@ -53,12 +57,12 @@ from edgeproxy.registry.views import (
     BackendView,
     Health,
     Readiness,
+    ReadinessCheck,
     TableView,
     backend_view,
     candidates_of,
     health_of,
     lease_of,
-    readiness_of,
     table_view,
 )
 from edgeproxy.registry.writer import RegistrationWriter
@@ -72,7 +76,8 @@ class Registry:
 
     `follow` reads the database and publishes what it holds; `in_force` returns the backends that
     were published last. While `is_stopping` returns True, requests that would write are refused.
-    `caller` is the address that a request comes from.
+    `own` returns the addresses of this proxy, where no backend can be. `caller` is the address
+    that a request comes from.
 
     Attributes:
         hearing: What is told which heartbeats could not come through.
@@ -89,12 +94,15 @@ class Registry:
         follow: Callable[[], Awaitable[object]],
         in_force: Callable[[], tuple[Backend, ...]],
         is_stopping: Callable[[], bool],
+        own: Callable[[], Own],
     ) -> None:
         self._is_stopping = is_stopping
+        self._own = own
         self._settings = settings
         self._nodes = nodes
         self._admission = admission
         self._status = status
+        self._readiness = ReadinessCheck(admission)
         self._leases = Leases(settings.heartbeat_ttl_secs)
         self._table = PublishedTable(admission, status, self._leases, follow, in_force)
         self._writer = RegistrationWriter(rows, self._leases, self._table, metrics)
@@ -128,22 +136,34 @@ class Registry:
 
     def readiness(self) -> Readiness:
         """Return whether clients would be served."""
-        candidates = candidates_of(self._admission)
-        return readiness_of(candidates, time.monotonic(), stopping=self._is_stopping())
+        return self._readiness.now(time.monotonic(), stopping=self._is_stopping())
 
-    def table(self) -> TableView:
-        """Return the state of the table in force."""
+    def table(self, rest: Pause = no_pause) -> TableView:
+        """Return the state of the table in force. Slow with many backends: for a thread."""
         published_at, now = self._status.published_at, time.monotonic()
-        return table_view(self._admission, self._leases, published_at, now)
+        return table_view(self._admission, self._leases, published_at, now, rest)
 
-    def views(self) -> list[BackendView]:
-        """Return all backends that are not deleted. May run in a thread."""
-        candidates, verdicts = candidates_of(self._admission), self._status.verdicts()
-        return [
-            self._view(candidate, verdicts)
-            for candidate in candidates
-            if not candidate.backend.deleted
-        ]
+    async def table_state(self) -> Pieces:
+        """Return the state of the table in force, as JSON."""
+        answer = self._status.renderer.answer
+        return await self._rendered(answer(("table",), lambda rest: [encoded(self.table(rest))]))
+
+    def first_views(self, most: int) -> list[BackendView]:
+        """Return up to so many backends that are not deleted. May run in a thread."""
+        verdicts = self._status.verdicts()
+        listed = (each for each in candidates_of(self._admission) if not each.backend.deleted)
+        return [self._view(each, verdicts) for each in islice(listed, most)]
+
+    async def views(self) -> Pieces:
+        """Return all backends that are not deleted and how many they are, as JSON."""
+        return await self._rendered(self._status.renderer.answer(("backends",), self._views))
+
+    def _views(self, rest: Pause) -> Pieces:
+        verdicts, version = self._status.verdicts(), self._admission.table.version
+        shown = [each for each in candidates_of(self._admission) if not each.backend.deleted]
+        listed = array(self._view(each, verdicts) for each in paced(shown, rest))
+        tail = b',"total":%d,"table_version":%d}' % (len(shown), version)
+        return [b'{"backends":', *listed, tail]
 
     def view(self, backend_id: str) -> BackendView:
         """Return one backend."""
@@ -152,16 +172,22 @@ class Registry:
             raise UnknownBackendError(backend_id)
         return self._view(candidate, self._status.verdicts())
 
-    async def explain(self, client: str, scope: str | None) -> Decision:
-        """Return which backend a client would get now."""
+    async def explain(self, client: str, scope: str | None) -> Pieces:
+        """Return which backend a client would get now, as JSON."""
         try:
-            return await self._table.on_gate(lambda: self._status.explain(client, scope))
+            return await self._rendered(self._status.explanation(client, scope))
         except ValueError:
             raise InvalidClientError from None
 
-    async def sessions(self) -> list[dict[str, Any]]:
-        """Return the open sessions."""
-        return await asyncio.to_thread(self._status.sessions)
+    async def sessions(self) -> Pieces:
+        """Return an array of the open sessions, as JSON."""
+        return await self._rendered(self._status.sessions())
+
+    async def _rendered(self, answer: Awaitable[Pieces]) -> Pieces:
+        try:
+            return await answer
+        except BusyError as error:
+            raise UnavailableError(str(error), retry_after_secs=1) from None
 
     def _view(self, candidate: Candidate, verdicts: Mapping[str, Verdict]) -> BackendView:
         now = time.monotonic()
@@ -178,6 +204,7 @@ class Registry:
         """
         self._check_running()
         backend = parse_node(row)
+        self._check_destination(backend, caller)
         before = self._table.backends().get(backend.id)
         self._check_owner(backend.wg_ip, caller, "ip")
         if before is not None and not before.deleted:
@@ -268,6 +295,13 @@ class Registry:
                 raise UnknownBackendError(backend_id)
             self._check_owner(backend.wg_ip, caller, "id")
 
+    def _check_destination(self, backend: Backend, caller: str) -> None:
+        fault = registration_fault(
+            backend.wg_ip, backend.port, caller, self._own(), self._settings.register_networks
+        )
+        if fault is not None:
+            raise ForbiddenAddressError(fault)
+
     def _check_owner(self, address: str, caller: str, field: str) -> None:
         if self._settings.own_address_only and address != caller:
             raise NotOwnerError(field)
@@ -277,6 +311,8 @@ def _done(outcome: Outcome) -> bool:
     """Return whether an edit took effect. Raises RegistryError if it was refused."""
     if isinstance(outcome, NotYoursError):
         raise NotOwnerError("id")
+    if isinstance(outcome, OperatorsRowError):
+        raise ConflictError(str(outcome), "id")
     if isinstance(outcome, RefusedError):
         raise ConflictError(str(outcome))
     if isinstance(outcome, CrowdedError):

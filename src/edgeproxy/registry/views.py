@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgeproxy.control.observe.status import Status
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.backends.leases import Leases
+from edgeproxy.core.pacing import Pause, paced
 from edgeproxy.core.routing.backend_snapshot import BackendSnapshot
 from edgeproxy.core.routing.eligibility import ineligible
 from edgeproxy.core.routing.ranking import Candidate
@@ -94,23 +94,41 @@ def health_of(status: Status, backends: int, region: str) -> Health:
     return Health("ok", VERSION, backends, int(status.uptime_secs()), status.engine_kind, region)
 
 
-def readiness_of(candidates: Iterable[Candidate], now: float, *, stopping: bool) -> Readiness:
-    """Return whether clients would be served."""
-    if stopping:
-        return Readiness(False, "the proxy is draining")
-    if any(ineligible(candidate.backend, candidate.live, now) is None for candidate in candidates):
-        return Readiness(True, None)
-    return Readiness(False, "no backend is eligible")
+class ReadinessCheck:
+    """Answers whether clients would be served, beginning with the backend that was found last."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._found = ""
+
+    def now(self, now: float, *, stopping: bool) -> Readiness:
+        """Return whether clients would be served."""
+        if stopping:
+            return Readiness(False, "the proxy is draining")
+        found = self._admission.table.candidates.get(self._found)
+        if found is not None and ineligible(found.backend, found.live, now) is None:
+            return Readiness(True, None)
+        for candidate in candidates_of(self._admission):
+            if ineligible(candidate.backend, candidate.live, now) is None:
+                self._found = candidate.backend.id
+                return Readiness(True, None)
+        return Readiness(False, "no backend is eligible")
 
 
-def table_view(admission: Admission, leases: Leases, published_at: float, now: float) -> TableView:
-    """Return the state of the table in force."""
+def table_view(
+    admission: Admission, leases: Leases, published_at: float, now: float, rest: Pause
+) -> TableView:
+    """Return the state of the table in force. `rest` is called every few backends."""
     candidates = candidates_of(admission)
+    eligible = sum(
+        ineligible(candidate.backend, candidate.live, now) is None
+        for candidate in paced(candidates, rest)
+    )
     return TableView(
         admission.table.version,
         round(now - published_at, 3),
         sum(not candidate.backend.deleted for candidate in candidates),
-        sum(ineligible(candidate.backend, candidate.live, now) is None for candidate in candidates),
+        eligible,
         len(leases),
         leases.holding,
     )

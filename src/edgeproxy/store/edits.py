@@ -17,6 +17,7 @@ from edgeproxy.core.backends.rows import (
     COLUMNS,
     COUNTRY,
     RowError,
+    check_column,
     check_limits,
     check_weight,
     parse_row,
@@ -79,7 +80,7 @@ class NodeEdits(ABC):
         """Insert a node (from `core.backends.rows.parse_node`) whose id is not in the table yet."""
 
     @abstractmethod
-    def change(self, node_id: str, **values: int) -> Node:
+    def change(self, node_id: str, **values: object) -> Node:
         """Set these columns of a node, without checking the values."""
 
     @abstractmethod
@@ -89,6 +90,31 @@ class NodeEdits(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close the connection to the database, if one is open."""
+
+    def get(self, node_id: str) -> Node:
+        """Return a node as it is, also a deleted or a faulty one."""
+        nodes = self.read()
+        for node in nodes:
+            if node.values["id"] == node_id:
+                return node
+        raise unknown_node(node_id, [str(node.values["id"]) for node in nodes], self.path)
+
+    def set(self, node_id: str, values: Mapping[str, object]) -> Node:
+        """Set some columns of a node. A limit is checked, and written, together with the other."""
+        checked = {name: check_column(name, value) for name, value in values.items()}
+        limits = {name: values[name] for name in ("soft_limit", "hard_limit") if name in values}
+        if len(limits) == 1 or COUNTRY in checked:
+            present = self.get(node_id).values
+            if COUNTRY in checked and COUNTRY not in present:
+                raise StoreError(
+                    f"{self.path}: its table `backends` has no column country: add it with "
+                    "ALTER TABLE backends ADD COLUMN country TEXT"
+                )
+            checked |= {name: present[name] for name in ("soft_limit", "hard_limit") if limits}
+            checked |= limits
+        if limits:
+            check_limits(checked["soft_limit"], checked["hard_limit"])
+        return self.change(node_id, **checked)
 
     def remove(self, node_id: str) -> Node:
         """Mark a node as deleted; `enable` brings it back."""
@@ -154,8 +180,8 @@ def exists_already(node_id: str, *, soft_deleted: bool) -> StoreError:
             "`edgeproxy node delete` makes its id free"
         )
     return StoreError(
-        f"node {shown(node_id)} exists already: change it with `edgeproxy node weight`, "
-        "`limits`, `enable` or `disable`, or choose another id"
+        f"node {shown(node_id)} exists already: change it with `edgeproxy node set`, "
+        "or choose another id"
     )
 
 

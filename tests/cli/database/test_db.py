@@ -172,3 +172,34 @@ def test_sqlite_is_loaded_only_by_a_command_that_runs() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "ids"),
+    [
+        ("show --region us", ["us-node-1"]),
+        ("show --app myapp --region eu", ["eu-node-1"]),
+        ("show --app other", []),
+        ("show --country BR", ["br"]),
+        ("show --state healthy", ["sa-node-1", "eu-node-1", "br"]),
+        ("show --state unhealthy", ["us-node-1"]),
+        ("show --state deleted", ["gone"]),
+        ("show --state faulty", ["bad"]),
+        ("show --state faulty --region us", []),
+        ("healthy --region eu", ["eu-node-1"]),
+    ],
+)
+def test_filters_select_nodes(commands: Commands, path: Path, words: str, ids: list[str]) -> None:
+    documented(path)
+    execute(path, "ALTER TABLE backends ADD COLUMN country TEXT")
+    execute(path, "UPDATE backends SET healthy = 0 WHERE id = 'us-node-1'")
+    row = "INSERT INTO backends VALUES ('{}', 'a', 'sa', '10.0.0.1', {}, 1, 1, 1, 1, {}, {})"
+    execute(path, row.format("br", 80, 0, "'BR'"))
+    execute(path, row.format("gone", 80, 1, "NULL"))
+    execute(path, row.format("bad", 70000, 0, "NULL"))
+    found = [each["id"] for each in json.loads(commands.run("db", *words.split(), "--json").out)]
+    if words == "show --state healthy":
+        found.remove("bad")  # healthy is what was asked for, not whether it can be used
+    assert found == ids
+    text = commands.run("db", *words.split()).out
+    assert all(name in text for name in ids)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgeproxy.core.backends.rows import COLUMNS
+from edgeproxy.engine.host_addresses import host_addresses
 from tests.cli.commands import Commands
 from tests.store.editing import documented, execute
 
@@ -49,6 +50,48 @@ def test_add_takes_port_weight_app_and_limits(commands: Commands) -> None:
     assert list(rows(commands)["us-node-2"].values()) == [
         *("us-node-2", "shop", "us", "fd00::2", 9000, 1, 3, 5, 0, 0)
     ]
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", "127.3.2.1", "::ffff:127.0.0.1", "::7f00:1"])
+def test_add_refuses_the_proxy_itself(
+    commands: Commands, ip: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = rows(commands)
+    done = commands.run("node", "add", "sa-node-2", "sa", ip)
+    assert done.code == 2
+    assert "the listener 0.0.0.0:8080=* of the proxy itself" in done.err
+    monkeypatch.setenv("EDGEPROXY_API_ENABLED", "true")
+    done = commands.run("node", "add", "sa-node-2", "sa", ip, "8081")
+    assert (done.code, "the API of the proxy itself" in done.err) == (2, True)
+    monkeypatch.setenv("EDGEPROXY_METRICS_ENABLED", "true")
+    done = commands.run("node", "add", "sa-node-2", "sa", ip, "9090")
+    assert (done.code, "the metrics page of the proxy itself" in done.err) == (2, True)
+    assert rows(commands) == before
+    monkeypatch.setenv("EDGEPROXY_LISTENERS", "127.0.0.9:8080=*,unix:/run/x.sock=*")
+    assert commands.run("node", "add", "sa-node-2", "sa", ip).code == 0
+
+
+def test_add_refuses_the_proxy_at_every_address_of_this_host(commands: Commands) -> None:
+    for ip in host_addresses() or ():
+        if "." in ip:
+            assert commands.run("node", "add", "sa-node-2", "sa", ip).code == 2
+
+
+@pytest.mark.parametrize(
+    ("ip", "kind"),
+    [
+        ("169.254.1.1", "metadata"),
+        ("fd00:ec2::254", "metadata"),
+        ("64:ff9b::169.254.169.254", "stands for 169.254.169.254"),
+    ],
+)
+def test_add_warns_of_what_is_most_likely_no_backend(
+    commands: Commands, ip: str, kind: str
+) -> None:
+    done = commands.run("node", "add", "sa-node-2", "sa", ip)
+    assert done.code == 0
+    assert "warning" in done.err
+    assert kind in done.err
 
 
 def test_add_makes_a_missing_database_and_says_so(commands: Commands, path: Path) -> None:
@@ -178,6 +221,10 @@ def test_a_bad_weight_or_limit_changes_nothing(
         "disable sa-node-9",
         "weight sa-node-9 3",
         "limits sa-node-9 1 2",
+        "set sa-node-9 --port 80",
+        "show sa-node-9",
+        "disable sa-node-1 sa-node-9",
+        "set us-node-1 sa-node-9 --weight 1",
     ],
 )
 def test_an_unknown_id_is_exit_code_1(commands: Commands, path: Path, words: str) -> None:
@@ -205,6 +252,8 @@ def test_an_unknown_id_is_exit_code_1(commands: Commands, path: Path, words: str
         ("disable sa-node-1", {"id": "sa-node-1", "healthy": 0}),
         ("weight sa-node-1 7", {"id": "sa-node-1", "weight": 7}),
         ("limits sa-node-1 1 2", {"id": "sa-node-1", "soft_limit": 1, "hard_limit": 2}),
+        ("set sa-node-1 --port 81 --app shop", {"id": "sa-node-1", "port": 81, "app": "shop"}),
+        ("show sa-node-1", {"id": "sa-node-1", "port": 8080}),
     ],
 )
 def test_json_is_the_row_after_the_edit_or_what_was_deleted(
@@ -242,8 +291,95 @@ def test_wrong_usage_is_exit_code_2_and_changes_nothing(commands: Commands, path
         ["node", "weight", "sa-node-1", "-5x"],
         ["node", "limits", "sa-node-1", "5"],
         ["node", "remove", "sa-node-1", "--hard"],
+        ["node", "set"],
+        ["node", "show"],
     ):
         done = commands.run(*words)
         assert (done.code, done.out) == (2, "")
         assert "usage: edgeproxy" in done.err
     assert path.read_bytes() == before
+
+
+def test_set_changes_every_field_that_is_named_and_no_other(commands: Commands) -> None:
+    before = rows(commands)
+    words = "set sa-node-1 --app shop --region us --address fd00:0::9 --port 81 --weight 9"
+    done = commands.run("node", *words.split(), "--soft-limit", "7", "--hard-limit", "0")
+    assert (done.code, done.err) == (0, "")
+    assert done.out == (
+        "changed sa-node-1: app shop, region us, wg ip fd00::9, port 81, weight 9, soft limit 7, "
+        "hard limit 0\n"
+    )
+    assert list(rows(commands)["sa-node-1"].values()) == [
+        *("sa-node-1", "shop", "us", "fd00::9", 81, 1, 9, 7, 0, 0)
+    ]
+    assert commands.run("node", "set", "sa-node-1", "--port", "82").code == 0
+    after = rows(commands)
+    assert after.pop("sa-node-1")["port"] == 82
+    before.pop("sa-node-1")
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--port 0", "port 0 is not allowed"),
+        ("--region SA", "region 'SA' is not allowed"),
+        ("--address backend.internal", "wg_ip 'backend.internal' is not allowed"),
+        ("--weight x", "weight 'x' is not allowed"),
+        ("--soft-limit 5000", "soft_limit 5000 is not allowed: at most the hard_limit"),
+        ("--hard-limit 1", "is not allowed: at most the hard_limit, 1"),
+        ("--country BRA", "country 'BRA' is not allowed"),
+        ("", "node set: name at least one field to change: --app, --region"),
+    ],
+)
+@pytest.mark.parametrize("ids", ["sa-node-1", "us-node-1 sa-node-1"])
+def test_set_refuses_bad_values_and_changes_nothing(
+    commands: Commands, path: Path, ids: str, words: str, message: str
+) -> None:
+    execute(path, "UPDATE backends SET soft_limit = 0, hard_limit = 0 WHERE id = 'us-node-1'")
+    before = path.read_bytes()
+    done = commands.run("node", "set", *ids.split(), *words.split())
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert path.read_bytes() == before
+
+
+def test_a_country_is_set_where_there_is_a_column_for_it(commands: Commands, path: Path) -> None:
+    done = commands.run("node", "set", "sa-node-1", "--country", "br")
+    assert done.code == 1
+    assert "ALTER TABLE backends ADD COLUMN country TEXT" in done.err
+    execute(path, "ALTER TABLE backends ADD COLUMN country TEXT")
+    assert commands.run("node", "set", "sa-node-1", "--country", "br").code == 0
+    assert rows(commands)["sa-node-1"]["country"] == "BR"
+    assert commands.run("node", "set", "sa-node-1", "--country", "").code == 0
+    assert rows(commands)["sa-node-1"]["country"] == ""
+
+
+def test_set_warns_of_a_region_that_nobody_else_uses(commands: Commands) -> None:
+    done = commands.run("node", "set", "sa-node-1", "us-node-1", "--region", "mars")
+    assert (done.code, done.err.count("warning: region mars")) == (0, 1)
+    assert commands.run("node", "set", "eu-node-1", "--region", "mars").err == ""
+
+
+@pytest.mark.parametrize(
+    "words", ["remove", "delete", "enable", "disable", "weight 3", "limits 3 4", "set --port 9"]
+)
+def test_every_edit_takes_several_ids_at_once(commands: Commands, words: str) -> None:
+    action, *more = words.split()
+    ids = ["sa-node-1", "us-node-1", "sa-node-1"]
+    done = commands.run("node", action, *ids, *more)
+    assert (done.code, done.err, done.out.count("\n")) == (0, "", 2)
+    ids = ["eu-node-1", "us-node-1" if action != "delete" else "eu-node-1"]
+    told = json.loads(commands.run("node", action, *ids, *more, "--json").out)
+    told = told if isinstance(told, list) else [told]
+    assert [row["id"] for row in told] == list(dict.fromkeys(ids))
+
+
+def test_show_prints_every_field_and_the_fault(commands: Commands, path: Path) -> None:
+    execute(path, "UPDATE backends SET port = 70000 WHERE id = 'sa-node-1'")
+    done = commands.run("node", "show", "sa-node-1", "us-node-1")
+    assert (done.code, done.err) == (0, "")
+    first, second = done.out.split("\n\n")
+    assert [line.split()[0] for line in first.splitlines()] == [*COLUMNS, "fault"]
+    assert [line.split()[0] for line in second.splitlines()] == [*COLUMNS]
+    assert "port 70000 is not allowed" in first

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from edgeproxy.cli.running.status import for_people, state_of
-from edgeproxy.control.observe.status_snapshot import ListenerSnapshot, Surroundings
+from edgeproxy.control.observe.status_snapshot import ListenerSnapshot, StatusSnapshot, Surroundings
 from tests.control.observe.snapshots import NOTHING
 
 
@@ -49,6 +50,12 @@ def test_a_state_is_shown_with_its_cause(backend: dict[str, object], shown: str)
     assert state_of({"circuit": "closed", "last_error_secs_ago": 99.0, **backend}) == shown
 
 
+def answered(snapshot: StatusSnapshot) -> dict[str, object]:
+    """Return what the control socket says of this."""
+    status: dict[str, object] = json.loads(b"".join(snapshot.as_json()))
+    return status
+
+
 def test_the_text_hides_nothing_of_what_the_proxy_stands_on() -> None:
     around = Surroundings(
         "/var/lib/routing.db",
@@ -65,7 +72,7 @@ def test_the_text_hides_nothing_of_what_the_proxy_stands_on() -> None:
         None,
         "127.0.0.1:8090",
     )
-    shown = for_people(replace(NOTHING, surroundings=around).as_json()).splitlines()
+    shown = for_people(answered(replace(NOTHING, surroundings=around))).splitlines()
     assert shown[2:12] == [
         "database  /var/lib/routing.db: UNREADABLE",
         "          is not a database",
@@ -81,7 +88,7 @@ def test_the_text_hides_nothing_of_what_the_proxy_stands_on() -> None:
 
 
 def test_what_an_older_proxy_does_not_report_is_left_out() -> None:
-    status = {key: value for key, value in NOTHING.as_json().items() if key != "surroundings"}
+    status = {key: value for key, value in answered(NOTHING).items() if key != "surroundings"}
     assert "database" not in for_people(status)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from ipaddress import ip_network
 
 import pytest
 
-from edgeproxy.control.admin.pages import MAX_AT_ONCE, HttpPages, Request, Response
+from edgeproxy.control.admin.door import MAX_AT_ONCE, MAX_OF_ONE, Door
+from edgeproxy.control.admin.pages import HttpPages, Request, Response
 from tests.control.serving import get, raw, rest_of, served
-from tests.waiting import wait_until
 
 Address = tuple[str, int]
 LARGE = b"0123456789abcdef" * 500_000
@@ -75,8 +76,7 @@ def test_a_large_page_arrives_whole(address: Address) -> None:
 def test_those_who_do_not_ask_make_room_for_those_who_do(address: Address) -> None:
     with ExitStack() as held:
         idle = [
-            held.enter_context(socket.create_connection(address, 10))
-            for _ in range(MAX_AT_ONCE * 2)
+            held.enter_context(socket.create_connection(address, 10)) for _ in range(MAX_OF_ONE * 2)
         ]
         assert get(address, "/hello") == b"hello "
         assert rest_of(idle[0]) == b"", "the oldest made room"
@@ -84,23 +84,61 @@ def test_those_who_do_not_ask_make_room_for_those_who_do(address: Address) -> No
         assert rest_of(idle[-1]).endswith(b"hello ")
 
 
-def test_those_who_have_asked_are_not_cut_off(address: Address) -> None:
+def test_those_who_do_not_read_make_room_for_those_who_do(address: Address) -> None:
+    """Right from the start: a newcomer waits for room, and its answer does not fail."""
+    with ExitStack() as held:
+        for _ in range(MAX_OF_ONE + 16):
+            deaf = held.enter_context(socket.create_connection(address, 10))
+            deaf.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert get(address, "/hello") == b"hello "
+        assert get(address, "/large") == LARGE
+
+
+def test_those_who_read_slowly_are_not_cut_off_while_there_is_room(address: Address) -> None:
     with ExitStack() as held:
         reading = [
-            held.enter_context(socket.create_connection(address, 10)) for _ in range(MAX_AT_ONCE)
+            held.enter_context(socket.create_connection(address, 10)) for _ in range(MAX_OF_ONE - 4)
         ]
         for each in reading:
             each.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
-        begun = [each.recv(4) for each in reading]
-        assert begun == [b"HTTP"] * MAX_AT_ONCE
-        assert not _is_answered(address), "one too many"
         for each in reading:
+            assert get(address, "/hello") == b"hello "
             assert rest_of(each).endswith(LARGE)
-        wait_until(lambda: _is_answered(address), "room for others")
 
 
-def _is_answered(address: Address) -> bool:
+def test_who_is_not_allowed_is_told_so_and_not_read() -> None:
+    door = Door((ip_network("192.0.2.0/24"),), setting="EDGEPROXY_METRICS_ALLOW")
+    with served(HttpPages({"/hello": hello}, door=door)) as where:
+        answer = raw(where, b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 403 ")
+        assert b"EDGEPROXY_METRICS_ALLOW" in answer
+        with socket.create_connection(where, 10) as silent:
+            assert rest_of(silent).startswith(b"HTTP/1.1 403 "), "before any request"
+
+
+def test_strangers_take_no_room_from_others(caplog: pytest.LogCaptureFixture) -> None:
+    door = Door((ip_network("127.0.0.1"),), setting="X")
+    with served(HttpPages({"/hello": hello}, door=door)) as where, ExitStack() as held:
+        for _ in range(MAX_AT_ONCE * 2):
+            stranger = held.enter_context(socket.socket())
+            stranger.bind(("127.0.0.2", 0))
+            stranger.connect(where)
+        assert get(where, "/hello") == b"hello "
+        told = [each for each in caplog.records if each.getMessage() == "page_refused"]
+        assert len(told) == 1, "once a minute, not for each"
+
+
+def test_descriptors_from_the_ceiling_on_are_left_to_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with served(HttpPages({"/hello": hello}, door=Door(ceiling=4))) as where:
+        with socket.create_connection(where, 10) as refused:
+            assert _is_over(refused)
+        assert [each.getMessage() for each in caplog.records] == ["page_refused"]
+
+
+def _is_over(opened: socket.socket) -> bool:
     try:
-        return get(address, "/hello") == b"hello "
-    except OSError:
-        return False
+        return opened.recv(1) == b""
+    except ConnectionResetError:
+        return True

@@ -10,7 +10,7 @@ import pytest
 
 from edgeproxy.control.observe.access_log import AccessLog, line_of
 from edgeproxy.core.admission.record import ConnectionRecord
-from edgeproxy.core.admission.ticket import Arrival
+from edgeproxy.core.admission.ticket import Inbound
 from edgeproxy.errors import EdgeProxyError
 from tests.waiting import wait_until
 
@@ -34,7 +34,7 @@ def test_a_line_says_everything() -> None:
         first_byte_secs=0.25,
         backend_app="shop",
         backend_region="eu",
-        arrival=Arrival(4711, "0.0.0.0:443", "shop.example", "h2", "TLSv1.3"),
+        inbound=Inbound(4711, "0.0.0.0:443", "shop.example", "h2", "TLSv1.3"),
     )
     line = json.loads(line_of(1_000_000_000.25, record, "us"))
     assert list(line)[:14] == FIRST_FIELDS

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import NoReturn
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from edgeproxy.core.admission.affinity import Affinity, AffinitySettings, Key
+from edgeproxy.core.admission.client_key import block_of
 
 KEY = ("192.0.2.1", "")
 
@@ -85,6 +87,50 @@ def test_sweeping_removes_only_what_has_expired_and_not_too_often() -> None:
     assert len(affinity) == 1
 
 
+@pytest.mark.parametrize("keys", ["2001:db8:{}:{}", "198.51.{}.{}"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_no_prefix_pushes_out_the_bindings_of_others(keys: str, is_first: bool) -> None:
+    """Whoever owns a whole prefix cannot have others lose what they use."""
+    affinity = Affinity(AffinitySettings(max_bindings=400))
+    others = [(f"192.{number}.2.1", "") for number in range(200)]
+    owned = [(keys.format(number // 250, number % 250), "") for number in range(2000)]
+    if is_first:
+        for key in owned:
+            affinity.bind(key, "b", now=0.0)
+    for now in range(3):
+        for number, key in enumerate(others):
+            affinity.bind(key, "a", now=float(now))
+            for other in range(10):
+                affinity.bind(owned[number * 10 + other], "b", now=float(now))
+    assert [affinity.get(key, 3.0) for key in others] == ["a"] * 200
+    assert sum(affinity.get(key, 3.0) == "b" for key in owned) <= 200
+
+
+def test_a_prefix_has_all_the_room_that_nobody_else_needs() -> None:
+    affinity = Affinity(AffinitySettings(max_bindings=400))
+    keys = [(f"2001:db8:{number}:1", "") for number in range(500)]
+    for key in keys:
+        affinity.bind(key, "a", now=0.0)
+    assert [affinity.get(key, 1.0) for key in keys] == [None] * 100 + ["a"] * 400
+
+
+def test_what_a_prefix_no_longer_uses_is_free_again() -> None:
+    affinity = Affinity(AffinitySettings(ttl_secs=10, max_bindings=400))
+    for number in range(100):
+        affinity.bind((f"192.{number}.2.1", ""), "a", now=0.0)
+    for number in range(300):
+        affinity.bind((f"2001:db8:{number}:1", ""), "b", now=1.0)
+    assert len(affinity) == 300
+    affinity.bind(("2001:db8:7:1", ""), "c", now=5.0)
+    assert affinity.get(("2001:db8:7:1", ""), 5.0) == "c"
+    affinity.bind(("2001:db8:300:1", ""), "b", now=11.0)
+    assert affinity.get(("2001:db8:300:1", ""), 11.0) == "b"
+    affinity.drop(("2001:db8:300:1", ""))
+    affinity.drop(("2001:db8:300:1", ""))
+    affinity.sweep(100.0)
+    assert affinity._by_block == {}
+
+
 class Bindings(RuleBasedStateMachine):
     """Compares the bindings with a plain dictionary."""
 
@@ -132,6 +178,11 @@ class Bindings(RuleBasedStateMachine):
     @invariant()
     def never_too_many(self) -> None:
         assert len(self.affinity) <= 3
+
+    @invariant()
+    def blocks_are_counted(self) -> None:
+        counts = Counter(block_of(client) for client, _ in self.affinity._bindings)
+        assert self.affinity._by_block == counts
 
 
 TestBindings = Bindings.TestCase

@@ -227,6 +227,16 @@ class TestEarlyClose:
         assert told == [Circuit.HALF_OPEN, Circuit.CLOSED]
         assert [admitted(pop, 102.3).how for _ in range(3)] == [How.SCORED] * 3
 
+    def test_time_in_which_no_end_could_be_heard_does_not_count(self) -> None:
+        pop, told = self.half_open()
+        pop.dialed(admitted(pop, 100.0), 0.0, 100.0)
+        pop.excuse(60.0)
+        pop.tick(160.9)
+        assert pop.load.of("a").successes == 0
+        pop.tick(161.1)
+        assert pop.load.of("a").successes == 1
+        assert told == [Circuit.HALF_OPEN]
+
     def test_what_shows_nothing_lets_the_next_one_try(self) -> None:
         pop, told = self.half_open()
         for number in range(5):

@@ -13,6 +13,7 @@ from edgeproxy.core.backends.registration import (
     Deregister,
     Edit,
     NotYoursError,
+    OperatorsRowError,
     Outcome,
     Register,
     Row,
@@ -55,14 +56,18 @@ def test_what_operators_have_said_stays() -> None:
     assert one(Register(heavier, 10), row(withheld)) == (False, row(expected))
 
 
-def test_an_operators_removed_node_is_new_again_but_as_healthy_as_it_was() -> None:
-    removed = row(dataclasses.replace(A, healthy=False, deleted=True), home=None)
-    assert one(Register(A, 10), removed) == (True, row(dataclasses.replace(A, healthy=False)))
+def test_the_row_of_an_operator_is_nobody_elses() -> None:
+    moved = dataclasses.replace(A, wg_ip="10.0.0.66")
+    for found in (A, dataclasses.replace(A, deleted=True), dataclasses.replace(A, wg_ip="nowhere")):
+        for edit in (Register(A, 10), Register(moved, 10), Register(A, 10, caller="10.0.0.1")):
+            outcome, changed = one(edit, row(found, home=None))
+            assert isinstance(outcome, OperatorsRowError)
+            assert changed == "nothing"
 
 
 def test_who_is_there_may_register_again_however_many_there_are() -> None:
     assert one(Register(A, 1), row(), count=5) == (False, "nothing")
-    outcome, changed = one(Register(A, 5), row(home=None), count=5)
+    outcome, changed = one(Register(A, 5), None, count=5)
     assert isinstance(outcome, CrowdedError)
     assert changed == "nothing"
 
@@ -110,9 +115,8 @@ def test_whoever_speaks_for_another_address_changes_nothing() -> None:
 
 
 def test_a_row_of_nobody_is_anybodys() -> None:
-    removed = row(dataclasses.replace(A, deleted=True), home=None)
     nowhere = row(dataclasses.replace(A, wg_ip="nowhere"))
-    for found in (None, removed, nowhere):
+    for found in (None, nowhere):
         assert not isinstance(one(Register(A, 9, "10.0.0.1"), found)[0], StoreError)
     mapped = row(dataclasses.replace(A, wg_ip="::ffff:10.0.0.1"))
     assert one(Deregister("a", caller="10.0.0.1"), mapped) == (True, None)

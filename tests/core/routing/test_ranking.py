@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,7 +12,7 @@ from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.live_state import LiveState
 from edgeproxy.core.routing import ranking
 from edgeproxy.core.routing.eligibility import ineligible
-from edgeproxy.core.routing.ranking import Candidate, Ranking
+from edgeproxy.core.routing.ranking import Candidate, Entry, Ranking
 
 
 def candidate(backend_id: str, weight: int = 1, soft: int = 10, hard: int = 0) -> Candidate:
@@ -235,3 +238,90 @@ def test_entries_that_nobody_looks_at_do_not_pile_up() -> None:
         set_active(candidates[0], number % 2)
     held = len(ranked._busy) + sum(map(len, ranked._idle.values()))
     assert held < 500
+
+
+def numbered(count: int) -> list[Candidate]:
+    """Return idle candidates."""
+    row = Backend("x", "myapp", "sa", "10.0.0.1", 80, soft_limit=1000)
+    return [Candidate(row, LiveState(str(number)), sequence=number) for number in range(count)]
+
+
+def test_no_placement_looks_at_more_than_a_few_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bound clients come and go, and nobody looks at the front: nothing is made anew at once."""
+    candidates = numbered(500)
+    ranked = Ranking(candidates)
+    looked_at = most = longest = 0
+
+    def counted(entry: Entry) -> bool:
+        nonlocal looked_at
+        looked_at += 1
+        return entry[3].entry is entry
+
+    monkeypatch.setattr(ranking, "is_current", counted)
+    for load in (1, 2, 3, 4, 3, 2, 5, 1, 2, 0, 1, 2) * 3:
+        for each in candidates:
+            looked_at = 0
+            set_active(each, load)
+            most = max(most, looked_at)
+            longest = max(longest, len(ranked._busy) + len(ranked._busy_rest))
+    assert 0 < most <= ranking.MOVED_AT_ONCE
+    assert longest < 4 * len(candidates) + 300
+    set_active(candidates[123], 0)
+    best = ranked.best(0.0, ())
+    assert best is candidates[123].entry
+
+
+def test_clients_that_stay_leave_nothing_before_the_next_choice() -> None:
+    """Thousands of idle candidates become busy at other places than the front of the queue."""
+    candidates = numbered(5000)
+    ranked = Ranking(candidates)
+    for each in candidates[1:-1]:
+        set_active(each, 1)
+    stood = 0
+
+    class Watching(Ranking):
+        def _stands(self, *arguments: Any) -> bool:
+            nonlocal stood
+            stood += 1
+            return super()._stands(*arguments)
+
+    ranked.__class__ = Watching
+    assert ranked.best(0.0, ("other",)) is candidates[0].entry
+    set_active(candidates[0], 1)
+    assert ranked.best(0.0, ()) is candidates[-1].entry
+    assert stood <= 4
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=400))
+def test_after_any_changes_the_least_loaded_is_chosen(changes: list[tuple[int, int]]) -> None:
+    candidates = numbered(6)
+    ranked = Ranking(candidates)
+    ranked._most = 8  # heaps are made anew all the time
+    for index, load in changes:
+        set_active(candidates[index], load)
+        best = ranked.best(0.0, ())
+        assert best is not None
+        assert best[0] == min(each.load() for each in candidates)
+        assert best is best[3].entry
+
+
+def test_a_ranking_is_made_and_taken_apart_with_rests_in_between() -> None:
+    candidates = numbered(2000)
+    for each in candidates[:500]:
+        each.live.active = 1
+    for each in candidates[500:1000]:
+        each.live.down = True
+    candidates = [Candidate(each.backend, each.live, each.sequence) for each in candidates]
+    rests = 0
+
+    def rest() -> None:
+        nonlocal rests
+        rests += 1
+
+    ranked = Ranking(candidates, rest)
+    assert rests >= len(candidates) // 4
+    rests = 0
+    ranked.clear(rest)
+    assert rests >= len(candidates) // 4
+    assert not ranked._busy
+    assert not any(ranked._idle.values())

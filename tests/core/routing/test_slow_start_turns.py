@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from edgeproxy.core.lazy_heap import LazyHeap
 from edgeproxy.core.routing.slow_start_turns import SlowStartTurns
 
 Entry = tuple[float, float, int, object]
@@ -18,9 +19,7 @@ def stands(_entry: Entry) -> bool:
 
 def slow_start(standing: int, *entries: Entry) -> SlowStartTurns[Entry]:
     """Return backends in slow start with these entries."""
-    slow = SlowStartTurns[Entry](standing, clock=0.0)
-    slow.heap.extend(entries)
-    return slow
+    return SlowStartTurns[Entry](standing, 0.0, LazyHeap(entries, stands, len(entries)))
 
 
 @pytest.mark.parametrize("standing", [100, 250, 500])
@@ -52,7 +51,7 @@ def test_an_entry_that_cannot_be_chosen_is_dropped() -> None:
     stale: Entry = (0.0, 0.0, 0, "stale")
     slow = slow_start(500, stale, THEIRS)
     assert slow.choose(None, 500, lambda entry: entry is not stale) is THEIRS
-    assert slow.heap == [THEIRS]
+    assert (slow.heap.front(), len(slow.heap)) == (THEIRS, 1)
 
 
 def test_a_turn_follows_the_latest_one_that_was_taken() -> None:

@@ -141,6 +141,39 @@ def test_limits_that_are_not_allowed_change_nothing(
     assert kind.rows() == before
 
 
+def test_any_field_is_set_and_nothing_else(kind: Kind) -> None:
+    eu, sa, us = kind.rows()
+    nodes = kind.nodes()
+    node = nodes.set("sa-node-1", {"app": "shop", "wg_ip": "fd00:0::1", "port": 81})
+    assert (node.values["app"], node.values["wg_ip"]) == ("shop", "fd00::1")
+    nodes.set("sa-node-1", {"region": "mars", "weight": 7})
+    assert kind.rows() == [eu, (sa[0], "shop", "mars", "fd00::1", 81, sa[5], 7, *sa[7:]), us]
+    assert nodes.get("sa-node-1").values["region"] == "mars"
+
+
+def test_a_limit_is_checked_with_the_one_that_stays(kind: Kind) -> None:
+    nodes = kind.nodes()
+    nodes.set_limits("sa-node-1", 50, 100)
+    before = kind.rows()
+    for limit in ({"soft_limit": 101}, {"hard_limit": 49}):
+        with pytest.raises(RowError, match="at most the hard_limit"):
+            nodes.set("sa-node-1", limit)
+    assert kind.rows() == before
+    assert nodes.set("sa-node-1", {"soft_limit": 100}).values["hard_limit"] == 100
+    assert nodes.set("sa-node-1", {"hard_limit": 0}).values["soft_limit"] == 100
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("app", ""), ("region", "SA"), ("wg_ip", "x"), ("port", 0), ("weight", -1), ("country", "B")],
+)
+def test_a_field_that_is_not_allowed_changes_nothing(kind: Kind, field: str, value: object) -> None:
+    before = kind.rows()
+    with pytest.raises(RowError, match=f"{field} .* is not allowed: "):
+        kind.nodes().set("sa-node-1", {"port": 99, field: value})
+    assert kind.rows() == before
+
+
 EDITS: dict[str, Callable[[NodeEdits, str], Node]] = {
     "remove": lambda nodes, name: nodes.remove(name),
     "delete": lambda nodes, name: nodes.delete(name),
@@ -148,6 +181,8 @@ EDITS: dict[str, Callable[[NodeEdits, str], Node]] = {
     "disable": lambda nodes, name: nodes.disable(name),
     "weight": lambda nodes, name: nodes.set_weight(name, 9),
     "limits": lambda nodes, name: nodes.set_limits(name, 1, 2),
+    "set": lambda nodes, name: nodes.set(name, {"soft_limit": 1, "port": 9}),
+    "get": lambda nodes, name: nodes.get(name),
 }
 
 

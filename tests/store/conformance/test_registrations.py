@@ -8,7 +8,14 @@ import threading
 import pytest
 
 from edgeproxy.core.backends.backend import Backend
-from edgeproxy.core.backends.registration import CrowdedError, Deregister, Edit, Outcome, Register
+from edgeproxy.core.backends.registration import (
+    CrowdedError,
+    Deregister,
+    Edit,
+    OperatorsRowError,
+    Outcome,
+    Register,
+)
 from edgeproxy.core.backends.rows import parse_node
 from edgeproxy.errors import StoreError
 from edgeproxy.store.edits import RefusedError
@@ -97,7 +104,9 @@ def test_without_the_side_table_all_nodes_are_the_operators(table: Kind) -> None
     table.execute("DROP TABLE edgeproxy_leases")
     assert known(table) == set()
     assert apply(table, Deregister("a")) == [False]
-    assert put(table) is False
+    assert isinstance(put(table), OperatorsRowError)
+    table.nodes().delete("a")
+    assert put(table) is True
     assert known(table) == {"a"}
 
 
@@ -108,11 +117,18 @@ def test_what_operators_say_stays(table: Kind) -> None:
     assert stored(table) == (dataclasses.replace(A, weight=9, healthy=False, deleted=True),)
 
 
-def test_a_node_of_an_operator_that_was_removed_is_new_again(table: Kind) -> None:
-    table.insert("a", healthy=0, deleted=1)
-    assert put(table) is True
-    assert stored(table) == (dataclasses.replace(A, healthy=False),)
-    assert known(table) == {"a"}
+@pytest.mark.parametrize("columns", [{}, {"healthy": 0, "deleted": 1}, {"wg_ip": "nowhere"}])
+def test_a_node_of_an_operator_cannot_be_registered_by_anybody(
+    table: Kind, columns: dict[str, object]
+) -> None:
+    table.insert("a", **columns)
+    before = table.rows()
+    refused, other = apply(table, Register(A, 10), Register(dataclasses.replace(A, id="b"), 10))
+    assert isinstance(refused, OperatorsRowError)
+    assert other is True
+    assert apply(table, Deregister("a")) == [False]
+    assert [each for each in table.rows() if each[0] == "a"] == before
+    assert known(table) == {"b"}
 
 
 def test_one_that_registers_with_another_pop_moves_there(table: Kind) -> None:

@@ -70,6 +70,7 @@ class Connection(asyncio.Protocol):
         self._closed = closed
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._ends: tuple[tuple[str, int], ...] = ()  # of the caller, and of ours
         self._due: asyncio.TimerHandle | None = None
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self._is_last = False  # the connection ends after this answer
@@ -96,6 +97,9 @@ class Connection(asyncio.Protocol):
         """Wait for a request."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._ends = tuple(
+            transport.get_extra_info(name, ("", 0))[:2] for name in ("peername", "sockname")
+        )
         self._arm(self._timeout_secs)
         if self._is_last:  # the server is being stopped
             transport.close()
@@ -169,6 +173,7 @@ class Connection(asyncio.Protocol):
             target.query or b"",
             self._fields,
             self.place.caller,
+            *self._ends,
         )
         is_old = self._parser.get_http_version() == "1.0"
         if is_old or not self._parser.should_keep_alive():

@@ -17,6 +17,7 @@ class Head:
         path: The path with its escapes resolved; `raw_path` is as it was sent.
         headers: Names in lower case, and values.
         caller: The address of the caller in normal form.
+        client: Address and port of the caller's end of the connection; `server` are those of ours.
     """
 
     method: str
@@ -25,6 +26,8 @@ class Head:
     query: bytes
     headers: Sequence[tuple[bytes, bytes]]
     caller: str
+    client: tuple[str, int] = ("", 0)
+    server: tuple[str, int] = ("", 0)
 
     def by_name(self) -> Mapping[bytes, bytes]:
         """Return the headers by name; of several with one name the last."""

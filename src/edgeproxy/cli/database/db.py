@@ -17,7 +17,23 @@ from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
 from edgeproxy.errors import StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edgeproxy.store.edits import Node
+
+
+FILTERS = {
+    "app": "only nodes of this app",
+    "region": "only nodes in this region",
+    "country": "only nodes in this country",
+}
+STATES: dict[str, Callable[[Node], bool]] = {
+    "healthy": lambda node: node.values["healthy"] == 1 and node.values["deleted"] == 0,
+    "unhealthy": lambda node: node.values["healthy"] != 1 and node.values["deleted"] == 0,
+    "deleted": lambda node: node.values["deleted"] != 0,
+    "faulty": lambda node: node.fault is not None,
+}
+"""What `--state` selects. `healthy` is what you want, not what probes have found."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -44,6 +60,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         command = subcommands.add_parser(
             name, parents=[database_option(), json_option()], help=what
         )
+        for field, text in FILTERS.items():
+            command.add_argument(f"--{field}", metavar="NAME", help=text)
+        if name == "show":
+            command.add_argument("--state", choices=STATES, help="only nodes in this state")
         command.set_defaults(run=run)
     migrate.add_parser(subcommands)
 
@@ -59,21 +79,29 @@ def _init(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    _print(_read(args), as_json=args.json)
+    nodes = _read(args)
+    if args.state:
+        nodes = [node for node in nodes if STATES[args.state](node)]
+    _print(nodes, as_json=args.json)
     return 0
 
 
 def _healthy(args: argparse.Namespace) -> int:
-    healthy = [n for n in _read(args) if n.values["healthy"] == 1 and n.values["deleted"] == 0]
-    _print(healthy, as_json=args.json)
+    _print([node for node in _read(args) if STATES["healthy"](node)], as_json=args.json)
     return 0
 
 
 def _read(args: argparse.Namespace) -> list[Node]:
+    """Return the nodes that the filters select."""
     from edgeproxy.cli.database.opening import open_nodes
 
     with closing(open_nodes(args)) as nodes:
-        return nodes.read()
+        found = nodes.read()
+    for field in FILTERS:
+        wanted = getattr(args, field)
+        if wanted is not None:
+            found = [node for node in found if node.values.get(field) == wanted]
+    return found
 
 
 def _print(nodes: list[Node], *, as_json: bool) -> None:

@@ -1,30 +1,31 @@
 """`edgeproxy node …`: edit the nodes of the routing database, one short edit per command.
 
-`EDITS` is the table of the commands on an existing node. Running proxies follow the database. All
-values are validated before the database is touched. The store, and with it SQLite, is imported
-only when a command runs.
+`EDITS` is the table of the commands on existing nodes, `FIELDS` what `set` can change. Running
+proxies follow the database. All values are validated before the database is touched. The store,
+and with it SQLite, is imported only when a command runs.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from edgeproxy.cli.database.destination import warning_of
 from edgeproxy.cli.database.opening import make, open_nodes
 from edgeproxy.cli.database.options import database_option, json_option
 from edgeproxy.cli.database.output import json_node, note
 from edgeproxy.cli.table import cell
-from edgeproxy.core.backends.rows import COUNTRY, parse_node
+from edgeproxy.core.backends.rows import COUNTRY, check_limits, parse_node
 from edgeproxy.core.geo.regions import REGIONS
+from edgeproxy.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
 
-    from edgeproxy.core.backends.backend import Backend
     from edgeproxy.store.edits import Node, NodeEdits
 
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
@@ -43,7 +44,7 @@ class Edit:
 
     name: str
     help: str
-    apply: Callable[[NodeEdits, argparse.Namespace], Node]
+    apply: Callable[[NodeEdits, str, argparse.Namespace], Node]
     report: str
     arguments: tuple[tuple[str, str], ...] = ()
     keeps_node: bool = True
@@ -53,40 +54,40 @@ EDITS = (
     Edit(
         "remove",
         "mark a node as deleted; enable restores it",
-        lambda nodes, args: nodes.remove(args.id),
+        lambda nodes, node_id, _: nodes.remove(node_id),
         "removed {id}: marked as deleted, enable restores it",
     ),
     Edit(
         "delete",
         "delete a node from the database for good",
-        lambda nodes, args: nodes.delete(args.id),
+        lambda nodes, node_id, _: nodes.delete(node_id),
         "deleted {id}: no longer in the database",
         keeps_node=False,
     ),
     Edit(
         "enable",
         "let a node take clients: healthy and not deleted",
-        lambda nodes, args: nodes.enable(args.id),
+        lambda nodes, node_id, _: nodes.enable(node_id),
         "enabled {id}: healthy, not deleted",
     ),
     Edit(
         "disable",
         "keep new clients from a node: not healthy",
-        lambda nodes, args: nodes.disable(args.id),
+        lambda nodes, node_id, _: nodes.disable(node_id),
         "disabled {id}: not healthy, takes no new clients",
     ),
     Edit(
         "weight",
         "set a node's share of new clients",
-        lambda nodes, args: nodes.set_weight(args.id, _number(args.weight)),
+        lambda nodes, node_id, args: nodes.set_weight(node_id, _number(args.weight)),
         "changed {id}: weight {weight}",
         (("weight", "0 to 1000; 0 takes no new clients"),),
     ),
     Edit(
         "limits",
         "set a node's connection limits",
-        lambda nodes, args: nodes.set_limits(
-            args.id, _number(args.soft_limit), _number(args.hard_limit)
+        lambda nodes, node_id, args: nodes.set_limits(
+            node_id, _number(args.soft_limit), _number(args.hard_limit)
         ),
         "changed {id}: soft limit {soft_limit}, hard limit {hard_limit}",
         (
@@ -95,6 +96,19 @@ EDITS = (
         ),
     ),
 )
+
+FIELDS = (
+    ("app", "app", "NAME", "the application that it serves"),
+    ("region", "region", "CODE", f"{', '.join(REGIONS)} or a short code of your own"),
+    ("country", "country", "CODE", "two letters like BR; '' for none"),
+    ("address", "wg_ip", "IP", "IPv4 or IPv6 address, usually on the WireGuard overlay"),
+    ("port", "port", "N", "1 to 65535"),
+    ("weight", "weight", "N", "0 to 1000; 0 takes no new clients"),
+    ("soft-limit", "soft_limit", "N", "above this, other nodes are preferred"),
+    ("hard-limit", "hard_limit", "N", "never exceeded; 0 means no limit"),
+)
+"""What `node set` changes: option, column, what it takes, help."""
+NUMBERS = {"port", "weight", "soft_limit", "hard_limit"}
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -122,11 +136,27 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add.set_defaults(run=_add)
 
+    change = subcommands.add_parser(
+        "set",
+        parents=options,
+        help="change any field of nodes",
+        description="Change the fields that are named; the others stay. Clients that are connected "
+        "stay where they are.",
+    )
+    change.add_argument("id", nargs="+")
+    for option, column, takes, text in FIELDS:
+        change.add_argument(f"--{option}", dest=column, metavar=takes, help=text)
+    change.set_defaults(run=_set)
+
+    show = subcommands.add_parser("show", parents=options, help="show all fields of nodes")
+    show.add_argument("id", nargs="+")
+    show.set_defaults(run=_show)
+
     for edit in EDITS:
         command = subcommands.add_parser(
             edit.name, parents=options, help=edit.help, description=edit.help
         )
-        command.add_argument("id")
+        command.add_argument("id", nargs="+", help="one node or more")
         for name, text in edit.arguments:
             command.add_argument(name, help=text)
         command.set_defaults(run=partial(_run, edit))
@@ -148,24 +178,118 @@ def _add(args: argparse.Namespace) -> int:
             COUNTRY: args.country,
         }
     )
+    warning = warning_of(backend)
     where, is_made = make(args)
     if is_made:
         note(f"created {where}")
     with closing(open_nodes(args)) as nodes:
         node = nodes.add(backend)
+        if warning is not None:
+            note(f"warning: {warning}")
         if backend.region not in REGIONS:
-            _warn_of_new_region(backend, nodes.read())
+            _warn_of_new_region(backend.region, [backend.id], nodes.read())
     if backend.country and COUNTRY not in node.values:
         note("warning: the table has no column country, so that it is not kept")
-    where = f"{backend.region} {backend.address} weight {backend.weight}"
-    return _done(args, node, f"added {args.id}: {where}")
+    if args.json:
+        import json
+
+        print(json.dumps(json_node(node.values, node.fault)))
+    else:
+        where = f"{backend.region} {backend.address} weight {backend.weight}"
+        print(cell(f"added {args.id}: {where}"))
+    return 0
 
 
 def _run(edit: Edit, args: argparse.Namespace) -> int:
+    def apply(nodes: NodeEdits, node_id: str) -> Node:
+        return edit.apply(nodes, node_id, args)
+
+    def report(node_id: str, node: Node) -> str:
+        return edit.report.format_map({**node.values, "id": node_id})
+
+    return _for_each(args, apply, report, is_in_database=edit.keeps_node)
+
+
+def _set(args: argparse.Namespace) -> int:
+    given = {column: getattr(args, column) for _, column, _, _ in FIELDS}
+    values = {
+        column: _number(text) if column in NUMBERS else text
+        for column, text in given.items()
+        if text is not None
+    }
+    if not values:
+        options = ", ".join(f"--{option}" for option, _, _, _ in FIELDS)
+        raise UsageError(f"node set: name at least one field to change: {options}")
+    if "region" in values:
+        with closing(open_nodes(args)) as nodes:
+            _warn_of_new_region(str(values["region"]), args.id, nodes.read())
+
+    def apply(nodes: NodeEdits, node_id: str) -> Node:
+        return nodes.set(node_id, values)
+
+    def report(node_id: str, node: Node) -> str:
+        return f"changed {node_id}: " + ", ".join(
+            f"{column.replace('_', ' ')} {node.values[column]}" for column in values
+        )
+
+    def check(node: Node) -> None:
+        limits = {**node.values, **values}
+        if "soft_limit" in values or "hard_limit" in values:
+            check_limits(limits["soft_limit"], limits["hard_limit"])
+
+    return _for_each(args, apply, report, check=check)
+
+
+def _show(args: argparse.Namespace) -> int:
+    with closing(open_nodes(args)) as opened:
+        nodes = [opened.get(node_id) for node_id in dict.fromkeys(args.id)]
+    if args.json:
+        _print_json(nodes)
+        return 0
+    for number, node in enumerate(nodes):
+        if number:
+            print()
+        fields = {**node.values, **({"fault": node.fault} if node.fault else {})}
+        width = max(map(len, fields))
+        print("\n".join(f"{name:<{width}}  {cell(value)}" for name, value in fields.items()))
+    return 0
+
+
+def _for_each(
+    args: argparse.Namespace,
+    apply: Callable[[NodeEdits, str], Node],
+    report: Callable[[str, Node], str],
+    *,
+    check: Callable[[Node], object] = lambda _: None,
+    is_in_database: bool = True,
+) -> int:
+    """Edit each node and say so.
+
+    If one of several is not there, or `check` raises for it, nothing is changed.
+    """
+    ids = list(dict.fromkeys(args.id))
     with closing(open_nodes(args)) as nodes:
-        node = edit.apply(nodes, args)
-    report = edit.report.format_map({**node.values, "id": args.id})
-    return _done(args, node, report, is_in_database=edit.keeps_node)
+        if len(ids) > 1:
+            for node_id in ids:
+                check(nodes.get(node_id))
+        done = [apply(nodes, node_id) for node_id in ids]
+    for node_id, node in zip(ids, done, strict=True):
+        if not args.json:
+            print(cell(report(node_id, node)))
+        if node.fault and is_in_database:
+            of = f" {node_id}" if len(ids) > 1 else ""
+            note(f"warning: proxies skip this node{of}: {node.fault}")
+    if args.json:
+        _print_json(done)
+    return 0
+
+
+def _print_json(nodes: list[Node]) -> None:
+    """Print the node, or a list if several are named."""
+    import json
+
+    objects = [json_node(node.values, node.fault) for node in nodes]
+    print(json.dumps(objects if len(objects) > 1 else objects[0]))
 
 
 def _number(text: str) -> int | str:
@@ -173,22 +297,8 @@ def _number(text: str) -> int | str:
     return int(text) if _NUMBER.fullmatch(text) else text
 
 
-def _warn_of_new_region(backend: Backend, nodes: list[Node]) -> None:
-    others = [node for node in nodes if node.values["id"] != backend.id]
-    if all(node.values["region"] != backend.region for node in others):
-        note(
-            f"warning: region {backend.region} is none of {', '.join(REGIONS)} and no other "
-            "node is in it"
-        )
-
-
-def _done(args: argparse.Namespace, node: Node, line: str, *, is_in_database: bool = True) -> int:
-    if args.json:
-        import json
-
-        print(json.dumps(json_node(node.values, node.fault)))
-    else:
-        print(cell(line))
-    if node.fault and is_in_database:
-        note(f"warning: proxies skip this node: {node.fault}")
-    return 0
+def _warn_of_new_region(region: str, ids: Collection[str], nodes: list[Node]) -> None:
+    """Warn of a region that only these nodes have: it may be a mistake."""
+    others = [node.values for node in nodes if node.values["id"] not in ids]
+    if region not in REGIONS and all(each["region"] != region for each in others):
+        note(f"warning: region {region} is none of {', '.join(REGIONS)} and no other node is in it")

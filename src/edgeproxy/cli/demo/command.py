@@ -60,7 +60,7 @@ def _show(signals: StopSignals, output: Output, *, keep: bool) -> int:
     from edgeproxy.cli.demo.expected import UnmetError
     from edgeproxy.cli.demo.steps import Steps
 
-    environment = Environment(signals)
+    environment = Environment(signals, is_kept=keep)
     steps = Steps(environment, output)
     try:
         with signals.allowed():

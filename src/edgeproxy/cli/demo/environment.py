@@ -21,7 +21,7 @@ from edgeproxy.cli.demo import backend as backend_program
 from edgeproxy.cli.demo.expected import DEADLINE_SECS, UnmetError, eventually
 from edgeproxy.cli.demo.signals import StopSignals
 from edgeproxy.core.backends.backend import Backend
-from edgeproxy.errors import EdgeProxyError
+from edgeproxy.errors import EdgeProxyError, reason_of
 from edgeproxy.store.sqlite.database import create
 from edgeproxy.store.sqlite.nodes import Nodes
 
@@ -44,8 +44,10 @@ class Environment:
         backends: The process of each backend by its id.
     """
 
-    def __init__(self, signals: StopSignals) -> None:
+    def __init__(self, signals: StopSignals, *, is_kept: bool = False) -> None:
+        """With `is_kept`, the proxy has all that people may try: API, metrics, control socket."""
         self._signals = signals
+        self._is_kept = is_kept
         self.directory = Path()
         self.backends: dict[str, subprocess.Popen[str]] = {}
         self._proxy: subprocess.Popen[bytes] | None = None
@@ -57,7 +59,8 @@ class Environment:
                 self.directory = Path(tempfile.mkdtemp(prefix="edgeproxy-"))
         except OSError as error:
             raise EdgeProxyError(
-                f"cannot create a temporary directory: {error}; set TMPDIR to a writable directory"
+                f"cannot create a temporary directory: {reason_of(error)}; set TMPDIR to a "
+                "writable directory"
             ) from None
 
     @property
@@ -84,7 +87,17 @@ class Environment:
             "EDGEPROXY_DB_PATH": str(self.database),
             "EDGEPROXY_DB_RELOAD_SECS": str(RELOAD_SECS),
             "EDGEPROXY_GEO_OVERRIDES": str(self.overrides),
+            "EDGEPROXY_CONFIG": "",  # not that of a service on this machine
+            "EDGEPROXY_CONTROL_SOCKET": "off",
         }
+        if self._is_kept:
+            ours |= {
+                "EDGEPROXY_CONTROL_SOCKET": str(self.directory / "control"),
+                "EDGEPROXY_METRICS_ENABLED": "true",
+                "EDGEPROXY_METRICS_LISTEN_ADDR": f"{LOOPBACK}:0",
+                "EDGEPROXY_API_ENABLED": "true",
+                "EDGEPROXY_API_LISTEN_ADDR": f"{LOOPBACK}:0",
+            }
         return {name: os.environ[name] for name in _FROM_OUTSIDE if name in os.environ} | ours
 
     @property

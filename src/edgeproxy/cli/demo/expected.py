@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-DEADLINE_SECS = 10.0
+DEADLINE_SECS = 30.0
 LOOK_SECS = 0.01
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from edgeproxy.cli.demo.backend import LINE_BYTES
 from edgeproxy.cli.demo.clients import AMERICAN, BRAZILIAN, CLIENTS, GERMAN, Client, check_addresses
-from edgeproxy.cli.demo.commands import commands_to_try
+from edgeproxy.cli.demo.commands import Places, commands_to_try
 from edgeproxy.cli.demo.connection import Connection, Transfer
 from edgeproxy.cli.demo.environment import LOOPBACK, NODES, Environment, typed_command
 from edgeproxy.cli.demo.expected import UnmetError, eventually, expect, unbroken
@@ -173,9 +173,15 @@ class Steps:
         """
         self.hang_up()
         proxy = self._environment.proxy
-        variables, log = self._environment.variables, str(self._environment.log)
+        host, port = self.listen
+        places = Places(
+            client=f"{host}:{port}",
+            api=self._environment.logged("api", "the API is served")["listen"],
+            metrics=self._environment.logged("metrics", "metrics are served")["listen"],
+            log=str(self._environment.log),
+        )
         self._output.heading("It all keeps running. In another terminal:")
-        self._output.note(commands_to_try(typed_command(), self.listen, variables, log))
+        self._output.note(commands_to_try(typed_command(), places, self._environment.variables))
         try:
             self._output.note("Ctrl+C stops it; open connections may finish, unless pressed twice.")
             code = proxy.wait()

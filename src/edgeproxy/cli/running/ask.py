@@ -6,39 +6,34 @@ commands work while the configuration file is being edited.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeproxy.control.admin.socket_path import OFF, VARIABLE, default_paths
 from edgeproxy.errors import EdgeProxyError, UsageError
 
-VARIABLE = "EDGEPROXY_CONTROL_SOCKET"
-PLACE = "proxy.control_socket"
+FILE_KEY = "proxy.control_socket"
 TIMEOUT_SECS = 60.0
 
 
-def ask(path: str, method: str = "GET", **query: str) -> Any:
+def ask(arguments: argparse.Namespace, path: str, method: str = "GET", **query: str) -> Any:
     """Return the answer to a request. Raises UsageError, EdgeProxyError."""
     import http.client
-    import socket
     from urllib.parse import urlencode
 
-    where = _where(os.environ)
     connection = http.client.HTTPConnection("localhost", timeout=TIMEOUT_SECS)
+    connection.sock, where = _connected(arguments.socket, os.environ)
     try:
-        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.sock.settimeout(TIMEOUT_SECS)
-        connection.sock.connect(where)
         connection.request(method, f"{path}?{urlencode(query)}" if query else path)
         answer = connection.getresponse()
         content = json.loads(answer.read())
     except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise EdgeProxyError(
-            f"the proxy does not answer at {VARIABLE}={where!r}: {reason}"
-        ) from None
+        raise EdgeProxyError(f"the proxy does not answer at {where!r}: {_reason(error)}") from None
     finally:
         connection.close()
     if answer.status != 200:
@@ -46,16 +41,57 @@ def ask(path: str, method: str = "GET", **query: str) -> Any:
     return content
 
 
-def _where(environ: Mapping[str, str]) -> str:
-    """Return the path of the socket from the environment or the file. Raises UsageError."""
-    from edgeproxy.config import file as config_file
-
-    if environ.get(VARIABLE):
-        return environ[VARIABLE]
+def _connected(option: str | None, environ: Mapping[str, str]) -> tuple[socket.socket, str]:
+    """Return a connection to the proxy, and its path. Raises UsageError, EdgeProxyError."""
     faults: list[str] = []
-    file = environ.get(config_file.FILE_VARIABLE)
-    texts = config_file.read(Path(file), faults).texts if file else {}
-    if texts.get(PLACE):
-        return texts[PLACE]
-    unset = f"set {VARIABLE}, here and for the proxy, to the path of a Unix socket"
-    raise UsageError("\n  ".join([unset, *faults]))
+    paths, is_default = _places(option, environ, faults)
+    for path in paths:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(TIMEOUT_SECS)
+        try:
+            connection.connect(path)
+        except OSError as error:
+            connection.close()
+            faults.append(f"{path}: {_reason(error)}")
+        else:
+            return connection, path
+    advice = f"; name its socket with --socket or {VARIABLE}" if is_default else ""
+    lines = ["no proxy answers: is one running, and as this user?" + advice, *faults]
+    raise EdgeProxyError("\n  ".join(lines))
+
+
+def _places(
+    option: str | None, environ: Mapping[str, str], faults: list[str]
+) -> tuple[Sequence[str], bool]:
+    """Return where the socket may be, and whether these are the default paths.
+
+    Adds what is wrong with the file to `faults`. Raises UsageError if there is to be no socket.
+    """
+    if option:
+        return [option], False
+    chosen, source = environ.get(VARIABLE), f"{VARIABLE}='{OFF}'"
+    file = environ.get("EDGEPROXY_CONFIG")
+    if not chosen and file:
+        from edgeproxy.config import file as config_file
+
+        chosen = config_file.read(Path(file), faults).texts.get(FILE_KEY)
+        source = f"{file}: {FILE_KEY} = '{OFF}'"
+    if chosen == OFF:
+        raise UsageError(
+            f"{source}: the proxy has no control socket; remove that, here and for the proxy, or "
+            "name a socket with --socket"
+        )
+    if chosen:
+        return [chosen], False
+    return [str(path) for path in default_paths(environ)], True
+
+
+def _reason(error: Exception) -> str:
+    """Return why a socket does not answer, as a person says it."""
+    if isinstance(error, FileNotFoundError):
+        return "there is no such socket"
+    if isinstance(error, ConnectionRefusedError):
+        return "nobody listens there any more"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)

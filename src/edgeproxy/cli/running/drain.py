@@ -5,19 +5,26 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from edgeproxy.cli.running.options import socket_option
+
 
 def add_parser(commands: Any) -> None:
     """Add the commands to the subparsers."""
     drain = commands.add_parser(
         "drain",
+        parents=[socket_option()],
         help="send no new clients to a backend of the running proxy",
         description="Send a backend no new clients, not even those bound to it; open "
         "connections continue. This holds for this POP only, until `undrain` or a restart. The "
-        "routing database does not change. Needs EDGEPROXY_CONTROL_SOCKET.",
+        "routing database does not change.",
     )
     drain.add_argument("backend", help="id of the backend")
     drain.set_defaults(run=run, action="/drain")
-    undrain = commands.add_parser("undrain", help="send new clients to a drained backend again")
+    undrain = commands.add_parser(
+        "undrain",
+        parents=[socket_option()],
+        help="send new clients to a drained backend again",
+    )
     undrain.add_argument("backend", help="id of the backend")
     undrain.set_defaults(run=run, action="/undrain")
 
@@ -26,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Send the request and print the result."""
     from edgeproxy.cli.running.ask import ask
 
-    done = ask(arguments.action, "POST", backend=arguments.backend)
+    done = ask(arguments, arguments.action, "POST", backend=arguments.backend)
     what = "is being drained" if done["draining"] else "gets clients again"
     print(f"{done['backend']} {what}")
     return 0

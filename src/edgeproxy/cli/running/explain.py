@@ -7,6 +7,8 @@ import os
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from edgeproxy.cli.running.options import socket_option
+
 if TYPE_CHECKING:
     from edgeproxy.core.admission.explanation import Decision
 
@@ -15,6 +17,7 @@ def add_parser(commands: Any) -> None:
     """Add the command to the subparsers."""
     parser = commands.add_parser(
         "explain",
+        parents=[socket_option()],
         help="say which backend a client would get, and why",
         description="Decide for a client as the proxy would with this environment and the "
         "current routing database, with no open connections and no bound clients.",
@@ -24,7 +27,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--live",
         action="store_true",
-        help="ask the running proxy, with its load and bindings (EDGEPROXY_CONTROL_SOCKET)",
+        help="ask the running proxy, with its load and bindings; --socket does so, too",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -32,8 +35,8 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the decision. Exit code 1 if the client would be refused."""
-    if arguments.live:
-        decision = _ask(arguments.client_ip, arguments.app)
+    if arguments.live or arguments.socket:
+        decision = _ask(arguments)
     else:
         decision = _decide(arguments.client_ip, arguments.app)
     if arguments.json:
@@ -45,13 +48,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if decision.backend else 1
 
 
-def _ask(client_ip: str, app: str | None) -> Decision:
+def _ask(arguments: argparse.Namespace) -> Decision:
     """Return the decision of the running proxy."""
     from edgeproxy.cli.running.ask import ask
     from edgeproxy.core.admission.explanation import CandidateRecord, Decision
     from edgeproxy.core.geo.origin import Origin
 
-    answer = ask("/explain", client=client_ip, **({} if app is None else {"app": app}))
+    app = {} if arguments.app is None else {"app": arguments.app}
+    answer = ask(arguments, "/explain", client=arguments.client_ip, **app)
     answer["origin"] = Origin(**answer["origin"])
     answer["candidates"] = tuple(CandidateRecord(**candidate) for candidate in answer["candidates"])
     return Decision(**answer)

@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from edgeproxy.cli.running.options import socket_option
+
 FROM_ERRORS = ("failed lately", "circuit open", "circuit half open")
 """States that follow from failed dials and early closes."""
 RECENT_SECS = 60.0
@@ -21,7 +23,7 @@ def add_parser(commands: Any) -> None:
         ("sessions", "list the open sessions of the running proxy", run_sessions),
     ):
         parser = commands.add_parser(
-            name, help=text, description=f"{text.capitalize()}. Needs EDGEPROXY_CONTROL_SOCKET."
+            name, parents=[socket_option()], help=text, description=f"{text.capitalize()}."
         )
         parser.add_argument("--json", action="store_true", help="print JSON")
         parser.set_defaults(run=run)
@@ -31,7 +33,7 @@ def run_status(arguments: argparse.Namespace) -> int:
     """Print the state of the proxy and its backends."""
     from edgeproxy.cli.running.ask import ask
 
-    status = ask("/status")
+    status = ask(arguments, "/status")
     print(json.dumps(status, indent=2) if arguments.json else for_people(status))
     return 0
 
@@ -41,7 +43,7 @@ def run_sessions(arguments: argparse.Namespace) -> int:
     from edgeproxy.cli.running.ask import ask
     from edgeproxy.cli.table import text_table
 
-    sessions = sorted(ask("/sessions"), key=lambda session: -session["secs"])
+    sessions = sorted(ask(arguments, "/sessions"), key=lambda session: -session["secs"])
     if arguments.json:
         print(json.dumps(sessions, indent=2))
         return 0

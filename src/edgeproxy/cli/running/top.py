@@ -3,110 +3,138 @@
 from __future__ import annotations
 
 import argparse
+import os
+import select
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from edgeproxy.cli.running.options import socket_option
+from edgeproxy.cli.running.top_page import SORTS, Status, page
 
 HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 ALTERNATE, ORDINARY = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
-
-Status = Mapping[str, Any]
+KEYS = {key: column for column, (key, _) in SORTS.items()}
+QUIT = "q"
+_LEGEND = "q quits; sort by " + ", ".join(f"{key} {column}" for key, column in KEYS.items())
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to the subparsers."""
     parser = commands.add_parser(
         "top",
+        parents=[socket_option()],
         help="watch the running proxy",
         description="Show clients, bytes, refusals and each backend, the busiest first, with "
-        "rates since the last refresh. Ends with Ctrl+C. Needs EDGEPROXY_CONTROL_SOCKET.",
+        f"rates since the last refresh. Keys: {_LEGEND}.",
     )
     parser.add_argument(
         "--interval", type=float, default=1.0, help="seconds between refreshes (default: 1)"
     )
     parser.add_argument("--count", type=int, default=0, help="number of refreshes (0: no end)")
+    parser.add_argument(
+        "--sort", choices=SORTS, default="load", help="what comes first (default: load)"
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Refresh until Ctrl+C or `--count`."""
-    import shutil
-    import signal
-
+    """Refresh until `q`, Ctrl+C or `--count`."""
     from edgeproxy.cli.running.ask import ask
     from edgeproxy.errors import UsageError
 
     if not 0.1 <= arguments.interval <= 3600:
         raise UsageError("--interval takes 0.1 to 3600 seconds")
     on_screen = sys.stdout.isatty()
+    sort: str = arguments.sort
     before: Status | None = None
     refreshes = 0
     try:
-        if on_screen:
-            sys.stdout.write(ALTERNATE)
-        while True:
-            status = ask("/status")
-            lines = page(before, status).split("\n")
-            if on_screen:
-                height = shutil.get_terminal_size().lines
-                body = "".join(f"{line}{CLEAR_LINE}\n" for line in lines[: height - 1])
-                sys.stdout.write(f"{HOME}{body}{CLEAR_BELOW}")
-            else:
-                print("\n".join(lines), end="\n\n")
-            sys.stdout.flush()
-            before = status
-            refreshes += 1
-            if refreshes == arguments.count:
-                return 0
-            signal.sigtimedwait([], arguments.interval)
+        with _keys() as has_keys, _screen(wanted=on_screen):
+            while True:
+                status = ask(arguments, "/status")
+                refreshes += 1
+                is_last = refreshes == arguments.count
+                due = time.monotonic() + arguments.interval
+                while True:
+                    if on_screen:
+                        _draw(before, status, sort, has_keys=has_keys)
+                    else:
+                        print(page(before, status, sort), end="\n\n", flush=True)
+                    if is_last:
+                        return 0
+                    key = _key_before(due) if has_keys else _nothing_before(due)
+                    if key == QUIT:
+                        return 0
+                    if key not in KEYS:
+                        break
+                    sort = KEYS[key]
+                before = status
     except KeyboardInterrupt:
         return 0
+
+
+def _draw(before: Status | None, status: Status, sort: str, *, has_keys: bool) -> None:
+    """Put the page on the terminal, as much of it as fits."""
+    import shutil
+
+    width, height = shutil.get_terminal_size()
+    coloured = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    lines = page(before, status, sort, width=width, coloured=coloured).split("\n")
+    if has_keys:
+        lines[4] = _LEGEND[:width]  # the empty line above the table
+    body = "".join(f"{line}{CLEAR_LINE}\n" for line in lines[: height - 1])
+    sys.stdout.write(f"{HOME}{body}{CLEAR_BELOW}")
+    sys.stdout.flush()
+
+
+@contextmanager
+def _screen(*, wanted: bool) -> Iterator[None]:
+    """Use the alternate screen of the terminal, if there is one."""
+    if not wanted:
+        yield
+        return
+    sys.stdout.write(ALTERNATE)
+    try:
+        yield
     finally:
-        if on_screen:
-            sys.stdout.write(ORDINARY)
+        sys.stdout.write(ORDINARY)
+        sys.stdout.flush()
 
 
-def page(before: Status | None, status: Status) -> str:
-    """Return the page as text. Rates are since `before`."""
-    from edgeproxy.cli.running.status import size, state_of
-    from edgeproxy.cli.table import text_table
+@contextmanager
+def _keys() -> Iterator[bool]:
+    """Let single keys be read, if there is a terminal for both; yield whether there is."""
+    if not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()):
+        yield False
+        return
+    import termios
+    import tty
 
-    secs = status["uptime_secs"] - before["uptime_secs"] if before else 0.0
-    earlier = {backend["id"]: backend for backend in before["backends"]} if before else {}
+    terminal = sys.stdin.fileno()
+    modes = termios.tcgetattr(terminal)
+    try:
+        tty.setcbreak(terminal)
+        yield True
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, modes)
 
-    def rate(now: Status, then: Status | None, name: str) -> float:
-        return max(now[name] - then[name], 0) / secs if then and secs > 0 else 0.0
 
-    refused = sum(status["refused"].values()) - sum((before or status)["refused"].values())
-    reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(status["refused"].items()))
-    clients = (
-        f"{status['active']} now, {rate(status, before, 'connections'):.0f}/s, "
-        f"{status['connections']} so far; failovers {status['failovers']}; "
-        f"bindings {status['bindings']}"
-    )
-    bytes_in, bytes_out = (rate(status, before, name) for name in ("bytes_in", "bytes_out"))
-    head = f"edgeproxy {status['version']} ({status['engine']}) in {status['region']}"
-    lines = [
-        f"{head}, up {status['uptime_secs']:.0f} s, table {status['table_version']}",
-        f"clients  {clients}",
-        f"bytes    {size(bytes_in)}/s in, {size(bytes_out)}/s out",
-        f"refused  {refused / secs if secs > 0 else 0:.0f}/s; {reasons or 'none so far'}",
-        "",
-    ]
-    backends = sorted(status["backends"], key=lambda backend: (-backend["active"], backend["id"]))
-    rows = [
-        (
-            backend["id"],
-            backend["region"],
-            f"{backend['active']}/{backend['soft_limit']}/{backend['hard_limit'] or '∞'}",
-            f"{rate(backend, earlier.get(backend['id']), 'connections'):.0f}",
-            f"{size(rate(backend, earlier.get(backend['id']), 'bytes_in'))}",
-            f"{size(rate(backend, earlier.get(backend['id']), 'bytes_out'))}",
-            f"{backend['rtt_secs'] * 1000:.1f}",
-            backend["errors"],
-            state_of(backend),
-        )
-        for backend in backends
-    ]
-    headers = ("backend", "region", "load", "new/s", "in/s", "out/s", "rtt ms", "errors", "state")
-    return "\n".join([*lines, text_table(headers, rows)])
+def _key_before(due: float) -> str:
+    """Return the key that means something and is pressed before that time, else ""."""
+    terminal = sys.stdin.fileno()
+    while select.select([terminal], [], [], max(due - time.monotonic(), 0))[0]:
+        key = os.read(terminal, 1).decode("ascii", "replace")
+        if not key:
+            return QUIT  # the terminal is gone
+        if key == QUIT or key in KEYS:
+            return key
+    return ""
+
+
+def _nothing_before(due: float) -> str:
+    """Wait until that time."""
+    select.select([], [], [], max(due - time.monotonic(), 0))
+    return ""

@@ -10,47 +10,48 @@ requests, for instance `curl --unix-socket`.
     POST /undrain?backend=… give it clients again
     POST /upgrade           start a successor, which takes over
 
-`explain`, `drain` and `undrain` run on the gate thread, between two decisions.
+`drain` and `undrain` run on the gate thread, between two decisions, as does the decision that
+`explain` shows. Everything else is read off the gate thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable, Sequence
 
 # What `Status` imports late: not first on the gate thread, nor when the package may be another one.
+import edgeproxy.control.observe.json_pieces
 import edgeproxy.control.observe.status_snapshot
 import edgeproxy.core.admission.explanation
 import edgeproxy.core.routing.backend_snapshot  # noqa: F401
+from edgeproxy.control.admin.door import Door
 from edgeproxy.control.admin.pages import JSON, HttpPages, Page, Request, Response
+from edgeproxy.control.observe.renderer import BusyError
 from edgeproxy.control.observe.status import Status
 from edgeproxy.errors import EdgeProxyError
 
 ANSWER_SECS = 5.0
 
 
-def control_pages(status: Status, upgrade: Callable[[], Awaitable[int]]) -> HttpPages:
+def control_pages(status: Status, upgrade: Callable[[], Awaitable[int]], door: Door) -> HttpPages:
     """Return the pages of the control socket.
 
     `upgrade` starts a successor and returns its process id.
     """
 
     async def show_status(_request: Request) -> Response:
-        snapshot = await asyncio.to_thread(status.read)
-        return _json(snapshot.as_json())
+        return await _rendered(status.state())
 
     async def sessions(_request: Request) -> Response:
-        return _json(await asyncio.to_thread(status.sessions))
+        return await _rendered(status.sessions())
 
     async def explain(request: Request) -> Response:
         client = request.query.get("client", "")
         if not client:
             return _fault(400, "missing query parameter: ?client=ADDRESS")
-        decision = status.on_gate(lambda: status.explain(client, request.query.get("app")))
         try:
-            return _json(asdict(await asyncio.wait_for(decision, ANSWER_SECS)))
+            return await _rendered(status.explanation(client, request.query.get("app")))
         except ValueError:
             return _fault(400, f"{client!r} is not an IPv4 or IPv6 address")
 
@@ -73,7 +74,15 @@ def control_pages(status: Status, upgrade: Callable[[], Awaitable[int]]) -> Http
     return HttpPages(
         {"/status": show_status, "/sessions": sessions, "/explain": explain},
         {"/drain": drain(True), "/undrain": drain(False), "/upgrade": start_successor},
+        door,
     )
+
+
+async def _rendered(answer: Awaitable[Sequence[bytes]]) -> Response:
+    try:
+        return Response([*await answer, b"\n"], JSON)
+    except BusyError as error:
+        return _fault(503, str(error))
 
 
 def _json(content: object, status: int = 200) -> Response:

@@ -1,19 +1,19 @@
 """A few pages over HTTP/1.1, for programs. Each connection gets one answer.
 
-A page that takes long is rendered in a thread, so the loop never waits. A connection is closed
-after `PATIENCE_SECS` if its client sends slowly or does not read the answer; after `ACTION_SECS`
-where the pages include actions, which may take longer. When `MAX_AT_ONCE` connections are open, a
-new one replaces the oldest that has sent no request.
+A page that takes long is rendered in a thread, so the loop never waits. A connection is closed if
+its request is not there within `PATIENCE_SECS`, and if it has not read its answer `ACTION_SECS`
+later. Who may come, and how many, is decided by `control/admin/door`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgeproxy.control.admin.door import Acceptor, Door, Visit
 from edgeproxy.log import EventLog
 
 if TYPE_CHECKING:
@@ -26,21 +26,26 @@ log = EventLog("page")
 JSON = "application/json"
 PATIENCE_SECS = 10.0
 ACTION_SECS = 60.0
+"""How long the answer may take: to be made, and then to be read."""
 LINGER_SECS = 1.0
 """How long to read after a refusal: a reset could overtake the answer."""
 REQUEST_BYTES = 16384
-MAX_AT_ONCE = 64
 PIECE_BYTES = 65536
 """Pages are written in pieces of this size, so that no connection holds a copy of a whole page."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """The answer of a page."""
+    """The answer of a page; a long body comes in pieces."""
 
-    body: bytes
+    body: bytes | Sequence[bytes]
     kind: str = "text/plain; charset=utf-8"
     status: int = 200
+
+    @property
+    def pieces(self) -> Sequence[bytes]:
+        """The body, as it is sent."""
+        return (self.body,) if isinstance(self.body, bytes) else self.body
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class Request:
 
 
 Page = Callable[[Request], Awaitable[Response]]
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class HttpPages:
@@ -60,25 +66,27 @@ class HttpPages:
     """
 
     def __init__(
-        self, pages: Mapping[str, Page], actions: Mapping[str, Page] | None = None
+        self,
+        pages: Mapping[str, Page],
+        actions: Mapping[str, Page] | None = None,
+        door: Door | None = None,
     ) -> None:
         self._pages = {
             **{path: (("GET", "HEAD"), page) for path, page in pages.items()},
             **{path: (("POST",), page) for path, page in (actions or {}).items()},
         }
-        self._acts = bool(actions)
-        self._server: asyncio.Server | None = None
-        self._served: set[asyncio.Task[object]] = set()
-        self._silent: dict[asyncio.Task[object], None] = {}  # no request yet, oldest first
+        self._door = door or Door()
+        self._acceptor: Acceptor | None = None
+        self._served: set[asyncio.Task[None]] = set()
 
     async def serve(self, listening: socket.socket) -> None:
         """Serve on this listening socket from now on; `close` closes it too."""
-        self._server = await asyncio.start_server(self._serve, sock=listening, limit=REQUEST_BYTES)
+        self._acceptor = Acceptor(listening, self._door, self._begin, self._begin_refusal)
 
     def stop_listening(self) -> None:
         """Accept no more connections; requests under way are answered."""
-        if self._server is not None:
-            self._server.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
 
     async def close(self) -> None:
         """Stop serving."""
@@ -86,60 +94,62 @@ class HttpPages:
         for task in self._served:
             task.cancel()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        if len(self._served) >= MAX_AT_ONCE and not self._make_room():
-            writer.transport.abort()
-            return
+    def _begin(self, connected: socket.socket, visit: Visit) -> asyncio.Task[None]:
+        return self._run(connected, lambda *streams: self._answer(visit, *streams))
+
+    def _begin_refusal(self, connected: socket.socket, setting: str) -> asyncio.Task[None]:
+        return self._run(connected, lambda *streams: _turn_away(setting, *streams))
+
+    def _run(self, connected: socket.socket, talk: Talk) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(self._serve(connected, talk))
         self._served.add(task)
-        self._silent[task] = None
+        task.add_done_callback(self._served.discard)
+        # A task that is cancelled before it has begun would not close it.
+        task.add_done_callback(lambda _task: connected.close())
+        return task
+
+    async def _serve(self, connected: socket.socket, talk: Talk) -> None:
+        transport: asyncio.WriteTransport | None = None
         try:
-            async with asyncio.timeout(ACTION_SECS if self._acts else PATIENCE_SECS):
-                await self._answer(task, reader, writer)
+            reader, writer = await _streams(connected)
+            transport = writer.transport
+            await talk(reader, writer)
+            async with asyncio.timeout(PATIENCE_SECS):
                 writer.close()
                 await writer.wait_closed()
+            transport = None
         except (OSError, TimeoutError, asyncio.CancelledError):
             pass
         except Exception:  # noqa: BLE001
             log.bug("page_failed")
         finally:
-            self._served.discard(task)
-            self._silent.pop(task, None)
-            writer.transport.abort()
-
-    def _make_room(self) -> bool:
-        """Close the oldest connection without a request; return whether there was one."""
-        oldest = next(iter(self._silent), None)
-        if oldest is None:
-            return False
-        del self._silent[oldest]
-        self._served.discard(oldest)
-        oldest.cancel()
-        return True
+            if transport is not None:
+                transport.abort()
 
     async def _answer(
-        self,
-        task: asyncio.Task[object],
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        self, visit: Visit, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         import h11
 
         dialog = h11.Connection(h11.SERVER, max_incomplete_event_size=REQUEST_BYTES)
         try:
-            request = await _request(dialog, reader)
+            async with asyncio.timeout(PATIENCE_SECS):
+                request = await _request(dialog, reader)
         except h11.RemoteProtocolError as error:
+            visit.silent_at = None
             refusal = Response(f"{error}\n".encode(), status=error.error_status_hint)
-            await _send(dialog, writer, refusal)
-            await _linger(reader, writer)
+            async with asyncio.timeout(PATIENCE_SECS):
+                await _send(dialog, writer, refusal, visit)
+                await _linger(reader, writer)
             return
         if request is None:
             return
-        self._silent.pop(task, None)
+        visit.silent_at = None
         method = request.method.decode("ascii", "replace")
-        response = await self._response(method, request.target.decode("ascii", "replace"))
-        await _send(dialog, writer, response, with_body=method != "HEAD")
+        async with asyncio.timeout(ACTION_SECS):
+            response = await self._response(method, request.target.decode("ascii", "replace"))
+        async with asyncio.timeout(ACTION_SECS):
+            await _send(dialog, writer, response, visit, with_body=method != "HEAD")
 
     async def _response(self, method: str, target: str) -> Response:
         """Return the answer to a request."""
@@ -176,24 +186,61 @@ async def _request(dialog: h11.Connection, reader: asyncio.StreamReader) -> h11.
 
 
 async def _send(
-    dialog: h11.Connection, writer: asyncio.StreamWriter, response: Response, with_body: bool = True
+    dialog: h11.Connection,
+    writer: asyncio.StreamWriter,
+    response: Response,
+    visit: Visit,
+    with_body: bool = True,
 ) -> None:
     """Send an answer, no faster than its client reads."""
     import h11
 
+    pieces = response.pieces
     headers = [
         ("Content-Type", response.kind),
-        ("Content-Length", str(len(response.body))),
+        ("Content-Length", str(sum(map(len, pieces)))),
         ("Connection", "close"),
     ]
     head = dialog.send(h11.Response(status_code=response.status, headers=headers))
     assert head is not None
     writer.write(head)
-    body = memoryview(response.body if with_body else b"")
-    for start in range(0, len(body), PIECE_BYTES):
-        writer.write(body[start : start + PIECE_BYTES])
-        await writer.drain()
+    for piece in pieces if with_body else ():
+        body = memoryview(piece)
+        for start in range(0, len(body), PIECE_BYTES):
+            writer.write(body[start : start + PIECE_BYTES])
+            await _drain(writer, visit)
+    await _drain(writer, visit)
+
+
+async def _drain(writer: asyncio.StreamWriter, visit: Visit) -> None:
+    """Wait until the client has read what is written, and note since when it has not."""
+    visit.stalled_at = asyncio.get_running_loop().time()
     await writer.drain()
+    visit.stalled_at = None
+
+
+async def _turn_away(
+    setting: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Tell a caller, whom nobody has read, that it is not allowed."""
+    text = f"this address may not read here; see {setting}\n"
+    writer.write(
+        b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(text), text.encode())
+    )
+    async with asyncio.timeout(PATIENCE_SECS):
+        await _linger(reader, writer)
+
+
+async def _streams(
+    connected: socket.socket,
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Return the streams of a connection that was accepted."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=REQUEST_BYTES, loop=loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    transport, _ = await loop.connect_accepted_socket(lambda: protocol, connected)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
 async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -158,7 +158,7 @@ def line_of(at: float, record: ConnectionRecord, pop_region: str) -> bytes:
     """
     from msgspec.json import encode  # only where there is an access log
 
-    first, arrival = record.first_byte_secs, record.arrival
+    first, inbound = record.first_byte_secs, record.inbound
     fields = {
         "time": f"{_stamp(int(at))}.{int(at % 1 * 1000):03d}Z",
         "client": record.client,
@@ -179,11 +179,11 @@ def line_of(at: float, record: ConnectionRecord, pop_region: str) -> bytes:
         "backend_app": record.backend_app,
         "backend_region": record.backend_region,
         "pop_region": pop_region,
-        "listener": arrival.listener if arrival else None,
-        "client_port": arrival.port or None if arrival else None,
-        "server_name": arrival.server_name if arrival else None,
-        "alpn": arrival.alpn if arrival else None,
-        "tls": arrival.tls if arrival else None,
+        "listener": inbound.listener if inbound else None,
+        "client_port": inbound.port or None if inbound else None,
+        "server_name": inbound.server_name if inbound else None,
+        "alpn": inbound.alpn if inbound else None,
+        "tls": inbound.tls if inbound else None,
     }
     try:
         line = encode(fields)

@@ -1,7 +1,9 @@
-"""The state of the running proxy at one moment, and the requests of the control socket.
+"""The state of the running proxy at one moment, and what readers ask about it.
 
-`read` and `sessions` may run on any thread but the gate's. They read the counters of other parts,
-the table in force and the sessions of the engine, which may be a moment apart.
+`explanation`, `sessions` and `state` are for the event loop: they have the answer rendered, in
+pieces of JSON, off the gate thread (`control/observe/renderer`). `read` may run on any thread but
+the gate's. It reads the counters of other parts, the table in force and the sessions of the engine,
+which may be a moment apart.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,17 +22,32 @@ from edgeproxy.core.admission.ticket import Ticket
 from edgeproxy.core.backends.health import Verdict
 from edgeproxy.core.geo.address import normalise
 from edgeproxy.core.metrics import Metrics
+from edgeproxy.core.pacing import Pause, paced
 from edgeproxy.engine.contract import Engine
 from edgeproxy.version import VERSION
 
 if TYPE_CHECKING:
     import asyncio
 
+    from edgeproxy.control.observe.renderer import Pieces, Renderer
     from edgeproxy.control.observe.status_snapshot import StatusSnapshot, Surroundings
     from edgeproxy.core.admission.explanation import Decision
     from edgeproxy.core.routing.backend_snapshot import BackendSnapshot
 
 T = TypeVar("T")
+
+GATE_SECS = 5.0
+"""How long the gate may take to answer."""
+
+
+class _Backends:
+    """The backends of a snapshot, read anew in each iteration."""
+
+    def __init__(self, each: Callable[[], Iterator[BackendSnapshot]]) -> None:
+        self._each = each
+
+    def __iter__(self) -> Iterator[BackendSnapshot]:
+        return self._each()
 
 
 class Status:
@@ -75,6 +93,7 @@ class Status:
         self._metrics = metrics
         self._engine = engine
         self._began_at = time.monotonic()
+        self._renderer: Renderer | None = None
 
     @property
     def published_at(self) -> float:
@@ -94,6 +113,15 @@ class Status:
     def uptime_secs(self) -> float:
         """Return for how long this process has run."""
         return time.monotonic() - self._began_at
+
+    @property
+    def renderer(self) -> Renderer:
+        """What renders the answers of all readers, one at a time. Loop only."""
+        if self._renderer is None:
+            from edgeproxy.control.observe.renderer import Renderer
+
+            self._renderer = Renderer()
+        return self._renderer
 
     def read(self) -> StatusSnapshot:
         """Return the state of now."""
@@ -141,12 +169,47 @@ class Status:
             leases=metrics.leases,
             leases_expired=metrics.leases_expired,
             leases_held_back=metrics.leases_held_back,
-            backends=self._backends(carried, now),
+            backends=_Backends(partial(self._backends, carried, now)),
         )
 
-    def sessions(self) -> list[dict[str, Any]]:
-        """Return the open sessions."""
-        return [
+    async def state(self) -> Pieces:
+        """Return everything that `read` does, as JSON."""
+        return await self.renderer.answer(("status",), lambda rest: [*self.read().as_json(rest)])
+
+    async def sessions(self) -> Pieces:
+        """Return an array of the open sessions, as JSON."""
+        from edgeproxy.control.observe.json_pieces import array
+
+        return await self.renderer.answer(
+            ("sessions",), lambda rest: [*array(paced(self._sessions(), rest))]
+        )
+
+    async def explanation(self, client: str, scope: str | None) -> Pieces:
+        """Return the decision for a client, as JSON. Raises ValueError.
+
+        Only the decision itself is made on the gate thread.
+        """
+        import asyncio
+
+        from edgeproxy.control.observe.json_pieces import encoded, with_array
+        from edgeproxy.core.admission.explanation import candidates_of
+
+        ip_address(client)
+        decision = await asyncio.wait_for(
+            self.on_gate(lambda: self.choose(client, scope)), GATE_SECS
+        )
+        head = {field.name: getattr(decision, field.name) for field in fields(decision)}
+        del head["candidates"]
+
+        def render(rest: Pause) -> Pieces:
+            now = time.monotonic()
+            records = candidates_of(self._admission, decision, now, encoded, rest)
+            return [*with_array(head, "candidates", records)]
+
+        return await self.renderer.answer(("explain", decision.client, decision.scope), render)
+
+    def _sessions(self) -> Iterator[dict[str, Any]]:
+        return (
             {
                 "client": session.client[0],
                 "port": session.client[1],
@@ -159,7 +222,7 @@ class Status:
             }
             for session in self._engine.sessions()
             if isinstance(ticket := session.ticket, Ticket)
-        ]
+        )
 
     def on_gate(self, function: Callable[[], T]) -> asyncio.Future[T]:
         """Run a function on the gate thread; for an event loop."""
@@ -183,13 +246,12 @@ class Status:
         self._engine.call(run)
         return answer
 
-    def explain(self, client: str, scope: str | None) -> Decision:
-        """Return the decision for a client. Gate thread only; raises ValueError."""
-        from edgeproxy.core.admission.explanation import explain
+    def choose(self, client: str, scope: str | None) -> Decision:
+        """Return the decision for a client, without its candidates. Gate thread only."""
+        from edgeproxy.core.admission.explanation import choose
 
-        ip_address(client)
         app = self._scope if scope is None else scope
-        return explain(self._admission, normalise(client), app, time.monotonic())
+        return choose(self._admission, normalise(client), app, time.monotonic())
 
     def drain(self, backend_id: str, draining: bool) -> bool:
         """Drain a backend or not; return whether it is known. Gate thread only."""
@@ -205,19 +267,19 @@ class Status:
 
     def _backends(
         self, carried: dict[str, tuple[int, int]], now: float
-    ) -> tuple[BackendSnapshot, ...]:
+    ) -> Iterator[BackendSnapshot]:
         from edgeproxy.core.routing.backend_snapshot import backend_snapshot
 
         verdicts = self.verdicts()
         idle = self._pool_waiting()
-        return tuple(
+        return (
             backend_snapshot(
                 candidate,
                 now,
-                verdicts.get(backend_id),
-                warm=idle.get(backend_id, 0),
-                carried=carried.get(backend_id, (0, 0)),
+                verdicts.get(candidate.backend.id),
+                warm=idle.get(candidate.backend.id, 0),
+                carried=carried.get(candidate.backend.id, (0, 0)),
             )
-            for backend_id, candidate in list(self._admission.table.candidates.items())
+            for candidate in list(self._admission.table.candidates.values())
             if candidate.live.active or not candidate.backend.deleted
         )

@@ -1,14 +1,18 @@
 """The state of the running proxy at one moment, as values.
 
-`as_json` is the answer of `GET /status` on the control socket; its keys are public.
+`as_json` is the answer of `GET /status` on the control socket; its keys are public. Backends are
+read one by one while an answer is made of them: there may be very many.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from edgeproxy.control.observe.json_pieces import encoded, with_array
 from edgeproxy.core.metrics import Histogram
+from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.core.routing.backend_snapshot import BackendSnapshot
 
 MAX_SKIPPED = 10
@@ -88,11 +92,11 @@ class StatusSnapshot:
     pool_hits: int = 0
     pool_misses: int = 0
     pool_dropped: int = 0
-    backends: tuple[BackendSnapshot, ...] = field(default=())
+    backends: Iterable[BackendSnapshot] = field(default=())
 
-    def as_json(self) -> dict[str, Any]:
-        """Return all fields as JSON can hold them."""
-        plain = {name: getattr(self, name) for name in self.__slots__}
+    def as_json(self, rest: Pause = no_pause) -> Iterator[bytes]:
+        """Yield all fields as JSON, in pieces."""
+        plain = {name: getattr(self, name) for name in self.__slots__ if name != "backends"}
         around = plain["surroundings"]
         plain["surroundings"] = {name: getattr(around, name) for name in around.__slots__}
         plain["surroundings"]["listeners"] = [each._asdict() for each in around.listeners]
@@ -103,8 +107,8 @@ class StatusSnapshot:
         for name in ("session_secs", "first_byte_secs"):
             histogram: Histogram = plain[name]
             plain[name] = {"count": sum(histogram.counts), "sum": histogram.total}
-        plain["backends"] = [_backend_as_json(snapshot) for snapshot in self.backends]
-        return plain
+        backends = (encoded(_backend_as_json(each)) for each in paced(self.backends, rest))
+        yield from with_array(plain, "backends", backends)
 
 
 def _backend_as_json(snapshot: BackendSnapshot) -> dict[str, Any]:

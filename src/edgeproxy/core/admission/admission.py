@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from edgeproxy.core.admission.access import AccessControl
 from edgeproxy.core.admission.affinity import Affinity, AffinitySettings
+from edgeproxy.core.admission.arrivals import Arrival
 from edgeproxy.core.admission.ticket import Blame, LoggedDetails, Refusal, Ticket, TicketDetails
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.breaker import Breaker, BreakerSettings, Changed
@@ -76,7 +77,7 @@ class Admission:
         is_logged: bool = False,
     ) -> None:
         self._settings = settings
-        self._is_logged = is_logged
+        self._details = LoggedDetails if is_logged else TicketDetails
         self.locate = locate
         self._dial_timeout_secs = dial_timeout_secs
         self._ejection = Ejection(ejection)
@@ -137,7 +138,7 @@ class Admission:
         if publication.waiting:
             publication.adopt()
         table = publication.table
-        bound = self.affinity.usable((client, scope), now, table)
+        bound = self.affinity.usable((self.access.key(client), scope), now, table)
         if bound is not None and bound.backend.id not in tried:
             return Choice(bound, How.BOUND)
         origin = self.locate(client)
@@ -151,35 +152,47 @@ class Admission:
 
     # -- one client --------------------------------------------------------------------
 
-    def admit(self, client: str, scope: str, now: float) -> Ticket | Refusal:
-        """Choose a backend for a new client, reserve a slot and bind the client."""
-        if self.access.guarded:
-            barred = self.access.check(client, now, takes=True)
+    def admit(
+        self,
+        client: str,
+        scope: str,
+        now: float,
+        arrival: Arrival | None = None,
+        *,
+        again: bool = False,
+    ) -> Ticket | Refusal:
+        """Choose a backend for a new client, reserve a slot and bind the client.
+
+        `arrival` is what the client holds of the limits, if it was checked when it arrived. It is
+        released, or goes over to the ticket. `again`: this client was refused only because every
+        backend was full. Nothing is counted twice for it.
+        """
+        access = self.access
+        if access.guarded and arrival is None:
+            barred = access.check(client, now, takes=True, again=again)
             if barred is not None:
                 return Refusal(barred)
         choice = self.decide(client, scope, now)
         if isinstance(choice, Refusal):
+            if arrival is not None:
+                access.depart(arrival)
             return choice
-        key = (client, scope)
+        key = (access.key(client), scope)
         kept = None if choice.how is How.BOUND else self.affinity.kept(key, now, self.table)
         self.affinity.bind(key, kept or choice.candidate.backend.id, now)
         ticket = Ticket(client, scope, choice)
-        entered = self.access.enter(client)
+        entered = access.enter(client) if arrival is None else access.settle(arrival)
         if entered is not None or self._keeps_details:
-            details = LoggedDetails if self._is_logged else TicketDetails
-            ticket.details = details(entered)
+            ticket.details = self._details(entered)
         self._reserve(ticket, choice, now)
         return ticket
 
-    def failed(
-        self, ticket: Ticket, now: float, blame: Blame = Blame.BACKEND, why: str = ""
-    ) -> Ticket | Refusal:
+    def failed(self, ticket: Ticket, now: float, blame: Blame = Blame.BACKEND) -> Ticket | Refusal:
         """A dial failed: release the slot and choose another backend, or refuse."""
         live = self._release(ticket)
         if blame is Blame.HOST:
             return self._turned_away(ticket, Refusal(Reason.NO_RESOURCES))
-        live.counters.note_error(why, now)
-        key = (ticket.client, ticket.scope)
+        key = (self.access.key(ticket.client), ticket.scope)
         if blame is Blame.BACKEND:
             live.counters.errors += 1
             if ticket.backend.address == live.address:  # else the address has changed since
@@ -240,8 +253,7 @@ class Admission:
         if self._breaker is not None and details is not None and details.dialed_at:
             open_secs = now - details.dialed_at
             if without_answer and open_secs <= self._breaker.settings.early_close_secs:
-                live.counters.errors += 1
-                live.counters.note_error("closed early", now)
+                live.counters.closed_early(now)
                 if ticket.backend.address == live.address:
                     self._breaker.closed_early(live, now)
                 return
@@ -250,11 +262,16 @@ class Admission:
             if trial and self._breaker.end_trial(trial, now, has_answered=bytes_out > 0):
                 self._rank_anew(live)
 
+    def excuse(self, secs: float) -> None:
+        """This process heard nobody for so long: connections on trial may have ended unheard."""
+        if self._breaker is not None:
+            self._breaker.excuse(secs)
+
     def tick(self, now: float) -> None:
         """Adopt a waiting table, sweep expired state, advance slow start and trials."""
         self.adopt()
         self.affinity.sweep(now)
-        self.access.rate.sweep(now)
+        self.access.sweep(now)
         for backend_id, share in self._slow_starts.advance(self._health.slow_start_secs, now):
             live = self.load.known(backend_id)
             if live is not None:
@@ -269,7 +286,7 @@ class Admission:
         """Apply new settings."""
         self._health = health
         watches_early_closes = breaker.enabled and breaker.early_close_secs > 0
-        self._keeps_details = self._is_logged or watches_early_closes
+        self._keeps_details = self._details is LoggedDetails or watches_early_closes
         lives = self.load.all()
         moved: list[LiveState] = []
         if not breaker.enabled:
@@ -306,11 +323,10 @@ class Admission:
         live = self._known(backend_id)
         if live is None:
             return False
-        is_other = live.draining is not draining
-        live.draining = draining
-        self._rank_anew(live)
-        if is_other:
+        if live.draining is not draining:
+            live.draining = draining
             self._drain_changed(live)
+        self._rank_anew(live)
         return True
 
     def expire(self, backend_id: str, expired: bool) -> bool:
@@ -328,10 +344,7 @@ class Admission:
         return self.load.known(backend_id)
 
     def _rank_anew(self, live: LiveState) -> None:
-        """Rank a backend after its live state changed outside a session.
-
-        A backend without a place in the table keeps its live state: it may come back.
-        """
+        """Rank a backend, if it is in the table, after its state changed outside a session."""
         self.adopt()
         candidate = self.table.candidates.get(live.backend_id)
         if candidate is None:

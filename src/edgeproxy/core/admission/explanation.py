@@ -2,19 +2,25 @@
 
 The backend comes from `Admission.decide` itself, called without reserving anything. The list
 beside it comes from the same candidates and scores, and from the record of each backend that every
-surface shows (`core/routing/backend_snapshot`).
+surface shows (`core/routing/backend_snapshot`). The decision is made between two others; the list
+is not, because it is as long as the table.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.admission.ticket import Refusal
 from edgeproxy.core.geo.origin import Origin
+from edgeproxy.core.pacing import Pause, no_pause, paced, paced_sorted
 from edgeproxy.core.routing import scoring
 from edgeproxy.core.routing.backend_snapshot import ELIGIBLE, backend_snapshot
 from edgeproxy.core.routing.ranking import Candidate
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,31 +71,61 @@ class Decision:
     candidates: tuple[CandidateRecord, ...]
 
 
-def explain(admission: Admission, client: str, scope: str, now: float) -> Decision:
-    """Return the decision that this client would get now. Gate thread only."""
+def choose(admission: Admission, client: str, scope: str, now: float) -> Decision:
+    """Return the decision that this client would get now, without its candidates.
+
+    Gate thread only. Costs about as much as a client.
+    """
     barred = admission.access.check(client, now)
     choice = Refusal(barred) if barred else admission.decide(client, scope, now)
-    origin = admission.locate(client)
     table = admission.table
-    records = [
-        _record(candidate, origin, table.pop_region, now)
-        for candidate in table.candidates.values()
-        if table.serves(candidate, scope)
-    ]
-    chosen = None if isinstance(choice, Refusal) else choice.candidate.backend.id
-    records.sort(key=lambda each: (each.excluded is not None, each.score is None, each.score or 0))
-    records.sort(key=lambda each: each.id != chosen)
     return Decision(
         client=client,
         scope=scope,
-        origin=origin,
+        origin=admission.locate(client),
         pop_region=table.pop_region,
         table_version=table.version,
-        bound_to=admission.affinity.get((client, scope), now),
-        backend=chosen,
+        bound_to=admission.affinity.get((admission.access.key(client), scope), now),
+        backend=None if isinstance(choice, Refusal) else choice.candidate.backend.id,
         how=str(choice.reason if isinstance(choice, Refusal) else choice.how),
-        candidates=tuple(records),
+        candidates=(),
     )
+
+
+def candidates_of(
+    admission: Admission,
+    decision: Decision,
+    now: float,
+    shape: Callable[[CandidateRecord], T],
+    rest: Pause = no_pause,
+) -> Iterator[T]:
+    """Yield the candidates of a decision in their order, in the shape that they are kept in.
+
+    From any thread: they may be a moment younger than the decision.
+    """
+    table = admission.table
+
+    def ranked(candidate: Candidate) -> tuple[bool, bool, bool, float, int, T]:
+        record = _record(candidate, decision.origin, table.pop_region, now)
+        return (
+            record.id != decision.backend,
+            record.excluded is not None,
+            record.score is None,
+            record.score or 0.0,
+            candidate.sequence,
+            shape(record),
+        )
+
+    candidates = paced(list(table.candidates.values()), rest)
+    served = (ranked(each) for each in candidates if table.serves(each, decision.scope))
+    return (each[-1] for each in paced_sorted(served, rest))
+
+
+def explain(admission: Admission, client: str, scope: str, now: float) -> Decision:
+    """Return the decision that this client would get now. Gate thread only."""
+    decision = choose(admission, client, scope, now)
+    records = candidates_of(admission, decision, now, lambda record: record)
+    return replace(decision, candidates=tuple(records))
 
 
 def _record(candidate: Candidate, origin: Origin, pop_region: str, now: float) -> CandidateRecord:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from edgeproxy.core.admission.ticket import Arrival, LoggedDetails, Ticket
+from edgeproxy.core.admission.ticket import Inbound, LoggedDetails, Ticket
 from edgeproxy.core.geo.origin import Origin
 
 FAILOVER = "failover"
@@ -31,7 +31,7 @@ class ConnectionRecord(NamedTuple):
         id: The unique id in the PROXY header to the backend; None without one.
         first_byte_secs: When the first byte of the backend reached the client; None if none did.
         backend_app, backend_region: Of that backend.
-        arrival: How the client came in; None where nobody asked for it.
+        inbound: How the client came in; None where nobody asked for it.
     """
 
     client: str
@@ -51,7 +51,7 @@ class ConnectionRecord(NamedTuple):
     first_byte_secs: float | None = None
     backend_app: str | None = None
     backend_region: str | None = None
-    arrival: Arrival | None = None
+    inbound: Inbound | None = None
 
 
 def of_session(
@@ -85,7 +85,7 @@ def of_session(
         first_byte_secs,
         backend.app,
         backend.region,
-        details.arrival if isinstance(details, LoggedDetails) else None,
+        details.inbound if isinstance(details, LoggedDetails) else None,
     )
 
 
@@ -95,11 +95,11 @@ def of_refused(
     scope: str,
     end: str,
     ended_by: str = PROXY,
-    arrival: Arrival | None = None,
+    inbound: Inbound | None = None,
 ) -> ConnectionRecord:
     """Return the record of a connection that was refused before it had a ticket."""
     country, region = (origin.country, origin.region) if origin else (None, None)
     return ConnectionRecord(
         *(client, country, region, scope, None, None, 0, 0.0, 0.0, 0, 0, end, ended_by),
-        arrival=arrival,
+        inbound=inbound,
     )

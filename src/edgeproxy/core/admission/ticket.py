@@ -52,7 +52,7 @@ class TicketDetails:
         self.trial: Trial | None = None
 
 
-class Arrival(NamedTuple):
+class Inbound(NamedTuple):
     """How a client came in, for the access log.
 
     Attributes:
@@ -73,14 +73,14 @@ class LoggedDetails(TicketDetails):
     """The details of a ticket where there is an access log.
 
     Attributes:
-        arrival: How the client came in.
+        inbound: How the client came in.
     """
 
-    __slots__ = ("arrival",)
+    __slots__ = ("inbound",)
 
     def __init__(self, entered: str | None) -> None:
         super().__init__(entered)
-        self.arrival: Arrival | None = None
+        self.inbound: Inbound | None = None
 
 
 class Ticket:

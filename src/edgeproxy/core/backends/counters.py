@@ -55,6 +55,11 @@ class BackendCounters:
         """Take note of what went wrong."""
         self.last_error, self.last_error_at = why, now
 
+    def closed_early(self, now: float) -> None:
+        """The backend has closed a connection early, which counts as an error."""
+        self.errors += 1
+        self.note_error("closed early", now)
+
     def answered(self, secs: float) -> None:
         """The backend has accepted a session; `secs` is the dial time, 0 if it was pooled."""
         self.connections += 1

@@ -147,7 +147,8 @@ class LiveStates:
 
     def forget(self, *known: Container[str], rest: Pause = no_pause) -> None:
         """Drop the states of idle backends that are not draining and not among `known`."""
-        for backend_id, live in paced(list(self._by_id.items()), rest):
+        for backend_id in paced(list(self._by_id), rest):
+            live = self._by_id[backend_id]
             in_use = live.active or live.draining
             if not in_use and not any(backend_id in ids for ids in known):
                 del self._by_id[backend_id]

@@ -4,9 +4,9 @@ A registered backend is a row with a home: the POP that it registered with, whic
 heartbeats. It moves when it registers with another POP. It may deregister anywhere, but only its
 home may remove it because its lease expired (`is_expired`), since only the home hears heartbeats.
 
-An operator's intent stays: registering again changes neither `healthy` nor `deleted`. A `caller`
-may change only a backend with the caller's own address, unless the row has no valid address or an
-operator has removed it.
+An operator's intent stays: registering again changes neither `healthy` nor `deleted`. A row that an
+operator added stays the operator's, also after it was removed: its id cannot be registered. A
+`caller` may change only a backend with the caller's own address, unless the row has no valid one.
 
 This module decides; it writes nothing.
 """
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from edgeproxy.core.backends.backend import Backend
-from edgeproxy.core.backends.rows import COLUMNS, COUNTRY, RowError, check_address
+from edgeproxy.core.backends.rows import COLUMNS, COUNTRY, RowError, check_address, shown
 from edgeproxy.errors import StoreError
 
 
@@ -27,6 +27,10 @@ class CrowdedError(StoreError):
 
 class NotYoursError(StoreError):
     """This backend has another address than the caller."""
+
+
+class OperatorsRowError(StoreError):
+    """An operator has added this backend: it cannot be registered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +97,14 @@ def apply_changes(
                 now[edit.backend_id] = None
                 count -= 1
             outcomes.append(leaves)
+        elif row is not None and not is_registered:
+            outcomes.append(_operators(edit.backend.id))
         elif not is_registered and count >= edit.most:
             outcomes.append(_crowded(edit.most))
         else:
             heard.add(edit.backend.id)
             now[edit.backend.id] = _registered(edit.backend, row, home)
-            was_removed = row is not None and row.values["deleted"] == 1
-            outcomes.append(row is None or (was_removed and not is_registered))
+            outcomes.append(row is None)
             if not is_registered:
                 count += 1
     return outcomes, {key: row for key, row in now.items() if row != rows.get(key)}
@@ -107,7 +112,7 @@ def apply_changes(
 
 def _owner(row: Row | None) -> str | None:
     """Return the address that a caller needs to change this row, None for any address."""
-    if row is None or (row.home is None and row.values["deleted"] == 1):
+    if row is None:
         return None
     try:
         return check_address(row.values["wg_ip"])
@@ -119,10 +124,15 @@ def _registered(backend: Backend, before: Row | None, home: str) -> Row:
     values: dict[str, object] = {name: getattr(backend, name) for name in COLUMNS}
     values |= {"healthy": 1, "deleted": 0, COUNTRY: backend.country or ""}
     if before is not None:
-        values["healthy"] = before.values["healthy"]
-        if before.home is not None:
-            values["deleted"] = before.values["deleted"]
+        values |= {name: before.values[name] for name in ("healthy", "deleted")}
     return Row(values, home)
+
+
+def _operators(backend_id: str) -> OperatorsRowError:
+    return OperatorsRowError(
+        f"an operator has added {shown(backend_id)}, so it cannot be registered: register another "
+        "id, or let an operator make this one free with `edgeproxy node delete`"
+    )
 
 
 def _crowded(most: int) -> CrowdedError:

@@ -18,7 +18,7 @@ from edgeproxy.core.geo.regions import CODE, region_of
 from edgeproxy.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 COLUMNS = (
     "id",
@@ -37,6 +37,7 @@ COLUMNS = (
 COUNTRY = "country"
 """An optional column besides the documented ones."""
 
+ALLOWED_REGION = "a short code like sa, us, eu or ap: 1 to 16 of a-z, 0-9 and -, no - in front"
 MAX_NAME_CHARS = 128
 MAX_WEIGHT = 1000
 MAX_LIMIT = 1_000_000_000
@@ -109,6 +110,21 @@ def parse_node(values: Mapping[str, object]) -> Backend:
     return backend
 
 
+def check_column(field: str, value: object) -> object:
+    """Return the value that a person may set in this column, or raise `RowError`."""
+    checks: Mapping[str, Callable[[object], object]] = {
+        "app": lambda text: check_name("app", text),
+        "region": check_region,
+        "wg_ip": check_address,
+        "port": check_port,
+        "weight": check_weight,
+        "soft_limit": lambda limit: _whole("soft_limit", limit, 0, MAX_LIMIT),
+        "hard_limit": lambda limit: _whole("hard_limit", limit, 0, MAX_LIMIT),
+        COUNTRY: lambda text: check_country(text) or "",
+    }
+    return checks[field](value)
+
+
 def check_name(field: str, value: object) -> str:
     """Return an id or app name, or raise `RowError`."""
     text = value if isinstance(value, str) else ""
@@ -122,8 +138,7 @@ def check_region(value: object) -> str:
     """Return a region code, or raise `RowError`."""
     if isinstance(value, str) and CODE.fullmatch(value):
         return value
-    allowed = "a short code like sa, us, eu or ap: 1 to 16 of a-z, 0-9 and -, no - in front"
-    raise _refused("region", value, allowed)
+    raise _refused("region", value, ALLOWED_REGION)
 
 
 def check_address(value: object) -> str:

@@ -34,6 +34,8 @@ class Reason(StrEnum):
     """Every backend is down, draining, without a lease, or behind an open breaker."""
     UNREACHABLE = "unreachable"
     """The backends that were tried could not be dialed, and no other is left."""
+    LOOP = "loop"
+    """Its backend leads back to this proxy (`core/admission/loops`)."""
     NO_RESOURCES = "no_resources"
     """This host has no descriptors, ports or memory to dial with."""
 

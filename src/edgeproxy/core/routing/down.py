@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from edgeproxy.core.lazy_heap import LazyHeap
+from edgeproxy.core.pacing import Pause, no_pause
 from edgeproxy.core.routing.eligibility import Ineligible, ineligible
 from edgeproxy.core.routing.passed_over import PassedOver, least
 
@@ -30,7 +31,8 @@ class Down:
     __slots__ = ("_heap", "passed_over")
 
     def __init__(self, entries: Iterable[Entry], size: int) -> None:
-        self._heap: LazyHeap[Entry] = LazyHeap(entries, _is_current, size)
+        """`entries` come in order."""
+        self._heap: LazyHeap[Entry] = LazyHeap(entries, is_current, size)
         self.passed_over = PassedOver(size)
 
     def push(self, entry: Entry) -> None:
@@ -60,11 +62,12 @@ class Down:
             return False
         return True
 
-    def clear(self) -> None:
-        """Remove all candidates."""
-        self._heap.clear()
-        self.passed_over.clear()
+    def clear(self, rest: Pause = no_pause) -> None:
+        """Remove all candidates, a few at a time."""
+        self._heap.clear(rest)
+        self.passed_over.clear(rest)
 
 
-def _is_current(entry: Entry) -> bool:
+def is_current(entry: Entry) -> bool:
+    """Return whether this is the entry of its candidate, and no older one."""
     return entry[3].entry is entry

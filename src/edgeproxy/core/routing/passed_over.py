@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.core.backends.live_state import Circuit
 from edgeproxy.core.lazy_heap import LazyHeap
+from edgeproxy.core.pacing import Pause, no_pause, paced
 
 if TYPE_CHECKING:
     from edgeproxy.core.routing.ranking import Candidate, Entry
@@ -88,11 +89,12 @@ class PassedOver:
         """
         return least(self._by_load, _may_be_tried, tried)
 
-    def clear(self) -> None:
-        """Remove all candidates."""
-        self.until.clear()
-        self._by_time.clear()
-        self._by_load.clear()
+    def clear(self, rest: Pause = no_pause) -> None:
+        """Remove all candidates, a few at a time."""
+        for _ in paced(range(len(self.until)), rest):
+            self.until.popitem()
+        self._by_time.clear(rest)
+        self._by_load.clear(rest)
 
     def _is_awaited(self, item: Due) -> bool:
         return self.until.get(item[2]) == item[0]

@@ -2,8 +2,9 @@
 
 Every candidate has one current entry `(load score, turn, sequence, candidate)`. Entries of
 idle candidates wait in a queue per weight, all others in a heap. When a candidate's load
-changes it is placed anew; its older entries are dropped as they come to the front, and a
-queue or heap that has collected too many of them is made anew. Full candidates have no
+changes it is placed anew. Its older entry leaves the queue at once, and the heap as it comes to
+the front. A heap that has collected too many of them is replaced by a new one, into which each
+further placement moves a few entries, so that no placement takes long. Full candidates have no
 entry until a slot is released. Others wait elsewhere: those that failed lately in
 `core/routing/passed_over`, those that are down in `core/routing/down`.
 
@@ -19,15 +20,16 @@ Only the gate thread chooses and places. A ranking under construction is not yet
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from heapq import heappop, heappush, heapreplace
 
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.live_state import LiveState
-from edgeproxy.core.pacing import Pause, no_pause, paced
+from edgeproxy.core.lazy_heap import LazyHeap
+from edgeproxy.core.pacing import Pause, no_pause, paced, paced_sorted
 from edgeproxy.core.routing import scoring
-from edgeproxy.core.routing.down import Down
+from edgeproxy.core.routing.down import Down, is_current
 from edgeproxy.core.routing.eligibility import Ineligible, ineligible
 from edgeproxy.core.routing.passed_over import PassedOver
 from edgeproxy.core.routing.slow_start_turns import SlowStartTurns
@@ -38,6 +40,9 @@ NEVER = float("inf")
 
 MAX_QUEUES = 8
 """Queues for idle candidates, one for each weight; those of further weights are in the heap."""
+
+MOVED_AT_ONCE = 4
+"""Entries that one placement moves: enough to empty an old heap before a new one fills."""
 
 PARTS = 1000
 """Weights are summed in thousandths, as integers, so that sums are exact."""
@@ -187,66 +192,78 @@ class Ranking:
         self.available = sum(each.standing for each in self.members)
         self.full = sum(each.is_full for each in self.members)
         self.clock = max((each.live.turn - each.step() for each in self.members), default=0.0)
-        slow_standing = sum(each.slow_standing for each in self.members)
-        self.slow_start: SlowStartTurns[Entry] = SlowStartTurns(slow_standing, self.clock)
         weights = sorted({each.backend.weight for each in self.members})[:MAX_QUEUES]
-        self._idle: dict[int, deque[Entry]] = {weight: deque() for weight in weights}
+        self._idle: dict[int, OrderedDict[Candidate, Entry]]
+        self._idle = {weight: OrderedDict() for weight in weights}
         self._busy: list[Entry] = []
+        self._busy_rest: list[Entry] = []  # the old heap, while a new one is made
         self.passed_over = PassedOver(len(self.members))
         self._most = 2 * len(self.members) + 64
         for each in paced(self.members, rest):
             each.rankings.append(self)
             each.first_entry()
-        down = (each.entry for each in self.members if each.entry and not each.standing)
+        entries = (each.entry for each in self.members if each.entry)
+        ordered = list(paced_sorted(entries, rest))
+        slow = [entry for entry in ordered if entry[3].slow_standing]
+        slow_standing = sum(each.slow_standing for each in self.members)
+        self.slow_start: SlowStartTurns[Entry] = SlowStartTurns(
+            slow_standing, self.clock, LazyHeap(slow, is_current, len(self.members))
+        )
+        down = [entry for entry in ordered if not entry[3].standing]
         self.down = Down(down, len(self.members))
-        self._remake()
+        for entry in paced(ordered, rest):
+            if entry[3].standing and not entry[3].slow_standing:
+                queue = None if entry[0] else self._idle.get(entry[3].backend.weight)
+                if queue is None:
+                    self._busy.append(entry)
+                else:
+                    queue[entry[3]] = entry
 
-    def clear(self) -> None:
-        """Drop all references; the ranking cannot be used afterwards."""
+    def clear(self, rest: Pause = no_pause) -> None:
+        """Drop all references, a few at a time; the ranking cannot be used afterwards."""
         self.members = ()
-        self._busy = []
-        self.slow_start.heap.clear()
-        self._idle.clear()
-        self.passed_over.clear()
-        self.down.clear()
-
-    def _remake(self) -> None:
-        """Fill queues and heap from the current entries."""
-        self._busy = []
-        self.slow_start.heap.clear()
-        self.passed_over.clear()
-        for line in self._idle.values():
-            line.clear()
-        standing = (each.entry for each in self.members if each.entry and each.standing)
-        for entry in sorted(standing):
-            queue = None if entry[0] else self._idle.get(entry[3].backend.weight)
-            if entry[3].slow_standing:
-                self.slow_start.heap.append(entry)
-            else:
-                (self._busy if queue is None else queue).append(entry)
+        for queue in self._idle.values():
+            for _ in paced(range(len(queue)), rest):
+                queue.popitem()
+        for heap in (self._busy, self._busy_rest):
+            for _ in paced(range(len(heap)), rest):
+                heap.pop()
+        self.slow_start.heap.clear(rest)
+        self.passed_over.clear(rest)
+        self.down.clear(rest)
 
     def push(self, entry: Entry) -> None:
         """Take the current entry of a member."""
-        line: deque[Entry] | list[Entry]
-        queue, busy, candidate = None, self._busy, entry[3]
+        candidate = entry[3]
+        queue = self._idle.get(candidate.backend.weight)
+        if queue is not None and candidate in queue:
+            del queue[candidate]
         if not candidate.standing:
             self.down.push(entry)
             return
         if candidate.slow_standing:
-            busy = self.slow_start.heap
-        elif not entry[0]:
-            queue = self._idle.get(candidate.backend.weight)
-        if queue is None:
-            line = busy
-            if busy and busy[0][3].entry is not busy[0]:
-                heapreplace(busy, entry)
-            else:
-                heappush(busy, entry)
+            self.slow_start.heap.push(entry)
+            return
+        if queue is not None and not entry[0]:
+            queue[candidate] = entry
+            return
+        busy = self._busy
+        if busy and busy[0][3].entry is not busy[0]:
+            heapreplace(busy, entry)
         else:
-            line = queue
-            queue.append(entry)
-        if len(line) > self._most:
-            self._remake()
+            heappush(busy, entry)
+        if self._busy_rest or len(busy) > self._most:
+            self._move_busy()
+
+    def _move_busy(self) -> None:
+        """Move a few current entries from the old heap to the new one; begin that if need be."""
+        if not self._busy_rest:
+            self._busy_rest, self._busy = self._busy, []
+        old, busy = self._busy_rest, self._busy
+        for _ in range(min(MOVED_AT_ONCE, len(old))):
+            entry = old.pop()  # from the end, where removing one keeps the order of the heap
+            if is_current(entry):
+                heappush(busy, entry)
 
     def best(self, now: float, tried: Collection[str]) -> Entry | None:
         """Return the entry of the candidate to choose, or None if none is eligible.
@@ -262,20 +279,19 @@ class Ranking:
         skipped: list[Entry] = []
         for queue in self._idle.values():
             while queue:
-                entry = queue[0]
+                entry = queue[next(iter(queue))]
                 if self._stands(entry, now, tried, skipped):
                     if best is None or entry < best:
                         best = entry
                     break
-                queue.popleft()
-        busy = self._busy
-        while busy and (best is None or not busy[0][0]):
-            entry = busy[0]
-            if self._stands(entry, now, tried, skipped):
-                if best is None or entry < best:
+                del queue[entry[3]]
+        for busy in (self._busy, self._busy_rest) if self._busy_rest else (self._busy,):
+            while busy and (best is None or busy[0] < best):
+                entry = busy[0]
+                if self._stands(entry, now, tried, skipped):
                     best = entry
-                break
-            heappop(busy)
+                    break
+                heappop(busy)
         if self.slow_start.standing:
             others = self.available - self.slow_start.standing
             best = self.slow_start.choose(
@@ -311,8 +327,9 @@ class Ranking:
         for entry in reversed(skipped):
             queue = None if entry[0] else self._idle.get(entry[3].backend.weight)
             if entry[3].slow_standing:
-                heappush(self.slow_start.heap, entry)
+                self.slow_start.heap.push(entry)
             elif queue is None:
                 heappush(self._busy, entry)
             else:
-                queue.appendleft(entry)
+                queue[entry[3]] = entry
+                queue.move_to_end(entry[3], last=False)

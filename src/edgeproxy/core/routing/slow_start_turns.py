@@ -14,8 +14,9 @@ subtracts the weight that the others have.
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heappop
 from typing import Generic, TypeVar
+
+from edgeproxy.core.lazy_heap import LazyHeap
 
 AnyEntry = TypeVar("AnyEntry", bound=tuple[float, float, int, object])
 
@@ -30,9 +31,9 @@ class SlowStartTurns(Generic[AnyEntry]):
 
     __slots__ = ("_clock", "_owed", "heap", "standing")
 
-    def __init__(self, standing: int, clock: float) -> None:
+    def __init__(self, standing: int, clock: float, heap: LazyHeap[AnyEntry]) -> None:
         self.standing = standing
-        self.heap: list[AnyEntry] = []
+        self.heap = heap
         self._clock = clock
         self._owed = 0
 
@@ -45,11 +46,13 @@ class SlowStartTurns(Generic[AnyEntry]):
         """
         is_their_turn = self._owed >= others
         heap = self.heap
-        while heap and (best is None or is_their_turn):
-            entry = heap[0]
+        while best is None or is_their_turn:
+            entry = heap.front()
+            if entry is None:
+                return best
             if stands(entry):
                 return entry if best is None or entry[0] <= best[0] else best
-            heappop(heap)
+            heap.pop()
         return best
 
     def note_other(self, others: int) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import reduce
 from math import gcd
 
 from edgeproxy.core.backends.backend import Backend
@@ -111,7 +112,7 @@ class RoutingTable:
                 if scopes:
                     places[backend.region, backend.country].append(candidate)
         for members in places.values():
-            divisor = gcd(*(each.backend.weight for each in members))
+            divisor = reduce(gcd, (each.backend.weight for each in paced(members, self._rest)))
             for each in paced(members, self._rest):
                 each.unit = scoring.round_of(each.backend, divisor)
         return {
@@ -130,7 +131,7 @@ class RoutingTable:
             candidate.entry = None
         for group in self._rankings.values():
             for ranking in group.values():
-                ranking.clear()
+                ranking.clear(self._rest)
         self.moved = []
         candidates, self.candidates = self.candidates, {}
         for _ in paced(range(len(candidates)), self._rest):

@@ -2,8 +2,8 @@
 """The native engine: its gate thread, which accepts, asks the gate, dials and reports ends.
 
 One turn of the loop: without the interpreter lock, wait, accept, and collect what happened;
-with the lock, once, tell the gate all of it and take its answers; without the lock again,
-dial. Under load a turn collects more, and the cost of the lock is shared by more clients.
+with the lock, once, tell the gate all of it, ends before arrivals, and take its answers; without the
+lock again, dial. Under load a turn collects more, and the cost of the lock is shared by more clients.
 
 This thread dials sessions (`gate_thread/sessions`). Then the byte threads carry them
 (`byte_thread/loop`), each session on the thread with the fewest. `session.pyx` says which thread
@@ -19,6 +19,7 @@ from edgeproxy.engine.descriptors import ceiling
 from edgeproxy.engine.listener import Listener
 from edgeproxy.errors import EdgeProxyError
 from edgeproxy.log import EventLog
+from edgeproxy.standstill import LATE_SECS
 
 from libc.errno cimport errno
 from libc.stdint cimport uint64_t
@@ -32,10 +33,15 @@ from edgeproxy.engine.native.byte_thread.worker cimport (
     TICK_MS,
 )
 from edgeproxy.engine.native.byte_thread.workers cimport Workers
-from edgeproxy.engine.native.gate_thread.acceptor cimport Acceptor, FIRST_LISTENER, MAX_LISTENERS
+from edgeproxy.engine.native.gate_thread.acceptor cimport Acceptor, FIRST_LISTENER
 from edgeproxy.engine.native.gate_thread.dialer cimport Dialer
 from edgeproxy.engine.native.gate_thread.ingress cimport Ingress
-from edgeproxy.engine.native.gate_thread.session_list cimport list_carried, list_sessions
+from edgeproxy.engine.native.gate_thread.session_list cimport (
+    list_carried,
+    list_ends,
+    list_sessions,
+    list_unanswered,
+)
 from edgeproxy.engine.native.gate_thread.sessions cimport Sessions
 from edgeproxy.engine.native.session cimport Flow, PREREAD, Pool, close_pool, marked, open_pool
 from edgeproxy.engine.native.syscalls cimport (
@@ -69,9 +75,9 @@ cdef class NativeEngine:
     cdef Workers _workers
     cdef Ingress _ingress
     cdef Sessions _sessions
-    cdef double _now, _next_tick, _armed_for, _next_gate_tick
+    cdef double _now, _next_tick, _armed_for, _next_gate_tick, _judged_at, _late_secs
     cdef char* _buffer
-    cdef int _epoll, _wakeup, _timer
+    cdef int _epoll, _wakeup, _timer, _event_count
     cdef bint _stopping, _woken, _may_resume, _closes_idle
 
     def __init__(self, settings, gate, on_crash):
@@ -113,6 +119,7 @@ cdef class NativeEngine:
         self._closes_idle = settings.idle_timeout_secs > 0
         self._now = self._sessions.now = monotonic()
         self._armed_for = -1
+        self._late_secs = LATE_SECS
         self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
         self._commands = Commands(self._wake, self._thread)
 
@@ -158,15 +165,24 @@ cdef class NativeEngine:
 
     def live(self):
         """Return how many clients wait for admission, dial, are served or linger."""
-        return self._sessions.live + self._ingress.count() + self._workers.lingering()
+        waiting = self._ingress.count() + self._sessions.slot_queue.count
+        return self._sessions.live + waiting + self._workers.lingering()
 
     def sessions(self):
         """List the live sessions."""
-        return self._commands.ask(self._list_sessions) or []
+        return list(self._commands.ask_in_slices(self._list_sessions))
 
     def carried(self):
         """Return every live session's ticket, bytes in and bytes out so far."""
-        return self._commands.ask(self._list_carried) or []
+        return list(self._commands.ask_in_slices(self._list_carried))
+
+    def unanswered(self):
+        """Return the live sessions whose backend has not sent a byte."""
+        return self._commands.ask(lambda: list_unanswered(&self._pool)) or []
+
+    def ends(self, wanted):
+        """Return the ends of the live sessions whose ticket is `wanted`."""
+        return self._commands.ask(lambda: list_ends(&self._pool, wanted)) or []
 
     def close_sessions(self, wanted=None):
         """Close the sessions whose ticket is `wanted` (all by default), `ABORTED`."""
@@ -201,10 +217,13 @@ cdef class NativeEngine:
     def _run(self):
         pthread_setname_np(pthread_self(), "gate")
         ask_for_short_slices()
+        self._next_tick = monotonic()
         try:
             while not self._stopping:
                 with nogil:
                     self._collect()
+                if self._now - self._next_tick > self._late_secs:
+                    self._excuse(self._now - self._next_tick)
                 self._tell()
                 if self._dialer.wanted.first != NULL or self._dialer.short.first != NULL:
                     with nogil:
@@ -231,18 +250,21 @@ cdef class NativeEngine:
             and self._dialer.gone.first == NULL
             and not self._ingress.is_to_tell()
             and self._acceptor.opened.first == NULL
+            and not self._woken
+            and self._judged_at == 0
         ):
             timeout_ms = -1
             if (
                 self._acceptor.paused
                 or self._dialer.dialing.first != NULL
                 or self._ingress.is_prereading()
+                or self._sessions.slot_queue.count
             ):
                 self._hurry()
             if self._armed_for != self._next_tick:
                 self._armed_for = self._next_tick
                 arm(self._timer, self._next_tick)
-        count = epoll_wait(self._epoll, events, MAX_EVENTS, timeout_ms)
+        count = self._event_count = epoll_wait(self._epoll, events, MAX_EVENTS, timeout_ms)
         self._now = self._sessions.now = monotonic()
         self._acceptor.undialed = 0
         for index in range(count):
@@ -252,7 +274,7 @@ cdef class NativeEngine:
                 self._woken = True
             elif mark == TIMER:
                 self._armed_for = 0
-            elif mark < FIRST_LISTENER + MAX_LISTENERS:
+            elif not mark >> 32:  # no generation: see `session.mark_of`
                 self._acceptor.accept(<int>mark - FIRST_LISTENER, self._now)
             else:
                 flow = marked(&self._pool, mark)
@@ -270,21 +292,37 @@ cdef class NativeEngine:
         self._sessions.tell_dialed()
         self._carry()
         self._sessions.tell_ended_dials()
+        self._sessions.tell_all_waiting()
         self._ingress.tell_all_preread(self._now)
         self._sessions.tell_all_opened()
         self._acceptor.tell_pause()
         if self._woken:
-            self._woken = False
-            self._commands.run_all()
-        is_due = self._now >= self._next_tick or (self._acceptor.paused and self._may_resume)
-        if is_due and not self._stopping:
-            self._tick()
+            self._woken = self._commands.run_next()
+        if self._judged_at == 0:
+            # What came until now has to be read first.
+            if self._now >= self._next_tick or (self._acceptor.paused and self._may_resume):
+                self._judged_at = self._now
+        elif 0 <= self._event_count < MAX_EVENTS or self._now - self._judged_at >= TICK_MS / 1000.0:
+            if not self._stopping:
+                self._tick()
+            self._judged_at = 0
+
+    cdef object _excuse(self, double secs):
+        """Leave out the seconds in which this process stood still; byte threads do so themselves."""
+        self._next_tick = self._now
+        self._dialer.excuse(secs)
+        self._ingress.excuse(secs)
+        self._sessions.slot_queue.excuse(secs)
+        try:
+            self._gate.stood_still(secs)
+        except Exception:
+            log.bug("gate_failed", call="stood_still")
 
     cdef object _tick(self):
         cdef int hurry
         self._may_resume = False
-        self._dialer.expire(self._now)
-        self._ingress.expire(self._now)
+        self._dialer.expire(self._judged_at)
+        self._ingress.expire(self._judged_at)
         if self._dialer.short.first == NULL or not self._acceptor.paused:
             self._acceptor.resume(self._now)
         if self._now >= self._next_gate_tick:
@@ -317,11 +355,11 @@ cdef class NativeEngine:
     cdef inline void _hurry(self) noexcept nogil:
         self._next_tick = min(self._next_tick, self._now + SHORT_TICK_MS / 1000.0)
 
-    def _list_sessions(self):
-        return list_sessions(&self._pool)
+    def _list_sessions(self, number):
+        return list_sessions(&self._pool, number)
 
-    def _list_carried(self):
-        return list_carried(&self._pool)
+    def _list_carried(self, number):
+        return list_carried(&self._pool, number)
 
     def _clean_up(self):
         self._commands.run_all()

@@ -22,6 +22,7 @@ cdef enum:
     PREREAD  # the first bytes of its client are read, before the gate is asked
     HANDSHAKING  # in a TLS handshake with its client, before the gate is asked, or its backend
     HANDSHAKEN  # after that, on its way back to the gate thread
+    WAITING  # for a slot, after the gate was asked for the first time
 
 # Why a session ended; `sessions.REASONS` has the words in this order.
 cdef enum:
@@ -78,6 +79,7 @@ cdef struct TlsEnd:
     int socket
     int code  # why nothing more can be read
     int failure  # why the socket takes nothing more, or 0
+    uint32_t fed  # bytes received in a read without a byte for the session
     uint8_t is_dry  # the socket had less than was asked for
     uint8_t has_ended  # the socket has reached its end
     uint8_t said_end
@@ -104,6 +106,7 @@ cdef struct Session:
     int listener
     int worker  # the number of its byte thread, or -1
     int code
+    uint32_t turns_wanted  # see Workers.ask_for_turns
     uint32_t bytes_wanted  # bytes of its preamble, before the gate is asked again
     uint8_t state
     uint8_t reason
@@ -137,6 +140,7 @@ cdef void push(Queue* line, Session* session) noexcept nogil
 cdef Session* take_first(Queue* line) noexcept nogil
 cdef void link(Queue* line, Session* session) noexcept nogil
 cdef void unlink(Queue* line, Session* session) noexcept nogil
+cdef void excuse_all(Queue* line, double secs) noexcept nogil
 cdef uint32_t capacity(Pool* pool) noexcept nogil
 cdef Session* session_at(Pool* pool, uint32_t number) noexcept nogil
 cdef void wait_until_watched(Session* session) noexcept nogil

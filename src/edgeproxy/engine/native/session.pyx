@@ -123,6 +123,13 @@ cdef void unlink(Queue* line, Session* session) noexcept nogil:
         line.last = session.previous
     session.previous = session.next = NULL
 
+cdef void excuse_all(Queue* line, double secs) noexcept nogil:
+    """Move the deadlines of all sessions in a queue by this time."""
+    cdef Session* session = line.first
+    while session != NULL:
+        session.due_at += secs
+        session = session.next
+
 # -- what events are about --------------------------------------------------------------
 
 cdef uint64_t mark_of(Flow* flow) noexcept nogil:

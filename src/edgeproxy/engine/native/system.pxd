@@ -87,6 +87,7 @@ cdef extern from "<sys/socket.h>" nogil:
         MSG_MORE
         MSG_PEEK
         MSG_NOSIGNAL
+        MSG_TRUNC
 
 cdef extern from "<netinet/in.h>" nogil:
     cdef struct in_addr:
@@ -143,7 +144,11 @@ cdef extern from "<sys/ioctl.h>" nogil:
 # Builtins of gcc and clang.
 cdef extern from * nogil:
     uint8_t __atomic_load_n(uint8_t* at, int order)
+    uint32_t load_number "__atomic_load_n"(uint32_t* at, int order)
     void __atomic_store_n(uint8_t* at, uint8_t value, int order)
+    uint64_t load_time "__atomic_load_n"(uint64_t* at, int order)
+    void store_time "__atomic_store_n"(uint64_t* at, uint64_t value, int order)
+    void store_number "__atomic_store_n"(uint32_t* at, uint32_t value, int order)
     enum:
         __ATOMIC_ACQUIRE
         __ATOMIC_RELEASE

@@ -98,10 +98,15 @@ class Dialer:
         self._dialer.discard(session)
         return True
 
-    def expire(self, now: float) -> None:
-        """Fail the dials that have taken too long."""
-        for session in [each for each in self._dialer if each.deadline <= now]:
+    def expire(self, judged_at: float, now: float) -> None:
+        """Fail the dials that were unanswered at their deadlines, up to `judged_at`."""
+        for session in [each for each in self._dialer if each.deadline <= judged_at]:
             self._failed(session, DialFailure.TIMEOUT, now)
+
+    def excuse(self, secs: float) -> None:
+        """Let all dials take longer by the seconds in which this process stood still."""
+        for session in (*self._dialer, *(session for session, _ in self._short)):
+            session.deadline += secs
 
     def dial_waiting(self, now: float) -> None:
         """Begin the dials for which there was no descriptor."""

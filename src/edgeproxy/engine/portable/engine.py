@@ -1,8 +1,9 @@
 """The portable engine: pure Python, one thread for accepting, deciding and relaying.
 
 It is used where the native engine is not built, and it is the one to read first. One turn of the
-loop: wait for events, carry bytes, run what other threads asked for, check timers, and last of
-all close the sockets that ended (`sessions`).
+loop: wait for events, carry bytes, close the sockets that ended (`sessions`), take in clients, run
+what other threads asked for, check timers, and close again what ended meanwhile. So what has ended
+is told to the gate before who has come is decided.
 
 Sockets are registered once, edge-triggered, and never again. Out of descriptors, the engine
 refuses no client: accepting pauses, and dials wait until something is closed.
@@ -15,7 +16,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 from edgeproxy.engine.commands import Commands
@@ -24,6 +25,7 @@ from edgeproxy.engine.contract import (
     EngineSettings,
     Gate,
     ListenerSettings,
+    SessionEnds,
     SessionInfo,
 )
 from edgeproxy.engine.descriptors import ceiling
@@ -38,6 +40,7 @@ from edgeproxy.engine.portable.tls_context import BackendTls
 from edgeproxy.engine.portable.tls_socket import TlsContext
 from edgeproxy.engine.tls import TlsSettings
 from edgeproxy.log import EventLog
+from edgeproxy.standstill import LATE_SECS, WATCH_SECS
 
 log = EventLog("engine")
 
@@ -66,7 +69,8 @@ class PortableEngine:
         self._epoll.register(self._wakeup, select.EPOLLIN)
         self._lock = threading.Lock()  # guards the wake-up descriptor, to which other threads write
         self._now = time.monotonic()
-        self._next_tick = 0.0
+        self._next_tick = self._now
+        self._judged_at = 0.0
         self._next_sweep = 0.0
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
@@ -122,7 +126,8 @@ class PortableEngine:
 
     def live(self) -> int:
         """Return how many clients wait for admission, dial, are served or linger."""
-        return len(self._sessions) + len(self._lingering) + len(self._ingress)
+        waiting = len(self._ingress) + len(self._sessions.slot_queue)
+        return len(self._sessions) + len(self._lingering) + waiting
 
     def sessions(self) -> list[SessionInfo]:
         """List the live sessions."""
@@ -131,6 +136,14 @@ class PortableEngine:
     def carried(self) -> list[tuple[Any, int, int]]:
         """Return every live session's ticket, bytes in and bytes out so far."""
         return self._sessions.carried()
+
+    def unanswered(self) -> list[tuple[Any, int, bool, float]]:
+        """Return the live sessions whose backend has not sent a byte."""
+        return self._sessions.unanswered()
+
+    def ends(self, wanted: Container[Any]) -> list[SessionEnds]:
+        """Return the ends of the live sessions whose ticket is `wanted`."""
+        return self._commands.ask(lambda: self._sessions.ends(wanted)) or []
 
     def close_sessions(self, wanted: Callable[[Any], bool] | None = None) -> None:
         """Close the sessions whose ticket is `wanted` (all by default), `ABORTED`."""
@@ -156,6 +169,7 @@ class PortableEngine:
     # -- the loop ---------------------------------------------------------------------
 
     def _run(self) -> None:
+        self._next_tick = time.monotonic()
         try:
             while not self._stopping:
                 self._turn()
@@ -167,9 +181,41 @@ class PortableEngine:
 
     def _turn(self) -> None:
         events = self._epoll.poll(self._wait_secs(), MAX_EVENTS)
+        has_all = len(events) < MAX_EVENTS
         sessions = self._sessions
         self._now = sessions.now = time.monotonic()
+        if self._now - self._next_tick > LATE_SECS:
+            self._excuse(self._now - self._next_tick)
+        entering, accepting = self._carry(events)
+        if sessions.ended or sessions.over:
+            self._close_ended()
+        if sessions.slot_queue:
+            if has_all:
+                sessions.slot_queue.hear_out()
+            sessions.ask_waiting()
+        for descriptor, mask in entering:
+            self._go_on(*self._ingress.happened(descriptor, mask, self._now))
+        for descriptor in accepting:
+            self._receive(self._acceptor.accept(descriptor, self._now))
+        self._commands.run_next()
+        if not self._judged_at:
+            if self._now >= self._next_tick:  # what came until now has to be read first
+                self._judged_at = self._now
+        elif has_all or self._now - self._judged_at >= WATCH_SECS:
+            self._tick(self._judged_at)
+            self._judged_at = 0.0
+        if sessions.ended or sessions.over:
+            self._close_ended()
+
+    def _carry(self, events: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], list[int]]:
+        """Handle the events of sessions; return those of clients that enter, and of listeners.
+
+        Who an event of these is about is decided before any descriptor is closed.
+        """
+        sessions = self._sessions
         flows = sessions.flows
+        entering: list[tuple[int, int]] = []
+        accepting: list[int] = []
         for descriptor, mask in events:
             flow = flows.get(descriptor)
             if flow is not None:
@@ -180,40 +226,46 @@ class PortableEngine:
             elif descriptor == self._wakeup:
                 os.eventfd_read(self._wakeup)
             elif descriptor in self._ingress:
-                self._go_on(*self._ingress.happened(descriptor, mask, self._now))
+                entering.append((descriptor, mask))
             else:
-                self._receive(self._acceptor.accept(descriptor, self._now))
+                accepting.append(descriptor)
         for _ in range(len(self._relay.again)):
             flow = self._relay.again.popleft()
             try:
                 self._relay.pump(flow)
             except Exception:  # noqa: BLE001
                 sessions.broke(flow.session)
-        self._commands.run_all()
-        if self._now >= self._next_tick:
-            self._tick()
-        if sessions.ended or sessions.over:
-            self._close_ended()
+        return entering, accepting
 
     def _wait_secs(self) -> float:
-        if self._relay.again or self._commands.pending:
+        if self._relay.again or self._commands.pending or self._judged_at:
             return 0.0
         return max(0.0, self._next_tick - time.monotonic())
 
-    def _tick(self) -> None:
+    def _excuse(self, secs: float) -> None:
+        """Leave out the seconds in which this process stood still."""
+        self._next_tick = self._now
+        self._sessions.excuse(secs)
+        self._ingress.excuse(secs)
+        self._timeouts.excuse(self._sessions.all(), secs, self._now)
+        self._gate.stood_still(secs)
+
+    def _tick(self, judged_at: float) -> None:
+        """Judge deadlines up to `judged_at`: everything that came before it has been read."""
         now = self._now
-        self._dialer.expire(now)
-        for late, step in self._ingress.expire(now):
+        self._dialer.expire(judged_at, now)
+        for late, step in self._ingress.expire(judged_at, now):
             self._go_on(late, step)
         self._dialer.dial_waiting(now)
         self._lingering.sweep(now)
         if not self._dialer.is_short:
-            self._acceptor.resume(self._now)
+            self._acceptor.resume(now)
         if now >= self._next_sweep:
             self._next_sweep = now + self._timeouts.pause_secs
-            self._timeouts.sweep(self._sessions.all(), now)
+            self._timeouts.sweep(self._sessions.all(), judged_at)
             self._gate.tick(now)
-        hurry = self._dialer or self._lingering or self._ingress or self._acceptor.paused
+        waits = self._dialer or self._ingress or self._sessions.slot_queue
+        hurry = waits or self._lingering or self._acceptor.paused
         self._next_tick = now + (SHORT_TICK_SECS if hurry else self._timeouts.pause_secs)
 
     def _hurry(self) -> None:
@@ -247,8 +299,10 @@ class PortableEngine:
     def _clean_up(self) -> None:
         self._commands.run_all()
         self._acceptor.close()
-        for accepted, step in self._ingress.close():
+        for accepted, step in self._ingress.close(self._now):
             self._go_on(accepted, step)
+        for accepted in self._sessions.slot_queue.give_up_all():
+            self._sessions.turn_away(accepted.connection)
         self._sessions.abort()
         self._lingering.close()
         self._close_ended()

@@ -31,6 +31,11 @@ class Lingering:
         self._deadlines[leaving] = now + PATIENCE_SECS
         return True
 
+    def excuse(self, secs: float) -> None:
+        """Keep all of them longer by the seconds in which this process stood still."""
+        for leaving in self._deadlines:
+            self._deadlines[leaving] += secs
+
     def sweep(self, now: float) -> None:
         """Reset clients that have taken everything, have gone, or have run out of time."""
         for leaving, deadline in list(self._deadlines.items()):

@@ -22,10 +22,11 @@ import struct
 from collections import deque
 from collections.abc import Callable
 
-from edgeproxy.engine.contract import CloseReason, Side
+from edgeproxy.engine.contract import CloseReason
 from edgeproxy.engine.descriptors import ceiling
 from edgeproxy.engine.portable.pipe import PIPE_BYTES, PipePool
 from edgeproxy.engine.portable.session import Flow, Session
+from edgeproxy.engine.session_states import Side
 
 BUFFER_BYTES = 64 * 1024
 READS_PER_TURN = 4
@@ -217,6 +218,9 @@ class Relay:
 
     def _source_failed(self, flow: Flow, error: OSError) -> None:
         session = flow.session
+        if isinstance(error, InterruptedError):  # of TLS: nothing for the session yet
+            self.again.append(flow)
+            return
         if isinstance(error, TimeoutError):
             reason = CloseReason.TIMED_OUT
         elif error.errno == errno.EPROTO and flow.source_is_tls:

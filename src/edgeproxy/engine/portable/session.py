@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import socket
 
-from edgeproxy.engine.contract import CloseReason, Side, SocketAddress
+from edgeproxy.engine.contract import CloseReason, SocketAddress
 from edgeproxy.engine.portable.pipe import Pipe
 from edgeproxy.engine.portable.tls_socket import TlsSocket
-from edgeproxy.engine.session_states import SessionState
+from edgeproxy.engine.session_states import SessionState, Side
 
+ENDED_BY = {
+    CloseReason.CLIENT_RESET: Side.CLIENT,
+    CloseReason.CLIENT_GONE: Side.CLIENT,
+    CloseReason.BACKEND_RESET: Side.BACKEND,
+}
+"""Which peer ended a session, where the reason says so."""
 DIALING, OPEN, CLOSED = SessionState.DIALING, SessionState.OPEN, SessionState.CLOSED
 
 

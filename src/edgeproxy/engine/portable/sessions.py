@@ -14,38 +14,42 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from typing import Any
 
 from edgeproxy.engine.contract import (
     CloseReason,
+    Connect,
     EngineSettings,
-    Outcome,
-    Refuse,
+    FirstAnswer,
+    SessionEnds,
     SessionInfo,
-    Side,
+    Wait,
 )
 from edgeproxy.engine.guarded_gate import GuardedGate
+from edgeproxy.engine.listener import plain
 from edgeproxy.engine.portable.dialer import Dialer, say_prefix
 from edgeproxy.engine.portable.ingress.accepted import Accepted
+from edgeproxy.engine.portable.ingress.slot_queue import SlotQueue
 from edgeproxy.engine.portable.lingering import Lingering
 from edgeproxy.engine.portable.relay import BUFFER_BYTES, Relay, reset_on_close
-from edgeproxy.engine.portable.session import CLOSED, DIALING, OPEN, Flow, Session
+from edgeproxy.engine.portable.session import CLOSED, DIALING, ENDED_BY, OPEN, Flow, Session
 from edgeproxy.engine.portable.tls_socket import TlsSocket
-from edgeproxy.engine.session_states import SessionState
+from edgeproxy.engine.session_states import Outcome, SessionState, Side
 from edgeproxy.log import EventLog
 
 log = EventLog("engine")
 
-_ENDED_BY = {
-    CloseReason.CLIENT_RESET: Side.CLIENT,
-    CloseReason.CLIENT_GONE: Side.CLIENT,
-    CloseReason.BACKEND_RESET: Side.BACKEND,
-}
+DRAINED_BYTES = BUFFER_BYTES
+"""Bytes that are read of a refused client before it is closed. With more, it sees a reset: reading
+on while it goes on sending would hold up everybody else."""
+DRAINED_BYTES_PER_TURN = 16 * DRAINED_BYTES
+
 _WRITABLE = select.EPOLLOUT
 _BROKEN = select.EPOLLERR | select.EPOLLHUP
-_MORE_THAN_BYTES = _BROKEN | select.EPOLLRDHUP | select.EPOLLPRI
+_ENDING = _BROKEN | select.EPOLLRDHUP
+_MORE_THAN_BYTES = _ENDING | select.EPOLLPRI
 _INTEREST = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
 
 
@@ -61,6 +65,7 @@ class Sessions:
         over: Sessions that ended in this turn, why and by whom; the gate is not told yet.
         dialer, relay, lingering: What connects sessions, carries their bytes, and keeps
             clients until the last byte is delivered.
+        slot_queue: Clients that wait for a session to end.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class Sessions:
         self.flows: dict[int, Flow] = {}
         self.ended: list[socket.socket] = []
         self.over: list[tuple[Session, CloseReason, Side | None]] = []
+        self._drained_at, self._drained = self.now, 0
         self._gate = gate
         self._epoll = epoll
         self._pause = pause
@@ -86,6 +92,7 @@ class Sessions:
         )
         self.relay = Relay(self.finish)
         self.lingering = Lingering()
+        self.slot_queue = SlotQueue()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -115,17 +122,73 @@ class Sessions:
             for session in self.all()
         ]
 
+    def unanswered(self) -> list[tuple[Any, int, bool, float]]:
+        """Return what `Engine.unanswered` returns."""
+        now = time.monotonic()
+        return [
+            (
+                session.ticket,
+                session.address[1],
+                session.upward.done or session.downward.done,
+                now - session.started_at,
+            )
+            for session in self.all()
+            if session.state is not CLOSED and not session.downward.carried
+        ]
+
+    def excuse(self, secs: float) -> None:
+        """Let what is timed here take longer by the seconds in which this process stood still."""
+        self.dialer.excuse(secs)
+        self.lingering.excuse(secs)
+        self.slot_queue.excuse(secs)
+
     def all(self) -> list[Session]:
         """Return the sessions whose end the gate does not know yet."""
         return list(self._sessions)
+
+    # -- called on the gate thread ----------------------------------------------------
+
+    def ends(self, wanted: Container[Any]) -> list[SessionEnds]:
+        """Return what `Engine.ends` returns."""
+        return [
+            SessionEnds(
+                session.ticket,
+                (plain(session.address[0]), session.address[1]),
+                _local_end(session.client),
+                _local_end(session.backend),
+            )
+            for session in self._sessions
+            if session.ticket in wanted
+        ]
 
     # -- the beginning ----------------------------------------------------------------
 
     def admit(self, accepted: Accepted) -> None:
         """Ask the gate for a backend."""
-        connection = accepted.connection
         answer = self._gate.opened(accepted.client, self.now)
-        if isinstance(answer, Refuse):
+        if isinstance(answer, Wait):
+            if not self.slot_queue.is_full:
+                self.slot_queue.add(accepted, answer.place, self.now)
+                self._hurry()
+                return
+            answer = self._gate.asked_again(answer.place, self.now, is_last=True)
+        self._follow(accepted, answer)
+
+    def ask_waiting(self) -> None:
+        """Ask the gate again about clients for whom a slot may be free now."""
+        freed, self._gate.freed = self._gate.freed, 0
+        for accepted, place, is_last in self.slot_queue.to_ask(freed, self.now):
+            answer = self._gate.asked_again(place, self.now, is_last=is_last)
+            if isinstance(answer, Wait):
+                self.slot_queue.put_back(answer.place)
+            else:
+                self._follow(accepted, answer)
+        if self.slot_queue:
+            self._hurry()
+
+    def _follow(self, accepted: Accepted, answer: FirstAnswer) -> None:
+        connection = accepted.connection
+        if not isinstance(answer, Connect):
             self.turn_away(connection)
             return
         session = Session(connection, accepted.address, accepted.accepted_at)
@@ -174,6 +237,8 @@ class Sessions:
         session = flow.session
         if mask & _MORE_THAN_BYTES:
             flow.read_to_eagain = True
+            if mask & _ENDING:
+                self.slot_queue.ending_at = self.now
         if session.state is DIALING:
             if flow is session.downward:
                 if self.dialer.has_answered(session, mask, self.now):
@@ -209,10 +274,17 @@ class Sessions:
         self.turn_away(session.client)
 
     def turn_away(self, client: socket.socket) -> None:
-        """Close a client without sending a byte. Unread bytes are read, to avoid a reset."""
+        """Close a client without sending a byte.
+
+        Bytes that it has sent are read, to avoid a reset, but not more than `DRAINED_BYTES` of a
+        client and about `DRAINED_BYTES_PER_TURN` in a turn.
+        """
+        if self._drained_at != self.now:
+            self._drained_at, self._drained = self.now, 0
         try:
             client.shutdown(socket.SHUT_WR)
-            client.recv(BUFFER_BYTES)
+            if self._drained < DRAINED_BYTES_PER_TURN:
+                self._drained += len(client.recv(DRAINED_BYTES, socket.MSG_TRUNC))
         except OSError:
             pass
         self.ended.append(client)
@@ -248,7 +320,7 @@ class Sessions:
         if session.state is CLOSED:
             return
         session.state = CLOSED
-        self.over.append((session, reason, _ENDED_BY.get(reason, ended_by)))
+        self.over.append((session, reason, ENDED_BY.get(reason, ended_by)))
         self.dialer.forget(session)
         for flow in (session.upward, session.downward):
             flow.done = True
@@ -304,6 +376,17 @@ def _shown_state(session: Session) -> SessionState:
     if session.upward.done or session.downward.done:
         return SessionState.HALF_CLOSED
     return session.state
+
+
+def _local_end(connection: socket.socket | None) -> tuple[str, int] | None:
+    """Return the address of this end of a connection, in plain form; None if there is none."""
+    if connection is None or connection.family == socket.AF_UNIX:
+        return None
+    try:
+        host, port = connection.getsockname()[:2]
+    except OSError:  # closed
+        return None
+    return plain(host), port
 
 
 def _has_bytes(source: socket.socket) -> bool:

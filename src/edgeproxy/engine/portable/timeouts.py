@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from edgeproxy.engine.contract import CloseReason, EngineSettings, Side
+from edgeproxy.engine.contract import CloseReason, EngineSettings
 from edgeproxy.engine.portable.session import OPEN, Session
 from edgeproxy.engine.portable.unacked import unacked_since, undelivered_bytes
+from edgeproxy.engine.session_states import Side
 
 SHORT_TICK_SECS = 0.05
 """Seconds between two checks of timers while a session dials or a client lingers."""
@@ -57,6 +58,16 @@ class Timeouts:
         timeouts = (self._idle_secs, self._user_secs)
         shortest = min((each for each in timeouts if each), default=TICK_SECS)
         self.pause_secs = min(max(shortest / CHECKS_PER_TIMEOUT, SHORT_TICK_SECS), TICK_SECS)
+
+    def excuse(self, sessions: Iterable[Session], secs: float, now: float) -> None:
+        """Leave out the seconds until `now` in which this process stood still."""
+        for session in sessions:
+            session.active_at = min(session.active_at + secs, now)
+            if session.broken_since:
+                session.broken_since += secs
+            for flow in (session.upward, session.downward):
+                if flow.unacked_since:
+                    flow.unacked_since = now
 
     def sweep(self, sessions: Iterable[Session], now: float) -> None:
         """End the sessions that are idle, or whose peers have vanished."""

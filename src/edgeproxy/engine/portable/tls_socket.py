@@ -23,6 +23,9 @@ MOST_UNSENT_BYTES = 1 << 16
 """With more unsent bytes, we stop reading: the peer asks for new keys (KeyUpdate) and does not
 read our answers."""
 
+FEEDS_PER_READ = 2
+"""How often one read receives without a byte for the session, as with an endless KeyUpdate."""
+
 _asked_names: WeakKeyDictionary[ssl.SSLObject, str] = WeakKeyDictionary()
 
 
@@ -146,8 +149,11 @@ class TlsSocket(socket.socket):
         )
 
     def recv_into(self, buffer: memoryview, *_: object) -> int:  # type: ignore[override]
-        """Read like a socket. A violation of TLS is an OSError with EPROTO."""
-        while True:
+        """Read like a socket. A violation of TLS is an OSError with EPROTO.
+
+        Raises InterruptedError if there is more to receive, but others are to have their turn.
+        """
+        for _turn in range(FEEDS_PER_READ):
             try:
                 return cast(int, self._tls.read(len(buffer), buffer))
             except ssl.SSLWantReadError:
@@ -162,6 +168,7 @@ class TlsSocket(socket.socket):
             except ssl.SSLError as error:
                 self._flush_if_possible()  # it says why
                 raise OSError(errno.EPROTO, str(error.reason)) from None
+        raise InterruptedError
 
     def send(self, data: memoryview, *_: object) -> int:  # type: ignore[override]
         """Write like a socket, but all or nothing; see `has_unsent`."""

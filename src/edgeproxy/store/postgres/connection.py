@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy import regular_file
-from edgeproxy.errors import StoreError
+from edgeproxy.errors import StoreError, reason_of
 from edgeproxy.store.postgres.url import Host, PostgresSettings, PostgresUrl
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _reason(error: Exception, url: PostgresUrl) -> tuple[bool, str]:
     """Return whether the connection is lost, and what is wrong."""
     import asyncpg
 
-    text = url.without_secrets(str(error)) or type(error).__name__
+    text = url.without_secrets(reason_of(error))
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
         return False, f"refuses us ({text}): check user and password in EDGEPROXY_POSTGRES_URL"
     if isinstance(error, asyncpg.InvalidCatalogNameError):

@@ -8,10 +8,12 @@ import threading
 from contextlib import suppress
 from typing import Any
 
+from edgeproxy.control.awake_loop import AwakeLoop
+
 _Key = tuple[Any, ...]
 
 
-class DriverLoop(asyncio.SelectorEventLoop):
+class DriverLoop(AwakeLoop):
     """A loop that resolves names on daemon threads and ignores network errors in the background.
 
     Python waits for the threads of a pool when the process ends, and a name server that does not

@@ -75,7 +75,7 @@ class PostgresNodes(NodeEdits):
 
         return self._link.edit(work)
 
-    def change(self, node_id: str, **values: int) -> Node:
+    def change(self, node_id: str, **values: object) -> Node:
         """Set these columns of a node, without checking the values."""
 
         async def work(connection: PostgresConnection) -> Node:

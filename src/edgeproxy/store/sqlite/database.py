@@ -297,7 +297,8 @@ def _new_file(path: Path) -> Iterator[Path]:
         folder = path.absolute().parent
         raise DatabaseError(path, f"cannot be made in {folder}: {error.strerror}") from error
     finally:
-        new.unlink(missing_ok=True)
+        with suppress(OSError):  # where it could not be made, it cannot be removed either
+            new.unlink()
 
 
 @contextmanager

@@ -88,7 +88,7 @@ class Nodes(NodeEdits):
             check_usable(None if node is None else node.values)
             return self._get(connection, backend.id)
 
-    def change(self, node_id: str, **values: int) -> Node:
+    def change(self, node_id: str, **values: object) -> Node:
         """Set these columns of a node, without checking the values."""
         with transaction(self._path, self._wait_secs) as connection:
             self._get(connection, node_id)

@@ -43,6 +43,8 @@ from edgeproxy.engine.native.byte_thread.handshake cimport fail
 from edgeproxy.engine.native.byte_thread.worker cimport (
     Ended,
     Request,
+    SHORT_TICK_MS,
+    TICK_MS,
     again,
     check_later,
     take_again,
@@ -151,7 +153,8 @@ cdef void take_handoff(Worker* worker) noexcept nogil:
         session = take_first(&worker.arriving)
         if session.state == HANDSHAKING:
             link(&worker.meeting, session)
-            tick_by(worker, session.due_at)
+            session.due_at = max(session.due_at, worker.now + SHORT_TICK_MS / 1000.0)
+            tick_by(worker, min(session.due_at, worker.now + TICK_MS / 1000.0))
             continue
         session.active_at = worker.now
         check_later(worker, session)
@@ -178,8 +181,8 @@ cdef void hand_back(Worker* worker) noexcept nogil:
     """Close the sockets of the sessions that ended in this turn and give them to the gate.
 
     The gate thread takes them before its next decision. It is woken for them at once, but at most
-    once every `TELL_MS`, because a busy gate thread comes by itself. For a finished handshake it is
-    woken at once, because the client waits.
+    once every `TELL_MS`, because a busy gate thread comes by itself. For a finished handshake, and
+    while clients wait for a slot, it is woken at once.
     """
     cdef Session* session = worker.finished.first
     cdef Flow* flow
@@ -209,13 +212,14 @@ cdef void hand_back(Worker* worker) noexcept nogil:
     first = ended.line.first == NULL
     if first:
         ended.line = worker.finished
-        at_once = worker.now >= ended.told_at + TELL_MS / 1000.0 or worker.stopping or urgent
+        urgent |= ended.awaited or worker.stopping
+        at_once = urgent or worker.now >= ended.told_at + TELL_MS / 1000.0
         if at_once:
             ended.told_at = worker.now
         else:
             worker.tell_at = ended.told_at + TELL_MS / 1000.0
     else:
-        at_once = urgent
+        at_once = urgent or ended.awaited
         ended.line.last.next = worker.finished.first
         ended.line.last = worker.finished.last
     pthread_mutex_unlock(&ended.lock)

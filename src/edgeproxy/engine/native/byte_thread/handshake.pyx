@@ -17,7 +17,7 @@ from edgeproxy.engine.native.session cimport (
     unlink,
 )
 from edgeproxy.engine.native.tls.tls_end cimport DEPARTED, SHAKEN, SHAKING, shake_hands
-from edgeproxy.engine.native.byte_thread.worker cimport SHORT_TICK_MS, tick_by
+from edgeproxy.engine.native.byte_thread.worker cimport SHORT_TICK_MS, TICK_MS, tick_by
 
 cdef void advance(Worker* worker, Session* session) noexcept nogil:
     """Go on with a handshake."""
@@ -46,10 +46,11 @@ cdef void expire_handshakes(Worker* worker) noexcept nogil:
     cdef double soonest = 0
     while session != NULL:
         next = session.next
-        if session.due_at <= worker.now:
+        if session.due_at <= worker.judged_at:
             fail(worker, session, HANDSHAKE_TIMEOUT)
         elif soonest == 0 or session.due_at < soonest:
             soonest = session.due_at
         session = next
     if soonest > 0:
-        tick_by(worker, soonest + SHORT_TICK_MS / 1000.0)
+        # Often enough to notice a standstill.
+        tick_by(worker, min(soonest + SHORT_TICK_MS / 1000.0, worker.now + TICK_MS / 1000.0))

@@ -11,7 +11,7 @@ nothing until its next byte. The checks are the twins of `portable/timeouts`.
 """
 
 from libc.errno cimport errno
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc
 from posix.unistd cimport close
@@ -54,6 +54,7 @@ from edgeproxy.engine.native.session cimport (
     Session,
     TIMED_OUT,
     URGED,
+    excuse_all,
     link,
     unlink,
     marked,
@@ -91,13 +92,20 @@ cdef void* work(void* argument) noexcept nogil:
     cdef Flow* flow
     cdef int count, index
     cdef size_t turns
+    cdef uint32_t turns_wanted
+    cdef bint has_more, has_all, is_due
     ask_for_short_slices()
     while not __atomic_load_n(&worker.stopping, __ATOMIC_ACQUIRE):
-        count = epoll_wait(
-            worker.epoll, events, MAX_EVENTS, -1 if worker.again_first == NULL else 0
-        )
+        turns_wanted = load_number(&worker.turns_wanted, __ATOMIC_ACQUIRE)
+        has_more = worker.again_first != NULL or turns_wanted != worker.turns_done
+        has_more |= worker.judged_at > 0
+        is_due = False
+        count = epoll_wait(worker.epoll, events, MAX_EVENTS, 0 if has_more else -1)
+        has_all = 0 <= count < MAX_EVENTS  # it is negative after a signal
         worker.now = monotonic()
         take_handoff(worker)
+        if worker.next_tick > 0 and worker.now - worker.next_tick > worker.late_secs:
+            excuse(worker, worker.now - worker.next_tick)
         for index in range(count):
             if events[index].data.u64 > TIMER:
                 flow = marked(worker.pool, events[index].data.u64)
@@ -107,13 +115,23 @@ cdef void* work(void* argument) noexcept nogil:
                 unwake(worker.wakeup)
             else:
                 worker.next_tick = 0
-                tick(worker)
+                is_due = True
+        if worker.judged_at > 0 and (
+            has_all or worker.now - worker.judged_at >= TICK_MS / 1000.0
+        ):
+            tick(worker)
+            worker.judged_at = 0
+        if is_due and worker.judged_at == 0:
+            worker.judged_at = worker.now  # what came until now has to be read first
         turns = min(worker.again_count, <size_t>BULK_PER_TURN)
         while turns:
             turns -= 1
             pump(worker, take_again(worker))
         if worker.finished.first != NULL:
             hand_back(worker)
+        if turns_wanted != worker.turns_done and has_all:
+            store_number(&worker.turns_done, turns_wanted, __ATOMIC_RELEASE)
+            wake(worker.ended.wakeup)
     clean_up(worker)
     return NULL
 
@@ -133,6 +151,8 @@ cdef void happened(Worker* worker, Flow* flow, uint32_t mask) noexcept nogil:
         return
     if mask & MORE_THAN_BYTES:
         flow.flags |= URGED
+        if mask & ~<uint32_t>EPOLLPRI & MORE_THAN_BYTES:
+            store_time(&worker.ending_at_usecs, <uint64_t>(worker.now * 1e6), __ATOMIC_RELEASE)
         if mask & EPOLLRDHUP and not mask & (EPOLLPRI | EPOLLERR):
             flow.flags |= ENDING
     session.active_at = worker.now
@@ -156,7 +176,10 @@ cdef void happened(Worker* worker, Flow* flow, uint32_t mask) noexcept nogil:
 # -- timers -----------------------------------------------------------------------------
 
 cdef void tick(Worker* worker) noexcept nogil:
-    """Do what is due: late wake-ups, lingering clients, handshakes, checks of sessions."""
+    """Do what is due: late wake-ups, lingering clients, handshakes, checks of sessions.
+
+    Everything that came before `judged_at` has been read.
+    """
     cdef double now = worker.now
     cdef Session* session
     cdef int checks = CHECKS_PER_TURN
@@ -185,7 +208,7 @@ cdef void tick(Worker* worker) noexcept nogil:
 
 cdef void check(Worker* worker, Session* session) noexcept nogil:
     """Check a session, which is in no queue: end it if it is idle or a peer has vanished."""
-    cdef double now = worker.now
+    cdef double now = worker.judged_at
     if not session.checked:
         session.checked = True
         keep_alive(worker, session.backend)
@@ -200,6 +223,24 @@ cdef void check(Worker* worker, Session* session) noexcept nogil:
                 unlink(&worker.to_check, session)
                 session.settled = True
                 link(&worker.settled, session)
+
+cdef void excuse(Worker* worker, double secs) noexcept nogil:
+    """Leave out the seconds until now in which this process stood still."""
+    cdef Session* session = worker.to_check.first
+    cdef size_t index
+    worker.next_tick = worker.now  # the timer has gone off already
+    while session != NULL:
+        session.active_at = min(session.active_at + secs, worker.now)
+        if session.broken_since > 0:
+            session.broken_since += secs
+        if session.upward.unacked_since > 0:
+            session.upward.unacked_since = worker.now
+        if session.downward.unacked_since > 0:
+            session.downward.unacked_since = worker.now
+        session = session.next
+    excuse_all(&worker.meeting, secs)
+    for index in range(worker.lingering_count):
+        worker.lingering[index].deadline += secs
 
 cdef int owes(Worker* worker, Session* session) noexcept nogil:
     """Return whether a peer owes acknowledgements; end the session if it does for too long."""

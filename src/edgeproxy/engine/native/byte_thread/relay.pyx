@@ -96,7 +96,7 @@ cdef void pump(Worker* worker, Flow* flow) noexcept nogil:
                 flow.flags &= ~<uint32_t>URGED
                 return
             if errno == EINTR:
-                continue
+                break
             source_failed(worker, flow, errno)
             return
         if size == 0:

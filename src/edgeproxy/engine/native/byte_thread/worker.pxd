@@ -1,6 +1,6 @@
 """See worker.pyx."""
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from edgeproxy.engine.native.session cimport Flow, Queue, Pool, Session
 from edgeproxy.engine.native.system cimport pthread_mutex_t, pthread_t
@@ -29,6 +29,7 @@ cdef struct Ended:
     Queue line
     double told_at
     int wakeup
+    uint8_t awaited  # clients wait for sessions to end
 
 cdef struct Worker:
     # Settings; durations are in seconds, and 0 is off.
@@ -36,6 +37,7 @@ cdef struct Worker:
     int ceiling
     double idle_secs
     double user_secs
+    double late_secs
     int keepalive_idle_secs
     int keepalive_interval_secs
     int keepalive_probes
@@ -67,7 +69,8 @@ cdef struct Worker:
     int[MAX_POOLED][2] pipes
     size_t pooled
     double now
-    double next_tick
+    double next_tick  # when the timer goes off; 0: it is off
+    double judged_at  # up to when deadlines are judged next; 0: none are
     double tell_at
     double pause_secs
     int epoll
@@ -75,6 +78,9 @@ cdef struct Worker:
     # For both threads.
     int wakeup
     uint8_t stopping
+    uint32_t turns_wanted  # by the gate thread
+    uint32_t turns_done  # up to which of them everything that had come has been read
+    uint64_t ending_at_usecs  # when a side of a session last ended
 
 cdef void again(Worker* worker, Flow* flow) noexcept nogil
 cdef Flow* take_again(Worker* worker) noexcept nogil

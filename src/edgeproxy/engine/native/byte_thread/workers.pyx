@@ -12,7 +12,9 @@ from edgeproxy.engine.sockets import (
     KEEPALIVE_PROBES,
 )
 from edgeproxy.errors import EdgeProxyError
+from edgeproxy.standstill import LATE_SECS
 
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from edgeproxy.engine.native.byte_thread.loop cimport start_worker, stop_worker
@@ -24,10 +26,8 @@ from edgeproxy.engine.native.byte_thread.handoff cimport (
     wake_for_handoff,
 )
 from edgeproxy.engine.native.session cimport ABORTED
+from edgeproxy.engine.native.syscalls cimport wake
 from edgeproxy.engine.native.system cimport *
-
-cdef enum:
-    MAX_WORKERS = 64
 
 
 cdef class Workers:
@@ -40,7 +40,6 @@ cdef class Workers:
         pthread_mutex_init(&self._ended.lock, NULL)
         self._ended.wakeup = wakeup
         wanted = settings.byte_threads or len(os.sched_getaffinity(0))
-        wanted = max(1, min(wanted, MAX_WORKERS))
         self._workers = <Worker*>calloc(wanted, sizeof(Worker))
         if self._workers == NULL:
             raise MemoryError
@@ -55,6 +54,7 @@ cdef class Workers:
             worker.keepalive_probes = KEEPALIVE_PROBES
             worker.idle_secs = settings.idle_timeout_secs
             worker.user_secs = settings.user_timeout_secs
+            worker.late_secs = LATE_SECS
 
     cdef object start(self, int ceiling):
         """Start the byte threads; their pipes stay below `ceiling` (`engine.descriptors`).
@@ -102,6 +102,48 @@ cdef class Workers:
         self._ended.line.first = self._ended.line.last = NULL
         pthread_mutex_unlock(&self._ended.lock)
         return ended
+
+    cdef void await_ends(self, bint awaited) noexcept nogil:
+        """Wake the gate thread for every session that ends, or no more than otherwise."""
+        pthread_mutex_lock(&self._ended.lock)
+        self._ended.awaited = awaited
+        pthread_mutex_unlock(&self._ended.lock)
+
+    cdef uint32_t ask_for_turns(self) noexcept nogil:
+        """Have every thread read what has come until now. Return a number for `have_turned`.
+
+        The gate thread is woken when each has done so.
+        """
+        cdef int index
+        self._turns_wanted += 1
+        for index in range(self._count):
+            if self._workers[index].started:
+                store_number(
+                    &self._workers[index].turns_wanted, self._turns_wanted, __ATOMIC_RELEASE
+                )
+                wake(self._workers[index].wakeup)
+        return self._turns_wanted
+
+    cdef bint have_turned(self, uint32_t wanted) noexcept nogil:
+        """Return whether every thread has read what had come, and handed over what ended."""
+        cdef int index
+        cdef uint32_t done
+        for index in range(self._count):
+            if self._workers[index].started:
+                done = load_number(&self._workers[index].turns_done, __ATOMIC_ACQUIRE)
+                if <int32_t>(done - wanted) < 0:
+                    return False
+        return True
+
+    cdef double ending_at(self) noexcept nogil:
+        """Return when a side of a session last ended, as far as `have_turned` makes it known."""
+        cdef int index
+        cdef uint64_t latest = 0
+        for index in range(self._count):
+            latest = max(
+                latest, load_time(&self._workers[index].ending_at_usecs, __ATOMIC_ACQUIRE)
+            )
+        return latest / 1e6
 
     cdef void ask_to_end(self, Session* session) noexcept nogil:
         """Ask the thread of a session to end it; nothing happens if that thread has ended."""

@@ -6,7 +6,6 @@ from edgeproxy.engine.native.system cimport sockaddr_in6
 # Events of listeners are marked with FIRST_LISTENER and what follows it; see `session.mark_of`.
 cdef enum:
     FIRST_LISTENER = 16
-    MAX_LISTENERS = 1024
 
 cdef class Acceptor:
     cdef Queue opened
@@ -14,13 +13,17 @@ cdef class Acceptor:
     cdef int undialed, ceiling
     cdef object _listeners
     cdef Pool* _pool
-    cdef int[MAX_LISTENERS] _listening, _places
-    cdef int _epoll, _count, _singles, _code
+    cdef int* _listening
+    cdef int* _places
+    cdef int _epoll, _count, _room, _singles, _code
     cdef bint _told
-    cdef double _resumed_at
+    cdef double _resumed_at, _drained_at
+    cdef size_t _drained
 
     cdef object prepare(self, Pool* pool, int epoll)
     cdef object add(self, listener)
+    cdef object _make_room(self)
+    cdef void turn_away(self, Session* session, double now) noexcept nogil
     cdef object renew(self, name, settings, tls)
     cdef object remove(self, name, double now)
     cdef object listener_at(self, int place)
@@ -36,3 +39,4 @@ cdef class Acceptor:
 
 cdef object client_of(Session* session, listener)
 cdef object address_of(sockaddr_in6* address)
+cdef object local_address_of(int fd)

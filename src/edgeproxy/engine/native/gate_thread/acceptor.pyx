@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Accepts clients from listening sockets, and survives every error of `accept`.
+"""Accepts clients from listening sockets, survives every error of `accept`, and turns clients away.
 
 The twin of `engine/portable/acceptor`, where it is explained.
 """
@@ -12,16 +12,22 @@ from edgeproxy.engine.listener import LOCAL, client_at
 from edgeproxy.log import EventLog
 
 from libc.errno cimport EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+from libc.stdlib cimport free, realloc
 from libc.string cimport memset
+from posix.unistd cimport close as close_descriptor
 
 from edgeproxy.engine.native.session cimport Session, allocate, push, release
 from edgeproxy.engine.native.system cimport *
+from edgeproxy.engine.native.tls.tls_end cimport end_tls, tls_say_end
 
 log = EventLog("engine")
 
 cdef enum:
     ACCEPTS_PER_TURN = 64
     SINGLES = 4
+    # The same figures as in `portable/sessions`, where they are explained.
+    DRAINED_BYTES = 65536
+    DRAINED_BYTES_PER_TURN = 1048576
 
 
 cdef class Acceptor:
@@ -49,15 +55,31 @@ cdef class Acceptor:
         cdef int slot = 0
         while slot < self._count and self._listening[slot] >= 0:
             slot += 1
-        if slot == MAX_LISTENERS:
-            listener.listening.close()
-            raise OverflowError(f"an engine has at most {MAX_LISTENERS} listeners")
+        if slot == self._room:
+            self._make_room()
         self._listening[slot] = listener.listening.fileno()
         self._places[slot] = len(self._listeners)
         self._listeners.append(listener)
         self._count = max(self._count, slot + 1)
         if not self.paused and not self._watch(slot):
             self.pause(errno)
+
+    cdef object _make_room(self):
+        cdef int room = self._room * 2 + 16
+        cdef int* listening = <int*>realloc(self._listening, room * sizeof(int))
+        cdef int* places
+        if listening == NULL:
+            raise MemoryError
+        self._listening = listening
+        places = <int*>realloc(self._places, room * sizeof(int))
+        if places == NULL:
+            raise MemoryError
+        self._places = places
+        self._room = room
+
+    def __dealloc__(self):
+        free(self._listening)
+        free(self._places)
 
     cdef object remove(self, name, double now):
         """Accept the clients that have connected to this listener already, then close it."""
@@ -67,6 +89,22 @@ cdef class Acceptor:
                 with nogil:
                     self._accept(slot, 1 << 16, now)
                 self._close(slot)
+
+    cdef void turn_away(self, Session* session, double now) noexcept nogil:
+        """Close a client without sending a byte, and release its session."""
+        cdef ssize_t size
+        if self._drained_at != now:
+            self._drained_at = now
+            self._drained = 0
+        if session.client_tls.tls != NULL:
+            tls_say_end(&session.client_tls)
+            end_tls(&session.client_tls)
+        shutdown(session.client, SHUT_WR)
+        if self._drained < DRAINED_BYTES_PER_TURN:
+            size = recv(session.client, NULL, DRAINED_BYTES, MSG_TRUNC)  # nothing is copied
+            self._drained += max(size, 0)
+        close_descriptor(session.client)
+        release(self._pool, session)
 
     cdef object renew(self, name, settings, tls):
         """Speak TLS with new clients of a listener with these settings, if it exists."""

@@ -13,6 +13,7 @@ cdef class Dialer:
     cdef object prepare(self, int epoll, int ceiling)
     cdef double dial(self) noexcept nogil
     cdef void happened(self, Flow* flow, uint32_t mask, double now) noexcept nogil
+    cdef void excuse(self, double secs) noexcept nogil
     cdef void expire(self, double now) noexcept nogil
     cdef void drop(self, Session* session, uint8_t reason) noexcept nogil
     cdef void give_up(self, Session* session, int code) noexcept nogil

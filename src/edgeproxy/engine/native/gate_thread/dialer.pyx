@@ -21,6 +21,7 @@ from edgeproxy.engine.native.session cimport (
     CLIENT_GONE,
     CLOSED,
     DIALING,
+    excuse_all,
     push,
     link,
     unlink,
@@ -172,6 +173,12 @@ cdef class Dialer:
         self._unwatch(session)
         session.active_at = now
         push(&self.dialed, session)
+
+    cdef void excuse(self, double secs) noexcept nogil:
+        """Let all dials take longer by the seconds in which this process stood still."""
+        excuse_all(&self.wanted, secs)
+        excuse_all(&self.short, secs)
+        excuse_all(&self.dialing, secs)
 
     cdef void expire(self, double now) noexcept nogil:
         """Give up the dials that have taken too long."""

@@ -24,12 +24,16 @@ cdef class Ingress:
     cdef bint is_prereading(self) noexcept nogil
     cdef bint is_to_tell(self) noexcept nogil
     cdef void happened(self, Session* session, uint32_t mask) noexcept nogil
+    cdef void excuse(self, double secs) noexcept nogil
     cdef void expire(self, double now) noexcept nogil
     cdef object receive_all(self, double now)
     cdef object tell_all_preread(self, double now)
     cdef object tell_handshake_over(self, Session* session, double now, bint is_stopping)
     cdef object take_client(self, Session* session)
-    cdef object close(self)
+    cdef object close(self, double now)
     cdef object _tell_preread(self, Session* session, double now)
     cdef object _begin_handshake(self, Session* session, client, double now)
-    cdef object _tell_lost(self, Session* session, client, double now)
+    cdef object _let_in(self, client, double now)
+    cdef object _give_up(self, Session* session, client, double now)
+    cdef object _tell_lost(self, Session* session, client, double now, bint is_stopping)
+    cdef object _tell_gone(self, client, reason, double now)

@@ -2,11 +2,14 @@
 """Clients before the gate is asked for a backend; the twin of `portable/ingress/ingress`.
 
 Accepted → preread, if its listener wants a preamble → handshake on a byte thread, if it speaks
-TLS → identified. A client in here holds a descriptor and nothing else.
+TLS → identified. If there is either, the gate says first whether the client may begin. A client in
+here holds a descriptor and nothing else of the engine.
 """
 
 from edgeproxy.engine.contract import (
     PREAMBLE_BYTES,
+    CloseReason,
+    Enter,
     HandshakeFailure,
     Identified,
     NeedMore,
@@ -74,6 +77,10 @@ cdef class Ingress:
         """Something happened to a client in preread."""
         self._preread.happened(session, mask)
 
+    cdef void excuse(self, double secs) noexcept nogil:
+        """Let clients in preread take longer by the seconds in which this process stood still."""
+        self._preread.excuse(secs)
+
     cdef void expire(self, double now) noexcept nogil:
         """Have the gate asked about clients whose preread time is over."""
         self._preread.expire(now)
@@ -85,14 +92,35 @@ cdef class Ingress:
             session = take_first(&self._acceptor.opened)
             listener = self._acceptor.listener_at(session.listener)
             client = client_of(session, listener)
-            secs = listener.settings.preamble_secs
-            if not secs:
+            settings = listener.settings
+            secs = settings.preamble_secs
+            if not secs and settings.tls is None:
+                self._clients[session.number] = client
+                push(&self.identified, session)
+                continue
+            client = self._let_in(client, now)
+            if client is None:
+                push(&self.unwanted, session)
+            elif not secs:
                 self._begin_handshake(session, client, now)
             elif self._preread.add(session, secs):
                 self._clients[session.number] = client
             else:
                 self._acceptor.pause(errno)
-                push(&self.unwanted, session)
+                self._give_up(session, client, now)
+
+    cdef object _let_in(self, client, double now):
+        """Ask the gate whether a client may begin. Return it with what the gate said, or None."""
+        try:
+            answer = self._gate.arrived(client, now)
+            if isinstance(answer, Refuse):
+                return None
+            if not isinstance(answer, Enter):
+                raise TypeError(f"a gate answers Enter or Refuse, not {answer!r}")
+        except Exception:
+            log.bug("gate_failed", call="arrived")
+            return None
+        return client._replace(entry=answer.entry)
 
     cdef object tell_all_preread(self, double now):
         """Ask the gate about the preambles that are ready."""
@@ -106,14 +134,11 @@ cdef class Ingress:
         session.worker = -1
         client = self.take_client(session)
         if session.state != HANDSHAKEN:
-            if is_stopping:
-                release(self._pool, session)
-            else:
-                self._tell_lost(session, client, now)
+            self._tell_lost(session, client, now, is_stopping)
             return
         session.state = DIALING
         if is_stopping:
-            push(&self.unwanted, session)
+            self._give_up(session, client, now)
             return
         self._clients[session.number] = client.over_tls(tls_info(&session.client_tls))
         push(&self.identified, session)
@@ -122,19 +147,22 @@ cdef class Ingress:
         """Return the `Client` of a session that leaves its stage."""
         return self._clients.pop(session.number)
 
-    cdef object close(self):
+    cdef object close(self, double now):
         """Turn all clients away."""
         cdef Session* session
         while self.identified.first != NULL:
             session = take_first(&self.identified)
-            self.take_client(session)
-            push(&self.unwanted, session)
+            client = self.take_client(session)
+            settings = self._acceptor.listener_at(session.listener).settings
+            if settings.preamble_secs or settings.tls is not None:
+                self._give_up(session, client, now)
+            else:  # the gate has not been asked about it
+                push(&self.unwanted, session)
         self._preread.expire(FOREVER)
         while self._preread.ready.first != NULL:
             session = take_first(&self._preread.ready)
             self._preread.drop(session)
-            self.take_client(session)
-            push(&self.unwanted, session)
+            self._give_up(session, self.take_client(session), now)
 
     cdef object _tell_preread(self, Session* session, double now):
         """Ask the gate about one preamble, unless it wants more bytes first."""
@@ -162,8 +190,11 @@ cdef class Ingress:
         self._preread.drop(session)
         self.take_client(session)
         session.state = DIALING
-        if not isinstance(answer, Identified):
+        if isinstance(answer, Refuse):
             push(&self.unwanted, session)
+            return
+        if not isinstance(answer, Identified):
+            self._give_up(session, client, now)
             return
         if answer.skip:
             recv(session.client, self._buffer, min(<ssize_t>answer.skip, size), 0)
@@ -176,7 +207,7 @@ cdef class Ingress:
         listener = self._acceptor.listener_at(session.listener)
         cdef TlsContext tls = listener.tls
         if tls is not None and not tls.begin(&session.client_tls, session.client):
-            push(&self.unwanted, session)
+            self._give_up(session, client, now)
             return
         self._clients[session.number] = client
         if tls is None:
@@ -186,16 +217,23 @@ cdef class Ingress:
         session.due_at = now + listener.settings.tls.handshake_secs
         self._workers.meet(session)
 
-    cdef object _tell_lost(self, Session* session, client, double now):
+    cdef object _give_up(self, Session* session, client, double now):
+        """Turn a client away that the gate has let in, and tell the gate."""
+        self._tell_gone(client, CloseReason.ABORTED, now)
+        push(&self.unwanted, session)
+
+    cdef object _tell_lost(self, Session* session, client, double now, bint is_stopping):
         """Tell the gate that a client is lost: its handshake has failed."""
         reason = HandshakeFailure.HANDSHAKE_FAILED
         if session.reason == HANDSHAKE_TIMEOUT:
             reason = HandshakeFailure.HANDSHAKE_TIMEOUT
         elif session.reason == CLIENT_GONE:
             reason = HandshakeFailure.CLIENT_GONE
+        self._tell_gone(client, CloseReason.ABORTED if is_stopping else reason, now)
+        release(self._pool, session)
+
+    cdef object _tell_gone(self, client, reason, double now):
         try:
             self._gate.client_lost(client, reason, now)
         except Exception:
             log.bug("gate_failed", call="left")
-        finally:
-            release(self._pool, session)

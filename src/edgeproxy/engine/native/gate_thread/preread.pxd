@@ -12,6 +12,7 @@ cdef class Preread:
     cdef object prepare(self, int epoll)
     cdef bint add(self, Session* session, double secs) noexcept nogil
     cdef void happened(self, Session* session, uint32_t mask) noexcept nogil
+    cdef void excuse(self, double secs) noexcept nogil
     cdef void expire(self, double now) noexcept nogil
     cdef void go_on(self, Session* session, uint32_t bytes_wanted) noexcept nogil
     cdef void drop(self, Session* session) noexcept nogil

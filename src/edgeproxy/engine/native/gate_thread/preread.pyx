@@ -4,7 +4,7 @@
 A session is in one of the two queues, except while the gate is asked about it.
 """
 
-from edgeproxy.engine.native.session cimport PREREAD, push, link, unlink, mark_of
+from edgeproxy.engine.native.session cimport PREREAD, excuse_all, push, link, unlink, mark_of
 from edgeproxy.engine.native.system cimport *
 
 cdef uint32_t PREREAD_INTEREST = EPOLLIN | EPOLLRDHUP | EPOLLET
@@ -44,6 +44,10 @@ cdef class Preread:
         if mask & LAST:
             session.read_ended = True
         self._ask(session)
+
+    cdef void excuse(self, double secs) noexcept nogil:
+        """Let all clients take longer by the seconds in which this process stood still."""
+        excuse_all(&self.waiting, secs)
 
     cdef void expire(self, double now) noexcept nogil:
         """Have the gate asked about clients whose time is over."""

@@ -10,7 +10,8 @@ backend's connection is gone. A gate must not raise. If it does, the client conc
 and all others are still served, as with `engine/guarded_gate` in the portable engine.
 """
 
-from edgeproxy.engine.contract import CloseReason, Connect, Outcome, Refuse, Side
+from edgeproxy.engine.contract import CloseReason, Connect, Refuse, Wait
+from edgeproxy.engine.session_states import Outcome, Side
 from edgeproxy.engine.dial import failure
 from edgeproxy.log import EventLog
 
@@ -58,8 +59,7 @@ REASONS = (
 )
 
 SIDES = {CLIENT_RESET: Side.CLIENT, CLIENT_GONE: Side.CLIENT, BACKEND_RESET: Side.BACKEND}
-ENDED_BY = tuple(SIDES.get(reason) for reason in range(len(REASONS)))
-"""Which peer ended a session, by its reason; None where `Session.ended_by` tells."""
+ENDED_BY = tuple(map(SIDES.get, range(len(REASONS))))  # by reason; else `Session.ended_by` tells
 
 
 cdef class Sessions:
@@ -68,6 +68,7 @@ cdef class Sessions:
     Attributes:
         now: Monotonic seconds of this turn of the loop; the loop sets it.
         live: The number of sessions whose end the gate does not know yet.
+        slot_queue: Clients that wait for a slot.
         to_carry: Sessions whose backends have answered and whose bytes do not flow yet.
     """
 
@@ -89,6 +90,8 @@ cdef class Sessions:
         self._ingress = ingress
         self._pool = pool
         self._buffer = buffer
+        self.slot_queue = SlotQueue()
+        self.slot_queue.prepare(workers)
 
     cdef object trust(self, BackendContext context):
         """Speak TLS with backends by this context from now on."""
@@ -127,6 +130,19 @@ cdef class Sessions:
         while self._dialer.failed.first != NULL:
             self._tell_failed(take_first(&self._dialer.failed))
 
+    cdef object tell_all_waiting(self):
+        """Ask the gate again about clients for whom a slot may be free now."""
+        cdef Session* session
+        cdef Queue line = self.slot_queue.take_all()
+        if line.first == NULL:
+            self.slot_queue.freed = 0
+            return
+        while line.first != NULL:
+            session = take_first(&line)
+            if self.slot_queue.is_to_ask(session, self.now):
+                self._tell_again(session)
+        self.slot_queue.end_turn()
+
     cdef object tell_all_opened(self):
         """Take in accepted clients, and ask the gate about all that are identified."""
         cdef Session* session
@@ -135,20 +151,43 @@ cdef class Sessions:
             session = take_first(&self._ingress.identified)
             self._tell_opened(session, self._ingress.take_client(session))
         while self._ingress.unwanted.first != NULL:
-            self._turn_away(take_first(&self._ingress.unwanted))
+            self._acceptor.turn_away(take_first(&self._ingress.unwanted), self.now)
 
     cdef object _tell_opened(self, Session* session, client):
         try:
             answer = self._gate.opened(client, self.now)
+            if isinstance(answer, Wait):
+                if not self.slot_queue.is_full():
+                    self.slot_queue.add(session, answer.place, self.now)
+                    return
+                answer = self._gate.asked_again(answer.place, self.now, is_last=True)
             connects = _connects(answer)
         except Exception:
             log.bug("gate_failed", call="opened")
             connects = False
-        if not connects:
-            self._turn_away(session)
-            return
-        self.live += 1
-        self._follow(session, answer)
+        self._admit_or_turn_away(session, answer if connects else None)
+
+    cdef object _tell_again(self, Session* session):
+        """Ask the gate again about a client that waits for a slot."""
+        is_last = bool(self.slot_queue.is_last)
+        try:
+            answer = self._gate.asked_again(self.slot_queue.place, self.now, is_last=is_last)
+            if isinstance(answer, Wait) and not is_last:
+                self.slot_queue.put_back(session, answer.place)
+                return
+            connects = _connects(answer)
+        except Exception:
+            log.bug("gate_failed", call="asked_again")
+            connects = False
+        session.state = DIALING
+        self._admit_or_turn_away(session, answer if connects else None)
+
+    cdef object _admit_or_turn_away(self, Session* session, answer):
+        if answer is None:
+            self._acceptor.turn_away(session, self.now)
+        else:
+            self.live += 1
+            self._follow(session, answer)
 
     cdef object _tell_failed(self, Session* session):
         cdef const char* why
@@ -171,7 +210,7 @@ cdef class Sessions:
             self._follow(session, answer)
         else:
             self._let_go(session)
-            self._turn_away(session)
+            self._acceptor.turn_away(session, self.now)
 
     cdef object tell_dialed(self):
         """Tell the gate which backends have answered. `carry` lets their bytes flow."""
@@ -239,8 +278,7 @@ cdef class Sessions:
                 end_tls(&session.client_tls)
             close(session.client)
         try:
-            secs = self.now - session.started_at
-            first_secs = None
+            secs, first_secs = self.now - session.started_at, None
             if session.downward.carried:  # the clock of a byte thread may be a moment ahead
                 first_secs = min(max(session.began_at - session.started_at, 0.0), secs)
             outcome = Outcome(
@@ -263,6 +301,7 @@ cdef class Sessions:
         ticket = answer.ticket
         Py_INCREF(ticket)
         if session.ticket != NULL:
+            self.slot_queue.freed += 1
             Py_DECREF(<object>session.ticket)
         session.ticket = <PyObject*>ticket
         end_tls(&session.backend_tls)  # that of the previous attempt
@@ -301,26 +340,13 @@ cdef class Sessions:
         if prefix and not keep(&session.upward, prefix, len(prefix)):
             raise MemoryError
 
-    cdef object _turn_away(self, Session* session):
-        """Close a client without sending a byte. Unread bytes are read, to avoid a reset."""
-        cdef char[4096] unread
-        with nogil:
-            if session.client_tls.tls != NULL:
-                tls_say_end(&session.client_tls)
-                end_tls(&session.client_tls)
-            shutdown(session.client, SHUT_WR)
-            while recv(session.client, unread, sizeof(unread), 0) == sizeof(unread):
-                pass
-            close(session.client)
-        release(self._pool, session)
-
     # -- the end ----------------------------------------------------------------------
 
     cdef object _let_go(self, Session* session):
         """Release the ticket of a session, now that the gate knows of its end."""
-        ticket = <object>session.ticket
-        Py_DECREF(ticket)
+        Py_DECREF(<object>session.ticket)
         session.ticket = NULL
+        self.slot_queue.freed += 1
         end_tls(&session.backend_tls)
         free(session.upward.waiting)
         session.upward.waiting = NULL
@@ -352,9 +378,12 @@ cdef class Sessions:
 
         The byte threads have ended. Sessions that wait to be dialed end in the next `Dialer.dial`.
         """
+        cdef Queue waiting = self.slot_queue.take_all()
         while self._acceptor.opened.first != NULL:
-            self._turn_away(take_first(&self._acceptor.opened))
-        self._ingress.close()
+            self._acceptor.turn_away(take_first(&self._acceptor.opened), self.now)
+        while waiting.first != NULL:
+            self._acceptor.turn_away(take_first(&waiting), self.now)
+        self._ingress.close(self.now)
         while self._dialer.dialed.first != NULL:
             self._dialer.abandon(take_first(&self._dialer.dialed), ABORTED)
         while self.to_carry.first != NULL:

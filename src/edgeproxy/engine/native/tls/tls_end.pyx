@@ -9,7 +9,7 @@ owns the session.
 
 from edgeproxy.engine.tls import TlsInfo
 
-from libc.errno cimport EAGAIN, EPROTO, errno
+from libc.errno cimport EAGAIN, EINTR, EPROTO, errno
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
@@ -19,6 +19,7 @@ from edgeproxy.engine.native.system cimport MSG_NOSIGNAL, recv, send
 cdef enum:
     RECORD_BYTES = 16384
     MOST_UNSENT_BYTES = 65536  # with more, we stop reading: the peer reads none of our answers
+    MOST_FED_BYTES = 16384  # in a read without a byte for the session, as with endless KeyUpdates
     ENDED = -1  # no error number has this value
 
 cdef extern from *:
@@ -64,10 +65,14 @@ cdef int bio_read(BIO* bio, char* buffer, int size) noexcept nogil:
     if end.unsent_size - end.unsent_at > MOST_UNSENT_BYTES:
         set_errno(end.failure if end.failure else EAGAIN)
         got = -1
+    elif end.fed > MOST_FED_BYTES:
+        set_errno(EAGAIN)
+        got = -1
     else:
         got = recv(end.socket, buffer, size, 0)
+        end.fed += max(got, 0)
     BIO_clear_retry_flags(bio)
-    end.is_dry = got < size
+    end.is_dry = got < size and end.fed <= MOST_FED_BYTES
     if got < 0 and errno == EAGAIN:
         BIO_set_retry_read(bio)
     end.has_ended = got == 0
@@ -138,20 +143,23 @@ cdef int shake_hands(TlsEnd* end) noexcept nogil:
     """Go on with a handshake. Return SHAKEN, SHAKING, UNWELCOME or DEPARTED."""
     cdef SSL* tls = <SSL*>end.tls
     cdef int done, why, code
+    cdef bint departed
     tls_flush(end)
-    ERR_clear_error()
-    set_errno(0)
-    done = SSL_do_handshake(tls)
-    if done == 1:
-        return SHAKEN
-    code = errno
-    why = SSL_get_error(tls, done)
-    if why == SSL_ERROR_WANT_READ or why == SSL_ERROR_WANT_WRITE:
-        return SHAKING
-    end.verify_error = complaint_of(tls)
-    if end.has_ended or (why == SSL_ERROR_SYSCALL and code):
-        return DEPARTED
-    return UNWELCOME
+    while True:
+        ERR_clear_error()
+        end.fed = 0
+        set_errno(0)
+        done = SSL_do_handshake(tls)
+        if done == 1:
+            return SHAKEN
+        code = errno
+        why = SSL_get_error(tls, done)
+        if why != SSL_ERROR_WANT_READ and why != SSL_ERROR_WANT_WRITE:
+            end.verify_error = complaint_of(tls)
+            departed = end.has_ended or (why == SSL_ERROR_SYSCALL and code)
+            return DEPARTED if departed else UNWELCOME
+        if end.fed <= MOST_FED_BYTES:  # else there is more; OpenSSL bounds what a handshake takes
+            return SHAKING
 
 cdef const char* complaint_of(SSL* tls) noexcept nogil:
     """Return why a handshake has just failed, in a text that is never freed; NULL if unknown."""
@@ -163,7 +171,8 @@ cdef const char* complaint_of(SSL* tls) noexcept nogil:
 cdef ssize_t tls_read(TlsEnd* end, char* buffer, size_t size) noexcept nogil:
     """Read like `recv`: as many whole records as have arrived and fit.
 
-    An end or an error behind them is reported by the next call (`tls_is_drained`).
+    An end or an error behind them is reported by the next call (`tls_is_drained`). EINTR: there is
+    more to receive, but others are to have their turn first.
     """
     cdef SSL* tls = <SSL*>end.tls
     cdef size_t got = 0
@@ -175,6 +184,7 @@ cdef ssize_t tls_read(TlsEnd* end, char* buffer, size_t size) noexcept nogil:
     while True:
         ERR_clear_error()
         set_errno(0)
+        end.fed = 0
         part = SSL_read(tls, buffer + got, <int>(size - got))
         if part <= 0:
             break
@@ -182,7 +192,9 @@ cdef ssize_t tls_read(TlsEnd* end, char* buffer, size_t size) noexcept nogil:
         if size - got < RECORD_BYTES or tls_is_drained(end):
             return got
     code = failure_of(end, part)
-    if code != EAGAIN:
+    if code == EAGAIN and end.fed > MOST_FED_BYTES:
+        code = EINTR
+    elif code != EAGAIN:
         end.code = code
     if got:
         return got

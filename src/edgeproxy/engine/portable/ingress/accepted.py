@@ -11,7 +11,8 @@ import socket
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from edgeproxy.engine.contract import Client, SocketAddress
+from edgeproxy.engine.contract import Client, CloseReason, SocketAddress
+from edgeproxy.engine.guarded_gate import GuardedGate
 from edgeproxy.engine.listener import Listener
 from edgeproxy.engine.portable.tls_socket import TlsContext
 
@@ -63,8 +64,11 @@ class AcceptedClients:
         given_up: What comes next for clients of this stage that are given up.
     """
 
-    def __init__(self, epoll: select.epoll, interest: int, given_up: Next) -> None:
+    def __init__(
+        self, epoll: select.epoll, interest: int, gate: GuardedGate, given_up: Next
+    ) -> None:
         self._epoll = epoll
+        self._gate = gate
         self._interest = interest
         self._clients: dict[int, Accepted] = {}
         self.given_up = given_up
@@ -89,13 +93,23 @@ class AcceptedClients:
         del self._clients[accepted.connection.fileno()]
         self._epoll.unregister(accepted.connection.fileno())
 
+    def excuse(self, secs: float) -> None:
+        """Let all clients take longer by the seconds in which this process stood still."""
+        for accepted in self._clients.values():
+            accepted.deadline += secs
+
     def late(self, now: float) -> list[Accepted]:
         """Return the clients whose deadline has passed."""
         return [each for each in self._clients.values() if each.deadline <= now]
 
-    def give_up_all(self) -> list[tuple[Accepted, Next]]:
+    def give_up(self, accepted: Accepted, now: float) -> Next:
+        """Tell the gate that this client is given up; return what comes next."""
+        self._gate.client_lost(accepted.client, CloseReason.ABORTED, now)
+        return self.given_up
+
+    def give_up_all(self, now: float) -> list[tuple[Accepted, Next]]:
         """Drop all clients, and return what comes next for each."""
         clients = list(self._clients.values())
         for accepted in clients:
             self.drop(accepted)
-        return [(accepted, self.given_up) for accepted in clients]
+        return [(accepted, self.give_up(accepted, now)) for accepted in clients]

@@ -21,8 +21,7 @@ class Handshakes(AcceptedClients):
     """All clients in their handshakes. Used on the gate thread only."""
 
     def __init__(self, epoll: select.epoll, gate: GuardedGate) -> None:
-        super().__init__(epoll, _INTEREST, given_up=Next.CLOSE)
-        self._gate = gate
+        super().__init__(epoll, _INTEREST, gate, given_up=Next.CLOSE)
 
     def happened(self, accepted: Accepted, now: float) -> Next:
         """Something happened to a client."""

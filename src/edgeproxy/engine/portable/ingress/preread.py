@@ -9,8 +9,16 @@ from __future__ import annotations
 
 import select
 import socket
+from contextlib import suppress
 
-from edgeproxy.engine.contract import PREAMBLE_BYTES, Identified, NeedMore, Preamble
+from edgeproxy.engine.contract import (
+    PREAMBLE_BYTES,
+    CloseReason,
+    Identified,
+    NeedMore,
+    Preamble,
+    Refuse,
+)
 from edgeproxy.engine.guarded_gate import GuardedGate
 from edgeproxy.engine.portable.ingress.accepted import Accepted, AcceptedClients, Next
 
@@ -22,8 +30,7 @@ class Preread(AcceptedClients):
     """All clients in preread. Used on the gate thread only."""
 
     def __init__(self, epoll: select.epoll, gate: GuardedGate) -> None:
-        super().__init__(epoll, _INTEREST, given_up=Next.TURN_AWAY)
-        self._gate = gate
+        super().__init__(epoll, _INTEREST, gate, given_up=Next.TURN_AWAY)
 
     def happened(self, accepted: Accepted, mask: int, now: float) -> Next:
         """A client has sent bytes, or has ended its side."""
@@ -49,9 +56,12 @@ class Preread(AcceptedClients):
             return Next.WAIT
         self.drop(accepted)
         if not isinstance(answer, Identified):
+            if not isinstance(answer, Refuse):
+                self._gate.client_lost(accepted.client, CloseReason.ABORTED, now)
             return Next.TURN_AWAY
         if answer.skip:
-            accepted.connection.recv(answer.skip)
+            with suppress(OSError):  # it may have reset since; the relay will see that
+                accepted.connection.recv(answer.skip)
         accepted.address = answer.source or accepted.address
         accepted.client = accepted.client.identified(answer)
         return Next.HANDSHAKE

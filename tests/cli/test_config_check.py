@@ -1,0 +1,139 @@
+"""`edgeproxy config check` finds everything that would keep a proxy from starting, at once."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.cli.config_check import check
+from tests.store.editing import documented, execute
+
+HERE = {"EDGEPROXY_LISTEN_ADDR": "127.0.0.1:0", "EDGEPROXY_CONTROL_SOCKET": "off"}
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("text\n")
+
+
+def test_nothing_is_found_where_nothing_is_wrong_and_nothing_is_made(tmp_path: Path) -> None:
+    found = check(
+        {
+            **HERE,
+            "EDGEPROXY_CONTROL_SOCKET": str(tmp_path / "made" / "control"),
+            "EDGEPROXY_ACCESS_LOG": "access.log",
+            "EDGEPROXY_METRICS_ENABLED": "true",
+            "EDGEPROXY_METRICS_LISTEN_ADDR": "127.0.0.1:0",
+            "EDGEPROXY_LISTENERS": f"unix:{tmp_path}/socket=web,[::1]:0=web",
+        }
+    )
+    assert (found.faults, found.warnings) == ([], [])
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_all_faults_are_found_at_once() -> None:
+    found = check(
+        {
+            **HERE,
+            "EDGEPROXY_GEOIP_PATH": "file",
+            "EDGEPROXY_GEO_OVERRIDES": "none",
+            "EDGEPROXY_TLS_ENABLED": "true",
+            "EDGEPROXY_TLS_LISTEN_ADDR": "127.0.0.1:0",
+            "EDGEPROXY_TLS_CERT": "file",
+            "EDGEPROXY_TLS_KEY": "file",
+            "EDGEPROXY_TLS_CERT_DIR": "folder",
+            "EDGEPROXY_TLS_CLIENT_CA": "authorities",
+            "EDGEPROXY_BACKEND_TLS": "backend.internal",
+            "EDGEPROXY_BACKEND_TLS_CA": "backends",
+            "EDGEPROXY_ACCESS_LOG": "no/access.log",
+            "EDGEPROXY_DB_PATH": "file/routing.db",
+            "EDGEPROXY_CONTROL_SOCKET": "file",
+            "EDGEPROXY_METRICS_ENABLED": "true",
+            "EDGEPROXY_METRICS_LISTEN_ADDR": "192.0.2.1:9090",
+            "EDGEPROXY_API_ENABLED": "true",
+            "EDGEPROXY_API_LISTEN_ADDR": "192.0.2.1:9091",
+            "EDGEPROXY_API_TOKEN_FILE": "token",
+        }
+    )
+    starts = (
+        "geo database file: ",
+        "geo overrides none: ",
+        "EDGEPROXY_API_TOKEN_FILE='token' ",
+        "file: holds no certificate",
+        "folder: cannot be read",
+        "authorities: cannot be read",
+        "EDGEPROXY_BACKEND_TLS_CA: backends: ",
+        "EDGEPROXY_ACCESS_LOG='no/access.log': cannot be made: there is no folder",
+        "EDGEPROXY_CONTROL_SOCKET='file': is another file",
+        "EDGEPROXY_DB_PATH='file/routing.db': cannot be made",
+        "cannot listen on 192.0.2.1:9090: ",
+        "cannot listen on 192.0.2.1:9091: ",
+    )
+    for start in starts:
+        assert sum(fault.startswith(start) for fault in found.faults) == 1, found.faults
+    assert len(found.faults) == len(starts), found.faults
+
+
+def test_bad_values_are_listed_one_by_one() -> None:
+    found = check({"EDGEPROXY_REGION": "E U", "EDGEPROXY_BINDING_MAX": "x"})
+    assert [fault.partition("=")[0] for fault in found.faults] == [
+        "EDGEPROXY_REGION",
+        "EDGEPROXY_BINDING_MAX",
+    ]
+    assert found.is_usage
+
+
+def test_a_database_is_read_and_one_without_a_table_is_no_fault(tmp_path: Path) -> None:
+    environ = {**HERE, "EDGEPROXY_DB_PATH": str(documented(tmp_path / "a.db"))}
+    assert check(environ).faults == []
+    execute(tmp_path / "a.db", "ALTER TABLE backends DROP COLUMN weight")
+    (fault,) = check(environ).faults
+    assert "has no column weight" in fault
+    execute(tmp_path / "a.db", "DROP TABLE backends")
+    assert check(environ).faults == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_fault"),
+    [
+        ("127.0.0.1:{}", "127.0.0.1:{}", True),
+        ("0.0.0.0:{}", "127.0.0.1:{}", True),
+        ("127.0.0.1:{}", "[::]:{}", True),
+        ("127.0.0.1:{}", "127.0.0.2:{}", False),
+        ("127.0.0.1:0", "127.0.0.1:0", False),
+    ],
+)
+def test_an_address_that_is_wanted_twice_is_a_fault(one: str, other: str, is_fault: bool) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environ = {
+        **HERE,
+        "EDGEPROXY_LISTEN_ADDR": one.format(port),
+        "EDGEPROXY_API_ENABLED": "true",
+        "EDGEPROXY_API_LISTEN_ADDR": other.format(port),
+    }
+    faults = check(environ).faults
+    assert [("EDGEPROXY_LISTEN_ADDR and EDGEPROXY_API" in fault) for fault in faults] == [
+        True
+    ] * is_fault
+
+
+def test_an_address_in_use_is_a_fault_unless_this_proxy_may_hold_it(tmp_path: Path) -> None:
+    control = tmp_path / "control"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        environ = {"EDGEPROXY_LISTEN_ADDR": address, "EDGEPROXY_CONTROL_SOCKET": str(control)}
+        (fault,) = check(environ).faults
+        assert fault.startswith(f"cannot listen on {address}: Address already in use")
+        with socket.socket(socket.AF_UNIX) as proxy:
+            proxy.bind(str(control))
+            proxy.listen()
+            found = check(environ)
+        assert found.faults == []
+        assert found.warnings[0].startswith(f"cannot listen on {address}")
+        found = check({**environ, "EDGEPROXY_CONTROL_SOCKET": "off"})
+        assert (found.faults, len(found.warnings)) == ([], 1), "nobody can be asked"

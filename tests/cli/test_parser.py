@@ -1,0 +1,54 @@
+"""What is wrong with a command line is said with the usage of the command that was meant."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeproxy.cli import GROUPS
+from tests.cli.commands import Commands
+
+
+@pytest.mark.parametrize(
+    ("words", "usage", "message"),
+    [
+        ("serve --fast", "edgeproxy serve ", "there is no option --fast"),
+        ("serve --lisen=x", "edgeproxy serve ", "no option --lisen; did you mean --listen?"),
+        ("status --jsn", "edgeproxy status ", "no option --jsn; did you mean --json?"),
+        ("node set a --prot 3", "edgeproxy node set ", "no option --prot; did you mean --port?"),
+        ("db show extra", "edgeproxy db show ", "unexpected: extra"),
+        ("db migrate --too", "edgeproxy db migrate ", "--t"),
+        ("node ad", "edgeproxy node ", "there is no command ad; did you mean add? All: add,"),
+        ("config shwo", "edgeproxy config ", "there is no command shwo; did you mean show?"),
+        ("statsu", "edgeproxy ", "there is no command statsu; did you mean status? All: help,"),
+        ("walk", "edgeproxy ", "there is no command walk; there are help, serve,"),
+        ("help statsu", "edgeproxy ", "did you mean status?"),
+    ],
+)
+def test_the_command_that_was_meant_complains(
+    capsys: pytest.CaptureFixture[str], words: str, usage: str, message: str
+) -> None:
+    done = Commands(capsys).run(*words.split())
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"usage: {usage}")
+    assert message in done.err
+
+
+def test_a_wrong_command_is_shown_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    done = Commands(capsys).run("sta\ntus")
+    assert r"there is no command 'sta\ntus'" in done.err
+
+
+@pytest.mark.parametrize("words", [(), ("node",), ("node", "set"), ("config", "show")])
+def test_help_is_what_the_option_prints(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    commands = Commands(capsys)
+    helped, asked = commands.run("help", *words), commands.run(*words, "--help")
+    assert (helped.code, helped.err) == (0, "")
+    assert helped.out == asked.out
+    assert helped.out.startswith(" ".join(("usage: edgeproxy", *words)))
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = {line.split()[0] for line in Commands(capsys).run("help").out.splitlines() if line}
+    assert listed >= {"help", *GROUPS}

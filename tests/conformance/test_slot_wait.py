@@ -1,0 +1,188 @@
+"""A client that comes back at once is not refused because its last connection still counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from edgeproxy.engine.contract import CloseReason
+from edgeproxy.engine.slot_wait import MAX_WAITING
+from tests.conformance.gates import ScriptedGate
+from tests.conformance.peers import Pause, Peer
+from tests.conformance.rig import Rig
+from tests.conformance.test_preambles import serve as serve_with_preamble
+from tests.waiting import wait_until
+
+VISITS = 300
+
+
+def _limited(rig: Rig, slots: int = 1) -> ScriptedGate:
+    gate = ScriptedGate(rig.backend.address)
+    gate.slots = slots
+    return gate
+
+
+@contextmanager
+def _served(rig: Rig, serve: Callable[[Peer], object]) -> Iterator[None]:
+    """Let the backend serve one client after the other; fail if it has two at once."""
+
+    def accept_all() -> None:
+        for _ in range(VISITS):
+            peer = rig.backend.accept()
+            assert len(rig.gate.unended()) == 1
+            serve(peer)
+            peer.close()
+
+    background = rig.run(accept_all)
+    yield
+    background.result()
+
+
+def _greet(peer: Peer) -> None:
+    peer.send(b"hello")
+
+
+def _greet_until_the_end(peer: Peer) -> None:
+    peer.send(b"hello")
+    peer.rest()
+
+
+def _visit(rig: Rig, ask: Callable[[Peer], object]) -> object:
+    client = rig.connect()
+    answer = ask(client)
+    client.close()
+    return answer
+
+
+def _holder_that_ends(rig: Rig) -> Peer:
+    """Let a client hold the only slot and end its side; return its backend, which may follow."""
+    holder, server = rig.pair()
+    holder.end()
+    assert server.rest() == Pause(b"", reset=False)
+    return server
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_client_that_is_back_at_once_is_served_when_the_backend_ends_first(rig: Rig) -> None:
+    rig.serve(_limited(rig))
+    with _served(rig, _greet):
+        answers = [_visit(rig, Peer.rest) for _ in range(VISITS)]
+    assert answers == [Pause(b"hello", reset=False)] * VISITS
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_client_that_is_back_at_once_is_served_when_it_ends_first(rig: Rig) -> None:
+    rig.serve(_limited(rig))
+    with _served(rig, _greet_until_the_end):
+        answers = [_visit(rig, lambda client: client.first(5)) for _ in range(VISITS)]
+    assert answers == [b"hello"] * VISITS
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_client_that_is_back_at_once_is_served_when_it_resets(rig: Rig) -> None:
+    rig.serve(_limited(rig))
+    with _served(rig, _greet_until_the_end):
+        for _ in range(VISITS):
+            client = rig.connect()
+            assert client.first(5) == b"hello"
+            client.reset()
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_preread_client_that_is_back_at_once_is_served(rig: Rig) -> None:
+    serve_with_preamble(rig, gate=_limited(rig))
+
+    def speak(client: Peer) -> bytes:
+        client.send(b"me\n")
+        return client.rest().data
+
+    with _served(rig, _greet):
+        answers = [_visit(rig, speak) for _ in range(VISITS)]
+    assert answers == [b"hello"] * VISITS
+
+
+@pytest.mark.usefixtures("patient")
+def test_where_nothing_is_ending_a_client_is_refused_and_not_kept(rig: Rig) -> None:
+    rig.serve(_limited(rig))
+    holder, server = rig.pair()
+    assert rig.connect().rest() == Pause(b"", reset=False)
+    assert (rig.gate.asked_again_last, len(rig.gate.tickets)) == (1, 1)
+    holder.send(b"still")
+    assert server.receive(5) == b"still"
+
+
+@pytest.mark.usefixtures("patient")
+def test_others_are_decided_while_a_client_waits(rig: Rig) -> None:
+    rig.serve(_limited(rig))
+    server = _holder_that_ends(rig)
+    waiting = rig.connect()
+    wait_until(lambda: len(rig.gate.clients) == 2, "the gate was asked")
+    rig.gate.slots = 2
+    other = rig.connect()
+    rig.gate.wait_for(lambda: len(rig.gate.tickets) >= 2, "somebody was decided")
+    assert rig.gate.tickets[1].client == other.sock.getsockname()
+    server.close()
+    rig.gate.wait_for(lambda: len(rig.gate.tickets) == 3, "the one that waited was decided")
+    assert rig.gate.tickets[2].client == waiting.sock.getsockname()
+    assert rig.gate.asked_again_last == 0
+
+
+@pytest.mark.usefixtures("patient")
+def test_who_waits_gets_the_first_slot_that_is_free(rig: Rig) -> None:
+    rig.serve(_limited(rig))
+    server = _holder_that_ends(rig)
+    waiting = rig.connect()
+    wait_until(lambda: len(rig.gate.clients) == 2, "the gate was asked")
+    server.close()
+    assert rig.outcome().reason == CloseReason.FINISHED
+    waiting.send(b"hello")
+    assert rig.accept().receive(5) == b"hello"
+
+
+def test_a_backend_that_does_not_end_its_side_holds_up_nobody_for_long(rig: Rig) -> None:
+    rig.serve(_limited(rig))
+    _holder_that_ends(rig)
+    assert rig.connect().rest() == Pause(b"", reset=False)
+    assert rig.gate.asked_again_last == 1
+
+
+@pytest.mark.usefixtures("patient")
+def test_more_than_may_wait_are_decided_at_once(rig: Rig) -> None:
+    rig.serve(_limited(rig))
+    _holder_that_ends(rig)
+    for _ in range(MAX_WAITING + 50):
+        rig.connect()
+    rig.gate.wait_for(lambda: rig.gate.asked_again_last == 50, "those for whom there is no room")
+    assert rig.engine.live() == 1 + MAX_WAITING
+    assert len(rig.gate.tickets) == 1
+    rig.engine.stop()
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_client_that_waits_when_the_engine_stops_is_closed(rig: Rig) -> None:
+    rig.serve(_limited(rig))
+    _holder_that_ends(rig)
+    waiting = rig.connect()
+    wait_until(lambda: len(rig.gate.clients) == 2, "the gate was asked")
+    rig.engine.stop()
+    assert waiting.rest().data == b""
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("is_last", [False, True])
+def test_raising_about_a_client_that_waits_closes_it(rig: Rig, is_last: bool) -> None:
+    rig.serve(_limited(rig))
+    holder, server = rig.pair()
+    rig.gate.raising = {"asked_again"}
+    if not is_last:
+        holder.end()
+        assert server.rest() == Pause(b"", reset=False)
+    waiting = rig.connect()
+    wait_until(lambda: len(rig.gate.clients) == 2, "the gate was asked")
+    if not is_last:
+        server.close()
+    assert waiting.rest() == Pause(b"", reset=False)
+    rig.gate.raising = set()
+    assert len(rig.gate.tickets) == 1
