@@ -224,6 +224,8 @@ class Relay:
         else:
             reason = session.reset_by or session.side(flow.source)
         self._finish(session, reason, True)
+        if reason is CloseReason.TLS_ERROR:
+            flow.source.part()  # type: ignore[attr-defined]
 
     def _sink_failed(self, flow: Flow, error: OSError) -> None:
         """Carry what the broken sink had sent before it broke, then pass the reset on."""

@@ -29,6 +29,7 @@ class Handshakes(AcceptedClients):
         try:
             is_over = connection.shake_hands()
         except OSError:
+            connection.part()
             return self._fail(accepted, HandshakeFailure.HANDSHAKE_FAILED, now)
         if not is_over:
             return Next.WAIT
