@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -28,6 +30,40 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} must not be skipped here: {reason}"
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    """Every test ends what it has started, whatever happens; its folder tells whose it is."""
+    mark = f"TESTS_OF={os.getpid()}"
+    name, _, value = mark.partition("=")
+    os.environ[name] = value  # all descendants inherit it
+    yield
+    left = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if has(pid, mark)]
+    where = [f"{command_of(pid)} in {folder_of(pid)}" for pid in left]
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert not left, f"left running: {where}"
+
+
+def has(pid: int, mark: str) -> bool:
+    """Return whether a process other than this one was started with this in its environment."""
+    with suppress(OSError):
+        return mark.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return False
+
+
+def command_of(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    return "?"
+
+
+def folder_of(pid: int) -> str:
+    with suppress(OSError):
+        return os.readlink(f"/proc/{pid}/cwd")
+    return "?"
 
 
 @pytest.fixture(scope="session")

@@ -59,19 +59,29 @@ class TlsBackend:
         return self._rig.keep(Peer(self.context.wrap_socket(plain.sock, server_side=True)))
 
 
+def refuse_unknown_protocols(context: ssl.SSLContext) -> None:
+    """Answer every hello as a server does that speaks none of the protocols offered."""
+    context.sni_callback = lambda _tls, _asked, _context: 120
+
+
 @pytest.fixture
 def backend(rig: Rig, tmp_path: Path) -> TlsBackend:
     return TlsBackend(rig, tmp_path)
 
 
 def serve(
-    rig: Rig, *route: Address, prefix: bytes = b"", ca: bytes | None = None, tls: bool = False
+    rig: Rig,
+    *route: Address,
+    prefix: bytes = b"",
+    ca: bytes | None = None,
+    tls: bool = False,
+    alpn: tuple[str, ...] = (),
 ) -> ScriptedGate:
     """Serve clients whose backends have to be `NAME`."""
     gate = ScriptedGate(*route, timeout_secs=1.5)
     gate.prefix, gate.server_name = prefix, NAME
     rig.prepare(gate, backend_ca_pem=authority(OURS).pem if ca is None else ca)
-    settings = TlsSettings((certificate("edge.test").for_names(),)) if tls else None
+    settings = TlsSettings((certificate("edge.test").for_names(),), alpn) if tls else None
     rig.listen(settings=ListenerSettings(tls=settings))
     rig.start()
     return gate
@@ -308,6 +318,48 @@ def test_tls_on_both_sides(rig: Rig, backend: TlsBackend) -> None:
     sending.result()
     server.send(b"done")
     assert spoken.receive(4) == b"done"
+
+
+@pytest.mark.parametrize("agreed", ["h2", "http/1.1", ""])
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_what_was_agreed_on_with_the_client_is_offered_to_the_backend(
+    rig: Rig, backend: TlsBackend, agreed: str, version: str
+) -> None:
+    """Also to the next one, and to nobody else's."""
+    refusing = rig.add_backend()
+    refusing.close()
+    serve(rig, refusing.address, backend.address, tls=True, alpn=("h2", "http/1.1"))
+    backend.context.set_alpn_protocols(["ftp", "http/1.1", "h2"])
+    backend.context.maximum_version = ssl.TLSVersion[version]
+    for offers in ((agreed,) if agreed else (), ()):
+        accepting = backend.accepting()
+        context = ssl.create_default_context(cadata=authority(OURS).pem.decode())
+        if offers:
+            context.set_alpn_protocols(["spdy/3", *offers])
+        plain = rig.connect().sock
+        client = rig.keep(Peer(context.wrap_socket(plain, server_hostname="edge.test")))
+        server = accepting.result()[1]
+        assert isinstance(server.sock, ssl.SSLSocket)
+        assert server.sock.selected_alpn_protocol() == (offers[0] if offers else None)
+        client.send(b"question")
+        assert server.receive(8) == b"question"
+
+
+def test_a_backend_that_does_not_speak_what_was_agreed_fails_and_the_next_one_serves(
+    rig: Rig, backend: TlsBackend, tmp_path: Path
+) -> None:
+    """As with HAProxy, one that knows nothing of ALPN is taken at its word."""
+    other = TlsBackend(rig, tmp_path, signed_by=OURS)
+    serve(rig, other.address, backend.address, tls=True, alpn=("h2",))
+    refuse_unknown_protocols(other.context)
+    other.accepting()
+    accepting = backend.accepting()
+    context = ssl.create_default_context(cadata=authority(OURS).pem.decode())
+    context.set_alpn_protocols(["h2"])
+    client = rig.keep(Peer(context.wrap_socket(rig.connect().sock, server_hostname="edge.test")))
+    client.send(b"question")
+    assert accepting.result()[1].receive(8) == b"question"
+    assert rig.gate.tickets[0].failure == DialFailure.HANDSHAKE
 
 
 def test_a_backend_that_would_miss_bytes_gets_no_end(rig: Rig, backend: TlsBackend) -> None:

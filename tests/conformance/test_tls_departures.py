@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from edgeproxy.engine.contract import CloseReason, HandshakeFailure
 from edgeproxy.engine.tls import TlsSettings
 from tests.conformance.engines import MakeEngine
 from tests.conformance.peers import Pause, Peer, Stream
+from tests.conformance.tls_certificates import authority, certificate
 from tests.conformance.tls_peers import TlsPeer, client_context
 from tests.conformance.tls_rig import TlsRig, own, running
 from tests.waiting import PAUSE, wait_until
@@ -21,6 +23,7 @@ from tests.waiting import PAUSE, wait_until
 MANY = 300
 HANDSHAKES = 2000
 V1_2, V1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+BROKEN_RECORD = b"\x17\x03\x03\x00\x20" + bytes(32)
 VERSIONS = pytest.mark.parametrize("version", [V1_2, V1_3], ids=["1.2", "1.3"])
 
 
@@ -233,11 +236,49 @@ def test_whoever_breaks_the_rules_ends_only_itself(
     client, server = rig.pair()
     assert isinstance(client, TlsPeer)
     records = client.sock.encrypted(before) if before else b""
-    client.sock.send_raw(records + b"\x17\x03\x03\x00\x20" + bytes(32))
+    client.sock.send_raw(records + BROKEN_RECORD)
     assert server.rest() == Pause(before, reset=True)
     with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
         client.receive(1)
     assert rig.outcome()[:3] == (CloseReason.TLS_ERROR, len(before), 0)
+
+
+@VERSIONS
+@pytest.mark.parametrize("more", [1, 20_000], ids=["a little", "much"])
+def test_whoever_breaks_the_rules_and_goes_on_sending_can_read_why(
+    rig: TlsRig, version: ssl.TLSVersion, more: int
+) -> None:
+    """Its connection ends in order: a reset could take the alert away before it is read."""
+    rig.context = client_context(version=version)
+    client, server = rig.pair()
+    assert isinstance(client, TlsPeer)
+    client.sock.send_raw(BROKEN_RECORD + b"\x17\x03\x03\x40\x00" + bytes(more))
+    assert rig.outcome().reason == CloseReason.TLS_ERROR
+    assert server.rest() == Pause(b"", reset=True)
+    assert client.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+    client.sock.send_raw(b"nobody reads this")
+    with pytest.raises(ssl.SSLError, match=r"alert bad record mac|decryption failed"):
+        client.receive(1)
+
+
+@VERSIONS
+def test_a_client_whose_handshake_fails_can_read_why(rig: TlsRig, version: ssl.TLSVersion) -> None:
+    """Also where it has sent more, which nobody has read."""
+    rig.serve_tls(TlsSettings((own(),), client_ca_pem=authority("another authority").pem))
+    context = client_context(version=version, shows=certificate("client"))
+    client = rig.unshaken(context=context)
+    client.sock.send_raw(client.sock.next_flight())
+    while not (flight := client.sock.next_flight()):
+        client.sock.take_in()
+    client.sock.send_raw(flight + bytes(20_000))
+    rig.gate.wait_for(lambda: rig.gate.departures, "the client is lost")
+    client.sock.send_raw(b"nobody reads this")
+    if version is V1_2:
+        with pytest.raises(ssl.SSLError, match="alert unknown ca"):
+            client.sock.shake_hands()
+    else:  # to the client, its handshake is over
+        with pytest.raises(ssl.SSLError, match="alert unknown ca"):
+            client.receive(1)
 
 
 @VERSIONS

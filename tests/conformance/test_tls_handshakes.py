@@ -11,9 +11,16 @@ import pytest
 
 from edgeproxy.engine.contract import HandshakeFailure, Identified, ListenerSettings
 from edgeproxy.engine.tls import TlsInfo, TlsSettings
+from edgeproxy.host_name import host_name
 from tests.conformance.engines import MakeEngine
-from tests.conformance.tls_certificates import OURS, authority, certificate
-from tests.conformance.tls_peers import TlsPeer, client_context
+from tests.conformance.tls_certificates import (
+    OURS,
+    authority,
+    certificate,
+    expired_certificate,
+    named_certificate,
+)
+from tests.conformance.tls_peers import TlsPeer, client_context, load
 from tests.conformance.tls_rig import NAME, TlsRig, own, running
 
 V1_2, V1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -52,19 +59,23 @@ def _is_served(rig: TlsRig, client: TlsPeer) -> bool:
     return client.receive(4) == b"pong"
 
 
-def _assert_left(rig: TlsRig, reason: HandshakeFailure = HandshakeFailure.HANDSHAKE_FAILED) -> None:
+def _assert_left(
+    rig: TlsRig,
+    reason: HandshakeFailure = HandshakeFailure.HANDSHAKE_FAILED,
+    served_before: int = 0,
+) -> None:
     rig.gate.wait_for(lambda: rig.gate.departures, "somebody has left")
     assert [each[2] for each in rig.gate.departures] == [reason]
-    assert rig.gate.tickets == []
+    assert len(rig.gate.tickets) == served_before
 
 
-def _is_turned_away(rig: TlsRig, client: TlsPeer) -> bool:
+def _is_turned_away(rig: TlsRig, client: TlsPeer, served_before: int = 0) -> bool:
     """Shake hands in vain; a client of TLS 1.3 learns of that only when it reads."""
     try:
         client.sock.shake_hands()
         client.receive(1)
     except OSError:  # as errors of TLS are
-        _assert_left(rig)
+        _assert_left(rig, served_before=served_before)
         return True
     return False
 
@@ -126,7 +137,9 @@ def test_the_clients_order_of_ciphers_counts(rig: TlsRig) -> None:
         ("wild.test", NAME),
         ("nobody.test", NAME),
         ("test", NAME),
-        ("a.test.", NAME),
+        ("a.test.", "a.test"),
+        ("A.TEST.", "a.test"),
+        ("One.Wild.Test.", "*.wild.test"),
         (None, NAME),
     ],
 )
@@ -139,7 +152,7 @@ def test_the_certificate_is_that_of_the_name(
     peer = client.tls.getpeercert()
     assert peer is not None
     assert peer["subjectAltName"] == (("DNS", shown),)
-    assert _info(rig).server_name == (name or "").lower()
+    assert _info(rig).server_name == (host_name(name or "") or "")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -163,7 +176,7 @@ def test_a_name_that_is_no_text_is_refused(rig: TlsRig) -> None:
 @pytest.mark.parametrize(
     ("offered", "chosen"),
     [(("h2", "http/1.1"), "h2"), (("http/1.1", "h2"), "h2"), (("http/1.1",), "http/1.1"),
-     (("spdy/3",), ""), ((), "")],
+     (("spdy/3", "h2"), "h2"), ((), "")],
 )  # fmt: skip
 def test_the_best_protocol_that_both_know_is_chosen(
     rig: TlsRig, offered: tuple[str, ...], chosen: str, name: str, version: ssl.TLSVersion
@@ -172,6 +185,23 @@ def test_the_best_protocol_that_both_know_is_chosen(
     client = rig.shaken(context=client_context(version=version, alpn=offered), name=name)
     assert (client.tls.selected_alpn_protocol() or "") == chosen
     assert _info(rig).alpn == chosen
+
+
+@VERSIONS
+@pytest.mark.parametrize("name", [NAME, "a.test", None])
+@pytest.mark.parametrize("knows_clients", [False, True], ids=["anybody", "with certificate"])
+def test_a_client_that_knows_none_of_our_protocols_is_told_so(
+    rig: TlsRig, name: str | None, version: ssl.TLSVersion, knows_clients: bool
+) -> None:
+    certificates = (own(), EXACT.for_names("a.test"))
+    trusted = authority(OURS).pem if knows_clients else b""
+    rig.serve_tls(TlsSettings(certificates, ("h2", "http/1.1"), trusted))
+    offers = ("spdy/3", "x" * 255, *(f"p{number}" for number in range(300)))
+    context = client_context(version=version, alpn=offers, shows=certificate("client"))
+    client = rig.unshaken(context=context, name=name)
+    with pytest.raises(ssl.SSLError, match="alert no application protocol"):
+        client.sock.shake_hands()
+    _assert_left(rig)
 
 
 def test_without_protocols_the_clients_wish_is_ignored(rig: TlsRig) -> None:
@@ -195,13 +225,9 @@ def _session_of(client: TlsPeer) -> ssl.SSLSession:
 
 @VERSIONS
 @pytest.mark.parametrize("name", [NAME, "a.test"])
-@pytest.mark.parametrize("shows", [False, True], ids=["anybody", "with certificate"])
-def test_a_client_that_comes_again_resumes(
-    rig: TlsRig, name: str, version: ssl.TLSVersion, shows: bool
-) -> None:
-    trusted = authority(OURS).pem if shows else b""
-    rig.serve_tls(TlsSettings((own(), EXACT.for_names("a.test")), client_ca_pem=trusted))
-    context = client_context(version=version, shows=certificate("client") if shows else None)
+def test_a_client_that_comes_again_resumes(rig: TlsRig, name: str, version: ssl.TLSVersion) -> None:
+    rig.serve_tls(TlsSettings((own(), EXACT.for_names("a.test"))))
+    context = client_context(version=version)
     first = rig.shaken(context=context, name=name)
     assert _is_served(rig, first)
     session = _session_of(first)
@@ -210,6 +236,72 @@ def test_a_client_that_comes_again_resumes(
     assert _is_served(rig, second)
     assert [each.is_resumed for each in rig.gate.abouts] == [False, True]  # type: ignore[attr-defined]
     assert [each.server_name for each in rig.gate.abouts] == [name] * 2  # type: ignore[attr-defined]
+
+
+def _remembered(rig: TlsRig, context: ssl.SSLContext, name: str) -> ssl.SSLSession | None:
+    """Be served once; return what to come again with, if there is anything."""
+    client = rig.shaken(context=context, name=name)
+    assert _is_served(rig, client)
+    client.sock.setblocking(False)
+    with suppress(BlockingIOError):
+        client.sock.recv(1)
+    return client.tls.session
+
+
+TICKETS = pytest.mark.parametrize("tickets", [True, False], ids=["with tickets", "without"])
+
+
+@VERSIONS
+@TICKETS
+@pytest.mark.parametrize("name", [NAME, "a.test"])
+def test_a_certificate_is_shown_and_judged_on_every_connection(
+    rig: TlsRig, name: str, version: ssl.TLSVersion, tickets: bool
+) -> None:
+    """No session outlives the certificate that it stands for."""
+    rig.serve_tls(
+        TlsSettings((own(), EXACT.for_names("a.test")), client_ca_pem=authority(OURS).pem)
+    )
+    context = client_context(version=version, shows=certificate("client"))
+    if not tickets:
+        context.options |= ssl.OP_NO_TICKET
+    session = _remembered(rig, context, name)
+    again = rig.shaken(context=context, name=name, session=session)
+    assert not again.tls.session_reused
+    assert _is_served(rig, again)
+    assert [each.is_resumed for each in rig.gate.abouts] == [False, False]  # type: ignore[attr-defined]
+    load(context, expired_certificate("client"))
+    assert _is_turned_away(rig, rig.unshaken(context=context, name=name, session=session), 2)
+
+
+OTHER_SETTINGS = {
+    "a certificate is wanted": TlsSettings((own(),), client_ca_pem=authority(OURS).pem),
+    "another authority": TlsSettings((own(),), client_ca_pem=authority("another authority").pem),
+    "other protocols": TlsSettings((own(),), alpn=("h2",)),
+    "the same": TlsSettings((own(),)),
+}
+
+
+@VERSIONS
+@TICKETS
+@pytest.mark.parametrize("change", OTHER_SETTINGS)
+@pytest.mark.parametrize("knows_clients", [False, True], ids=["anybody", "with certificate"])
+def test_no_session_outlives_the_settings_of_its_listener(
+    rig: TlsRig, change: str, version: ssl.TLSVersion, tickets: bool, knows_clients: bool
+) -> None:
+    trusted = authority(OURS).pem if knows_clients else b""
+    rig.serve_tls(TlsSettings((own(),), client_ca_pem=trusted))
+    context = client_context(version=version, shows=certificate("client"), alpn=("h2",))
+    if not tickets:
+        context.options |= ssl.OP_NO_TICKET
+    session = _remembered(rig, context, NAME)
+    rig.engine.renew("main", OTHER_SETTINGS[change])
+    again = rig.unshaken(context=context, session=session)
+    if change == "another authority":
+        assert _is_turned_away(rig, again, 1)
+        return
+    again.sock.shake_hands(not OTHER_SETTINGS[change].client_ca_pem)
+    assert not again.tls.session_reused
+    assert _is_served(rig, again)
 
 
 @VERSIONS
@@ -243,6 +335,17 @@ def test_a_client_with_a_trusted_certificate_is_served(
     _serve_known(rig)
     context = client_context(version=version, shows=certificate("client"))
     assert _is_served(rig, rig.shaken(context=context, name=name))
+    info = _info(rig)
+    assert (info.has_certificate, info.common_name) == (True, "client")
+
+
+@pytest.mark.parametrize("common_name", ["", "Jürgen", "two\nlines", "x" * 64])
+def test_the_common_name_is_told_as_it_is(rig: TlsRig, common_name: str) -> None:
+    rig.serve_tls(TlsSettings((own(),), client_ca_pem=authority(OURS).pem))
+    shows = named_certificate(common_name)
+    assert _is_served(rig, rig.shaken(context=client_context(shows=shows)))
+    info = _info(rig)
+    assert (info.has_certificate, info.common_name) == (True, common_name)
 
 
 @VERSIONS

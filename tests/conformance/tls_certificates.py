@@ -62,9 +62,23 @@ def certificate(*names: str, signed_by: str = OURS) -> Signed:
     return _signed(names[0], authority(signed_by), names)
 
 
-def _signed(name: str, issuer: Signed | None, names: tuple[str, ...]) -> Signed:
+@cache
+def named_certificate(common_name: str) -> Signed:
+    """Return a certificate with this common name, however strange; without one if it is ""."""
+    return _signed(common_name, authority(OURS), ("named.test",))
+
+
+@cache
+def expired_certificate(name: str) -> Signed:
+    """Return a certificate that was good until an hour ago."""
+    return _signed(name, authority(OURS), (name,), -DAY / 24)
+
+
+def _signed(
+    name: str, issuer: Signed | None, names: tuple[str, ...], ends_in: dt.timedelta = DAY
+) -> Signed:
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    subject = _subject(name)
     now = dt.datetime.now(dt.UTC)
     builder = (
         x509.CertificateBuilder()
@@ -73,7 +87,7 @@ def _signed(name: str, issuer: Signed | None, names: tuple[str, ...]) -> Signed:
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - DAY)
-        .not_valid_after(now + DAY)
+        .not_valid_after(now + ends_in)
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
     )
     if names:
@@ -81,3 +95,9 @@ def _signed(name: str, issuer: Signed | None, names: tuple[str, ...]) -> Signed:
         builder = builder.add_extension(x509.SubjectAlternativeName(others), critical=False)
     made = builder.sign(issuer.key if issuer else key, hashes.SHA256())
     return Signed(made, key)
+
+
+def _subject(common_name: str) -> x509.Name:
+    if not common_name:
+        return x509.Name([])
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])

@@ -178,14 +178,14 @@ class TlsClientSocket(socket.socket):
         with self._lock:
             return self._feed()
 
-    def shake_hands(self) -> None:
-        """Do the whole handshake, and take in the tickets that follow it."""
+    def shake_hands(self, tickets: bool = True) -> None:
+        """Do the whole handshake, and take in the tickets that follow it, if any do."""
         while True:
             self.send_raw(self.next_flight())
             if self.tls.version() and self._is_shaken():
                 break
             self.take_in()
-        if self.tls.version() == "TLSv1.3":
+        if tickets and self.tls.version() == "TLSv1.3":
             self.take_in()
 
     def _is_shaken(self) -> bool:

@@ -53,7 +53,10 @@ class TlsRig(Rig):
 
     Attributes:
         context: How clients speak that have no context of their own.
+        gives_tickets: Clients are given tickets. Those who need a certificate are not.
     """
+
+    gives_tickets = True
 
     context: ssl.SSLContext | None = None
 
@@ -62,6 +65,7 @@ class TlsRig(Rig):
 
     def serve_tls(self, tls: TlsSettings, gate: ScriptedGate | None = None) -> None:
         """Serve with these settings."""
+        self.gives_tickets = not tls.client_ca_pem
         self.prepare(gate)
         self.listen(settings=ListenerSettings(tls=tls))
         self.start()
@@ -73,7 +77,7 @@ class TlsRig(Rig):
     def shaken(self, listener: str = "main", **options: Unpack[_ClientOptions]) -> TlsPeer:
         """Return a client that has shaken hands."""
         peer = self.unshaken(listener, **options)
-        peer.sock.shake_hands()
+        peer.sock.shake_hands(self.gives_tickets)
         return peer
 
     def unshaken(self, listener: str = "main", **options: Unpack[_ClientOptions]) -> TlsPeer:

@@ -13,9 +13,16 @@ from edgeproxy.control.admin.pages import HttpPages
 
 
 @contextmanager
-def served(pages: HttpPages | Server) -> Iterator[tuple[str, int]]:
-    """Serve pages on a loop of their own; give the address."""
+def served(
+    pages: HttpPages | Server, send_buffer_bytes: int | None = None
+) -> Iterator[tuple[str, int]]:
+    """Serve pages on a loop of their own; give the address.
+
+    `send_buffer_bytes` is how much of an answer the system takes ahead of its reader.
+    """
     listening = socket.create_server(("127.0.0.1", 0), backlog=200)
+    if send_buffer_bytes is not None:  # its connections inherit it
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
     address: tuple[str, int] = listening.getsockname()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)

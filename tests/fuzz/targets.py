@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from edgeproxy.core.geo.address import normalise
-from edgeproxy.core.routing.server_names import ServerNames, host_name
+from edgeproxy.core.routing.server_names import ServerNames
+from edgeproxy.host_name import host_name
 from edgeproxy.wire import client_hello, proxy_protocol, proxy_v1, proxy_v2
 from edgeproxy.wire.client_hello import ClientHello
 from edgeproxy.wire.crc32c import crc32c
@@ -74,11 +75,12 @@ def check_header(value: object, data: bytes) -> None:
         server_name=value.server_name,
         alpn=value.alpn,
         unique_id=value.unique_id,
+        tls=value.tls,
         checksum=True,
     )
     again = proxy_protocol.decode(second + data)
     assert again is not None
-    fields = ("source", "destination", "server_name", "alpn", "unique_id")
+    fields = ("source", "destination", "server_name", "alpn", "unique_id", "tls")
     assert all(getattr(again, field) == getattr(value, field) for field in fields)
 
 
@@ -128,6 +130,7 @@ def _block(kind: int, content: bytes, command: int = 0x21) -> bytes:
 
 
 _SSL = _tlv(0x20, b"\1" + bytes(4) + _tlv(0x21, b"TLSv1.3") + _tlv(0x22, b"cn"))
+_TLS = proxy_v2.tls_of("TLSv1.3", True, "cn")
 _HEADERS = (
     proxy_v1.encode(FOUR, FOUR),
     proxy_v1.encode(SIX, FOUR) + b"GET / HTTP/1.1\r\n\r\n",
@@ -135,7 +138,9 @@ _HEADERS = (
     b"PROXY UNKNOWN ffff:ffff::ffff 65535 65535\r\n",
     proxy_v2.LOCAL,
     proxy_v2.encode(FOUR, FOUR),
-    proxy_v2.encode(SIX, FOUR, server_name="www.example.com", alpn=b"h2", unique_id=b"id"),
+    proxy_v2.encode(
+        SIX, FOUR, server_name="www.example.com", alpn=b"h2", unique_id=b"id", tls=_TLS
+    ),
     proxy_v2.encode(FOUR, FOUR, server_name="a.b", checksum=True) + b"\x16\x03\x01",
     _block(0x11, bytes(12) + _SSL + _tlv(4, bytes(9)) + _tlv(0xEA, b"vpce")),
     _block(0x22, bytes(36) + _tlv(2, b"www.Example.com.")),

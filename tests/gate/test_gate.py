@@ -238,7 +238,7 @@ def logged(
 
 def test_the_record_of_a_session_says_how_its_client_came_in_and_who_ended_it() -> None:
     made, _, records = logged(backend("a"))
-    info = TlsInfo("Shop.Example.", "h2", "TLSv1.3", False)
+    info = TlsInfo("shop.example", "h2", "TLSv1.3", False)
     answer = connect(made.opened(Client("192.0.2.1", 4711, "web 1", info), 0.0))
     assert isinstance(answer.ticket, Ticket)
     made.dialed(answer.ticket, 0.01, 0.0)

@@ -82,7 +82,7 @@ def test_what_cannot_be_done_ends_with_1_and_what_is_not_allowed_with_2(pop: Pop
 
     for words, code in (
         (("node", "enable", "nobody"), 1),
-        (("node", "add", "sa-1", "sa", "127.0.0.1"), 1),
+        (("node", "add", "sa-1", "sa", "10.0.0.1"), 1),
         (("db", "init"), 1),
         (("node", "add", "sa-2", "sa", "127.0.0.1", "70000"), 2),
         (("node", "add", "sa-2", "sa", "localhost"), 2),

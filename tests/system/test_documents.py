@@ -36,7 +36,9 @@ DOCUMENTS = sorted(
 )
 ASSIGNMENT = re.compile(r"\w+=\S*( +#.*)?")
 PREFIXES = re.compile(r"(?<![\w.])/(opt|etc|run|var)/")
-ADDRESSES = ("10.50.0.1", "10.50.1.1")
+POP = "10.50.0.1"
+BACKEND_HERE = {"docs/api.md": "10.50.1.1"}
+"""Where a backend runs on the host of the POP."""
 
 INSTEAD = {
     # they are what runs the tests, or take minutes
@@ -44,6 +46,8 @@ INSTEAD = {
     # tests/test_packaging.py installs
     r"(\S+)/pip install \.": r'ln -s "$HOME/programs/edgeproxy" \1/edgeproxy',
     r"pip install '\.\[postgres\]'": "",
+    # it goes on until somebody presses Ctrl+C
+    r"(edgeproxy top\b.*)": r"timeout --preserve-status -s INT 3 \1",
     # the reader has one by now
     r"task db-init": "rm routing.db && task db-init",
     # needs a container engine
@@ -54,7 +58,8 @@ INSTEAD = {
 NODE = "edgeproxy node add sa-node-1 sa 10.50.1.1\n"
 DATABASE = "edgeproxy db init --db /var/lib/edgeproxy/routing.db\n"
 BEFORE = {
-    "docs/guards.md": f"{NODE}EDGEPROXY_CONTROL_SOCKET=/run/edgeproxy/control edgeproxy serve\n",
+    "docs/api.md": f"export EDGEPROXY_LISTEN_ADDR={POP}:8080\n",
+    "docs/guards.md": f"{NODE}edgeproxy serve\n",
     "docs/node-management.md": NODE,
     "docs/operations.md": f"{NODE}{DATABASE}",
     "docs/postgres.md": NODE.replace("sa-node-1", "sa-node-2"),
@@ -136,6 +141,7 @@ def prepare(folder: Path) -> dict[str, str]:
     (folder / "etc/edgeproxy/backends-ca.pem").write_bytes(authority_pem())
     return clean_environment(
         HOME=str(folder),
+        EDGEPROXY_CONTROL_SOCKET=str(folder / "control"),
         REAL=str(Path(sys.executable).with_name("edgeproxy")),
         PATH=f"{programs}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
     )
@@ -145,7 +151,7 @@ def prepare(folder: Path) -> dict[str, str]:
 def test_every_shell_block_runs(document: str, tmp_path: Path) -> None:
     need_namespaces()
     with Host("document") as host:
-        for each in ADDRESSES:
+        for each in {POP, BACKEND_HERE.get(document, POP)}:
             host.ip("address", "add", f"{each}/32", "dev", "lo")
         run(document, script_of(document), tmp_path, host.command)
 

@@ -13,8 +13,8 @@ from edgeproxy.wire.client_hello import (
     MAX_BYTES,
     MAX_ENTRIES,
     MAX_MESSAGE_BYTES,
-    MAX_RECORDS,
     ClientHello,
+    bytes_wanted,
     decode,
 )
 from tests.wire.cuts import answer, refused_after, whole
@@ -78,7 +78,7 @@ def test_it_sees_what_a_server_sees(name: str, protocols: list[bytes]) -> None:
     assert hello.server_name == name.lower()
 
 
-@given(HOST, st.lists(st.integers(1, 400), max_size=MAX_RECORDS - 1), st.data())
+@given(HOST, st.lists(st.integers(1, 400), max_size=200), st.data())
 @settings(deadline=None)
 def test_records_and_segments_may_end_anywhere(
     name: str, sizes: list[int], data: st.DataObject
@@ -89,11 +89,35 @@ def test_records_and_segments_may_end_anywhere(
     assert decode(sent) == ClientHello(name.lower(), (b"h2",))
 
 
-def test_one_byte_a_record_is_read_while_there_are_few() -> None:
-    whole(decode, records(message(server_name(b"a.b")), [1] * (MAX_RECORDS - 1)))
-    spread = records(message(server_name(b"a.b")), [1] * MAX_RECORDS)
-    assert refused_after(decode, spread) == MAX_RECORDS * 6
-    assert "more than 64 records" in str(answer(decode, spread))
+def test_records_are_counted_by_their_bytes_only() -> None:
+    small = message(server_name(b"a.b"))
+    whole(decode, records(small, [1] * len(small)))
+    large = message(extension(PADDING, bytes(2_500)), server_name(b"a.b"))
+    assert decode(records(large, [1] * len(large))) == ClientHello("a.b")
+    spread = records(message(extension(PADDING, bytes(2_900)), server_name(b"a.b")), [1] * 2_900)
+    assert len(spread) > MAX_BYTES
+    refused_after(decode, spread)
+    assert "are longer than 16896 bytes" in str(answer(decode, spread))
+
+
+@given(st.lists(st.integers(1, 40), max_size=300), st.integers(0, 2_000), st.data())
+@settings(deadline=None)
+def test_as_many_bytes_are_wanted_as_there_have_to_be(
+    sizes: list[int], padding: int, data: st.DataObject
+) -> None:
+    sent = records(message(extension(PADDING, bytes(padding)), server_name(b"a.b")), sizes)
+    cut = data.draw(st.integers(0, len(sent) - 1))
+    wanted = bytes_wanted(sent[:cut])
+    assert cut < wanted <= len(sent)
+    assert bytes_wanted(memoryview(sent)[:cut]) == wanted
+
+
+def test_who_waits_for_what_is_wanted_asks_a_few_times() -> None:
+    sent = records(message(extension(PADDING, bytes(2_500)), server_name(b"a.b")), [1] * 2_700)
+    calls, cut = 0, 1
+    while decode(sent[:cut]) is None:
+        calls, cut = calls + 1, bytes_wanted(sent[:cut])
+    assert calls < 60
 
 
 @pytest.mark.parametrize("size", [1_800, 4_096, 16_000])
@@ -109,8 +133,8 @@ def test_the_longest_hello_is_read_and_a_byte_more_is_not() -> None:
     room = MAX_MESSAGE_BYTES - len(message(extension(PADDING, b""))) + 4
     longest = message(extension(PADDING, bytes(room)))
     assert len(longest) == MAX_MESSAGE_BYTES + 4
-    sent = records(longest, [4, *[1] * (MAX_RECORDS - 2)])
-    assert len(sent) == MAX_BYTES
+    sent = records(longest, [4, *[1] * ((MAX_BYTES - len(longest)) // 5 - 2)])
+    assert MAX_BYTES - 5 < len(sent) <= MAX_BYTES
     assert decode(sent[:-1]) is None
     assert decode(sent) is not None
     longer = records(message(extension(PADDING, bytes(room + 1))), [4000])

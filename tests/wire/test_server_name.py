@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.core.routing.server_names import host_name
 from edgeproxy.errors import WireError
+from edgeproxy.host_name import host_name
 from edgeproxy.wire.server_name import decode
 
 

@@ -34,8 +34,8 @@ class Certificate:
     Attributes:
         chain_pem: The certificate first.
         key_pem: Never shown.
-        names: The server names that it serves: `example.com`, or `*.example.com` for any one
-            label before it.
+        names: The server names that it serves, in normal form (`host_name`): `example.com`, or
+            `*.example.com` for any one label before it.
     """
 
     chain_pem: bytes
@@ -49,9 +49,11 @@ class TlsSettings:
 
     Attributes:
         certificates: The first is for clients that send no server name, or an unknown one.
-        alpn: The protocols that are offered, preferred first; empty: no ALPN.
+        alpn: The protocols that are offered, preferred first; empty: no ALPN. A client that offers
+            others only is refused (RFC 7301).
         client_ca_pem: The authorities, one of which must have signed a client's certificate;
-            empty: clients need no certificate.
+            empty: clients need no certificate. With them, clients cannot resume: whoever needs a
+            certificate shows it on every connection, and it is judged each time.
         handshake_secs: How long a handshake may take.
     """
 
@@ -62,9 +64,12 @@ class TlsSettings:
 
 
 class TlsInfo(NamedTuple):
-    """The outcome of a handshake with a client. `server_name` is hostile text.
+    """The outcome of a handshake with a client.
 
-    `about` is the one of `contract.Identified`, if the client sent a preamble.
+    `server_name` is in normal form (`host_name`), or "". `about` is the one of
+    `contract.Identified`, if the client sent a preamble. `has_certificate`: the client has shown a
+    certificate, which an authority of the listener has signed; `common_name` is the first one in
+    it, or "".
     """
 
     server_name: str
@@ -72,3 +77,5 @@ class TlsInfo(NamedTuple):
     version: str
     is_resumed: bool
     about: object = None
+    has_certificate: bool = False
+    common_name: str = ""

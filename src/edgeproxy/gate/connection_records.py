@@ -11,7 +11,6 @@ from edgeproxy.core.admission.record import PROXY, ConnectionRecord, of_refused,
 from edgeproxy.core.admission.ticket import Inbound, LoggedDetails, Ticket
 from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.routing.choice import Reason
-from edgeproxy.core.routing.server_names import host_name
 from edgeproxy.engine.contract import Client, HandshakeFailure
 from edgeproxy.engine.session_states import Outcome, Side
 from edgeproxy.engine.tls import TlsInfo
@@ -80,7 +79,7 @@ class ConnectionRecords:
         return Inbound(
             client.port,
             address or client.listener,
-            host_name(name) if name else None,
+            name or None,
             alpn or None,
             tls or None,
         )

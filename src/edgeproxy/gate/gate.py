@@ -17,7 +17,6 @@ from edgeproxy.core.admission.record import FAILOVER, ConnectionRecord
 from edgeproxy.core.admission.ticket import Blame, Refusal, Ticket
 from edgeproxy.core.metrics import UNKNOWN, Metrics
 from edgeproxy.core.routing.choice import Reason
-from edgeproxy.core.routing.server_names import host_name
 from edgeproxy.engine.contract import (
     Answer,
     Client,
@@ -40,6 +39,7 @@ from edgeproxy.gate.preamble import PreambleFault, PreambleInfo, PreambleParser
 from edgeproxy.gate.proxy_header_writer import ClientIdentity, ProxyHeaderWriter
 from edgeproxy.gate.warm_pool import WarmPool
 from edgeproxy.log import EventLog, Throttle
+from edgeproxy.wire import proxy_v2
 from edgeproxy.wire.proxy_header import Endpoint
 
 log = EventLog("gate")
@@ -332,16 +332,20 @@ class AdmissionGate:
         """Return what a PROXY header says of a client."""
         # Only clients of Unix sockets have no port.
         source = Endpoint(client.address, client.port) if client.port else None
-        about, destination, name = client.about, None, ""
-        if isinstance(about, PreambleInfo | TlsInfo):
-            name = host_name(about.server_name) or ""
+        about, destination, name, alpn, tls = client.about, None, "", b"", b""
         if isinstance(about, TlsInfo):
+            name, alpn = about.server_name, about.alpn.encode()
+            tls = proxy_v2.tls_of(about.version, about.has_certificate, about.common_name)
             about = about.about
         if isinstance(about, PreambleInfo):
             destination = about.destination
+            name = name or about.server_name
+            if not tls:
+                alpn, tls = about.alpn, about.tls
         if destination is None and client.local is not None:
             destination = Endpoint(*client.local)
-        return ClientIdentity(source, destination, name, self._header_writer.next_id())
+        unique_id = self._header_writer.next_id()
+        return ClientIdentity(source, destination, name, unique_id, alpn, tls)
 
     def _refuse(self, client: Client, scope: str, reason: Reason | Denied, now: float) -> Refuse:
         if self._records is not None:

@@ -19,7 +19,10 @@ from edgeproxy.core.routing.server_names import ServerNames
 from edgeproxy.engine.contract import Client, Identified, NeedMore, Preamble, Refuse
 from edgeproxy.errors import WireError
 from edgeproxy.wire import client_hello, proxy_protocol
-from edgeproxy.wire.proxy_header import Endpoint
+from edgeproxy.wire.proxy_header import Endpoint, Header
+
+MAX_ALPN_BYTES = 255
+"""The longest name of a protocol (RFC 7301)."""
 
 
 class PreambleFault(StrEnum):
@@ -40,13 +43,17 @@ class PreambleInfo(NamedTuple):
 
     Attributes:
         app: The app of the server name; None on a listener that does not route by name.
-        server_name: In normal form, or "".
+        server_name: In normal form, or "". The one in the PROXY header on a listener that does not
+            route by name.
         destination: The address the client connected to, from the PROXY header; None if unknown.
+        alpn, tls: What a PROXY header says of the client's TLS (`wire.proxy_header`), or b"".
     """
 
     app: str | None = None
     server_name: str = ""
     destination: Endpoint | None = None
+    alpn: bytes = b""
+    tls: bytes = b""
 
 
 class ListenerPolicy(NamedTuple):
@@ -111,7 +118,7 @@ class PreambleParser:
         which may be more than once, and returns why the client is refused.
         """
         policy = self.policies[client.listener]
-        received, skip, source, destination = preamble.received, 0, None, None
+        received, skip, header = preamble.received, 0, None
         if policy.expects_proxy_header:
             untrusted = self.untrusted(client)
             if untrusted is not None:
@@ -121,28 +128,44 @@ class PreambleParser:
             except WireError:
                 return Refuse(PreambleFault.PROXY_MALFORMED)
             if header is None:
-                return _more(preamble)
-            skip, source, destination = header.size, header.source, header.destination
-            barred = identify(source.ip if source else client.address)
+                return _more(preamble, len(received) + 1)
+            skip = header.size
+            barred = identify(header.source.ip if header.source else client.address)
             if barred is not None:
                 return Refuse(barred)
+        said = PreambleInfo() if header is None else _said(header)
+        source = None if header is None else header.source
         if not policy.routes_by_sni:
-            return Identified(skip, source, PreambleInfo(destination=destination))
+            return Identified(skip, source, said)
+        from_client = memoryview(received)[skip:]
         try:
-            hello = client_hello.decode(memoryview(received)[skip:])
+            hello = client_hello.decode(from_client)
         except WireError:
             return Refuse(PreambleFault.HELLO_MALFORMED)
         if hello is None:
-            return _more(preamble)
+            return _more(preamble, skip + client_hello.bytes_wanted(from_client))
         app = self._server_names().find(hello.server_name)
         if app is None:
             return Refuse(PreambleFault.NAME_UNKNOWN)
-        return Identified(skip, source, PreambleInfo(app, hello.server_name or "", destination))
+        # It is the client's TLS that is passed through, not that of the header.
+        return Identified(
+            skip, source, PreambleInfo(app, hello.server_name or "", said.destination)
+        )
 
 
-def _more(preamble: Preamble) -> NeedMore | Refuse:
+def _said(header: Header) -> PreambleInfo:
+    alpn = header.alpn or b""
+    return PreambleInfo(
+        server_name=header.server_name or "",
+        destination=header.destination,
+        alpn=alpn if len(alpn) <= MAX_ALPN_BYTES else b"",
+        tls=header.tls or b"",
+    )
+
+
+def _more(preamble: Preamble, bytes_wanted: int) -> NeedMore | Refuse:
     if preamble.has_ended:
         return Refuse(PreambleFault.CLIENT_GONE)
     if preamble.is_all:
         return Refuse(PreambleFault.PREAMBLE_INCOMPLETE)
-    return NeedMore(len(preamble.received) + 1)
+    return NeedMore(bytes_wanted)

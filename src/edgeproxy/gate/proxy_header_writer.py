@@ -1,4 +1,4 @@
-"""Tells backends the address of their clients, by the PROXY protocol.
+"""Tells backends the address of their clients and how these speak TLS, by the PROXY protocol.
 
 The address is the client's own, whether it connected here or to a load balancer in front. Each
 connection has an id, which the access log shows too.
@@ -18,13 +18,16 @@ class ClientIdentity(NamedTuple):
     """What backends are told of a client: the same for every backend that is tried.
 
     `source` is the client's address, `destination` the address it connected to; None where that
-    is not an internet address.
+    is not an internet address. `alpn` is the protocol that was agreed on with it, and `tls` how it
+    speaks TLS (`proxy_v2.tls_of`); b"" if it does not.
     """
 
     source: Endpoint | None
     destination: Endpoint | None
     server_name: str
     unique_id: str
+    alpn: bytes = b""
+    tls: bytes = b""
 
 
 class ProxyHeaderWriter:
@@ -59,6 +62,8 @@ class ProxyHeaderWriter:
                 presented.source,
                 presented.destination,
                 server_name=presented.server_name or None,
+                alpn=presented.alpn,
                 unique_id=presented.unique_id.encode(),
+                tls=presented.tls,
             )
         return b""

@@ -15,7 +15,8 @@ import re
 from collections.abc import Callable, ItemsView, Iterator
 from typing import NamedTuple
 
-from edgeproxy.core.routing.server_names import host_name, pattern
+from edgeproxy.core.routing.server_names import pattern
+from edgeproxy.host_name import host_name
 from edgeproxy.values import BadValueError, ListenAddress, listen_address
 
 TCP, TLS, SNI = "tcp", "tls", "sni"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edgeproxy import regular_file
 from edgeproxy.engine.tls import Certificate, TlsError
+from edgeproxy.host_name import name_or_wildcard
 from edgeproxy.regular_file import UnsuitableFileError
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ MIN_RSA_BITS = 2048
 _EDGE = re.compile(rb"-----(BEGIN|END) ([A-Z0-9 ]{1,64})-----")
 _CERTIFICATE = (b"CERTIFICATE", b"X509 CERTIFICATE")
 _KEY = b"PRIVATE KEY"
-_NAME = re.compile(r"(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_-]{1,63}")
-_MAX_NAME_CHARS = 253
 
 
 class Pair(NamedTuple):
@@ -202,12 +201,7 @@ def _names(certificate: x509.Certificate, path: Path) -> tuple[str, ...]:
         raise TlsError(
             f"{shown(path)}: the names of the certificate are damaged; write it anew"
         ) from None
-    names = (name.lower().removesuffix(".") for name in listed)
-    return tuple(
-        dict.fromkeys(
-            name for name in names if len(name) <= _MAX_NAME_CHARS and _NAME.fullmatch(name)
-        )
-    )
+    return tuple(dict.fromkeys(name for name in map(name_or_wildcard, listed) if name is not None))
 
 
 def _alternative_names(certificate: x509.Certificate) -> list[str]:

@@ -20,16 +20,16 @@ from edgeproxy.wire import server_name
 MAX_MESSAGE_BYTES = 16384
 """Largest ClientHello. One with post-quantum keys has about 1,800 bytes."""
 
-MAX_RECORDS = 64
-"""Maximum number of records that one ClientHello may span."""
-
 MAX_ENTRIES = 128
 """Maximum number of entries in a list of a ClientHello. Bounds the time a client can cost."""
 
 _RECORD_HEADER_BYTES = 5
 _MESSAGE_HEADER_BYTES = 4
-MAX_BYTES = _MESSAGE_HEADER_BYTES + MAX_MESSAGE_BYTES + MAX_RECORDS * _RECORD_HEADER_BYTES
-"""Given this many bytes, `decode` never returns None."""
+MAX_BYTES = 16 * 1024 + 512
+"""Maximum length with the headers of its records, however many these are.
+
+Given this many bytes, `decode` never returns None.
+"""
 
 _MAX_RECORD_BYTES = 16384
 _HANDSHAKE = 22
@@ -47,7 +47,7 @@ class ClientHello(NamedTuple):
     """The fields of a ClientHello that the proxy uses.
 
     Attributes:
-        server_name: In normal form (`core.routing.server_names.host_name`); None if the client
+        server_name: In normal form (`edgeproxy.host_name`); None if the client
             sends no name, or an IP address.
         alpn: The protocols that it offers, the preferred one first; untrusted bytes.
         legacy_version: For instance 0x0303, which TLS 1.2 and 1.3 both send.
@@ -67,33 +67,44 @@ def decode(received: bytes | memoryview) -> ClientHello | None:
     `received` is all bytes received so far. Raises WireError at the first byte that no
     ClientHello can have.
     """
-    message = _message(bytes(received[:MAX_BYTES]))
-    return None if message is None else _client_hello(message)
+    found = _message(bytes(received[:MAX_BYTES]))
+    return None if isinstance(found, int) else _client_hello(found)
 
 
-def _message(received: bytes) -> bytes | None:
-    """Return the body of the handshake message in these records, or None if it is incomplete."""
+def bytes_wanted(received: bytes | memoryview) -> int:
+    """Return how many bytes there have to be, at least, before `decode` can return a value.
+
+    `received` is what `decode` has returned None for. Who waits for that many calls `decode` a few
+    times, in however small pieces a client sends.
+    """
+    found = _message(bytes(received[:MAX_BYTES]))
+    return len(received) + (found if isinstance(found, int) else 0)
+
+
+def _message(received: bytes) -> bytes | int:
+    """Return the body of the message in these records, or how many bytes are missing at least."""
     message = bytearray()
-    start = 0
-    for _ in range(MAX_RECORDS):
+    start, end = 0, _MESSAGE_HEADER_BYTES
+    while True:
         header = received[start : start + _RECORD_HEADER_BYTES]
         size = _record_size(header)
         if len(header) < _RECORD_HEADER_BYTES:
-            return None
+            return _RECORD_HEADER_BYTES - len(header) + end - len(message)
         start += _RECORD_HEADER_BYTES
         record = received[start : start + size]
         earlier = len(message)
         message += record
-        end = _MESSAGE_HEADER_BYTES + _message_size(message)
+        end = _MESSAGE_HEADER_BYTES + _message_size(message[:_MESSAGE_HEADER_BYTES])
         if len(message) >= _MESSAGE_HEADER_BYTES:
             if earlier + size > end:
                 raise WireError("something follows the ClientHello in its record")
             if len(message) == end:
                 return bytes(message[_MESSAGE_HEADER_BYTES:])
         if len(record) < size:
-            return None
+            return max(end - len(message), size - len(record))
         start += size
-    raise WireError(f"the ClientHello is spread over more than {MAX_RECORDS} records")
+        if start + _RECORD_HEADER_BYTES + end - len(message) > MAX_BYTES:
+            raise WireError(f"the ClientHello and its records are longer than {MAX_BYTES} bytes")
 
 
 def _record_size(header: bytes) -> int:

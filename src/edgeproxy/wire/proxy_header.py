@@ -38,10 +38,11 @@ class Header(NamedTuple):
         destination: The address the client connected to.
         is_local: The sender connects for itself, for instance for a health check. Some senders
             also use it for clients without an address.
-        server_name: The authority, in normal form (`core.routing.server_names.host_name`).
+        server_name: The authority, in normal form (`edgeproxy.host_name`).
         alpn: The application protocol; untrusted bytes.
         unique_id: The sender's id for the connection, up to 128 untrusted bytes.
-        over_tls: Whether the client used TLS towards the sender.
+        tls: What is said of the client's TLS (`proxy_v2.tls_of`), up to 512 untrusted bytes; None
+            if it did not speak TLS with the sender.
     """
 
     version: int
@@ -52,7 +53,7 @@ class Header(NamedTuple):
     server_name: str | None = None
     alpn: bytes | None = None
     unique_id: bytes | None = None
-    over_tls: bool = False
+    tls: bytes | None = None
 
 
 def endpoint(address: Address, port: int) -> Endpoint:

@@ -4,8 +4,9 @@
 
 No length is trusted: the block must be long enough for its addresses, and TLVs must fill the rest
 exactly. The block of LOCAL is skipped, and so is that of unspecified families and transports,
-because its form is not known. Two limits are our own: a header has at most 4,096 bytes, and a TLV
-that we read may occur once.
+because its form is not known. What a TLV says makes no header malformed, except for the checksum:
+a value that cannot be right counts as not sent, and of several TLVs of one type the first counts.
+One limit is our own: a header has at most 4,096 bytes.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 
-from edgeproxy.core.routing.server_names import host_name
 from edgeproxy.errors import WireError
+from edgeproxy.host_name import host_name
 from edgeproxy.wire import server_name as server_names
 from edgeproxy.wire.crc32c import crc32c
 from edgeproxy.wire.proxy_header import Endpoint, Header, endpoint, of_one_family
@@ -22,6 +23,8 @@ from edgeproxy.wire.proxy_header import Endpoint, Header, endpoint, of_one_famil
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 MAX_BYTES = 4096
 MAX_UNIQUE_ID_BYTES = 128
+MAX_TLS_BYTES = 512
+MAX_COMMON_NAME_BYTES = 256
 
 LOCAL = SIGNATURE + b"\x20\x00\x00\x00"
 """The header of a connection that the sender makes for itself, such as a health check.
@@ -44,11 +47,15 @@ _AUTHORITY = 0x02
 _CRC32C = 0x03
 _UNIQUE_ID = 0x05
 _SSL = 0x20
-_READ = {_ALPN, _AUTHORITY, _CRC32C, _UNIQUE_ID, _SSL}
 _TLV_HEADER_BYTES = 3
 _CRC32C_BYTES = 4
-_SSL_FIXED_BYTES = 5  # client 1, verify 4
+_VERIFY_BYTES = 4
+_SSL_FIXED_BYTES = 1 + _VERIFY_BYTES
+_SSL_VERSION = 0x21
+_SSL_COMMON_NAME = 0x22
 _CLIENT_SSL = 0x01
+_CLIENT_CERTIFICATE = 0x02 | 0x04
+"""The client has shown it on this connection, and it belongs to the TLS session."""
 
 _TOO_LONG = f"the PROXY header is longer than {MAX_BYTES} bytes"
 
@@ -98,22 +105,19 @@ def _proxied(header: bytes) -> Header:
     source, destination = _ends(kind, header[_FIXED_BYTES:tlvs_at])
     found: dict[int, bytes] = {}
     for type_, start, end in _tlvs(header, tlvs_at):
-        if type_ in found:
-            raise WireError("a TLV of the PROXY header occurs twice")
-        if type_ in _READ:
-            found[type_] = header[start:end]
+        found.setdefault(type_, header[start:end])
         if type_ == _CRC32C:
             _check_crc32c(header, start, end)
-    authority = found.get(_AUTHORITY)
+    unique_id = found.get(_UNIQUE_ID, b"")
     return Header(
         version=2,
         size=len(header),
         source=source,
         destination=destination,
-        server_name=server_names.decode(authority) if authority else None,
+        server_name=_server_name(found.get(_AUTHORITY, b"")),
         alpn=found.get(_ALPN) or None,
-        unique_id=_unique_id(found.get(_UNIQUE_ID)),
-        over_tls=_SSL in found and _is_over_tls(found[_SSL]),
+        unique_id=unique_id if 0 < len(unique_id) <= MAX_UNIQUE_ID_BYTES else None,
+        tls=_tls(found.get(_SSL, b"")),
     )
 
 
@@ -147,19 +151,39 @@ def _check_crc32c(header: bytes, start: int, end: int) -> None:
         raise WireError("the checksum of the PROXY header is wrong")
 
 
-def _unique_id(value: bytes | None) -> bytes | None:
-    if value is not None and len(value) > MAX_UNIQUE_ID_BYTES:
-        raise WireError(f"the unique id has more than {MAX_UNIQUE_ID_BYTES} bytes")
-    return value or None
+def _server_name(authority: bytes) -> str | None:
+    try:
+        return server_names.decode(authority)
+    except WireError:
+        return None
 
 
-def _is_over_tls(value: bytes) -> bool:
-    """Return whether the client used TLS (section 2.2.6)."""
-    if len(value) < _SSL_FIXED_BYTES:
-        raise WireError("the PROXY header's TLV about TLS is too short")
-    for _ in _tlvs(value, _SSL_FIXED_BYTES):
-        pass  # iterating checks that the TLVs fit
-    return bool(value[0] & _CLIENT_SSL)
+def _tls(value: bytes) -> bytes | None:
+    """Return what is said of a client's TLS (section 2.2.6); None if it did not speak it."""
+    if not _SSL_FIXED_BYTES <= len(value) <= MAX_TLS_BYTES or not value[0] & _CLIENT_SSL:
+        return None
+    try:
+        for _ in _tlvs(value, _SSL_FIXED_BYTES):
+            pass
+    except WireError:
+        return None
+    return value
+
+
+def tls_of(version: str, has_certificate: bool = False, common_name: str = "") -> bytes:
+    """Return the value that says how a client speaks TLS, as HAProxy's `send-proxy-v2-ssl-cn`.
+
+    `version` is OpenSSL's word for it. A certificate has been verified, on this connection.
+    `common_name` is that of the certificate; a longer one than 256 bytes is left out.
+    """
+    client = _CLIENT_SSL | (_CLIENT_CERTIFICATE if has_certificate else 0)
+    name = common_name.encode("utf-8", "replace")
+    return (
+        bytes((client,))
+        + bytes(_VERIFY_BYTES)
+        + _tlv(_SSL_VERSION, version.encode("ascii"))
+        + _tlv(_SSL_COMMON_NAME, name if len(name) <= MAX_COMMON_NAME_BYTES else None)
+    )
 
 
 def encode(
@@ -169,13 +193,14 @@ def encode(
     server_name: str | None = None,
     alpn: bytes | None = None,
     unique_id: bytes | None = None,
+    tls: bytes | None = None,
     checksum: bool = False,
 ) -> bytes:
     """Return the header for a connection; LOCAL, without TLVs, if an end is None.
 
     IPv4 is mapped into IPv6 if the other end is IPv6. The server name is sent as the authority;
-    `checksum` adds a CRC-32C. Raises WireError for an invalid address, port or host name, and
-    for a value that is too long.
+    `tls` is that of `tls_of` or `Header`. `checksum` adds a CRC-32C. Raises WireError for an
+    invalid address, port or host name, and for a value that is too long.
     """
     if source is None or destination is None:
         return LOCAL
@@ -186,11 +211,18 @@ def encode(
     block += _tlv(_ALPN, alpn)
     block += _tlv(_AUTHORITY, None if server_name is None else _authority(server_name))
     block += _tlv(_UNIQUE_ID, _unique_id(unique_id))
+    block += _tlv(_SSL, tls)
     block += _tlv(_CRC32C, bytes(_CRC32C_BYTES) if checksum else None)
     if _FIXED_BYTES + len(block) > MAX_BYTES:
         raise WireError(_TOO_LONG)
     header = SIGNATURE + bytes((_VERSION_PROXY, kind)) + len(block).to_bytes(2) + block
     return header[:-_CRC32C_BYTES] + crc32c(header).to_bytes(4) if checksum else header
+
+
+def _unique_id(value: bytes | None) -> bytes | None:
+    if value is not None and len(value) > MAX_UNIQUE_ID_BYTES:
+        raise WireError(f"the unique id has more than {MAX_UNIQUE_ID_BYTES} bytes")
+    return value or None
 
 
 def _authority(server_name: str) -> bytes:

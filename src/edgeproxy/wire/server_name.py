@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from edgeproxy.core.routing.server_names import host_name
 from edgeproxy.errors import WireError
+from edgeproxy.host_name import host_name
 
 MAX_BYTES = 255
 """Longest name that is accepted, in bytes."""
@@ -23,7 +23,7 @@ def decode(sent: bytes) -> str | None:
     no host name, such as one with NUL, spaces, line ends or non-ASCII characters.
     """
     text = sent[: MAX_BYTES + 1].decode("latin-1")
-    name = host_name(text)
+    name = host_name(text) if text.isascii() else None
     if name is None and not _is_address(text):
         raise WireError("the server name is not a host name")
     return name

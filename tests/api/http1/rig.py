@@ -43,12 +43,16 @@ class App:
 
 @contextmanager
 def serving(
-    app: App, settings: ApiSettings | None = None, room: Room | None = None
+    app: App,
+    settings: ApiSettings | None = None,
+    room: Room | None = None,
+    send_buffer_bytes: int | None = None,
 ) -> Iterator[Address]:
     """Serve an application behind the guard; give the address."""
     settings = settings or ApiSettings(timeout_secs=PATIENCE_SECS, rate_limit=1_000_000)
     guard = Guard(app, settings, NO_TOKEN, lambda _caller, _now: None)
     hearing = Hearing(Leases(60.0), dict)
     room = room or Room(1000, 1 << 16, 1 << 16)
-    with served(Server(guard, hearing, settings.timeout_secs, room)) as address:
+    server = Server(guard, hearing, settings.timeout_secs, room)
+    with served(server, send_buffer_bytes) as address:
         yield address

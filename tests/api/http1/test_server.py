@@ -87,6 +87,26 @@ def test_an_answer_that_is_not_read_is_not_kept_for_ever(monkeypatch: pytest.Mon
         assert len(rest_of(asking)) < 40_000_000
 
 
+@pytest.mark.parametrize("sent", [b"", b"\r\n", b"GET /", ASKED[:-2]])
+def test_who_sends_no_more_and_reads_nothing_is_not_kept_for_ever(
+    monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    """The answer is small, so it waits in the memory of the process without stopping anything."""
+    monkeypatch.setattr(connection, "KEEP_ALIVE_SECS", 0.3)
+    room_for_one = Room(most=2, ceiling=1 << 16, reserve_ceiling=1 << 16)
+    with (
+        serving(App(large=60_000), HASTY, room_for_one, send_buffer_bytes=4096) as address,
+        socket.socket() as asking,
+    ):
+        asking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        asking.connect(address)
+        asking.sendall(ASKED.replace(b"/health", b"/large"))
+        assert asking.recv(9) == b"HTTP/1.1 "
+        asking.sendall(sent)
+        asking.shutdown(socket.SHUT_WR)
+        wait_until(lambda: _is_answered(address), "room for another")
+
+
 def _is_answered(address: tuple[str, int]) -> bool:
     try:
         return raw(address, ASKED.replace(b"Host", b"Connection: close\r\nHost")) != b""

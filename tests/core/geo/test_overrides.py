@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import timeit
+import tracemalloc
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.core.geo.overrides import Override, Overrides, OverridesError, parse
+from edgeproxy.core.geo import overrides
+from edgeproxy.core.geo.overrides import MAX_FAULTS, Override, Overrides, OverridesError, parse
 
 
 def found(text: str, ip: str) -> tuple[str | None, str | None]:
@@ -233,6 +236,43 @@ def test_a_message_shows_the_first_faults_and_counts_the_rest() -> None:
     assert str(caught.value).startswith("line 1: expected cidr,country")
     assert str(caught.value).count("line ") == 10
     assert str(caught.value).endswith("; and 5 more")
+
+
+def peak_bytes(text: str) -> int:
+    """Return how much memory it takes at most to read a text."""
+    tracemalloc.start()
+    try:
+        with suppress(OverridesError):
+            parse(text)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("line", ["\n", "#\n", "x\n", "x,y,z,\n", "10.0.0.0/8,BR\n", ",", "\0"])
+def test_a_large_file_of_another_kind_takes_little_memory(line: str) -> None:
+    count = 2_000_000 // len(line)
+    assert peak_bytes(line * count) < 5_000_000
+
+
+def test_a_file_with_very_many_faults_is_read_no_further() -> None:
+    with pytest.raises(OverridesError) as caught:
+        parse("nonsense\n" * (2 * MAX_FAULTS))
+    assert len(caught.value.faults) == MAX_FAULTS
+    assert str(caught.value).endswith("; and so on")
+
+
+def test_a_long_line_is_not_shown() -> None:
+    assert faults("10.0.0.0/8," + "B" * 1000) == [(1, "expected up to 200 characters; found: 1011")]
+    parse("10.0.0.0/8,BR #" + "B" * 1000)
+
+
+def test_a_file_may_have_so_many_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overrides, "MAX_LINES", 2)
+    assert len(parse("10.0.0.0/8,BR\n\nMX,MX,sa\n")) == 2
+    assert faults("10.0.0.0/8,BR\n\nMX,MX,sa\n::/8,BR\n") == [
+        (4, "a file may have up to 2 overrides")
+    ]
 
 
 @given(st.text(alphabet=st.sampled_from("10.:/,# \nBRZxf%\t-٣"), max_size=60) | st.text())

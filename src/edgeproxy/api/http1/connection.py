@@ -301,7 +301,9 @@ class Connection(asyncio.Protocol):
     # -- the deadline ------------------------------------------------------------------
 
     def _late(self) -> None:
-        if self._phase is _Phase.READING and self._is_begun:
+        # One that is closing may still wait for its peer to read an earlier answer.
+        is_closing = self._transport is not None and self._transport.is_closing()
+        if self._phase is _Phase.READING and self._is_begun and not is_closing:
             reason = f"the request took longer than {self._timeout_secs:g} s"
             self._refuse(FaultError(408, reason))
         else:

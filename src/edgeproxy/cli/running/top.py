@@ -18,6 +18,8 @@ HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 ALTERNATE, ORDINARY = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 KEYS = {key: column for column, (key, _) in SORTS.items()}
 QUIT = "q"
+MOST_AT_ONCE_SECS = 1.0
+"""Ctrl+C just before a wait is heard after it: no wait is longer, whatever the interval."""
 _LEGEND = "q quits; sort by " + ", ".join(f"{key} {column}" for key, column in KEYS.items())
 
 
@@ -125,7 +127,9 @@ def _keys() -> Iterator[bool]:
 def _key_before(due: float) -> str:
     """Return the key that means something and is pressed before that time, else ""."""
     terminal = sys.stdin.fileno()
-    while select.select([terminal], [], [], max(due - time.monotonic(), 0))[0]:
+    while (left_secs := due - time.monotonic()) > 0:
+        if not select.select([terminal], [], [], min(left_secs, MOST_AT_ONCE_SECS))[0]:
+            continue
         key = os.read(terminal, 1).decode("ascii", "replace")
         if not key:
             return QUIT  # the terminal is gone
@@ -136,5 +140,6 @@ def _key_before(due: float) -> str:
 
 def _nothing_before(due: float) -> str:
     """Wait until that time."""
-    select.select([], [], [], max(due - time.monotonic(), 0))
+    while (left_secs := due - time.monotonic()) > 0:
+        select.select([], [], [], min(left_secs, MOST_AT_ONCE_SECS))
     return ""

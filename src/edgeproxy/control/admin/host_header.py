@@ -13,6 +13,8 @@ import re
 import socket
 from ipaddress import ip_address
 
+from edgeproxy.host_name import host_name
+
 PRIVATE_DOMAINS = ("localhost", "local", "internal", "home.arpa", "test")
 
 _PORT = re.compile(r":[0-9]{1,5}\Z")
@@ -20,16 +22,16 @@ _PORT = re.compile(r":[0-9]{1,5}\Z")
 
 def is_own_host(host: str) -> bool:
     """Return whether no foreign page can have a browser send this `Host`."""
-    name = _PORT.sub("", host.strip().lower())
+    text = _PORT.sub("", host.strip())
     try:
-        ip_address(name.removeprefix("[").removesuffix("]"))
+        ip_address(text.removeprefix("[").removesuffix("]"))
     except ValueError:
         pass
     else:
         return True
-    name = name.removesuffix(".")
+    name = host_name(text) or text
     return (
         "." not in name
-        or name == socket.gethostname().lower()
+        or name == host_name(socket.gethostname())
         or any(name.endswith(f".{domain}") for domain in PRIVATE_DOMAINS)
     )

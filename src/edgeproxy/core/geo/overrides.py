@@ -8,7 +8,8 @@
 
 The longest prefix that holds an address wins. An IPv4-mapped IPv6 prefix counts as the IPv4 prefix
 in it. If a line names no region, the file's line for that country decides, and without one the
-table of regions. A file with a fault yields no overrides; the error lists every fault.
+table of regions. A file with a fault yields no overrides; the error lists its faults. One with
+`MAX_FAULTS` is read no further: it is another kind of file, and may be large.
 
 Lookups are those of `core/geo/prefix`.
 """
@@ -22,13 +23,19 @@ from edgeproxy.core.geo.prefix import Network, Prefixes, network
 from edgeproxy.core.geo.regions import CODE, region_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 Target: TypeAlias = Network | str
 """What a line applies to: the addresses of a network, or the clients of a country."""
 
 _COUNTRY = re.compile(r"[A-Za-z]{2}")
 _FAULTS_SHOWN = 10
+_MAX_CHARS = 200
+"""Of a line without its comment."""
+
+MAX_FAULTS = 1000
+MAX_LINES = 1_000_000
+"""Lines that say something: each takes memory while the file is in use."""
 
 
 class Override(NamedTuple):
@@ -55,12 +62,14 @@ class Fault(NamedTuple):
 
 
 class OverridesError(ValueError):
-    """An override file has faults: all of them in `faults`, the first ones in the message."""
+    """An override file has faults: those that were found in `faults`, the first in the message."""
 
     def __init__(self, faults: list[Fault]) -> None:
         self.faults = tuple(faults)
         shown = [f"line {line}: {message}" for line, message in faults[:_FAULTS_SHOWN]]
-        if len(faults) > _FAULTS_SHOWN:
+        if len(faults) >= MAX_FAULTS:
+            shown.append("and so on")
+        elif len(faults) > _FAULTS_SHOWN:
             shown.append(f"and {len(faults) - _FAULTS_SHOWN} more")
         super().__init__("; ".join(shown))
 
@@ -97,24 +106,39 @@ def parse(text: str) -> Overrides:
     """Parse the text of an override file.
 
     Raises:
-        OverridesError: At least one line is wrong; it holds the faults of all lines.
+        OverridesError: At least one line is wrong; it holds the faults of all lines before
+            `MAX_FAULTS`.
     """
     rows: dict[Target, _Row] = {}
     faults: list[Fault] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        fields = [field.strip() for field in line.partition("#")[0].split(",")]
-        if fields == [""]:
+    for number, line in enumerate(_lines(text), start=1):
+        content = line.partition("#")[0].strip()
+        if not content:
             continue
         complaints: list[str] = []
-        target, row = _read(number, fields, complaints)
+        target, row = _read(number, content, complaints)
         if target in rows:
             complaints.append(f"{target} is already on line {rows[target].line}; keep one of them")
         elif target is not None:
             rows[target] = row
         faults += [Fault(number, complaint) for complaint in complaints]
+        if len(rows) > MAX_LINES:
+            faults.append(Fault(number, f"a file may have up to {MAX_LINES:,} overrides"))
+            break
+        if len(faults) >= MAX_FAULTS:
+            break
     if faults:
         raise OverridesError(faults)
     return Overrides({target: _override(target, row, rows) for target, row in rows.items()})
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Yield one line after another: a list of millions would hold the interpreter and memory."""
+    start = 0
+    while (end := text.find("\n", start)) >= 0:
+        yield text[start:end]
+        start = end + 1
+    yield text[start:]
 
 
 def _override(target: Target, row: _Row, rows: Mapping[Target, _Row]) -> Override:
@@ -125,8 +149,12 @@ def _override(target: Target, row: _Row, rows: Mapping[Target, _Row]) -> Overrid
     return Override(str(target), row.country, region, row.line)
 
 
-def _read(line: int, fields: list[str], complaints: list[str]) -> tuple[Target | None, _Row]:
+def _read(line: int, content: str, complaints: list[str]) -> tuple[Target | None, _Row]:
     """Return a line's target and content; append its faults to `complaints`."""
+    if len(content) > _MAX_CHARS:
+        complaints.append(f"expected up to {_MAX_CHARS} characters; found: {len(content)}")
+        return None, _Row(line, None, None)
+    fields = [field.strip() for field in content.split(",")]
     if not 2 <= len(fields) <= 3:
         count = len(fields)
         complaints.append(f"expected cidr,country or cidr,country,region; fields found: {count}")

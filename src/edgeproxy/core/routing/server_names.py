@@ -10,46 +10,24 @@ A lookup costs two dictionary accesses, however many patterns there are.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
-MAX_CHARACTERS = 253
-"""Maximum length of a host name without its trailing dot (RFC 1035 section 3.1)."""
+from edgeproxy.host_name import name_or_wildcard
 
 DEFAULT = "*"
-
-_HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
-_DOTTED_QUAD = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}")
-
-
-def host_name(text: str) -> str | None:
-    """Return a host name in the one form in which it is compared, None if it is not valid.
-
-    That form is in lower case and without a trailing dot. Labels are of ASCII letters, digits,
-    hyphens and, as many private names have them, underscores. An IPv4 address is no host name.
-    """
-    if len(text) > MAX_CHARACTERS + 1 or not text.isascii():
-        return None
-    name = text.removesuffix(".").lower()
-    if len(name) > MAX_CHARACTERS:
-        return None
-    if not _HOST_NAME.fullmatch(name) or _DOTTED_QUAD.fullmatch(name):
-        return None
-    return name
 
 
 def pattern(text: str) -> str:
     """Return a pattern in its normal form. Raises ValueError, which says what is allowed."""
     if text == DEFAULT:
         return text
-    wildcard = "*." if text.startswith("*.") else ""
-    name = host_name(text[len(wildcard) :])
+    name = name_or_wildcard(text)
     if name is None:
         raise ValueError(
             "allowed is a host name such as www.example.com, *.example.com for any one label "
             "before it, or * for every other client"
         )
-    return wildcard + name
+    return name
 
 
 class ServerNames:
@@ -78,7 +56,7 @@ class ServerNames:
     def find(self, name: str | None) -> str | None:
         """Return the app that a name belongs to; None means that the client is refused.
 
-        `name` is in normal form (`host_name`), or None for a client that names none.
+        `name` is in normal form (`edgeproxy.host_name`), or None for a client that names none.
         """
         if name is None:
             return self._default

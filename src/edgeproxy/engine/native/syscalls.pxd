@@ -16,6 +16,7 @@ cdef void wake(int fd) noexcept nogil
 cdef void unwake(int fd) noexcept nogil
 cdef void set_option(int fd, int level, int name, int value) noexcept nogil
 cdef void reset_on_close(int fd) noexcept nogil
+cdef void end_on_close(int fd) noexcept nogil
 cdef int failure_of(int fd) noexcept nogil
 cdef int undelivered_bytes(int fd) noexcept nogil
 cdef int unread_bytes(int fd) noexcept nogil

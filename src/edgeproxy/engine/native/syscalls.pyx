@@ -101,6 +101,13 @@ cdef void reset_on_close(int fd) noexcept nogil:
     at_once.l_linger = 0
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once))
 
+cdef void end_on_close(int fd) noexcept nogil:
+    """Undo `reset_on_close`."""
+    cdef linger never
+    never.l_onoff = 0
+    never.l_linger = 0
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &never, sizeof(never))
+
 cdef int failure_of(int fd) noexcept nogil:
     """Return the pending error of a socket."""
     cdef int code = 0

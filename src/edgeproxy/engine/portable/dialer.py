@@ -155,7 +155,9 @@ class Dialer:
                 if self._tls is None:
                     raise ConnectionAbortedError
                 say_prefix(session)
-                backend = self._tls.wrap(backend, session.server_name)
+                client = session.client
+                alpn = client.agreed_protocol() if isinstance(client, TlsSocket) else ""
+                backend = self._tls.wrap(backend, session.server_name, alpn)
                 session.attach(backend)
             return backend.shake_hands()
         except OSError as error:
@@ -166,6 +168,8 @@ class Dialer:
         assert session.backend is not None
         self._dialer.discard(session)
         self._unwatch(session.backend)
+        if isinstance(session.backend, TlsSocket):
+            session.backend.part()
         session.backend.close()
         session.backend = None
         session.downward.read_to_eagain = False

@@ -228,6 +228,8 @@ class Relay:
         else:
             reason = session.reset_by or session.reset(flow.source)
         self._finish(session, reason, True, session.side(flow.source))
+        if reason is CloseReason.TLS_ERROR:
+            flow.source.part()  # type: ignore[attr-defined]
 
     def _sink_failed(self, flow: Flow, error: OSError) -> None:
         """Carry what the broken sink had sent before it broke, then pass the reset on."""

@@ -11,12 +11,22 @@ import errno
 import os
 import socket
 import ssl
+import struct
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import cast
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
-from edgeproxy.engine.tls import CIPHERS, TICKETS, Certificate, TlsError, TlsInfo, TlsSettings
+from edgeproxy.engine.tls import (
+    CIPHERS,
+    GROUPS,
+    TICKETS,
+    Certificate,
+    TlsError,
+    TlsInfo,
+    TlsSettings,
+)
+from edgeproxy.host_name import host_name, name_or_wildcard
 
 READ_BYTES = 1 << 16
 MOST_UNSENT_BYTES = 1 << 16
@@ -25,34 +35,71 @@ read our answers."""
 
 FEEDS_PER_READ = 2
 """How often one read receives without a byte for the session, as with an endless KeyUpdate."""
+PART_READS = 4
+"""How often unread bytes of a peer are read before its connection is closed."""
 
-_asked_names: WeakKeyDictionary[ssl.SSLObject, str] = WeakKeyDictionary()
+_NO_RESET = struct.pack("ii", 0, 0)
+_NO_APPLICATION_PROTOCOL = 120
+_HANDSHAKE, _ALPN = 22, 16
+
+
+class _Asked:
+    """What a client asks for: its server name, and the bytes of its ClientHello until then."""
+
+    __slots__ = ("hello", "name")
+
+    def __init__(self) -> None:
+        self.hello: bytearray | None = bytearray()
+        self.name = ""
+
+
+_asked: WeakKeyDictionary[ssl.SSLObject, _Asked] = WeakKeyDictionary()
 
 
 class TlsContext:
     """How a listener speaks TLS with its clients. Raises TlsError."""
 
     def __init__(self, settings: TlsSettings) -> None:
+        self._alpn = {name.encode() for name in settings.alpn}
+        self._demands_certificate = bool(settings.client_ca_pem)
         made = {each: _context_of(each, settings) for each in settings.certificates}
         self._default = made[settings.certificates[0]]
         self._by_name: dict[str, ssl.SSLContext] = {}
         for certificate, context in made.items():
             for name in certificate.names:
-                self._by_name.setdefault(name.lower(), context)
+                self._by_name.setdefault(name_or_wildcard(name) or name, context)
         self._default.sni_callback = self._choose
 
     def wrap(self, tcp: socket.socket) -> TlsSocket:
         """Return a TLS socket that replaces this one."""
-        return TlsSocket(tcp, self._default)
+        return TlsSocket(tcp, self._unresumable() if self._demands_certificate else self._default)
 
-    def _choose(self, tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
-        """Choose the certificate of the name that the client asks for."""
-        if name is None:
-            return
-        _asked_names[tls] = name = name.lower()
-        found = _found(self._by_name, name)
-        if found is not None:
-            tls.context = found
+    def _unresumable(self) -> ssl.SSLContext:
+        """Return a context for one client, to which nobody can come back.
+
+        Tickets and remembered sessions belong to the context that a connection begins with, and
+        `ssl` cannot do without them in TLS 1.2. `_choose` goes on with one with a certificate.
+        """
+        context = _new_context()
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.options |= ssl.OP_NO_TICKET
+        context.num_tickets = 0
+        context.sni_callback = self._choose
+        return context
+
+    def _choose(self, tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> int | None:
+        """Choose the certificate of the name that the client asks for.
+
+        Return an alert if the client offers protocols, and none of ours.
+        """
+        asked = _asked[tls]
+        offered = _protocols(bytes(asked.hello)) if self._alpn and asked.hello else []
+        asked.hello = None
+        if offered and self._alpn.isdisjoint(offered):
+            return _NO_APPLICATION_PROTOCOL
+        asked.name = host_name(name) or "" if name else ""
+        tls.context = _found(self._by_name, asked.name) or self._default
+        return None
 
 
 def _found(by_name: Mapping[str, ssl.SSLContext], name: str) -> ssl.SSLContext | None:
@@ -60,12 +107,50 @@ def _found(by_name: Mapping[str, ssl.SSLContext], name: str) -> ssl.SSLContext |
     return by_name.get(name) or (by_name.get(f"*.{rest}") if first and dot else None)
 
 
-def _context_of(certificate: Certificate, settings: TlsSettings) -> ssl.SSLContext:
+def _protocols(records: bytes) -> list[bytes]:
+    """Return what a ClientHello, which OpenSSL has found to be well-formed, offers by ALPN."""
+    message, at = bytearray(), 0
+    while at < len(records) and records[at] == _HANDSHAKE:
+        size = int.from_bytes(records[at + 3 : at + 5])
+        message += records[at + 5 : at + 5 + size]
+        at += 5 + size
+    if not message:  # an SSL 2.0 hello, which has no extensions
+        return []
+    end = 4 + int.from_bytes(message[1:4])
+    at = 4 + 2 + 32
+    at += 1 + message[at]  # session id
+    at += 2 + int.from_bytes(message[at : at + 2])  # ciphers
+    at += 1 + message[at] + 2  # compressions, and the size of what follows
+    while at < end:
+        kind, size = (int.from_bytes(message[at + each : at + each + 2]) for each in (0, 2))
+        if kind == _ALPN:
+            return _entries(message[at + 6 : at + 4 + size])
+        at += 4 + size
+    return []
+
+
+def _entries(block: bytearray) -> list[bytes]:
+    found, at = [], 0
+    while at < len(block):
+        found.append(bytes(block[at + 1 : at + 1 + block[at]]))
+        at += 1 + block[at]
+    return found
+
+
+def _new_context() -> ssl.SSLContext:
+    """Return what the contexts for clients have in common."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_ciphers(CIPHERS)
+    if hasattr(context, "set_groups"):  # from Python 3.15 on; before, OpenSSL offers all of them
+        context.set_groups(GROUPS)
+    return context
+
+
+def _context_of(certificate: Certificate, settings: TlsSettings) -> ssl.SSLContext:
+    context = _new_context()
     context.num_tickets = TICKETS
     if settings.alpn:
         context.set_alpn_protocols(list(settings.alpn))
@@ -87,6 +172,11 @@ def _context_of(certificate: Certificate, settings: TlsSettings) -> ssl.SSLConte
     return context
 
 
+def _common_name(certificate: Mapping[str, Any]) -> str:
+    subject = (entry for several in certificate.get("subject", ()) for entry in several)
+    return next((str(value) for key, value in subject if key == "commonName"), "")
+
+
 class TlsSocket(socket.socket):
     """One end of a connection that speaks TLS. Not blocking.
 
@@ -102,6 +192,9 @@ class TlsSocket(socket.socket):
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_name is None, server_name
         )
+        self._asked = _asked[self._tls] = _Asked()
+        if server_name is not None:
+            self._asked.hello = None
         self._unsent = memoryview(b"")
         self._failure: OSError | None = None  # the system reports it once, to a write
         self._has_ended = False
@@ -140,13 +233,20 @@ class TlsSocket(socket.socket):
                 return True
 
     def info(self) -> TlsInfo:
-        """Return server name, ALPN protocol, version and resumption of a finished handshake."""
+        """Return what a finished handshake with a client has led to."""
+        certificate = self._tls.getpeercert()
         return TlsInfo(
-            _asked_names.get(self._tls, ""),
+            self._asked.name,
             self._tls.selected_alpn_protocol() or "",
             self._tls.version() or "",
             bool(self._tls.session_reused),
+            has_certificate=bool(certificate),
+            common_name=_common_name(certificate or {}),
         )
+
+    def agreed_protocol(self) -> str:
+        """Return what was agreed on by ALPN, or ""."""
+        return self._tls.selected_alpn_protocol() or ""
 
     def recv_into(self, buffer: memoryview, *_: object) -> int:  # type: ignore[override]
         """Read like a socket. A violation of TLS is an OSError with EPROTO.
@@ -194,6 +294,16 @@ class TlsSocket(socket.socket):
                 self._tls.unwrap()
             self._incoming.write(waiting)
         return self.flush()
+
+    def part(self) -> None:
+        """Make `close` an end without a reset, which would take our alert from the peer."""
+        with suppress(OSError):
+            if self.flush():
+                self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_RESET)
+                super().shutdown(socket.SHUT_WR)
+                for _ in range(PART_READS):  # closed with unread bytes, it would reset
+                    if len(super().recv(READ_BYTES)) < READ_BYTES:
+                        break
 
     def say_no_end(self) -> None:
         """Send no close_notify: the peer is to see a reset."""
@@ -243,4 +353,6 @@ class TlsSocket(socket.socket):
             raise self._failure or BlockingIOError
         received = super().recv(READ_BYTES)
         self._incoming.write(received)
+        if self._asked.hello is not None:
+            self._asked.hello += received
         self._has_ended = not received

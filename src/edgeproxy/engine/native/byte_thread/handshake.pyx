@@ -13,23 +13,35 @@ from edgeproxy.engine.native.session cimport (
     HANDSHAKE_TIMEOUT,
     HANDSHAKEN,
     NO_REASON,
+    TlsEnd,
     push,
     unlink,
 )
-from edgeproxy.engine.native.tls.tls_end cimport DEPARTED, SHAKEN, SHAKING, shake_hands
-from edgeproxy.engine.native.byte_thread.worker cimport SHORT_TICK_MS, TICK_MS, tick_by
+from edgeproxy.engine.native.tls.tls_end cimport (
+    DEPARTED,
+    SHAKEN,
+    SHAKING,
+    shake_hands,
+    tls_part,
+)
+from edgeproxy.engine.native.byte_thread.worker cimport (
+    BUFFER_BYTES,
+    SHORT_TICK_MS,
+    TICK_MS,
+    tick_by,
+)
 
 cdef void advance(Worker* worker, Session* session) noexcept nogil:
     """Go on with a handshake."""
-    cdef int how = shake_hands(
-        &session.backend_tls if session.meets_backend else &session.client_tls
-    )
+    cdef TlsEnd* end = &session.backend_tls if session.meets_backend else &session.client_tls
+    cdef int how = shake_hands(end)
     if how == SHAKEN:
         unlink(&worker.meeting, session)
         session.reason = NO_REASON
         session.state = HANDSHAKEN
         push(&worker.finished, session)
     elif how != SHAKING:
+        tls_part(end, worker.buffer, BUFFER_BYTES)
         fail(worker, session, CLIENT_GONE if how == DEPARTED else HANDSHAKE_FAILED)
 
 cdef void fail(Worker* worker, Session* session, uint8_t reason) noexcept nogil:

@@ -42,6 +42,7 @@ from edgeproxy.engine.native.tls.tls_end cimport (
     tls_has_unread,
     tls_has_unsent,
     tls_is_drained,
+    tls_part,
     tls_read,
     tls_say_end,
     tls_write,
@@ -304,6 +305,8 @@ cdef void source_failed(Worker* worker, Flow* flow, int code) noexcept nogil:
     elif reason == NO_REASON:
         reason = side(session, flow.source)
     finish(worker, session, reason, True)
+    if reason == TLS_ERROR:
+        tls_part(source_tls(flow), worker.buffer, BUFFER_BYTES)
 
 cdef void sink_failed(Worker* worker, Flow* flow, int code) noexcept nogil:
     """Carry what the broken sink had sent before it broke, then pass the reset on."""

@@ -332,7 +332,7 @@ cdef class Sessions:
         encoded = name.encode("ascii")
         if self._backend_context is None:
             return False
-        return self._backend_context.begin(&session.backend_tls, -1, encoded)
+        return self._backend_context.begin(&session.backend_tls, -1, encoded, &session.client_tls)
 
     cdef object _note_prefix(self, Session* session, bytes prefix):
         free(session.upward.waiting)

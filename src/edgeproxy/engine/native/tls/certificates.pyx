@@ -20,7 +20,9 @@ cdef SSL_CTX* new_context(certificate, bytes client_ca_pem) except NULL:
         _prepare(context)
         groups = GROUPS.encode()
         SSL_CTX_set1_groups_list(context, groups)
-        SSL_CTX_set_num_tickets(context, TICKETS)
+        SSL_CTX_set_num_tickets(context, 0 if client_ca_pem else TICKETS)
+        if client_ca_pem:  # who needs a certificate shows it every time
+            SSL_CTX_set_options(context, SSL_OP_NO_TICKET)
         SSL_CTX_set_session_id_context(context, b"edgeproxy", 9)
         _use(context, certificate)
         if client_ca_pem:

@@ -8,4 +8,4 @@ cdef class TlsContext:
 
 cdef class BackendContext:
     cdef void* _context
-    cdef bint begin(self, TlsEnd* end, int socket, char* name) noexcept
+    cdef bint begin(self, TlsEnd* end, int socket, char* name, TlsEnd* client) noexcept

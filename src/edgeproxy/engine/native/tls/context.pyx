@@ -5,6 +5,8 @@ A client gets the certificate for the server name that it asks for: of that exac
 wildcard for its first label, else the first certificate.
 """
 
+from edgeproxy.host_name import name_or_wildcard
+
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, strchr, strcmp
 
@@ -53,7 +55,7 @@ cdef class TlsContext:
         names = {}
         for certificate in settings.certificates:
             for name in certificate.names:
-                names.setdefault(name.lower().encode("ascii"), certificate)
+                names.setdefault((name_or_wildcard(name) or name).encode("ascii"), certificate)
         table.entries = <Entry*>calloc(max(len(names), 1), sizeof(Entry))
         if table.entries == NULL:
             raise MemoryError
@@ -86,16 +88,37 @@ cdef class BackendContext:
         if self._context != NULL:
             SSL_CTX_free(<SSL_CTX*>self._context)
 
-    cdef bint begin(self, TlsEnd* end, int socket, char* name) noexcept:
-        """Begin a handshake with a backend, whose certificate must be for this name."""
+    cdef bint begin(self, TlsEnd* end, int socket, char* name, TlsEnd* client) noexcept:
+        """Begin a handshake with a backend, whose certificate must be for this name.
+
+        It is offered the protocol that was agreed on with the client.
+        """
         cdef SSL* tls = SSL_new(<SSL_CTX*>self._context)
         if tls != NULL:
             SSL_set_connect_state(tls)
             SSL_set_hostflags(tls, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS)
-            if SSL_set_tlsext_host_name(tls, name) != 1 or SSL_set1_host(tls, name) != 1:
+            if (
+                SSL_set_tlsext_host_name(tls, name) != 1
+                or SSL_set1_host(tls, name) != 1
+                or not offer_agreed(tls, client)
+            ):
                 SSL_free(tls)
                 return False
         return attach(tls, end, socket)
+
+cdef bint offer_agreed(SSL* tls, TlsEnd* client) noexcept nogil:
+    """Offer a backend what was agreed on with its client by ALPN. Return False if that fails."""
+    cdef const unsigned char* agreed = NULL
+    cdef unsigned int size = 0
+    cdef unsigned char[MOST_NAME_BYTES] offered
+    if client.tls == NULL:
+        return True
+    SSL_get0_alpn_selected(<SSL*>client.tls, &agreed, &size)
+    if not size:
+        return True
+    offered[0] = <unsigned char>size
+    memcpy(offered + 1, agreed, size)
+    return SSL_set_alpn_protos(tls, offered, size + 1) == 0
 
 cdef char* _copy(bytes text) except NULL:
     cdef size_t size = len(text)
@@ -137,7 +160,10 @@ cdef SSL_CTX* find(Table* table, const char* name) noexcept nogil:
     return NULL
 
 cdef int choose_certificate(SSL* tls, int* alert, void* argument) noexcept nogil:
-    """Choose the certificate of the name that the client asks for, which has to be ASCII."""
+    """Choose the certificate of the name that the client asks for, which has to be ASCII.
+
+    The name is brought into normal form as by `host_name`.
+    """
     cdef Table* table = <Table*>argument
     cdef char[MOST_NAME_BYTES + 1] name
     cdef const char* asked = SSL_get_servername(tls, TLSEXT_NAMETYPE_host_name)
@@ -152,6 +178,8 @@ cdef int choose_certificate(SSL* tls, int* alert, void* argument) noexcept nogil
             return SSL_TLSEXT_ERR_ALERT_FATAL
         name[index] = asked[index] + 32 if c"A" <= asked[index] <= c"Z" else asked[index]
         index += 1
+    if index and name[index - 1] == c".":
+        index -= 1
     name[index] = 0
     found = find(table, name)
     dot = strchr(name, c".")
@@ -167,7 +195,7 @@ cdef int choose_protocol(
     SSL* _tls, const unsigned char** chosen, unsigned char* size,
     const unsigned char* offered, unsigned int offered_size, void* argument,
 ) noexcept nogil:
-    """Choose the first of our protocols that the client offers; none if it offers no such."""
+    """Choose the first of our protocols that the client offers; refuse it if it offers none."""
     cdef Table* table = <Table*>argument
     if (
         SSL_select_next_proto(
@@ -176,4 +204,4 @@ cdef int choose_protocol(
         == OPENSSL_NPN_NEGOTIATED
     ):
         return SSL_TLSEXT_ERR_OK
-    return SSL_TLSEXT_ERR_NOACK
+    return SSL_TLSEXT_ERR_ALERT_FATAL  # no_application_protocol

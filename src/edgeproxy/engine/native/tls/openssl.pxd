@@ -18,6 +18,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
         SSL_ERROR_WANT_WRITE
         SSL_ERROR_ZERO_RETURN
         SSL_AD_UNRECOGNIZED_NAME
+        NID_commonName
         SSL_TLSEXT_ERR_ALERT_FATAL
         SSL_TLSEXT_ERR_OK
         SSL_TLSEXT_ERR_NOACK
@@ -32,6 +33,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
         OPENSSL_NPN_NEGOTIATED
     const unsigned long SSL_OP_NO_RENEGOTIATION
     const unsigned long SSL_OP_NO_COMPRESSION
+    const unsigned long SSL_OP_NO_TICKET
     const unsigned long SSL_OP_CIPHER_SERVER_PREFERENCE
 
     const SSL_METHOD* TLS_client_method()
@@ -81,6 +83,8 @@ cdef extern from "<openssl/ssl.h>" nogil:
     void SSL_set_accept_state(SSL* tls)
     void SSL_set_connect_state(SSL* tls)
     long SSL_set_tlsext_host_name(SSL* tls, const char* name)
+    int SSL_set_alpn_protos(SSL* tls, const unsigned char* names, unsigned int size)
+    X509* SSL_get_peer_certificate(const SSL* tls)
     int SSL_set1_host(SSL* tls, const char* name)
     void SSL_set_hostflags(SSL* tls, unsigned int flags)
     int SSL_do_handshake(SSL* tls)
@@ -105,7 +109,16 @@ cdef extern from "<openssl/x509v3.h>" nogil:
         X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS
 
 cdef extern from "<openssl/x509.h>" nogil:
+    ctypedef struct X509_NAME
+    ctypedef struct X509_NAME_ENTRY
+    ctypedef struct ASN1_STRING
     void X509_free(X509* certificate)
+    X509_NAME* X509_get_subject_name(const X509* certificate)
+    int X509_NAME_get_index_by_NID(X509_NAME* name, int kind, int after)
+    X509_NAME_ENTRY* X509_NAME_get_entry(const X509_NAME* name, int index)
+    ASN1_STRING* X509_NAME_ENTRY_get_data(const X509_NAME_ENTRY* entry)
+    int ASN1_STRING_to_UTF8(unsigned char** text, const ASN1_STRING* data)
+    void OPENSSL_free(void* text)
     enum:
         X509_V_OK
     const char* X509_verify_cert_error_string(long code)

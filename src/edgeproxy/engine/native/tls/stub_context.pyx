@@ -19,5 +19,5 @@ cdef class BackendContext:
     def __cinit__(self, bytes ca_pem):
         raise TlsError(MISSING)
 
-    cdef bint begin(self, TlsEnd* end, int socket, char* name) noexcept:
+    cdef bint begin(self, TlsEnd* end, int socket, char* name, TlsEnd* client) noexcept:
         return False

@@ -30,6 +30,9 @@ cdef bint tls_has_unsent(TlsEnd* end) noexcept nogil:
 cdef int tls_say_end(TlsEnd* end) noexcept nogil:
     return True
 
+cdef void tls_part(TlsEnd* end, char* buffer, size_t size) noexcept nogil:
+    pass
+
 cdef void end_tls(TlsEnd* end) noexcept nogil:
     pass
 

@@ -18,5 +18,6 @@ cdef bint tls_has_unread(TlsEnd* end) noexcept nogil
 cdef int tls_flush(TlsEnd* end) noexcept nogil
 cdef bint tls_has_unsent(TlsEnd* end) noexcept nogil
 cdef int tls_say_end(TlsEnd* end) noexcept nogil
+cdef void tls_part(TlsEnd* end, char* buffer, size_t size) noexcept nogil
 cdef void end_tls(TlsEnd* end) noexcept nogil
 cdef object tls_info(TlsEnd* end)

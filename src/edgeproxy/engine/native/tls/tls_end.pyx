@@ -8,18 +8,21 @@ owns the session.
 """
 
 from edgeproxy.engine.tls import TlsInfo
+from edgeproxy.host_name import host_name
 
 from libc.errno cimport EAGAIN, EINTR, EPROTO, errno
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
 from edgeproxy.engine.native.tls.openssl cimport *
-from edgeproxy.engine.native.system cimport MSG_NOSIGNAL, recv, send
+from edgeproxy.engine.native.syscalls cimport end_on_close
+from edgeproxy.engine.native.system cimport MSG_NOSIGNAL, SHUT_WR, recv, send, shutdown
 
 cdef enum:
     RECORD_BYTES = 16384
     MOST_UNSENT_BYTES = 65536  # with more, we stop reading: the peer reads none of our answers
     MOST_FED_BYTES = 16384  # in a read without a byte for the session, as with endless KeyUpdates
+    PART_READS = 4  # how often unread bytes are read before a connection is closed
     ENDED = -1  # no error number has this value
 
 cdef extern from *:
@@ -255,6 +258,20 @@ cdef int tls_say_end(TlsEnd* end) noexcept nogil:
         SSL_shutdown(<SSL*>end.tls)
     return tls_flush(end) != 0
 
+cdef void tls_part(TlsEnd* end, char* buffer, size_t size) noexcept nogil:
+    """Make `close` an end without a reset, which would take our alert from the peer.
+
+    Unread bytes are read into `buffer`: closed with such, a socket resets.
+    """
+    cdef int _turn
+    if tls_flush(end) != True:
+        return
+    end_on_close(end.socket)
+    shutdown(end.socket, SHUT_WR)
+    for _turn in range(PART_READS):
+        if recv(end.socket, buffer, size, 0) < <ssize_t>size:
+            return
+
 cdef void end_tls(TlsEnd* end) noexcept nogil:
     """Free everything; the end is then like one without TLS."""
     if end.tls != NULL:
@@ -263,15 +280,44 @@ cdef void end_tls(TlsEnd* end) noexcept nogil:
         memset(end, 0, sizeof(TlsEnd))
 
 cdef object tls_info(TlsEnd* end):
-    """Return server name, ALPN protocol, version and resumption of a finished handshake."""
+    """Return what a finished handshake with a client has led to."""
     cdef SSL* tls = <SSL*>end.tls
     cdef const unsigned char* protocol = NULL
     cdef unsigned int size = 0
     cdef const char* name = SSL_get_servername(tls, TLSEXT_NAMETYPE_host_name)
+    cdef X509* certificate = SSL_get_peer_certificate(tls)
+    cdef bint has_certificate = certificate != NULL
     SSL_get0_alpn_selected(tls, &protocol, &size)
+    common_name = ""
+    if has_certificate:
+        try:
+            common_name = common_name_of(certificate)
+        finally:
+            X509_free(certificate)
     return TlsInfo(
-        (<bytes>name).decode("ascii", "replace").lower() if name != NULL else "",
+        host_name((<bytes>name).decode("ascii", "replace")) or "" if name != NULL else "",
         (<bytes>protocol[:size]).decode("ascii", "replace"),
         (<bytes>SSL_get_version(tls)).decode(),
         bool(SSL_session_reused(tls)),
+        has_certificate=has_certificate,
+        common_name=common_name,
     )
+
+cdef object common_name_of(X509* certificate):
+    """Return the first common name in a certificate, or ""."""
+    cdef X509_NAME* subject = X509_get_subject_name(certificate)
+    cdef int index = X509_NAME_get_index_by_NID(subject, NID_commonName, -1)
+    cdef unsigned char* text = NULL
+    cdef int size
+    if index < 0:
+        return ""
+    size = ASN1_STRING_to_UTF8(
+        &text, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, index))
+    )
+    if size < 0:
+        ERR_clear_error()
+        return ""
+    try:
+        return (<bytes>text[:size]).decode("utf-8", "replace")
+    finally:
+        OPENSSL_free(text)

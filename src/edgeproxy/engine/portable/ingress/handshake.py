@@ -29,10 +29,12 @@ class Handshakes(AcceptedClients):
         assert isinstance(connection, TlsSocket)
         try:
             is_over = connection.shake_hands()
-        except ssl.SSLError:
-            return self._fail(accepted, HandshakeFailure.HANDSHAKE_FAILED, now)
-        except OSError:  # of its socket
-            return self._fail(accepted, HandshakeFailure.CLIENT_GONE, now)
+        except OSError as error:
+            connection.part()
+            is_of_tls = isinstance(error, ssl.SSLError)
+            failure = HandshakeFailure
+            reason = failure.HANDSHAKE_FAILED if is_of_tls else failure.CLIENT_GONE
+            return self._fail(accepted, reason, now)
         if not is_over:
             return Next.WAIT
         self.drop(accepted)
