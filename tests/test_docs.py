@@ -13,7 +13,12 @@ from edgeproxy.config.load import FILE_VARIABLE
 from edgeproxy.config.old_names import REMOVED, RENAMED
 from edgeproxy.config.table import SETTINGS
 from edgeproxy.control.health.command import environment
+from edgeproxy.core.admission.access import Denied
 from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.routing.choice import Reason
+from edgeproxy.engine.contract import CloseReason, HandshakeFailure
+from edgeproxy.gate.connection_records import TURNED_AWAY_BY
+from edgeproxy.gate.preamble import PreambleFault
 from tools.state_tables import with_tables
 
 ROOT = Path(__file__).parent.parent
@@ -167,6 +172,24 @@ def test_files_and_folders_that_are_named_exist(document: str) -> None:
         if not path.startswith("/") and not any((start / path).exists() for start in here)
     ]
     assert not missing
+
+
+def test_every_end_of_a_connection_is_explained_with_who_ended_it() -> None:
+    rows = re.findall(
+        r"^\| ((?:`\w+`(?:, )?)+) \| ((?:`\w+`(?:, )?)+) \| .* \|$",
+        text_of("docs/observability.md").partition("| HAProxy |\n")[2],
+        re.MULTILINE,
+    )
+    explained = {
+        end: set(re.findall(r"\w+", sides))
+        for ends, sides in rows
+        for end in re.findall(r"\w+", ends)
+    }
+    assert (explained["finished"], explained["denied"]) == ({"client", "backend"}, {"proxy"})
+    ends = {*CloseReason, *HandshakeFailure, *PreambleFault, *Reason, *Denied}
+    assert explained.keys() == {str(end) for end in ends}
+    for end, side in TURNED_AWAY_BY.items():
+        assert explained[str(end)] == {str(side)}
 
 
 def test_state_tables_are_those_of_the_code() -> None:

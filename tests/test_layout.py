@@ -41,7 +41,7 @@ CORE_LADDER = (
 )
 STORE_LADDER = (
     {"edits", "snapshot"},
-    {"snapshot_file"},
+    {"difference", "snapshot_file"},
     {"sqlite", "postgres"},
     {"feed", "migration"},
     {"choice"},
@@ -103,6 +103,7 @@ TESTED_ELSEWHERE = {
         "gate/",
         "conformance/test_preambles.py, system/test_proxy_protocol.py, test_sni.py",
     ): "preamble proxy_header_writer",
+    ("gate/", "gate/test_gate.py, system/test_access_log.py"): "connection_records",
     (
         "library/",
         "library/test_parts.py, test_examples.py",

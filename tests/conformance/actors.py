@@ -8,7 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from edgeproxy.engine.contract import CloseReason, Outcome, SessionInfo
+from edgeproxy.engine.contract import CloseReason, SessionInfo
+from edgeproxy.engine.session_states import Outcome
 from tests.conformance.gates import Address, ScriptedGate, Ticket
 from tests.conformance.peers import Backend, Stream
 from tests.conformance.prospects import SLOTS, Prospect

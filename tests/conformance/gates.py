@@ -19,17 +19,21 @@ from edgeproxy.engine.contract import (
     HandshakeFailure,
     Identified,
     NeedMore,
-    Outcome,
     Preamble,
     Refuse,
     Wait,
 )
+from edgeproxy.engine.session_states import Outcome
 from tests.conformance.peers import DEADLINE_SECS
 
 Address = tuple[str, int]
 
 STALE_SECS = 5.0
 """How old the `now` of a call may be; engines read the clock once per turn."""
+
+
+ENDED_BY_NOBODY = (CloseReason.IDLE, CloseReason.ABORTED, CloseReason.FAULT)
+"""Why a session ends that no peer has ended."""
 
 
 class GateBugError(Exception):
@@ -192,6 +196,12 @@ class ScriptedGate:
         with self._call("closed", now, ticket):
             if outcome.reason not in list(CloseReason) or outcome.secs < 0:
                 self.violations.append(f"{outcome}: {ticket}")
+            if (outcome.first_byte_secs is not None) != (outcome.bytes_out > 0):
+                self.violations.append(f"no time of the first byte, {outcome}: {ticket}")
+            if outcome.bytes_out and not 0 <= (outcome.first_byte_secs or 0) <= outcome.secs:
+                self.violations.append(f"a first byte at another time, {outcome}: {ticket}")
+            if (outcome.ended_by is None) != (outcome.reason in ENDED_BY_NOBODY):
+                self.violations.append(f"ended by somebody else, {outcome}: {ticket}")
             if ticket.dialed_at is None and (outcome.bytes_in or outcome.bytes_out):
                 self.violations.append(f"bytes without a backend, {outcome}: {ticket}")
             ticket.outcome, ticket.ended_at = outcome, now

@@ -17,9 +17,9 @@ from edgeproxy.engine.contract import (
     Engine,
     EngineSettings,
     ListenerSettings,
-    Outcome,
     SessionInfo,
 )
+from edgeproxy.engine.session_states import Outcome
 from edgeproxy.engine.sockets import open_listener
 from tests.conformance.engines import MakeEngine
 from tests.conformance.gates import Address, ScriptedGate, Ticket

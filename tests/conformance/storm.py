@@ -20,7 +20,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edgeproxy.engine.contract import CloseReason, Outcome
+from edgeproxy.engine.contract import CloseReason
+from edgeproxy.engine.session_states import Outcome
 from tests.conformance.gates import Ticket
 from tests.conformance.peers import CHUNK, Backend, Peer, Stream
 from tests.conformance.rig import SMALL_BUFFER, Rig

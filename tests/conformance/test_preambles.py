@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from edgeproxy.engine.contract import (
@@ -14,7 +16,7 @@ from edgeproxy.engine.contract import (
     Refuse,
 )
 from tests.conformance.gates import ScriptedGate
-from tests.conformance.peers import Pause, Stream
+from tests.conformance.peers import Pause, Peer, Stream
 from tests.conformance.rig import Rig
 from tests.waiting import wait_until
 
@@ -108,6 +110,23 @@ def test_a_client_that_says_nothing_is_turned_away_in_time(rig: Rig) -> None:
     client = rig.connect()
     assert client.rest() == Pause(b"", reset=False)
     assert rig.gate.preambles == [Preamble(b"", is_all=True)]
+    assert rig.gate.tickets == []
+
+
+@pytest.mark.parametrize("how", [Peer.end, Peer.reset, Peer.close])
+@pytest.mark.parametrize("said", [b"", b"x"])
+def test_a_client_that_leaves_is_told_from_one_that_is_slow(
+    rig: Rig, said: bytes, how: Callable[[Peer], None]
+) -> None:
+    serve(rig)
+    client = rig.connect()
+    if said:
+        client.send(said)
+    how(client)
+    rig.gate.wait_for(
+        lambda: rig.gate.preambles and rig.gate.preambles[-1].is_all, "it will send no more"
+    )
+    assert rig.gate.preambles[-1].has_ended
     assert rig.gate.tickets == []
 
 

@@ -304,6 +304,16 @@ def test_a_client_whose_handshake_takes_too_long_is_lost(tls_rig: TlsRig) -> Non
     _check_state(tls_rig, row)
 
 
+def test_a_client_that_leaves_in_its_handshake_is_gone(tls_rig: TlsRig) -> None:
+    row = TABLE[SessionState.HANDSHAKE, SessionEvent.CLIENT_GONE]
+    tls_rig.serve()
+    tls_rig.tcp().close()
+    tls_rig.gate.wait_for(lambda: tls_rig.gate.departures, "the client is lost")
+    ((_address, _listener, reason),) = tls_rig.gate.departures
+    assert (row.told, row.reason) == ("client_lost", reason)
+    _check_state(tls_rig, row)
+
+
 def test_a_client_whose_handshake_fails_is_lost(tls_rig: TlsRig) -> None:
     row = TABLE[SessionState.HANDSHAKE, SessionEvent.HANDSHAKE_FAILED]
     tls_rig.serve()

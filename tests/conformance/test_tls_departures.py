@@ -88,7 +88,7 @@ def test_a_client_may_leave_in_its_handshake(
     tcp.send(hello[: said if said >= 0 else len(hello)])
     how(tcp)
     rig.gate.wait_for(lambda: rig.gate.departures, "it is gone")
-    assert _reasons(rig) == [HandshakeFailure.HANDSHAKE_FAILED]
+    assert _reasons(rig) == [HandshakeFailure.CLIENT_GONE]
     assert rig.gate.departures[0][1] == "main"
     _serves(rig)
 

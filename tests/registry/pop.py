@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeproxy.control.observe.status import Status
+from edgeproxy.control.observe.status_snapshot import Surroundings
 from edgeproxy.core.admission.admission import Admission, AdmissionSettings
 from edgeproxy.core.admission.affinity import AffinitySettings
 from edgeproxy.core.backends.backend import Backend
@@ -95,6 +96,7 @@ class RegistryPop:
             pool_waiting=dict,
             certificates=lambda: None,
             access_lines_dropped=int,
+            surroundings=Surroundings,
         )
         self.leases = Leases(ttl_secs)
         self.table = PublishedTable(

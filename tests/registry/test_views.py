@@ -16,6 +16,7 @@ from edgeproxy.cli.running import status as status_command
 from edgeproxy.cli.running import top_page
 from edgeproxy.control.observe.metrics_page import Exposition
 from edgeproxy.control.observe.status import Status
+from edgeproxy.control.observe.status_snapshot import Surroundings
 from edgeproxy.core.admission.admission import Admission, AdmissionSettings
 from edgeproxy.core.admission.affinity import AffinitySettings
 from edgeproxy.core.admission.explanation import explain
@@ -147,6 +148,7 @@ def test_every_surface_shows_the_same_state(state: str, tmp_path: Path) -> None:
             pool_waiting=dict,
             certificates=lambda: None,
             access_lines_dropped=int,
+            surroundings=Surroundings,
         )
 
         async def follow() -> None:

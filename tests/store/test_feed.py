@@ -12,6 +12,7 @@ import pytest
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.errors import StoreError
 from edgeproxy.store.feed import Feed
+from edgeproxy.store.sqlite.database import ROUTES_TABLE
 from edgeproxy.store.sqlite.store import SqliteStore
 from tests.store.editing import DOCUMENTED_TABLE, documented, execute, locked, release
 
@@ -86,6 +87,53 @@ def proxy(path: Path, events: Events) -> Iterator[Proxy]:
 
 def test_the_first_table_is_published_at_once(proxy: Proxy) -> None:
     assert proxy.ids() == ["sa-node-1", "us-node-1", "eu-node-1"]
+
+
+def told_of(events: Events) -> dict[str, object]:
+    """Return what the line about the one table that was published says differs."""
+    [fields] = [fields for name, fields in events.take() if name == "table_published"]
+    return {name: text for name, text in fields.items() if name not in ("backends", "skipped")}
+
+
+def test_a_table_says_what_differs_from_the_last_one(
+    proxy: Proxy, path: Path, events: Events
+) -> None:
+    for edit, said in (
+        (
+            "UPDATE backends SET healthy = 0 WHERE id = 'sa-node-1'",
+            {"changed": "sa-node-1 healthy 1→0"},
+        ),
+        (
+            "UPDATE backends SET weight = 7, port = 81 WHERE id = 'us-node-1'",
+            {"changed": "us-node-1 port 8080→81 weight 2→7"},
+        ),
+        ("DELETE FROM backends WHERE id = 'eu-node-1'", {"removed": "eu-node-1"}),
+        (BAD_ROW.format(80), {"added": "bad"}),
+        (
+            f"{ROUTES_TABLE}; INSERT INTO edgeproxy_routes VALUES ('a.example', 'web')",
+            {"routes": "a.example -→web"},
+        ),
+    ):
+        execute(path, edit)
+        assert proxy.feed.poll()
+        assert told_of(events) == said
+
+
+def test_a_line_about_a_table_is_bounded(proxy: Proxy, path: Path, events: Events) -> None:
+    rows = ", ".join(
+        f"('n{number:03d}', 'a', 'sa', '10.0.0.1', 80, 1, 1, 1, 1, 0)" for number in range(300)
+    )
+    execute(path, f"INSERT INTO backends VALUES {rows}")
+    assert proxy.feed.poll()
+    first = ", ".join(f"n{number:03d}" for number in range(10))
+    assert told_of(events) == {"added": f"{first}, and 290 more"}
+    execute(path, "UPDATE backends SET weight = 5 WHERE id LIKE 'n%'")
+    assert proxy.feed.poll()
+    changed = str(told_of(events)["changed"])
+    assert changed.endswith("n009 weight 1→5, and 290 more")
+    execute(path, "DELETE FROM backends WHERE id LIKE 'n%'")
+    assert proxy.feed.poll()
+    assert told_of(events) == {"removed": f"{first}, and 290 more"}
 
 
 def test_a_deleted_database_keeps_the_table_is_not_made_anew_and_recovers(

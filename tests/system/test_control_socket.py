@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -41,8 +42,11 @@ def test_a_drained_backend_gets_nobody_new_and_keeps_whom_it_has(pop: Pop) -> No
     holder.end()
     assert holder.rest() == (b"", False)
 
+    pop.proxy.wait_for("backend_drained", backend="sa-1", connections="1")
+
     assert tell(pop, "undrain", "sa-1").stdout == "sa-1 gets clients again\n"
     assert pop.reached() == "sa-1"
+    pop.proxy.wait_for("backend_undrained", backend="sa-1")
 
 
 def test_draining_survives_a_new_table(pop: Pop) -> None:
@@ -79,6 +83,56 @@ def test_status_and_sessions_say_what_is_going_on(pop: Pop) -> None:
     assert session["port"] == holder.sock.getsockname()[1]
     assert "sa-1" in tell(pop, "status").stdout
     assert BRAZIL in tell(pop, "sessions").stdout
+
+
+def test_status_shows_why_a_backend_gets_nobody(pop: Pop) -> None:
+    pop.dead_backend("dead")
+    pop.backend("us-1", "us")
+    serve(pop, EDGEPROXY_METRICS_ENABLED="1", EDGEPROXY_METRICS_LISTEN_ADDR="127.0.0.1:0")
+    assert pop.reached(BRAZIL) == "us-1"
+    for words in (("status",), ("top", "--count", "1")):
+        (shown,) = (line for line in tell(pop, *words).stdout.splitlines() if "dead" in line)
+        assert re.search(r"failed lately: refused \d+ s ago$", shown)
+    by_id = {
+        each["id"]: each for each in json.loads(tell(pop, "status", "--json").stdout)["backends"]
+    }
+    assert by_id["dead"]["last_error"] == "refused"
+    assert by_id["us-1"]["last_error"] is None
+    assert by_id["us-1"]["last_error_secs_ago"] is None
+
+
+def test_status_shows_why_a_backend_is_down(pop: Pop) -> None:
+    pop.dead_backend("dead")
+    pop.backend("us-1", "us")
+    probes = {"ENABLED": "1", "INTERVAL_SECS": "0.2", "UNHEALTHY_THRESHOLD": "1"}
+    serve(pop, **{f"EDGEPROXY_HEALTH_CHECK_{name}": value for name, value in probes.items()})
+    pop.proxy.wait_for("backend_down", backend="dead")
+    told = tell(pop, "status").stdout
+    (shown,) = (line for line in told.splitlines() if line.startswith("dead"))
+    assert re.search(r"down: \S.*$", shown)
+
+
+def test_status_hides_no_broken_database_skipped_row_listener_or_path(pop: Pop) -> None:
+    pop.backend("sa-1")
+    access_log = pop.folder / "access.log"
+    serve(pop, EDGEPROXY_ACCESS_LOG=str(access_log))
+    proxy = pop.proxy
+    proxy.edit(
+        "INSERT INTO backends VALUES ('bad', 'a', 'sa', 'nowhere', 80, 1, 1, 1, 1, 0);"
+        "UPDATE backends SET weight = 2 WHERE id = 'sa-1'"
+    )
+    told = tell(pop, "status").stdout
+    assert f"database  {proxy.database}\n          rows skipped: 1 (bad)\n" in told
+    assert f"listeners 127.0.0.1:{proxy.address[1]} (*)\n" in told
+    assert f"control   {pop.folder / 'control'}\nlog       {access_log}\n" in told
+
+    proxy.database.write_bytes(b"no database at all " * 1000)
+    reason = proxy.wait_for("database_unreadable")["reason"]
+    told = tell(pop, "status").stdout
+    assert f"database  {proxy.database}: UNREADABLE\n          {reason}\n" in told
+    around = json.loads(tell(pop, "status", "--json").stdout)["surroundings"]
+    assert (around["database_fault"], around["skipped"]) == (reason, ["bad"])
+    assert pop.reached() == "sa-1"
 
 
 def test_explain_knows_real_load_and_bindings(pop: Pop) -> None:

@@ -60,6 +60,7 @@ def test_connections_of_a_removed_backend_have_a_while_if_that_is_wanted(pop: Po
     proxy.edit("DELETE FROM backends")
     assert client.rest() == (b"", False)
     assert time.monotonic() - began >= 0.9
+    proxy.wait_for("removed_sessions_closed", backend="sa-1", connections="1")
 
 
 def test_a_backend_that_is_back_in_time_keeps_its_connections(pop: Pop) -> None:

@@ -13,6 +13,7 @@ from tests.store.editing import execute
 from tests.system import clients
 from tests.system.listeners import Configured, section, where
 from tests.system.pop import Pop
+from tests.system.proxy import run_edgeproxy
 from tests.system.test_lifecycle import Storm, upgraded
 from tests.waiting import wait_until
 from tests.wire import hellos
@@ -73,13 +74,16 @@ def test_a_watched_file_is_enough(pop: Pop) -> None:
 
 
 def test_what_cannot_be_opened_is_told_once_and_opened_as_soon_as_it_can(pop: Pop) -> None:
-    run = start(pop, f"{FIRST}=web")
+    control = str(pop.folder / "control")
+    run = start(pop, f"{FIRST}=web", EDGEPROXY_CONTROL_SOCKET=control)
     taken = pop.keep(socket.create_server(("127.0.0.1", 0)))
     address = f"127.0.0.1:{taken.getsockname()[1]}"
     run.change(f"{FIRST}=web", f"{address}=db", f"{SECOND}=db")
     failed = run.proxy.wait_for("listener_failed")
     assert failed["listen"] == address
     assert "Address already in use" in failed["reason"]
+    told = run_edgeproxy("status", folder=pop.folder, EDGEPROXY_CONTROL_SOCKET=control)
+    assert f"{address} (db): FAILED\n          {failed['reason']}\n" in told.stdout
     assert clients.reached(where(run.proxy, "db")) == "d1"
     assert pop.reached() == "w1"
     taken.close()

@@ -59,6 +59,14 @@ def test_what_was_served_is_counted(pop: Pop) -> None:
     assert sample(text, f"edgeproxy_backend_connections_active{labels}") == 1
     assert sample(text, f"edgeproxy_backend_rtt_seconds_count{labels}") == 4
     assert sample(text, 'edgeproxy_backend_errors_total{backend="dead",region="sa"}') == 1
+    ended = ("edgeproxy_session_seconds", "edgeproxy_first_byte_seconds")
+    wait_until(
+        lambda: [sample(read(url), f"{name}_count") for name in ended] == [3, 3],
+        "the sessions to be over",
+    )
+    decisions = [line for line in text.splitlines() if line.startswith("edgeproxy_decisions_total")]
+    assert sum(float(line.rpartition(" ")[2]) for line in decisions) == 4 + 1  # with the failover
+    assert all('client_region="' in line and 'backend_region="' in line for line in decisions)
     for kind, name in [
         ("counter", "edgeproxy_connections_total"),
         ("gauge", "edgeproxy_connections_active"),

@@ -244,6 +244,7 @@ def test_who_is_late_is_cut(pop: Pop, said: bytes) -> None:
     assert late.rest().data == ended.rest().data == b""
     told = proxy.wait_for("client_refused", reason="preamble_incomplete")
     assert "EDGEPROXY_CLIENT_SETUP_TIMEOUT_SECS" in told["hint"]
+    assert "TIMEOUT" not in proxy.wait_for("client_left")["hint"]
     assert proxy.stop()["refused"] == "2"
 
 

@@ -1,12 +1,47 @@
 """Counters of one proxy process.
 
-They are plain integers. The gate thread adds to them, and any thread may read them. Counters only
-grow; `database_up` and `leases` are the current state.
+They are integers, and histograms. The gate thread adds to them, and any thread may read them.
+Counters only grow; `database_up` and `leases` are the current state.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
+
+SESSION_BUCKETS_SECS = (0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 28800.0)
+"""Upper bounds of session lengths: from one request to a working day."""
+FIRST_BYTE_BUCKETS_SECS = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
+    *(0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
+"""Upper bounds of the time to the first byte: from a backend nearby to one that thinks."""
+MAX_DECISION_KINDS = 2048
+"""How many kinds of decisions are counted: regions are names that others choose."""
+OTHER = "other"
+UNKNOWN = "unknown"
+
+
+class Histogram:
+    """Counts values by fixed bounds.
+
+    Attributes:
+        bounds: Upper bounds, the smallest first.
+        counts: The number of values in each bucket, and beyond the last bound.
+        total: The sum of all values.
+    """
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
 
 
 class Metrics:
@@ -22,6 +57,10 @@ class Metrics:
         dial_failures: Failed dial attempts, by reason.
         bytes_in: Bytes carried from clients to backends by ended sessions.
         bytes_out: Bytes carried from backends to clients by ended sessions.
+        decisions: Backends given to clients, by how they were chosen, the region of the client
+            (`UNKNOWN` if it has none, or was not looked up) and that of the backend.
+        session_secs: How long sessions were open, from accept.
+        first_byte_secs: When, from accept, their clients got the first byte of a backend.
         pool_hits: Clients given an idle connection from the pool.
         pool_misses: Clients for which the pool had no idle connection.
         pool_dropped: Idle connections closed unused.
@@ -43,6 +82,9 @@ class Metrics:
         self.dial_failures: Counter[str] = Counter()
         self.bytes_in = 0
         self.bytes_out = 0
+        self.decisions: dict[tuple[str, str, str], int] = {}
+        self.session_secs = Histogram(SESSION_BUCKETS_SECS)
+        self.first_byte_secs = Histogram(FIRST_BYTE_BUCKETS_SECS)
         self.pool_hits = 0
         self.pool_misses = 0
         self.pool_dropped = 0
@@ -52,3 +94,10 @@ class Metrics:
         self.leases = 0
         self.leases_expired = 0
         self.leases_held_back = 0
+
+    def first_decided(self, how: str, client_region: str, backend_region: str) -> None:
+        """Count the first decision of its kind, and with `OTHER` regions what is too many."""
+        kind = (how, client_region, backend_region)
+        if len(self.decisions) >= MAX_DECISION_KINDS:
+            kind = (how, OTHER, OTHER)
+        self.decisions[kind] = self.decisions.get(kind, 0) + 1

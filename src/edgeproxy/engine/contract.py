@@ -38,9 +38,12 @@ import socket
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from edgeproxy.engine.tls import TlsInfo, TlsSettings
+
+if TYPE_CHECKING:
+    from edgeproxy.engine.session_states import Outcome
 
 SocketAddress = tuple[Any, ...]
 """As `socket` gives it: `(host, port)`, or `(host, port, flow, scope)` for IPv6."""
@@ -109,6 +112,9 @@ class CloseReason(StrEnum):
 
 class HandshakeFailure(StrEnum):
     """Why a client has gone before the gate was asked, as given to `Gate.client_lost`."""
+
+    CLIENT_GONE = "client_gone"
+    """The client left by itself."""
 
     HANDSHAKE_FAILED = "handshake_failed"
     """No TLS, no common parameters, or one side rejects the other's certificate."""
@@ -211,12 +217,13 @@ class Identified(NamedTuple):
 class Preamble(NamedTuple):
     """What a client has sent so far.
 
-    `is_all`: no more will be read. The client has ended its side, has taken too long, or has sent
-    `PREAMBLE_BYTES`.
+    `is_all`: no more will be read. The client has ended its side (`has_ended`), has taken too long,
+    or has sent `PREAMBLE_BYTES`.
     """
 
     received: bytes
     is_all: bool
+    has_ended: bool = False
 
 
 PREAMBLE_BYTES = 1 << 15
@@ -240,19 +247,6 @@ class ListenerSettings:
 
 
 PLAIN = ListenerSettings()
-
-
-class Outcome(NamedTuple):
-    """How a session ended.
-
-    `bytes_in` went from the client to the backend, `bytes_out` back; both count what was
-    handed to the receiving socket. `secs` counts from accept.
-    """
-
-    reason: str
-    bytes_in: int
-    bytes_out: int
-    secs: float
 
 
 class SessionInfo(NamedTuple):

@@ -17,11 +17,11 @@ from edgeproxy.engine.contract import (
     Gate,
     Identified,
     NeedMore,
-    Outcome,
     Preamble,
     Refuse,
     Wait,
 )
+from edgeproxy.engine.session_states import Outcome
 from edgeproxy.log import EventLog
 
 log = EventLog("engine")

@@ -1,4 +1,4 @@
-"""The states of a session, and what moves it from one to the next, as data.
+"""The states of a session, what moves it from one to the next, and its outcome, as data.
 
 Theory of operation. A client is accepted and becomes known: its listener may want a preamble
 (`PREREAD`) and TLS (`HANDSHAKE`). If it wants either, the gate is asked first whether the client
@@ -91,6 +91,32 @@ class SessionEvent(StrEnum):
     """The engine or the gate failed while serving this session."""
 
 
+class Side(StrEnum):
+    """One of the two peers of a session, as given in `Outcome.ended_by`."""
+
+    CLIENT = "client"
+    BACKEND = "backend"
+
+
+class Outcome(NamedTuple):
+    """How a session ended.
+
+    `bytes_in` went from the client to the backend, `bytes_out` back; both count what was
+    handed to the receiving socket. `secs` counts from accept, and so does `first_byte_secs`, when
+    the first byte of the backend was handed to the client; None if there was none.
+
+    `ended_by` is the peer that ended it: that was reset or left, violated TLS or did not
+    acknowledge, or of a `FINISHED` session the one that ended its side first. None: no peer did.
+    """
+
+    reason: str
+    bytes_in: int
+    bytes_out: int
+    secs: float
+    first_byte_secs: float | None = None
+    ended_by: Side | None = None
+
+
 class Transition(NamedTuple):
     """In `state`, `event` leads to `next_state`.
 
@@ -129,7 +155,7 @@ _ENDS = (
 )
 """What ends a session whose backend has answered, whether one side has ended or not."""
 
-_LOST, _LATE = HandshakeFailure.HANDSHAKE_FAILED, HandshakeFailure.HANDSHAKE_TIMEOUT
+_GONE, _LOST, _LATE = HandshakeFailure
 
 TRANSITIONS = (
     Transition(_ARRIVAL, _EVENT.ENTER, _PREREAD, "arrived"),
@@ -139,6 +165,7 @@ TRANSITIONS = (
     Transition(_PREREAD, _EVENT.REFUSED, _CLOSED, "preamble_read"),
     Transition(_PREREAD, _EVENT.ABORTED, _CLOSED, "client_lost", CloseReason.ABORTED),
     Transition(_HANDSHAKE, _EVENT.HANDSHAKE_DONE, _ADMISSION),
+    Transition(_HANDSHAKE, _EVENT.CLIENT_GONE, _CLOSED, "client_lost", _GONE),
     Transition(_HANDSHAKE, _EVENT.HANDSHAKE_FAILED, _CLOSED, "client_lost", _LOST),
     Transition(_HANDSHAKE, _EVENT.HANDSHAKE_LATE, _CLOSED, "client_lost", _LATE),
     Transition(_HANDSHAKE, _EVENT.ABORTED, _CLOSED, "client_lost", CloseReason.ABORTED),

@@ -13,9 +13,9 @@ from edgeproxy.core.admission.access import Denied
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.admission.arrivals import Arrival
 from edgeproxy.core.admission.loops import LoopGuard
-from edgeproxy.core.admission.record import ConnectionRecord, of_refused, of_session
+from edgeproxy.core.admission.record import FAILOVER, ConnectionRecord
 from edgeproxy.core.admission.ticket import Blame, Refusal, Ticket
-from edgeproxy.core.metrics import Metrics
+from edgeproxy.core.metrics import UNKNOWN, Metrics
 from edgeproxy.core.routing.choice import Reason
 from edgeproxy.engine.contract import (
     Answer,
@@ -28,12 +28,13 @@ from edgeproxy.engine.contract import (
     HandshakeFailure,
     Identified,
     NeedMore,
-    Outcome,
     Preamble,
     Refuse,
     Wait,
 )
+from edgeproxy.engine.session_states import Outcome
 from edgeproxy.engine.tls import TlsInfo
+from edgeproxy.gate.connection_records import ConnectionRecords
 from edgeproxy.gate.preamble import PreambleFault, PreambleInfo, PreambleParser
 from edgeproxy.gate.proxy_header_writer import ClientIdentity, ProxyHeaderWriter
 from edgeproxy.gate.warm_pool import WarmPool
@@ -58,6 +59,8 @@ HINTS: dict[str, str] = {
     Reason.UNREACHABLE: "the backends that were tried did not answer",
     Reason.LOOP: "a backend leads back to this proxy; see `edgeproxy db show` there and here",
     Reason.NO_RESOURCES: "this host has no descriptors or ports left; raise `ulimit -n`",
+    HandshakeFailure.CLIENT_GONE: "it closed before its PROXY header, ClientHello or handshake was "
+    "complete, as port scans and the health checks of balancers do",
     PreambleFault.PROXY_UNTRUSTED: "see EDGEPROXY_PROXY_PROTOCOL_IN",
     PreambleFault.PROXY_MALFORMED: "the load balancer in front must send a PROXY header first",
     PreambleFault.HELLO_MALFORMED: "this listener expects TLS with a server name",
@@ -103,11 +106,16 @@ class AdmissionGate:
         self._loops = loops or LoopGuard()
         self._admission = admission
         self._metrics = metrics
+        self._decisions = metrics.decisions
+        self._note_session_secs = metrics.session_secs.add
+        self._note_first_byte_secs = metrics.first_byte_secs.add
         self._preamble_parser = preamble_parser
         self._backend_tls_names = backend_tls_names or {}
         self._header_writer = header_writer or ProxyHeaderWriter((), "")
         self._connect_timeout_secs = connect_timeout_secs
-        self._ended = ended
+        self._records = (
+            None if ended is None else ConnectionRecords(admission.locate, preamble_parser, ended)
+        )
         self._warm_pool = warm_pool
         self._throttles: dict[str, Throttle] = defaultdict(lambda: Throttle(QUIET_SECS))
 
@@ -156,7 +164,8 @@ class AdmissionGate:
     def _turned_away(self, client: Client, address: str, reason: str, now: float) -> Refuse:
         """Tell of a client that is refused before it was opened."""
         scope = self._preamble_parser.policies[client.listener].scope
-        self._tell_refused(address, scope, reason)
+        if self._records is not None:
+            self._records.refused(client, address, scope, reason)
         return self._refused(reason, address, scope, now)
 
     def opened(self, client: Client, now: float) -> FirstAnswer:
@@ -208,6 +217,8 @@ class AdmissionGate:
         self._metrics.accepted_by_app[scope] += 1
         if self._header_writer.is_wanted:
             ticket.present(self._presented(client))
+        if self._records is not None:
+            self._records.note_inbound(ticket, client)
         self._loops.begun(now)
         return self._connect(ticket, now)
 
@@ -220,6 +231,9 @@ class AdmissionGate:
         self._metrics.dial_failures[reason] += 1
         backend = ticket.backend
         blame = BLAME.get(reason, Blame.BACKEND)
+        if blame is not Blame.HOST and ticket.held is not None:
+            told = f"{reason}: {why}" if why else str(reason)
+            ticket.held.live.counters.note_error(told, now)
         answer = self._admission.failed(ticket, now, blame)
         if self._loops.is_watching and isinstance(answer, Ticket):
             answer = self._past_loops(answer, now)
@@ -237,7 +251,8 @@ class AdmissionGate:
             )
         if isinstance(answer, Refusal):
             self._loops.ended(ticket, unanswered=False)
-            self._tell_end(ticket, 0.0, 0, 0, str(answer.reason))
+            if self._records is not None:
+                self._records.unserved(ticket, answer.reason)
             return self._refused(answer.reason, ticket.client, ticket.scope, now)
         self._metrics.failovers += 1
         return self._connect(answer, now)
@@ -256,7 +271,11 @@ class AdmissionGate:
         metrics.closed[outcome.reason] += 1
         metrics.bytes_in += outcome.bytes_in
         metrics.bytes_out += outcome.bytes_out
-        self._tell_end(ticket, outcome.secs, outcome.bytes_in, outcome.bytes_out, outcome.reason)
+        self._note_session_secs(outcome.secs)
+        if outcome.first_byte_secs is not None:
+            self._note_first_byte_secs(outcome.first_byte_secs)
+        if self._records is not None:
+            self._records.closed(ticket, outcome)
 
     def stood_still(self, secs: float) -> None:
         """Give connections on trial as much longer."""
@@ -284,6 +303,16 @@ class AdmissionGate:
 
     def _connect(self, ticket: Ticket, now: float) -> Connect:
         backend = ticket.backend
+        origin = ticket.origin
+        kind = (
+            ticket.how if ticket.attempts == 1 else FAILOVER,
+            UNKNOWN if origin is None else origin.region or UNKNOWN,
+            backend.region,
+        )
+        try:
+            self._decisions[kind] += 1
+        except KeyError:
+            self._metrics.first_decided(*kind)
         preconnected_fd = -1
         if self._warm_pool is not None:
             assert ticket.held is not None
@@ -319,26 +348,17 @@ class AdmissionGate:
         return ClientIdentity(source, destination, name, unique_id, alpn, tls)
 
     def _refuse(self, client: Client, scope: str, reason: Reason | Denied, now: float) -> Refuse:
-        self._tell_refused(client.address, scope, reason)
+        if self._records is not None:
+            self._records.refused(client, client.address, scope, reason)
         return self._refused(reason, client.address, scope, now)
-
-    def _tell_refused(self, address: str, scope: str, reason: str) -> None:
-        if self._ended is not None:
-            origin = self._admission.locate(address)
-            self._ended(of_refused(address, origin, scope, str(reason)))
-
-    def _tell_end(
-        self, ticket: Ticket, secs: float, bytes_in: int, bytes_out: int, end: str
-    ) -> None:
-        if self._ended is not None:
-            origin = ticket.origin or self._admission.locate(ticket.client)
-            self._ended(of_session(ticket, origin, secs, bytes_in, bytes_out, str(end)))
 
     def _refused(self, reason: str, client: str, scope: str, now: float) -> Refuse:
         self._metrics.refused[reason] += 1
         self._metrics.refused_by_app[scope][reason] += 1
         suppressed = self._throttles[reason].admit(now)
-        if suppressed is not None:
+        if suppressed is not None and reason == HandshakeFailure.CLIENT_GONE:
+            log.info("client_left", client=client, suppressed=suppressed, hint=HINTS[reason])
+        elif suppressed is not None:
             log.warning(
                 "client_refused",
                 reason=reason,

@@ -28,11 +28,14 @@ MAX_ALPN_BYTES = 255
 class PreambleFault(StrEnum):
     """What is wrong with the first bytes of a client."""
 
+    CLIENT_GONE = "client_gone"
+    """It has left before they were complete."""
     PROXY_UNTRUSTED = "proxy_untrusted"
     PROXY_MALFORMED = "proxy_malformed"
     HELLO_MALFORMED = "hello_malformed"
     NAME_UNKNOWN = "name_unknown"
     PREAMBLE_INCOMPLETE = "preamble_incomplete"
+    """It is too slow, or says more than the longest preamble has."""
 
 
 class PreambleInfo(NamedTuple):
@@ -60,11 +63,13 @@ class ListenerPolicy(NamedTuple):
         scope: The app it serves, or "" for all apps.
         routes_by_sni: The TLS server name decides the app.
         expects_proxy_header: A load balancer in front sends the client's address.
+        address: Where it listens, as configured.
     """
 
     scope: str = ""
     routes_by_sni: bool = False
     expects_proxy_header: bool = False
+    address: str = ""
 
 
 class PreambleParser:
@@ -159,6 +164,8 @@ def _said(header: Header) -> PreambleInfo:
 
 
 def _more(preamble: Preamble, bytes_wanted: int) -> NeedMore | Refuse:
+    if preamble.has_ended:
+        return Refuse(PreambleFault.CLIENT_GONE)
     if preamble.is_all:
         return Refuse(PreambleFault.PREAMBLE_INCOMPLETE)
     return NeedMore(bytes_wanted)

@@ -28,6 +28,7 @@ from edgeproxy.log import EventLog
 if TYPE_CHECKING:
     import socket
 
+    from edgeproxy.control.observe.status_snapshot import ListenerSnapshot
     from edgeproxy.engine.tls import TlsSettings
     from edgeproxy.tls.authorities import Authorities
     from edgeproxy.tls.certificates import Certificates
@@ -158,6 +159,22 @@ class Listeners:
         used = self._certificates
         return (used.errors, used.expires_at) if used is not None else None
 
+    def snapshots(self) -> tuple[ListenerSnapshot, ...]:
+        """Return the state of each listener."""
+        from edgeproxy.control.observe.status_snapshot import ListenerSnapshot
+
+        with self._lock:
+            if self._is_closed:
+                return ()
+            return tuple(
+                ListenerSnapshot(
+                    str((self._open[name].bound() if name in self._open else each).address),
+                    each.mode,
+                    self._failures.get(name, ""),
+                )
+                for name, each in _by_name(self._settings.listen).items()
+            )
+
     def sockets(self) -> dict[str, socket.socket]:
         """Return all sockets by the names of their listeners, for a successor."""
         with self._lock:
@@ -218,6 +235,7 @@ class Listeners:
             listener.app,
             routes_by_sni=listener.kind == SNI,
             expects_proxy_header=bool(given.proxy_protocol_in),
+            address=str(listener.address),
         )
         has_preamble = policy.routes_by_sni or policy.expects_proxy_header
         return policy, ListenerSettings(

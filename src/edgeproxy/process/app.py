@@ -30,13 +30,13 @@ from edgeproxy.control.cpu_yield import CpuYield
 from edgeproxy.control.geoip import Geo
 from edgeproxy.control.health.health_checks import HealthChecks
 from edgeproxy.control.observe.access_log import OFF, AccessLog
+from edgeproxy.control.observe.backend_events import circuit_changed, drain_changed
 from edgeproxy.control.observe.status import Status
 from edgeproxy.control.stray_output import StrayOutput
 from edgeproxy.core.admission.access import AccessControl
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.admission.loops import LoopGuard
 from edgeproxy.core.backends.health import Opening
-from edgeproxy.core.backends.live_state import Circuit
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.engine.choice import make_engine
 from edgeproxy.engine.descriptors import ceiling, raise_limit
@@ -98,7 +98,9 @@ class Proxy:
             makes=not handover.has_predecessor(),
         )
         target = config.proxy.access_log
-        self._access_log = access_log = None if target == OFF else AccessLog(target)
+        self._access_log = access_log = (
+            None if target == OFF else AccessLog(target, config.admission.region)
+        )
         warm_pool = WarmPool(config.pool, self.metrics) if config.pool.enabled else None
         preamble_parser = PreambleParser(
             {}, self.admission.server_names, config.listeners.proxy_protocol_in
@@ -161,6 +163,7 @@ class Proxy:
             pool_waiting=warm_pool.waiting if warm_pool else dict,
             certificates=self.listeners.certificates_state,
             access_lines_dropped=(lambda: access_log.dropped) if access_log else int,
+            surroundings=lambda: self._endpoints.surroundings(self.feed, self.listeners),
         )
         self._upgrade = handover.Upgrade(
             self._lifecycle,
@@ -352,8 +355,9 @@ def _admission(config: Config, geo: Geo) -> Admission:
         access=AccessControl(config.access, config.rate_limit),
         breaker=config.circuit_breaker,
         health=config.health,
-        circuit_changed=_circuit_changed,
-        keeps_details=config.proxy.access_log != OFF,
+        circuit_changed=circuit_changed,
+        drain_changed=drain_changed,
+        is_logged=config.proxy.access_log != OFF,
     )
 
 
@@ -381,12 +385,6 @@ def _opening_of(
         )
 
     return opening_of
-
-
-def _circuit_changed(backend_id: str, circuit: Circuit) -> None:
-    """Log the new state of a breaker."""
-    tell = log.warning if circuit is Circuit.OPEN else log.info
-    tell("circuit", backend=backend_id, state=circuit)
 
 
 def serve(loaded: Loaded) -> int:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
+from heapq import nsmallest
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeproxy.api.settings import NO_TOKEN, token_of
-from edgeproxy.config.load import Config
+from edgeproxy.config.load import FILE_VARIABLE, Config
 from edgeproxy.control.admin.socket_path import OFF, VARIABLE, make_folder, writable_default
 from edgeproxy.control.admin.unix_socket import file_of, open_socket, remove
+from edgeproxy.control.observe.access_log import STDOUT
 from edgeproxy.control.observe.status import Status
 from edgeproxy.engine.descriptors import CONTROL_SHARE, METRICS_SHARE, ceiling_of
 from edgeproxy.engine.sockets import open_listener
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
     from edgeproxy.api.api import Api
     from edgeproxy.control.admin.pages import HttpPages
+    from edgeproxy.control.observe.status_snapshot import Surroundings
+    from edgeproxy.listeners.listeners import Listeners
+    from edgeproxy.store.feed import Feed
 
 log = EventLog("app")
 
@@ -66,6 +71,7 @@ class Endpoints:
         self._control_socket = config.proxy.control_socket
         self._control_path: Path | None = None  # of the socket that is open
         self._control_file: tuple[int, int] | None = None
+        self._proxy = config.proxy
         self._metrics = config.metrics
         self._api_settings = config.api
         self._status = status
@@ -85,6 +91,33 @@ class Endpoints:
                 self._sockets[each.name] = opened
         if self._control_path is not None:
             self._control_file = file_of(self._control_path)
+
+    def surroundings(self, feed: Feed, listeners: Listeners) -> Surroundings:
+        """Return where everything is that the proxy stands on, and whether it can be used."""
+        from edgeproxy.control.observe.status_snapshot import MAX_SKIPPED, Surroundings
+
+        skipped, database = feed.skipped, feed.path
+        access_log = self._proxy.access_log
+        config_file = os.environ.get(FILE_VARIABLE)
+        return Surroundings(
+            _whole(database) if isinstance(database, Path) else str(database),
+            feed.fault,
+            tuple(row.id for row in nsmallest(MAX_SKIPPED, skipped)),
+            len(skipped),
+            listeners.snapshots(),
+            _whole(config_file) if config_file else None,
+            None if self._control_path is None else _whole(self._control_path),
+            None if access_log == OFF else _whole(access_log),
+            self._address_of(METRICS),
+            self._address_of(API),
+        )
+
+    def _address_of(self, name: str) -> str | None:
+        """Return where an endpoint listens; None if it does not."""
+        listening = self._sockets.get(name)
+        if listening is None or listening.fileno() < 0:
+            return None
+        return str(ListenAddress(*listening.getsockname()[:2]))
 
     def sockets(self) -> dict[str, socket.socket]:
         """Return the open sockets by name, for a successor."""
@@ -198,6 +231,11 @@ class Endpoints:
     async def _serve_api(self, listening: socket.socket) -> Api:
         self._api = await self._start_api(listening, self._token)
         return self._api
+
+
+def _whole(path: Path | str) -> str:
+    """Return a path from the root, whoever asks for it from wherever; `-` is none."""
+    return str(path) if path == STDOUT else str(Path(path).absolute())
 
 
 def _open_socket_in_folder(path: Path) -> socket.socket:

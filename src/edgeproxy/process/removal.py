@@ -7,12 +7,19 @@ grace period of its own.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
+from edgeproxy.core.admission.ticket import Ticket
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.engine.contract import Engine
+from edgeproxy.log import EventLog
+
+log = EventLog("app")
 
 KEEP = "keep"
+MAX_NAMED = 10
+"""How many backends of one removal have a line in the log, those with the most connections."""
 
 
 class Removal:
@@ -56,5 +63,19 @@ class Removal:
     def _close_sessions(self, gone: set[str]) -> None:
         # By identity: two removals of the same backends are equal sets.
         self._leaving = [each for each in self._leaving if each is not gone]
+        closed: Counter[str] = Counter()
+
+        def is_wanted(ticket: Ticket) -> bool:
+            backend_id = ticket.backend.id
+            if backend_id not in gone:
+                return False
+            closed[backend_id] += 1
+            return True
+
+        def tell() -> None:
+            for backend_id, sessions in closed.most_common(MAX_NAMED):
+                log.info("removed_sessions_closed", backend=backend_id, connections=sessions)
+
         if gone:
-            self._engine.close_sessions(lambda ticket: ticket.backend.id in gone)
+            self._engine.close_sessions(is_wanted)
+            self._engine.call(tell)  # commands keep their order

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from edgeproxy.core.pacing import Pause, paced
 from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
+from edgeproxy.store.difference import difference
 from edgeproxy.store.snapshot import SkippedRow, Snapshot
 from edgeproxy.store.sqlite.database import TableMissingError
 
@@ -62,7 +63,11 @@ class Store(Protocol):
 
 
 class Feed:
-    """Reads a store and publishes its content."""
+    """Reads a store and publishes its content.
+
+    Attributes:
+        fault: Why the database cannot be read at present; "" if it can.
+    """
 
     def __init__(
         self,
@@ -78,6 +83,7 @@ class Feed:
         self._metrics = metrics
         self._published: Snapshot | None = None  # the last one
         self._skipped: frozenset[SkippedRow] = frozenset()  # as logged
+        self.fault = ""
         self._faults: set[str] = set()  # logged in the present episode; empty: all is well
 
     def first(self, wait_secs: float = FIRST_WAIT_SECS, *, needs_table: bool = False) -> None:
@@ -91,6 +97,7 @@ class Feed:
         except TableMissingError as error:
             if needs_table:
                 raise
+            self.fault = error.reason
             self._faults.add(error.reason)
             log.warning("database_without_table", path=self._store.path, reason=error.reason)
             snapshot = Snapshot()
@@ -114,6 +121,7 @@ class Feed:
             self._report(error)
             return False
         self._metrics.database_up = True
+        self.fault = ""
         is_other = snapshot is not None and self._take(snapshot)
         if self._faults:  # only now: a reader of this event finds the table in force
             self._faults.clear()
@@ -123,8 +131,20 @@ class Feed:
     def note_hang(self) -> None:
         """Take note that a `poll` does not end; from any thread."""
         self._metrics.database_up = False
+        self.fault = "it does not answer"
+
+    @property
+    def path(self) -> object:
+        """The name of the database."""
+        return self._store.path
+
+    @property
+    def skipped(self) -> frozenset[SkippedRow]:
+        """The rows that cannot be used."""
+        return self._skipped
 
     def _report(self, error: StoreError) -> None:
+        self.fault = error.reason
         if error.reason not in self._faults:
             self._faults.add(error.reason)
             log.warning("database_unreadable", path=self._store.path, reason=error.reason)
@@ -140,7 +160,13 @@ class Feed:
             )
         self._publish(snapshot)
         self._published = snapshot
-        log.info("table_published", backends=len(snapshot.backends), skipped=len(snapshot.skipped))
+        what = difference(before, snapshot, self._store.rest) if before is not None else {}
+        log.info(
+            "table_published",
+            backends=len(snapshot.backends),
+            skipped=len(snapshot.skipped),
+            **what,
+        )
         return True
 
     def _equal(self, one: Snapshot, other: Snapshot) -> bool:

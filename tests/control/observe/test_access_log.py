@@ -10,12 +10,18 @@ import pytest
 
 from edgeproxy.control.observe.access_log import AccessLog, line_of
 from edgeproxy.core.admission.record import ConnectionRecord
+from edgeproxy.core.admission.ticket import Inbound
 from edgeproxy.errors import EdgeProxyError
 from tests.waiting import wait_until
 
 RECORD = ConnectionRecord(
     "192.0.2.1", "BR", "sa", "shop", "sa-1", "scored", 1, 0.0123456789, 1.5, 10, 20, "finished"
 )
+FIRST_FIELDS = [
+    *("time", "client", "country", "region", "backend", "how", "attempts", "dial_secs", "secs"),
+    *("bytes_in", "bytes_out", "end", "id", "app"),
+]
+"""Those that a reader by position may know."""
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -23,7 +29,16 @@ def lines(path: Path) -> list[dict[str, object]]:
 
 
 def test_a_line_says_everything() -> None:
-    assert json.loads(line_of(1_000_000_000.25, RECORD)) == {
+    record = RECORD._replace(
+        ended_by="backend",
+        first_byte_secs=0.25,
+        backend_app="shop",
+        backend_region="eu",
+        inbound=Inbound(4711, "0.0.0.0:443", "shop.example", "h2", "TLSv1.3"),
+    )
+    line = json.loads(line_of(1_000_000_000.25, record, "us"))
+    assert list(line)[:14] == FIRST_FIELDS
+    assert line == {
         "time": "2001-09-09T01:46:40.250Z",
         "client": "192.0.2.1",
         "country": "BR",
@@ -38,19 +53,35 @@ def test_a_line_says_everything() -> None:
         "bytes_out": 20,
         "end": "finished",
         "id": None,
+        "ended_by": "backend",
+        "first_byte_secs": 0.25,
+        "backend_app": "shop",
+        "backend_region": "eu",
+        "pop_region": "us",
+        "listener": "0.0.0.0:443",
+        "client_port": 4711,
+        "server_name": "shop.example",
+        "alpn": "h2",
+        "tls": "TLSv1.3",
     }
+
+
+def test_a_line_says_what_is_not_known() -> None:
+    line = json.loads(line_of(0.0, RECORD, "us"))
+    later = set(line) - set(FIRST_FIELDS) - {"ended_by", "pop_region"}
+    assert {name: line[name] for name in later} == dict.fromkeys(later)
 
 
 def test_a_line_is_ascii_whatever_names_hold() -> None:
     name = "ação \u202e\udc80"
-    line = line_of(0.0, RECORD._replace(backend=name))
+    line = line_of(0.0, RECORD._replace(backend=name), "sa")
     assert line.isascii()
     assert json.loads(line)["backend"] == name
 
 
 def test_all_that_was_taken_is_there_after_closing(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
-    access = AccessLog(str(path))
+    access = AccessLog(str(path), "sa")
     for number in range(5000):
         access.take(RECORD._replace(bytes_in=number))
     access.close()
@@ -60,7 +91,7 @@ def test_all_that_was_taken_is_there_after_closing(tmp_path: Path) -> None:
 
 def test_a_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
-    access = AccessLog(str(path))
+    access = AccessLog(str(path), "sa")
     access.take(RECORD)
     wait_until(lambda: path.stat().st_size > 0, "the first line")
     path.rename(tmp_path / "access.log.1")
@@ -71,7 +102,7 @@ def test_a_file_that_was_moved_away_is_made_anew(tmp_path: Path) -> None:
 
 def test_what_cannot_be_opened_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EdgeProxyError, match=r"EDGEPROXY_ACCESS_LOG=.*No such file"):
-        AccessLog(str(tmp_path / "none" / "access.log"))
+        AccessLog(str(tmp_path / "none" / "access.log"), "sa")
 
 
 def test_while_no_new_file_can_be_made_the_old_one_is_kept(
@@ -79,7 +110,7 @@ def test_while_no_new_file_can_be_made_the_old_one_is_kept(
 ) -> None:
     folder = tmp_path / "logs"
     folder.mkdir()
-    access = AccessLog(str(folder / "access.log"))
+    access = AccessLog(str(folder / "access.log"), "sa")
     folder.rename(tmp_path / "moved")
     strangers = []
     for number in range(5):
@@ -103,7 +134,7 @@ def test_what_goes_to_a_deleted_file_is_counted_until_there_is_a_new_one(tmp_pat
     folder = tmp_path / "logs"
     folder.mkdir()
     path = folder / "access.log"
-    access = AccessLog(str(path))
+    access = AccessLog(str(path), "sa")
     path.unlink()
     folder.rmdir()
     access._write([(0.0, RECORD)] * 3)
@@ -119,7 +150,7 @@ def test_a_fifo_that_nobody_reads_is_refused_at_once(tmp_path: Path) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
     with pytest.raises(EdgeProxyError, match="FIFO that no process reads; start its reader first"):
-        AccessLog(str(path))
+        AccessLog(str(path), "sa")
 
 
 def test_a_fifo_that_is_full_costs_whole_lines(
@@ -129,7 +160,7 @@ def test_a_fifo_that_is_full_costs_whole_lines(
     path = tmp_path / "fifo"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    access = AccessLog(str(path))
+    access = AccessLog(str(path), "sa")
     access._write([(0.0, RECORD._replace(bytes_in=number)) for number in range(1000)])
     got = os.read(reader, 1 << 20)
     access._write([(0.0, RECORD._replace(bytes_in=1000))])
@@ -146,7 +177,7 @@ def test_a_fifo_that_is_full_costs_whole_lines(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_what_a_full_disk_does_not_take_is_counted() -> None:
-    access = AccessLog("/dev/full")
+    access = AccessLog("/dev/full", "sa")
     for _ in range(10):
         access.take(RECORD)
     access.close()
@@ -155,8 +186,8 @@ def test_what_a_full_disk_does_not_take_is_counted() -> None:
 
 def test_no_line_is_left_in_part_where_the_disk_is_full(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
-    access = AccessLog(str(path))
-    size = len(line_of(0.0, RECORD))
+    access = AccessLog(str(path), "sa")
+    size = len(line_of(0.0, RECORD, "sa"))
     real, room = os.write, size * 2 + 7
 
     def write(fd: int, data: memoryview) -> int:

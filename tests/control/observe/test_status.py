@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from edgeproxy.control.observe.status import Status
+from edgeproxy.control.observe.status_snapshot import Surroundings
 from edgeproxy.core.admission import explanation
 from edgeproxy.core.admission.admission import Admission, AdmissionSettings
 from edgeproxy.core.admission.affinity import AffinitySettings
@@ -48,6 +49,7 @@ def status() -> Iterator[Status]:
         pool_waiting=dict,
         certificates=lambda: None,
         access_lines_dropped=int,
+        surroundings=Surroundings,
     )
     engine.stop()
 

@@ -24,7 +24,7 @@ def test_a_backend_has_the_public_keys_in_their_order() -> None:
     assert list(shown) == [
         *("id", "app", "region", "active", "soft_limit", "hard_limit", "weight", "circuit"),
         *("up", "draining", "bytes_in", "bytes_out", "warm", "connections", "errors", "rtt_secs"),
-        "state",
+        *("state", "fault", "last_error", "last_error_secs_ago"),
     ]
     assert (shown["connections"], shown["errors"], shown["warm"]) == (2, 0, 3)
     assert (shown["bytes_in"], shown["bytes_out"]) == (105, 207)

@@ -442,6 +442,21 @@ class TestVerdicts:
         assert pop.load.of("c").share == 1.0
         assert set(served(pop, 30)) == {"a", "b", "c"}
 
+    def test_every_change_of_a_drain_is_told_once_whoever_asks(self) -> None:
+        told: list[tuple[str, bool]] = []
+        pop = Admission(
+            AdmissionSettings(),
+            AffinitySettings(),
+            EjectionSettings(),
+            Origin,
+            drain_changed=lambda live: told.append((live.backend_id, live.draining)),
+        )
+        pop.publish([backend("a")])
+        for draining in (True, True, False, False):
+            pop.drain("a", draining=draining)
+        pop.drain("nobody", draining=True)
+        assert told == [("a", True), ("a", False)]
+
     def test_a_drained_backend_is_so_still_when_it_comes_back(self) -> None:
         pop = self.pop()
         assert pop.drain("a", draining=True)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edgeproxy.cli.running.options import socket_option
+
+FROM_ERRORS = ("failed lately", "circuit open", "circuit half open")
+"""States that follow from failed dials and early closes."""
+RECENT_SECS = 60.0
+"""For how long the last error of a backend that takes clients is shown."""
+MAX_CAUSE_CHARS = 60
 
 
 def add_parser(commands: Any) -> None:
@@ -54,6 +60,7 @@ def for_people(status: Mapping[str, Any]) -> str:
     lines = [
         f"edgeproxy {status['version']} ({status['engine']}) in {status['region']}",
         f"up        {status['uptime_secs']:.0f} s",
+        *_surroundings(status.get("surroundings", {})),  # an older proxy reports none
         f"table     {status['table_version']}, {status['table_age_secs']:.0f} s old",
         f"clients   {status['active']} now, {status['connections']} so far",
         f"failovers {status['failovers']}",
@@ -79,11 +86,48 @@ def for_people(status: Mapping[str, Any]) -> str:
     return "\n".join([*lines, text_table(headers, rows)])
 
 
+def _surroundings(around: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines on what the proxy stands on, and what of it cannot be used."""
+    if not around:
+        return
+    fault = around["database_fault"]
+    yield f"database  {around['database']}{': UNREADABLE' if fault else ''}"
+    if fault:
+        yield f"          {fault}"
+    if count := around["rows_skipped_now"]:
+        more = ", …" if count > len(around["skipped"]) else ""
+        yield f"          rows skipped: {count} ({', '.join(around['skipped'])}{more})"
+    for number, each in enumerate(around["listeners"]):
+        text = f"{each['address']} ({each['mode']})"
+        yield f"{'' if number else 'listeners':<9} {text}{': FAILED' if each['fault'] else ''}"
+        if each["fault"]:
+            yield f"          {each['fault']}"
+    for name, key in (
+        ("config", "config_file"),
+        ("control", "control_socket"),
+        ("log", "access_log"),
+        ("metrics", "metrics"),
+        ("api", "api"),
+    ):
+        if around[key]:
+            yield f"{name:<9} {around[key]}"
+
+
 def state_of(backend: Mapping[str, Any]) -> str:
-    """Return the state of a backend; a half-open circuit takes clients, but only for trials."""
+    """Return the state of a backend and what is known of its cause.
+
+    A half-open circuit takes clients, but only for trials.
+    """
     state = str(backend.get("state", "?"))  # a proxy older than this command reports none
-    is_tried = state in ("eligible", "circuit open") and backend.get("circuit") == "half_open"
-    return "circuit half open" if is_tried else state
+    if state in ("eligible", "circuit open") and backend.get("circuit") == "half_open":
+        state = "circuit half open"
+    fault, error = backend.get("fault"), backend.get("last_error")
+    if state == "down" and fault:
+        return f"{state}: {fault[:MAX_CAUSE_CHARS]}"
+    secs_ago = backend.get("last_error_secs_ago") or 0.0
+    if error and (state in FROM_ERRORS or (state == "eligible" and secs_ago <= RECENT_SECS)):
+        return f"{state}: {error[:MAX_CAUSE_CHARS]} {secs_ago:.0f} s ago"
+    return state
 
 
 def size(count: float) -> str:

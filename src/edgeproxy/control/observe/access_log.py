@@ -44,10 +44,16 @@ class AccessLog:
         dropped: Number of records that could not be written.
     """
 
-    def __init__(self, target: str, clock: Callable[[], float] = time.time) -> None:
-        """Open the log at a path, or `-` for standard output. Raises EdgeProxyError."""
+    def __init__(
+        self, target: str, pop_region: str, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Open the log at a path, or `-` for standard output. Raises EdgeProxyError.
+
+        Every line says that it is of a POP in `pop_region`.
+        """
         self.dropped = 0
         self._target = target
+        self._pop_region = pop_region
         self._clock = clock
         self._told_at = -QUIET_SECS
         self._waiting: deque[tuple[float, ConnectionRecord]] = deque()
@@ -82,7 +88,7 @@ class AccessLog:
                 self._write(records)
 
     def _write(self, records: list[tuple[float, ConnectionRecord]]) -> None:
-        lines = [line_of(*record) for record in records]
+        lines = [line_of(*record, self._pop_region) for record in records]
         written = 0
         try:
             self._follow_rotation()
@@ -145,10 +151,14 @@ class AccessLog:
         self._fd = opened
 
 
-def line_of(at: float, record: ConnectionRecord) -> bytes:
-    """Return the line, in ASCII, for a connection that ended at this Unix time."""
+def line_of(at: float, record: ConnectionRecord, pop_region: str) -> bytes:
+    """Return the line, in ASCII, for a connection that ended at this Unix time.
+
+    The order of fields is public: new ones come last.
+    """
     from msgspec.json import encode  # only where there is an access log
 
+    first, inbound = record.first_byte_secs, record.inbound
     fields = {
         "time": f"{_stamp(int(at))}.{int(at % 1 * 1000):03d}Z",
         "client": record.client,
@@ -164,6 +174,16 @@ def line_of(at: float, record: ConnectionRecord) -> bytes:
         "end": record.end,
         "id": record.id,
         "app": record.scope or None,
+        "ended_by": record.ended_by,
+        "first_byte_secs": first if first is None else round(first, 6),
+        "backend_app": record.backend_app,
+        "backend_region": record.backend_region,
+        "pop_region": pop_region,
+        "listener": inbound.listener if inbound else None,
+        "client_port": inbound.port or None if inbound else None,
+        "server_name": inbound.server_name if inbound else None,
+        "alpn": inbound.alpn if inbound else None,
+        "tls": inbound.tls if inbound else None,
     }
     try:
         line = encode(fields)

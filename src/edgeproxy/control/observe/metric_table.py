@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from edgeproxy.control.observe.status_snapshot import StatusSnapshot
-from edgeproxy.core.backends.counters import RTT_BUCKETS_SECS, BackendCounters
+from edgeproxy.control.observe.status_snapshot import DECISION_LABELS, StatusSnapshot
+from edgeproxy.core.backends.counters import RTT_BUCKETS_SECS
 from edgeproxy.core.backends.live_state import Circuit
+from edgeproxy.core.metrics import Histogram
 from edgeproxy.core.routing.backend_snapshot import BackendSnapshot
 
 ALL_APPS_TEXT = "*"
@@ -112,6 +113,10 @@ def _certificate_expiry(now: StatusSnapshot) -> Iterable[Sample] | None:
     return None if now.certificates is None else (((), now.certificates[1]),)
 
 
+def _distribution(histogram: Histogram) -> Distribution:
+    return Distribution(list(_buckets(histogram.bounds, histogram.counts)), histogram.total)
+
+
 def _build(now: StatusSnapshot) -> Iterable[Sample]:
     return (((now.version, now.engine, now.region), 1),)
 
@@ -160,6 +165,27 @@ PROCESS_METRICS: tuple[Metric[StatusSnapshot], ...] = (
         "Clients refused, by app.",
         ("app", "reason"),
         _refused_by_app,
+    ),
+    Metric(
+        "edgeproxy_decisions",
+        Kind.COUNTER,
+        "Backends given to clients, by how they were chosen and both regions.",
+        DECISION_LABELS,
+        lambda now: sorted(now.decisions.items()),
+    ),
+    Metric(
+        "edgeproxy_session_seconds",
+        Kind.HISTOGRAM,
+        "How long sessions were open.",
+        (),
+        lambda now: (((), _distribution(now.session_secs)),),
+    ),
+    Metric(
+        "edgeproxy_first_byte_seconds",
+        Kind.HISTOGRAM,
+        "Time until a client got the first byte of its backend.",
+        (),
+        lambda now: (((), _distribution(now.first_byte_secs)),),
     ),
     _gauge("edgeproxy_bindings", "Clients bound to a backend.", lambda now: now.bindings),
     _gauge(
@@ -240,14 +266,15 @@ PROCESS_METRICS: tuple[Metric[StatusSnapshot], ...] = (
 
 def _rtt(now: BackendSnapshot) -> Iterable[Sample]:
     counters = now.counters
-    return (((), Distribution(list(_buckets(counters)), counters.rtt_secs)),)
+    buckets = list(_buckets(RTT_BUCKETS_SECS, counters.rtt))
+    return (((), Distribution(buckets, counters.rtt_secs)),)
 
 
-def _buckets(counters: BackendCounters) -> Iterator[tuple[str, float]]:
-    """Yield the upper bound of each bucket and the number of dials up to it."""
+def _buckets(bounds: tuple[float, ...], counts: list[int]) -> Iterator[tuple[str, float]]:
+    """Yield the upper bound of each bucket and the number of values up to it."""
     total = 0
-    counts = list(counters.rtt)
-    for bound, count in zip(RTT_BUCKETS_SECS, counts, strict=False):
+    counts = counts.copy()
+    for bound, count in zip(bounds, counts, strict=False):
         total += count
         yield f"{bound:g}", total
     yield "+Inf", total + counts[-1]

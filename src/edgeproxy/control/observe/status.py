@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from edgeproxy.control.observe.renderer import Pieces, Renderer
-    from edgeproxy.control.observe.status_snapshot import StatusSnapshot
+    from edgeproxy.control.observe.status_snapshot import StatusSnapshot, Surroundings
     from edgeproxy.core.admission.explanation import Decision
     from edgeproxy.core.routing.backend_snapshot import BackendSnapshot
 
@@ -71,6 +71,7 @@ class Status:
         pool_waiting: Callable[[], dict[str, int]],
         certificates: Callable[[], tuple[int, float] | None],
         access_lines_dropped: Callable[[], int],
+        surroundings: Callable[[], Surroundings],
     ) -> None:
         """Clients are explained for `scope` when a request names no app.
 
@@ -83,6 +84,7 @@ class Status:
         self._pool_waiting = pool_waiting
         self._certificates = certificates
         self._access_lines_dropped = access_lines_dropped
+        self._surroundings = surroundings
         self._published_at = published_at
         self._loop_lag_secs = loop_lag_secs
         self._scope = scope
@@ -145,6 +147,10 @@ class Status:
             rate_limited_clients=len(admission.access.rate),
             table_version=admission.table.version,
             table_age_secs=now - self.published_at,
+            surroundings=self._surroundings(),
+            decisions=metrics.decisions.copy(),
+            session_secs=metrics.session_secs,
+            first_byte_secs=metrics.first_byte_secs,
             pool_hits=metrics.pool_hits,
             pool_misses=metrics.pool_misses,
             pool_dropped=metrics.pool_dropped,

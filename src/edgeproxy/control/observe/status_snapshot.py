@@ -8,11 +8,49 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgeproxy.control.observe.json_pieces import encoded, with_array
+from edgeproxy.core.metrics import Histogram
 from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.core.routing.backend_snapshot import BackendSnapshot
+
+MAX_SKIPPED = 10
+DECISION_LABELS = ("how", "client_region", "backend_region")
+"""What `decisions` are counted by, in this order."""
+
+
+class ListenerSnapshot(NamedTuple):
+    """One listener: its address, its mode, and why it could not be opened or changed, or ""."""
+
+    address: str
+    mode: str
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the proxy stands on: where everything is, and whether it can be used.
+
+    Attributes:
+        database: The name of the routing database.
+        database_fault: Why it cannot be read; "" if it can.
+        skipped: Ids of rows that cannot be used, `MAX_SKIPPED` at most.
+        rows_skipped_now: How many there are.
+        config_file, control_socket, access_log: Paths; None without.
+        metrics, api: Where they are served; None if they are not.
+    """
+
+    database: str = ""
+    database_fault: str = ""
+    skipped: tuple[str, ...] = ()
+    rows_skipped_now: int = 0
+    listeners: tuple[ListenerSnapshot, ...] = ()
+    config_file: str | None = None
+    control_socket: str | None = None
+    access_log: str | None = None
+    metrics: str | None = None
+    api: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +85,10 @@ class StatusSnapshot:
     connections_by_app: dict[str, int] = field(default_factory=dict)
     refused_by_app: dict[str, dict[str, int]] = field(default_factory=dict)
     certificates: tuple[int, float] | None = None
+    decisions: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    session_secs: Histogram = field(default_factory=lambda: Histogram(()))
+    first_byte_secs: Histogram = field(default_factory=lambda: Histogram(()))
+    surroundings: Surroundings = field(default_factory=Surroundings)
     pool_hits: int = 0
     pool_misses: int = 0
     pool_dropped: int = 0
@@ -55,6 +97,16 @@ class StatusSnapshot:
     def as_json(self, rest: Pause = no_pause) -> Iterator[bytes]:
         """Yield all fields as JSON, in pieces."""
         plain = {name: getattr(self, name) for name in self.__slots__ if name != "backends"}
+        around = plain["surroundings"]
+        plain["surroundings"] = {name: getattr(around, name) for name in around.__slots__}
+        plain["surroundings"]["listeners"] = [each._asdict() for each in around.listeners]
+        plain["decisions"] = [
+            dict(zip((*DECISION_LABELS, "count"), (*kind, count), strict=True))
+            for kind, count in sorted(self.decisions.items())
+        ]
+        for name in ("session_secs", "first_byte_secs"):
+            histogram: Histogram = plain[name]
+            plain[name] = {"count": sum(histogram.counts), "sum": histogram.total}
         backends = (encoded(_backend_as_json(each)) for each in paced(self.backends, rest))
         yield from with_array(plain, "backends", backends)
 
@@ -79,4 +131,7 @@ def _backend_as_json(snapshot: BackendSnapshot) -> dict[str, Any]:
         "errors": counters.errors,
         "rtt_secs": counters.rtt_secs / max(sum(counters.rtt), 1),
         "state": snapshot.state,
+        "fault": snapshot.fault or None,
+        "last_error": counters.last_error or None,
+        "last_error_secs_ago": snapshot.error_age_secs,
     }

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from edgeproxy.core.admission.access import AccessControl
 from edgeproxy.core.admission.affinity import Affinity, AffinitySettings
 from edgeproxy.core.admission.arrivals import Arrival
-from edgeproxy.core.admission.ticket import Blame, Refusal, Ticket, TicketDetails
+from edgeproxy.core.admission.ticket import Blame, LoggedDetails, Refusal, Ticket, TicketDetails
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.breaker import Breaker, BreakerSettings, Changed
 from edgeproxy.core.backends.ejection import Ejection, EjectionSettings
@@ -58,7 +58,7 @@ class Admission:
     """Gives clients their backends.
 
     `locate` returns a client's origin; it is called only when no binding decides. With
-    `keeps_details` every ticket has `TicketDetails`.
+    `is_logged` every ticket has `LoggedDetails`.
     """
 
     def __init__(
@@ -73,16 +73,18 @@ class Admission:
         breaker: BreakerSettings | None = None,
         health: HealthSettings | None = None,
         circuit_changed: Changed = lambda _id, _circuit: None,
-        keeps_details: bool = False,
+        drain_changed: Callable[[LiveState], object] = lambda _live: None,
+        is_logged: bool = False,
     ) -> None:
         self._settings = settings
-        self._always_keeps_details = keeps_details
+        self._details = LoggedDetails if is_logged else TicketDetails
         self.locate = locate
         self._dial_timeout_secs = dial_timeout_secs
         self._ejection = Ejection(ejection)
         self._breaker: Breaker | None = None
         self._failing: Breaker | Ejection = self._ejection
         self._circuit_changed = circuit_changed
+        self._drain_changed = drain_changed
         self.access = access or AccessControl()
         self._slow_starts = SlowStarts()
         self.affinity = Affinity(affinity)
@@ -181,7 +183,7 @@ class Admission:
         ticket = Ticket(client, scope, choice)
         entered = access.enter(client) if arrival is None else access.settle(arrival)
         if entered is not None or self._keeps_details:
-            ticket.details = TicketDetails(entered)
+            ticket.details = self._details(entered)
         self._reserve(ticket, choice, now)
         return ticket
 
@@ -251,7 +253,7 @@ class Admission:
         if self._breaker is not None and details is not None and details.dialed_at:
             open_secs = now - details.dialed_at
             if without_answer and open_secs <= self._breaker.settings.early_close_secs:
-                live.counters.errors += 1
+                live.counters.closed_early(now)
                 if ticket.backend.address == live.address:
                     self._breaker.closed_early(live, now)
                 return
@@ -284,7 +286,7 @@ class Admission:
         """Apply new settings."""
         self._health = health
         watches_early_closes = breaker.enabled and breaker.early_close_secs > 0
-        self._keeps_details = self._always_keeps_details or watches_early_closes
+        self._keeps_details = self._details is LoggedDetails or watches_early_closes
         lives = self.load.all()
         moved: list[LiveState] = []
         if not breaker.enabled:
@@ -321,7 +323,9 @@ class Admission:
         live = self._known(backend_id)
         if live is None:
             return False
-        live.draining = draining
+        if live.draining is not draining:
+            live.draining = draining
+            self._drain_changed(live)
         self._rank_anew(live)
         return True
 
@@ -340,10 +344,7 @@ class Admission:
         return self.load.known(backend_id)
 
     def _rank_anew(self, live: LiveState) -> None:
-        """Rank a backend after its live state changed outside a session.
-
-        A backend without a place in the table keeps its live state: it may come back.
-        """
+        """Rank a backend, if it is in the table, after its state changed outside a session."""
         self.adopt()
         candidate = self.table.candidates.get(live.backend_id)
         if candidate is None:

@@ -52,6 +52,37 @@ class TicketDetails:
         self.trial: Trial | None = None
 
 
+class Inbound(NamedTuple):
+    """How a client came in, for the access log.
+
+    Attributes:
+        port: 0 for a client of a Unix socket.
+        listener: Where it connected to, as configured.
+        server_name: In normal form; None without one.
+        alpn, tls: The protocol and the version of TLS that were agreed on; None without.
+    """
+
+    port: int
+    listener: str
+    server_name: str | None
+    alpn: str | None
+    tls: str | None
+
+
+class LoggedDetails(TicketDetails):
+    """The details of a ticket where there is an access log.
+
+    Attributes:
+        inbound: How the client came in.
+    """
+
+    __slots__ = ("inbound",)
+
+    def __init__(self, entered: str | None) -> None:
+        super().__init__(entered)
+        self.inbound: Inbound | None = None
+
+
 class Ticket:
     """One client's reserved slot on one backend at a time.
 

@@ -1,4 +1,4 @@
-"""Counters of one backend. They only grow.
+"""Counters of one backend, which only grow, and the last thing that went wrong with it.
 
 The gate thread adds; any thread may read. A connection costs a few integer additions.
 """
@@ -20,6 +20,9 @@ class BackendCounters:
     Attributes:
         connections: Sessions that the backend has accepted.
         errors: Dials that failed, and connections that the backend closed early.
+        last_error: The last thing that went wrong, an error or a dial that failed on this host: its
+            kind, and what is known beside; "" before the first.
+        last_error_at: When that was (monotonic seconds).
         bytes_in: Bytes carried from clients to it by ended sessions.
         bytes_out: Bytes carried from it to clients by ended sessions.
         rtt: Histogram of dial times: a count for each bucket, and one beyond the last. Pooled
@@ -27,15 +30,35 @@ class BackendCounters:
         rtt_secs: The sum of those times.
     """
 
-    __slots__ = ("bytes_in", "bytes_out", "connections", "errors", "rtt", "rtt_secs")
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "connections",
+        "errors",
+        "last_error",
+        "last_error_at",
+        "rtt",
+        "rtt_secs",
+    )
 
     def __init__(self) -> None:
         self.connections = 0
         self.errors = 0
+        self.last_error = ""
+        self.last_error_at = 0.0
         self.bytes_in = 0
         self.bytes_out = 0
         self.rtt = [0] * (len(RTT_BUCKETS_SECS) + 1)
         self.rtt_secs = 0.0
+
+    def note_error(self, why: str, now: float) -> None:
+        """Take note of what went wrong."""
+        self.last_error, self.last_error_at = why, now
+
+    def closed_early(self, now: float) -> None:
+        """The backend has closed a connection early, which counts as an error."""
+        self.errors += 1
+        self.note_error("closed early", now)
 
     def answered(self, secs: float) -> None:
         """The backend has accepted a session; `secs` is the dial time, 0 if it was pooled."""

@@ -31,6 +31,8 @@ class BackendSnapshot:
         up: The result of its health checks; None without health checks.
         bytes_in, bytes_out: Bytes of the sessions that are still open.
         warm: Idle connections in the pool.
+        fault: What its last probe found wrong; "" for nothing.
+        error_age_secs: How long ago `BackendCounters.last_error` was; None without one.
     """
 
     backend: Backend
@@ -43,6 +45,8 @@ class BackendSnapshot:
     bytes_in: int = 0
     bytes_out: int = 0
     warm: int = 0
+    fault: str = ""
+    error_age_secs: float | None = None
 
     @property
     def all_bytes_in(self) -> int:
@@ -80,4 +84,6 @@ def backend_snapshot(
         None if verdict is None else verdict.up,
         *carried,
         warm,
+        "" if verdict is None else verdict.last,
+        now - live.counters.last_error_at if live.counters.last_error else None,
     )

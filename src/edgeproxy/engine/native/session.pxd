@@ -98,7 +98,7 @@ cdef struct Session:
     double started_at
     double active_at  # when its backend answered, then when something last happened
     double due_at  # deadline of its preread, handshake or dial, then time of its next check
-    double dialed_at
+    double began_at  # when its dial began, 0 if before it; then when its backend's first byte came
     double broken_since
     int client
     int backend
@@ -111,13 +111,14 @@ cdef struct Session:
     uint8_t state
     uint8_t reason
     uint8_t reset_by
+    uint8_t ended_by  # CLIENT_RESET or BACKEND_RESET for its peer, where the reason does not tell
     uint8_t settled
     uint8_t watched
     uint8_t checked
     uint8_t quickack_off
     uint8_t meets_backend  # the handshake that it is in is with its backend
     uint8_t is_unwanted  # it ends after that handshake, whether this succeeds or not
-    uint8_t read_ended  # its client sends no more of its preamble, or is too slow
+    uint8_t read_ended  # its client sends no more of its preamble
     uint8_t watched_by_worker  # both its sockets are in the epoll of its byte thread
     sockaddr_in6 client_address
     sockaddr_in6 backend_address

@@ -73,7 +73,7 @@ class Dialer:
             session.ticket = answer.ticket
             session.prefix = answer.prefix
             session.server_name = answer.server_name
-            session.dialed_at = now if answer.preconnected_fd < 0 else 0.0
+            session.began_at = now if answer.preconnected_fd < 0 else 0.0
             session.deadline = now + answer.timeout_secs
             try:
                 self._begin(session, answer)

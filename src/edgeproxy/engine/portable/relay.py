@@ -26,6 +26,7 @@ from edgeproxy.engine.contract import CloseReason
 from edgeproxy.engine.descriptors import ceiling
 from edgeproxy.engine.portable.pipe import PIPE_BYTES, PipePool
 from edgeproxy.engine.portable.session import Flow, Session
+from edgeproxy.engine.session_states import Side
 
 BUFFER_BYTES = 64 * 1024
 READS_PER_TURN = 4
@@ -39,14 +40,14 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Relay:
-    """Pumps flows on one thread. `finish(session, reason, reset)` is called at a session's end.
+    """Pumps flows on one thread. `finish` is called at a session's end (`Sessions.finish`).
 
     Attributes:
         again: Flows that have more to read and are to be pumped in the next turn.
         ceiling: See `engine.descriptors`.
     """
 
-    def __init__(self, finish: Callable[[Session, CloseReason, bool], None]) -> None:
+    def __init__(self, finish: Callable[[Session, CloseReason, bool, Side | None], None]) -> None:
         self.again: deque[Flow] = deque()
         self.ceiling = ceiling()
         self._finish = finish
@@ -96,6 +97,8 @@ class Relay:
         except OSError as error:
             self._sink_failed(flow, error)
             return False
+        if not flow.carried and sent and flow is flow.session.downward:
+            flow.session.began_at = flow.session.active_at
         flow.carried += sent
         if sent == len(view):
             flow.blocked = flow.sink_is_tls and flow.sink.has_unsent  # type: ignore[attr-defined]
@@ -205,7 +208,8 @@ class Relay:
         self.return_pipe(flow)
         if flow.reverse.done:
             reset_by = session.reset_by
-            self._finish(session, reset_by or CloseReason.FINISHED, reset_by is not None)
+            reason = reset_by or CloseReason.FINISHED
+            self._finish(session, reason, reset_by is not None, session.side(flow.sink))
             return
         try:
             flow.sink.shutdown(socket.SHUT_WR)
@@ -222,8 +226,8 @@ class Relay:
         elif error.errno == errno.EPROTO and flow.source_is_tls:
             reason = CloseReason.TLS_ERROR
         else:
-            reason = session.reset_by or session.side(flow.source)
-        self._finish(session, reason, True)
+            reason = session.reset_by or session.reset(flow.source)
+        self._finish(session, reason, True, session.side(flow.source))
         if reason is CloseReason.TLS_ERROR:
             flow.source.part()  # type: ignore[attr-defined]
 
@@ -236,7 +240,7 @@ class Relay:
         if too_late or isinstance(error, TimeoutError):
             self._source_failed(reverse, error)
             return
-        session.reset_by = session.side(flow.sink)
+        session.reset_by = session.reset(flow.sink)
         self.return_pipe(flow)
         flow.waiting = None
         reverse.read_to_eagain = True

@@ -11,8 +11,14 @@ import socket
 from edgeproxy.engine.contract import CloseReason, SocketAddress
 from edgeproxy.engine.portable.pipe import Pipe
 from edgeproxy.engine.portable.tls_socket import TlsSocket
-from edgeproxy.engine.session_states import SessionState
+from edgeproxy.engine.session_states import SessionState, Side
 
+ENDED_BY = {
+    CloseReason.CLIENT_RESET: Side.CLIENT,
+    CloseReason.CLIENT_GONE: Side.CLIENT,
+    CloseReason.BACKEND_RESET: Side.BACKEND,
+}
+"""Which peer ended a session, where the reason says so."""
 DIALING, OPEN, CLOSED = SessionState.DIALING, SessionState.OPEN, SessionState.CLOSED
 
 
@@ -99,7 +105,8 @@ class Session:
         started_at: When it was accepted.
         active_at: When something last happened to one of its sockets.
         deadline: When the attempt that is running fails.
-        dialed_at: When the attempt that is running began.
+        began_at: When the dial of the attempt that is running began, or 0 if that was before it;
+            then when the answer of its backend did, its first byte, or 0.
         prefix: Bytes for the backend before the first byte of the client.
         server_name: The name that the backend's certificate must match; "" without TLS.
         state: `DIALING`, `OPEN` or `CLOSED`; an open session is half closed if a flow is done.
@@ -113,10 +120,10 @@ class Session:
         "active_at",
         "address",
         "backend",
+        "began_at",
         "broken_since",
         "client",
         "deadline",
-        "dialed_at",
         "downward",
         "prefix",
         "reset_by",
@@ -130,7 +137,7 @@ class Session:
 
     ticket: object
     deadline: float
-    dialed_at: float
+    began_at: float
 
     def __init__(self, client: socket.socket, address: SocketAddress, now: float) -> None:
         self.client = client
@@ -161,6 +168,10 @@ class Session:
         for flow in (self.upward, self.downward):
             del flow.session, flow.reverse
 
-    def side(self, end: socket.socket) -> CloseReason:
+    def side(self, end: socket.socket) -> Side:
+        """Return the side of the peer at this socket."""
+        return Side.CLIENT if end is self.client else Side.BACKEND
+
+    def reset(self, end: socket.socket) -> CloseReason:
         """Return the reason for a session that the peer at this socket has reset."""
         return CloseReason.CLIENT_RESET if end is self.client else CloseReason.BACKEND_RESET

@@ -23,7 +23,6 @@ from edgeproxy.engine.contract import (
     Connect,
     EngineSettings,
     FirstAnswer,
-    Outcome,
     SessionEnds,
     SessionInfo,
     Wait,
@@ -35,9 +34,9 @@ from edgeproxy.engine.portable.ingress.accepted import Accepted
 from edgeproxy.engine.portable.ingress.slot_queue import SlotQueue
 from edgeproxy.engine.portable.lingering import Lingering
 from edgeproxy.engine.portable.relay import BUFFER_BYTES, Relay, reset_on_close
-from edgeproxy.engine.portable.session import CLOSED, DIALING, OPEN, Flow, Session
+from edgeproxy.engine.portable.session import CLOSED, DIALING, ENDED_BY, OPEN, Flow, Session
 from edgeproxy.engine.portable.tls_socket import TlsSocket
-from edgeproxy.engine.session_states import SessionState
+from edgeproxy.engine.session_states import Outcome, SessionState, Side
 from edgeproxy.log import EventLog
 
 log = EventLog("engine")
@@ -63,7 +62,7 @@ class Sessions:
         now: Monotonic seconds of this turn of the loop; the loop sets it.
         flows: The flow whose source has this descriptor.
         ended: Sockets to close after this turn.
-        over: Sessions that ended in this turn, and why; the gate is not told yet.
+        over: Sessions that ended in this turn, why and by whom; the gate is not told yet.
         dialer, relay, lingering: What connects sessions, carries their bytes, and keeps
             clients until the last byte is delivered.
         slot_queue: Clients that wait for a session to end.
@@ -81,7 +80,7 @@ class Sessions:
         self.now = time.monotonic()
         self.flows: dict[int, Flow] = {}
         self.ended: list[socket.socket] = []
-        self.over: list[tuple[Session, CloseReason]] = []
+        self.over: list[tuple[Session, CloseReason, Side | None]] = []
         self._drained_at, self._drained = self.now, 0
         self._gate = gate
         self._epoll = epoll
@@ -217,7 +216,8 @@ class Sessions:
         """The backend has answered: let bytes flow."""
         session.state = OPEN
         session.active_at = self.now
-        secs = self.now - session.dialed_at if session.dialed_at else 0.0
+        secs = self.now - session.began_at if session.began_at else 0.0
+        session.began_at = 0.0
         if not self._gate.dialed(session.ticket, secs, self.now):
             self.finish(session, CloseReason.FAULT, reset=True)
             return
@@ -260,7 +260,7 @@ class Sessions:
         """The peer of a source that is not being read has reset its connection."""
         session = flow.session
         if flow.done or flow is session.upward:
-            self.finish(session, session.reset_by or session.side(flow.source), reset=True)
+            self.finish(session, session.reset_by or session.reset(flow.source), reset=True)
         elif not session.broken_since:
             session.broken_since = self.now
 
@@ -306,12 +306,21 @@ class Sessions:
                         reset_on_close(end)
         self.finish(session, reason)
 
-    def finish(self, session: Session, reason: CloseReason, reset: bool = False) -> None:
-        """End a session. The gate is told when its sockets are closed, after this turn."""
+    def finish(
+        self,
+        session: Session,
+        reason: CloseReason,
+        reset: bool = False,
+        ended_by: Side | None = None,
+    ) -> None:
+        """End a session. The gate is told when its sockets are closed, after this turn.
+
+        `ended_by` is that of `Outcome`, where the reason does not tell.
+        """
         if session.state is CLOSED:
             return
         session.state = CLOSED
-        self.over.append((session, reason))
+        self.over.append((session, reason, ENDED_BY.get(reason, ended_by)))
         self.dialer.forget(session)
         for flow in (session.upward, session.downward):
             flow.done = True
@@ -346,9 +355,11 @@ class Sessions:
         for ended in self.ended:
             ended.close()
         self.ended.clear()
-        for session, reason in self.over:
+        for session, reason, ended_by in self.over:
             carried = session.upward.carried, session.downward.carried
-            outcome = Outcome(reason, *carried, self.now - session.started_at)
+            secs = self.now - session.started_at
+            first_secs = session.began_at - session.started_at if carried[1] else None
+            outcome = Outcome(reason, *carried, secs, first_secs, ended_by)
             self._sessions.discard(session)
             self._gate.closed(session.ticket, outcome, self.now)
             session.let_go()

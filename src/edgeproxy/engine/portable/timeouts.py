@@ -14,6 +14,7 @@ from typing import Protocol
 from edgeproxy.engine.contract import CloseReason, EngineSettings
 from edgeproxy.engine.portable.session import OPEN, Session
 from edgeproxy.engine.portable.unacked import unacked_since, undelivered_bytes
+from edgeproxy.engine.session_states import Side
 
 SHORT_TICK_SECS = 0.05
 """Seconds between two checks of timers while a session dials or a client lingers."""
@@ -27,7 +28,13 @@ BROKEN_GRACE_SECS = 30.0
 class Finish(Protocol):
     """Ends a session; with `reset`, by resetting both sides."""
 
-    def __call__(self, session: Session, reason: CloseReason, reset: bool = False) -> None:
+    def __call__(
+        self,
+        session: Session,
+        reason: CloseReason,
+        reset: bool = False,
+        ended_by: Side | None = None,
+    ) -> None:
         """End it."""
 
 
@@ -85,5 +92,5 @@ class Timeouts:
             session.settled = False
             flow.unacked_since = since = unacked_since(flow.sink, flow.unacked_since, now)
             if since and now - since >= self._user_secs:
-                self._finish(session, CloseReason.TIMED_OUT, reset=True)
+                self._finish(session, CloseReason.TIMED_OUT, True, session.side(flow.sink))
                 return

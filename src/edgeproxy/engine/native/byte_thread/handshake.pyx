@@ -7,6 +7,7 @@ bytes flow.
 """
 
 from edgeproxy.engine.native.session cimport (
+    CLIENT_GONE,
     CLOSED,
     HANDSHAKE_FAILED,
     HANDSHAKE_TIMEOUT,
@@ -16,7 +17,13 @@ from edgeproxy.engine.native.session cimport (
     push,
     unlink,
 )
-from edgeproxy.engine.native.tls.tls_end cimport SHAKEN, SHAKING, shake_hands, tls_part
+from edgeproxy.engine.native.tls.tls_end cimport (
+    DEPARTED,
+    SHAKEN,
+    SHAKING,
+    shake_hands,
+    tls_part,
+)
 from edgeproxy.engine.native.byte_thread.worker cimport (
     BUFFER_BYTES,
     SHORT_TICK_MS,
@@ -35,7 +42,7 @@ cdef void advance(Worker* worker, Session* session) noexcept nogil:
         push(&worker.finished, session)
     elif how != SHAKING:
         tls_part(end, worker.buffer, BUFFER_BYTES)
-        fail(worker, session, HANDSHAKE_FAILED)
+        fail(worker, session, CLIENT_GONE if how == DEPARTED else HANDSHAKE_FAILED)
 
 cdef void fail(Worker* worker, Session* session, uint8_t reason) noexcept nogil:
     """End a failed handshake: a client is closed; the gate thread gives up a backend."""

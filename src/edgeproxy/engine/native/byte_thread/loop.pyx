@@ -254,6 +254,7 @@ cdef int owes(Worker* worker, Session* session) noexcept nogil:
         owing = True
         flow.unacked_since = unacked_since(flow.sink, flow.unacked_since, worker.now)
         if flow.unacked_since > 0 and worker.now - flow.unacked_since >= worker.user_secs:
+            session.ended_by = CLIENT_RESET if flow.sink == session.client else BACKEND_RESET
             finish(worker, session, TIMED_OUT, True)
             return True
     return owing

@@ -134,7 +134,7 @@ cdef int deliver(
     else:
         sent = send(flow.sink, data, size, MSG_NOSIGNAL | more)
     if sent == size:
-        flow.carried += sent
+        count(worker, flow, sent)
         if sink_tls(flow) == NULL or not tls_has_unsent(sink_tls(flow)):
             return True
         free(flow.waiting)
@@ -146,7 +146,7 @@ cdef int deliver(
             sink_failed(worker, flow, errno)
             return False
         sent = 0
-    flow.carried += sent
+    count(worker, flow, sent)
     if data != worker.buffer:
         flow.waiting_at += sent
     elif not keep(flow, data + sent, size - sent):
@@ -154,6 +154,12 @@ cdef int deliver(
         return False
     block(worker, flow)
     return False
+
+cdef inline void count(Worker* worker, Flow* flow, ssize_t sent) noexcept nogil:
+    """Count bytes that the sink has taken, and note when the first one of a backend was."""
+    if not flow.carried and sent > 0 and flow == &flow.session.downward:
+        flow.session.began_at = worker.now
+    flow.carried += sent
 
 cdef void send_at_once(Flow* flow) noexcept nogil:
     """Set TCP_NODELAY on the sink, after its first bytes: these leave at once without it."""
@@ -275,6 +281,7 @@ cdef void source_ended(Worker* worker, Flow* flow) noexcept nogil:
     flow.flags |= DONE
     return_pipe(worker, flow)
     if flow.reverse.flags & DONE:
+        session.ended_by = side(session, flow.sink)
         finish(
             worker, session, session.reset_by if session.reset_by else FINISHED,
             session.reset_by != NO_REASON,
@@ -290,6 +297,7 @@ cdef inline uint8_t side(Session* session, int end) noexcept nogil:
 cdef void source_failed(Worker* worker, Flow* flow, int code) noexcept nogil:
     cdef Session* session = flow.session
     cdef uint8_t reason = session.reset_by
+    session.ended_by = side(session, flow.source)
     if code == ETIMEDOUT:
         reason = TIMED_OUT
     elif code == EPROTO and source_tls(flow) != NULL:

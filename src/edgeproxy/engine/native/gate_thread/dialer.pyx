@@ -105,7 +105,7 @@ cdef class Dialer:
             return False
         if fd >= 0:
             session.preconnected_fd = -1
-            session.dialed_at = 0
+            session.began_at = 0
             self._await(session, fd)
             return True
         fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
@@ -119,7 +119,7 @@ cdef class Dialer:
             else:
                 push(&self.failed, session)
             return False
-        session.dialed_at = now
+        session.began_at = now
         set_option(fd, SOL_SOCKET, SO_OOBINLINE, 1)  # the other options when they are needed
         if session.client_tls.tls == NULL and unread_bytes(session.client):
             # What the client has sent follows at once, and need not be preceded by an empty packet.

@@ -56,6 +56,7 @@ cdef uint8_t carry_first(Session* session, char* buffer) noexcept nogil:
     if session.quickack_off:  # it was off for the packet that has just left, not for answers
         set_option(flow.sink, IPPROTO_TCP, TCP_QUICKACK, 1)
     if size < 0 and code != EAGAIN and code != EINTR:
+        session.ended_by = CLIENT_RESET
         return TIMED_OUT if code == ETIMEDOUT else CLIENT_RESET
     if size <= 0:
         return NO_REASON

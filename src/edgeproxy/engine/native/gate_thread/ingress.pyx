@@ -23,6 +23,7 @@ from libc.errno cimport errno
 from edgeproxy.engine.native.gate_thread.acceptor cimport client_of
 from edgeproxy.engine.native.gate_thread.dialer cimport set_address
 from edgeproxy.engine.native.session cimport (
+    CLIENT_GONE,
     DIALING,
     HANDSHAKE_TIMEOUT,
     HANDSHAKEN,
@@ -166,14 +167,17 @@ cdef class Ingress:
     cdef object _tell_preread(self, Session* session, double now):
         """Ask the gate about one preamble, unless it wants more bytes first."""
         cdef ssize_t size = recv(session.client, self._buffer, PREAMBLE_BYTES, MSG_PEEK)
-        cdef bint is_all = session.read_ended or size >= PREAMBLE_BYTES
+        cdef bint is_late = session.due_at <= now
+        cdef bint is_all = session.read_ended or is_late or size >= PREAMBLE_BYTES
         size = max(size, 0)
         if size < session.bytes_wanted and not is_all:
             self._preread.go_on(session, session.bytes_wanted)
             return
         client = self._clients[session.number]
         try:
-            preamble = Preamble(self._buffer[:size], bool(is_all))
+            preamble = Preamble(
+                self._buffer[:size], bool(is_all), bool(session.read_ended)
+            )
             answer = self._gate.preamble_read(client, preamble, now)
             if isinstance(answer, NeedMore) and not is_all:
                 self._preread.go_on(session, max(answer.bytes_wanted, size + 1))
@@ -220,9 +224,11 @@ cdef class Ingress:
 
     cdef object _tell_lost(self, Session* session, client, double now, bint is_stopping):
         """Tell the gate that a client is lost: its handshake has failed."""
-        failure = HandshakeFailure
-        is_late = session.reason == HANDSHAKE_TIMEOUT
-        reason = failure.HANDSHAKE_TIMEOUT if is_late else failure.HANDSHAKE_FAILED
+        reason = HandshakeFailure.HANDSHAKE_FAILED
+        if session.reason == HANDSHAKE_TIMEOUT:
+            reason = HandshakeFailure.HANDSHAKE_TIMEOUT
+        elif session.reason == CLIENT_GONE:
+            reason = HandshakeFailure.CLIENT_GONE
         self._tell_gone(client, CloseReason.ABORTED if is_stopping else reason, now)
         release(self._pool, session)
 

@@ -56,7 +56,6 @@ cdef class Preread:
         while session != NULL:
             next = session.next
             if session.due_at <= now:
-                session.read_ended = True
                 self._ask(session)
             session = next
 

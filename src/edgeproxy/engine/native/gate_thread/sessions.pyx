@@ -10,7 +10,8 @@ backend's connection is gone. A gate must not raise. If it does, the client conc
 and all others are still served, as with `engine/guarded_gate` in the portable engine.
 """
 
-from edgeproxy.engine.contract import CloseReason, Connect, Outcome, Refuse, Wait
+from edgeproxy.engine.contract import CloseReason, Connect, Refuse, Wait
+from edgeproxy.engine.session_states import Outcome, Side
 from edgeproxy.engine.dial import failure
 from edgeproxy.log import EventLog
 
@@ -25,6 +26,9 @@ from edgeproxy.engine.native.gate_thread.dialer cimport set_address
 from edgeproxy.engine.native.gate_thread.first_bytes cimport carry_first, say_prefix
 from edgeproxy.engine.native.session cimport (
     ABORTED,
+    BACKEND_RESET,
+    CLIENT_GONE,
+    CLIENT_RESET,
     CLOSED,
     DIALING,
     FAULT,
@@ -53,6 +57,9 @@ REASONS = (
     CloseReason.FAULT,
     CloseReason.TLS_ERROR,
 )
+
+SIDES = {CLIENT_RESET: Side.CLIENT, CLIENT_GONE: Side.CLIENT, BACKEND_RESET: Side.BACKEND}
+ENDED_BY = tuple(map(SIDES.get, range(len(REASONS))))  # by reason; else `Session.ended_by` tells
 
 
 cdef class Sessions:
@@ -217,7 +224,8 @@ cdef class Sessions:
 
     cdef object _tell_one_dialed(self, Session* session):
         try:
-            secs = session.active_at - session.dialed_at if session.dialed_at else 0.0
+            secs = session.active_at - session.began_at if session.began_at else 0.0
+            session.began_at = 0
             self._gate.dialed(<object>session.ticket, secs, self.now)
             push(&self.to_carry, session)
         except Exception:
@@ -270,11 +278,16 @@ cdef class Sessions:
                 end_tls(&session.client_tls)
             close(session.client)
         try:
+            secs, first_secs = self.now - session.started_at, None
+            if session.downward.carried:  # the clock of a byte thread may be a moment ahead
+                first_secs = min(max(session.began_at - session.started_at, 0.0), secs)
             outcome = Outcome(
                 REASONS[session.reason],
                 session.upward.carried,
                 session.downward.carried,
-                self.now - session.started_at,
+                secs,
+                first_secs,
+                ENDED_BY[session.reason] or ENDED_BY[session.ended_by],
             )
             self._gate.closed(<object>session.ticket, outcome, self.now)
         except Exception:
@@ -319,9 +332,7 @@ cdef class Sessions:
         encoded = name.encode("ascii")
         if self._backend_context is None:
             return False
-        return self._backend_context.begin(
-            &session.backend_tls, -1, encoded, &session.client_tls
-        )
+        return self._backend_context.begin(&session.backend_tls, -1, encoded, &session.client_tls)
 
     cdef object _note_prefix(self, Session* session, bytes prefix):
         free(session.upward.waiting)

@@ -7,6 +7,7 @@ cdef enum:
     SHAKEN = 1
     SHAKING = 0
     UNWELCOME = -1
+    DEPARTED = -2  # the peer has left
 
 cdef bint attach(void* tls, TlsEnd* end, int socket) noexcept nogil
 cdef int shake_hands(TlsEnd* end) noexcept nogil

@@ -143,20 +143,24 @@ cdef long bio_control(BIO* _bio, int command, long _number, void* _data) noexcep
 # -- a session ----------------------------------------------------------------------------
 
 cdef int shake_hands(TlsEnd* end) noexcept nogil:
-    """Go on with a handshake. Return SHAKEN, SHAKING or UNWELCOME."""
+    """Go on with a handshake. Return SHAKEN, SHAKING, UNWELCOME or DEPARTED."""
     cdef SSL* tls = <SSL*>end.tls
-    cdef int done, why
+    cdef int done, why, code
+    cdef bint departed
     tls_flush(end)
     while True:
         ERR_clear_error()
         end.fed = 0
+        set_errno(0)
         done = SSL_do_handshake(tls)
         if done == 1:
             return SHAKEN
+        code = errno
         why = SSL_get_error(tls, done)
         if why != SSL_ERROR_WANT_READ and why != SSL_ERROR_WANT_WRITE:
             end.verify_error = complaint_of(tls)
-            return UNWELCOME
+            departed = end.has_ended or (why == SSL_ERROR_SYSCALL and code)
+            return DEPARTED if departed else UNWELCOME
         if end.fed <= MOST_FED_BYTES:  # else there is more; OpenSSL bounds what a handshake takes
             return SHAKING
 

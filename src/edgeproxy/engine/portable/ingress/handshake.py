@@ -7,6 +7,7 @@ or shows a certificate that is not trusted is closed before the gate is asked.
 from __future__ import annotations
 
 import select
+import ssl
 
 from edgeproxy.engine.contract import HandshakeFailure
 from edgeproxy.engine.guarded_gate import GuardedGate
@@ -28,9 +29,12 @@ class Handshakes(AcceptedClients):
         assert isinstance(connection, TlsSocket)
         try:
             is_over = connection.shake_hands()
-        except OSError:
+        except OSError as error:
             connection.part()
-            return self._fail(accepted, HandshakeFailure.HANDSHAKE_FAILED, now)
+            is_of_tls = isinstance(error, ssl.SSLError)
+            failure = HandshakeFailure
+            reason = failure.HANDSHAKE_FAILED if is_of_tls else failure.CLIENT_GONE
+            return self._fail(accepted, reason, now)
         if not is_over:
             return Next.WAIT
         self.drop(accepted)

@@ -39,18 +39,18 @@ class Preread(AcceptedClients):
 
     def expire(self, accepted: Accepted, now: float) -> Next:
         """The time of a client is over: the gate is asked about what it has sent."""
-        accepted.has_ended = True
-        return self._peek(accepted, now)
+        return self._peek(accepted, now, is_late=True)
 
-    def _peek(self, accepted: Accepted, now: float) -> Next:
+    def _peek(self, accepted: Accepted, now: float, *, is_late: bool = False) -> Next:
         try:
             received = accepted.connection.recv(PREAMBLE_BYTES, socket.MSG_PEEK)
         except OSError:  # nothing yet, or it has reset
             received = b""
-        is_all = accepted.has_ended or len(received) >= PREAMBLE_BYTES
+        is_all = accepted.has_ended or is_late or len(received) >= PREAMBLE_BYTES
         if len(received) < accepted.bytes_wanted and not is_all:
             return Next.WAIT
-        answer = self._gate.preamble_read(accepted.client, Preamble(received, is_all), now)
+        preamble = Preamble(received, is_all, accepted.has_ended)
+        answer = self._gate.preamble_read(accepted.client, preamble, now)
         if isinstance(answer, NeedMore) and not is_all:
             accepted.bytes_wanted = max(answer.bytes_wanted, len(received) + 1)
             return Next.WAIT
