@@ -360,6 +360,7 @@ def test_a_backend_that_does_not_speak_what_was_agreed_fails_and_the_next_one_se
     client.send(b"question")
     assert accepting.result()[1].receive(8) == b"question"
     assert rig.gate.tickets[0].failure == DialFailure.HANDSHAKE
+    assert "alert no application protocol" in rig.gate.tickets[0].why
 
 
 def test_a_backend_that_would_miss_bytes_gets_no_end(rig: Rig, backend: TlsBackend) -> None:

@@ -77,6 +77,40 @@ def test_good_ciphers_are_spoken(pop: Pop, cipher: str) -> None:
     )
 
 
+ENGINES = pytest.mark.parametrize("engine", ["auto", "portable"])
+
+
+@ENGINES
+@pytest.mark.parametrize("groups", ["ffdhe2048", "ffdhe8192", "ffdhe8192:P-521", "P-521", "X448"])
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_groups_that_cost_much_or_are_not_ours_are_refused(
+    pop: Pop, engine: str, groups: str, version: str
+) -> None:
+    proxy = serve(pop, EDGEPROXY_ENGINE=engine)
+    shown = s_client(pop, version, "-groups", groups)
+    assert "Cipher is (NONE)" in shown
+    assert "alert handshake failure" in shown
+    assert proxy.wait_for("client_refused")["reason"] == "handshake_failed"
+
+
+@ENGINES
+@pytest.mark.parametrize(
+    ("groups", "agreed"),
+    [
+        ("X25519", "X25519"),
+        ("P-256", "P-256"),
+        ("P-384", "P-384"),
+        ("X448:P-384", "X448|P-384"),
+        ("P-384:ffdhe8192", "P-384"),
+    ],
+)
+def test_our_groups_are_spoken(pop: Pop, engine: str, groups: str, agreed: str) -> None:
+    pop.backend("sa-1")
+    serve(pop, EDGEPROXY_ENGINE=engine)
+    shown = s_client(pop, "-tls1_3", "-groups", groups)
+    assert re.search(f"Server Temp Key: (ECDH, )?({agreed}|prime256v1|secp384r1)", shown)
+
+
 def test_nobody_can_renegotiate(pop: Pop) -> None:
     pop.backend("sa-1")
     serve(pop)

@@ -181,7 +181,10 @@ def _complaint_of(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
     if isinstance(error, ssl.SSLError):
-        return (error.reason or "").lower().replace("_", " ")
+        if error.reason:
+            return error.reason.lower().replace("_", " ")
+        # `ssl` has no word for it: "[SSL] tlsv1 alert no application protocol (_ssl.c:1006)"
+        return str(error).rpartition("] ")[2].partition(" (")[0]
     return ""
 
 

@@ -12,7 +12,7 @@ import os
 import socket
 import ssl
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -40,7 +40,15 @@ PART_READS = 4
 
 _NO_RESET = struct.pack("ii", 0, 0)
 _NO_APPLICATION_PROTOCOL = 120
-_HANDSHAKE, _ALPN = 22, 16
+_HANDSHAKE_FAILURE = 40
+_HANDSHAKE = 22
+_GROUPS, _ALPN, _KEY_SHARES = 10, 16, 51
+_OUR_GROUPS = frozenset((b"\0\x1d", b"\0\x17", b"\0\x18"))
+"""Those of `GROUPS`."""
+_FINITE_FIELDS = 1
+"""The first byte of the numbers of their groups (RFC 7919)."""
+CAN_CHOOSE_GROUPS = hasattr(ssl.SSLContext, "set_groups")
+"""From Python 3.15 on; before, OpenSSL offers all that it has."""
 
 
 class _Asked:
@@ -90,13 +98,16 @@ class TlsContext:
     def _choose(self, tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> int | None:
         """Choose the certificate of the name that the client asks for.
 
-        Return an alert if the client offers protocols, and none of ours.
+        Return an alert if the client offers protocols, and none of ours, or only key exchanges
+        that are not ours.
         """
         asked = _asked[tls]
-        offered = _protocols(bytes(asked.hello)) if self._alpn and asked.hello else []
-        asked.hello = None
-        if offered and self._alpn.isdisjoint(offered):
-            return _NO_APPLICATION_PROTOCOL
+        if asked.hello is not None:  # not asked again, after a request for another key
+            extensions, asked.hello = _extensions(bytes(asked.hello)), None
+            if not CAN_CHOOSE_GROUPS and _costs_too_much(extensions):
+                return _HANDSHAKE_FAILURE
+            if self._alpn and _offers_only_others(self._alpn, extensions.get(_ALPN, b"")):
+                return _NO_APPLICATION_PROTOCOL
         asked.name = host_name(name) or "" if name else ""
         tls.context = _found(self._by_name, asked.name) or self._default
         return None
@@ -107,34 +118,53 @@ def _found(by_name: Mapping[str, ssl.SSLContext], name: str) -> ssl.SSLContext |
     return by_name.get(name) or (by_name.get(f"*.{rest}") if first and dot else None)
 
 
-def _protocols(records: bytes) -> list[bytes]:
-    """Return what a ClientHello, which OpenSSL has found to be well-formed, offers by ALPN."""
+def _extensions(records: bytes) -> dict[int, bytes]:
+    """Return the extensions of a ClientHello that OpenSSL has found to be well-formed."""
     message, at = bytearray(), 0
     while at < len(records) and records[at] == _HANDSHAKE:
         size = int.from_bytes(records[at + 3 : at + 5])
         message += records[at + 5 : at + 5 + size]
         at += 5 + size
-    if not message:  # an SSL 2.0 hello, which has no extensions
-        return []
+    if not message:  # an SSL 2.0 hello, which has none
+        return {}
     end = 4 + int.from_bytes(message[1:4])
     at = 4 + 2 + 32
     at += 1 + message[at]  # session id
     at += 2 + int.from_bytes(message[at : at + 2])  # ciphers
     at += 1 + message[at] + 2  # compressions, and the size of what follows
+    found = {}
     while at < end:
-        kind, size = (int.from_bytes(message[at + each : at + each + 2]) for each in (0, 2))
-        if kind == _ALPN:
-            return _entries(message[at + 6 : at + 4 + size])
+        kind, size = int.from_bytes(message[at : at + 2]), int.from_bytes(message[at + 2 : at + 4])
+        found[kind] = bytes(message[at + 4 : at + 4 + size])
         at += 4 + size
-    return []
-
-
-def _entries(block: bytearray) -> list[bytes]:
-    found, at = [], 0
-    while at < len(block):
-        found.append(bytes(block[at + 1 : at + 1 + block[at]]))
-        at += 1 + block[at]
     return found
+
+
+def _offers_only_others(protocols: Iterable[bytes], offered: bytes) -> bool:
+    """Return whether a client offers protocols by ALPN, and none of these."""
+    entries, at = set(), 2
+    while at < len(offered):
+        entries.add(offered[at + 1 : at + 1 + offered[at]])
+        at += 1 + offered[at]
+    return bool(entries) and entries.isdisjoint(protocols)
+
+
+def _costs_too_much(extensions: Mapping[int, bytes]) -> bool:
+    """Return whether OpenSSL could agree on a key exchange over a finite field.
+
+    One over 8,192 bits takes 120 ms, in which nobody else is served. It takes the first share of a
+    key that it knows, or asks for a group of the list, where its own favourites go first.
+    """
+    groups = extensions.get(_GROUPS, b"")[2:]
+    listed = {groups[at : at + 2] for at in range(0, len(groups), 2)}
+    if listed and listed.isdisjoint(_OUR_GROUPS):
+        return True
+    shares, at = extensions.get(_KEY_SHARES, b""), 2
+    while at < len(shares):
+        if shares[at] == _FINITE_FIELDS:
+            return True
+        at += 4 + int.from_bytes(shares[at + 2 : at + 4])
+    return False
 
 
 def _new_context() -> ssl.SSLContext:
@@ -144,8 +174,8 @@ def _new_context() -> ssl.SSLContext:
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_ciphers(CIPHERS)
-    if hasattr(context, "set_groups"):  # from Python 3.15 on; before, OpenSSL offers all of them
-        context.set_groups(GROUPS)
+    if CAN_CHOOSE_GROUPS:
+        context.set_groups(GROUPS)  # type: ignore[attr-defined]
     return context
 
 
