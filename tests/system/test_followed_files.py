@@ -190,6 +190,30 @@ def test_a_proxy_serves_and_ends_while_every_file_hangs(pop: Pop) -> None:
             proxy.stop()
 
 
+def stop_the_start(pop: Pop) -> None:
+    """Begin a start, which waits for the system, and stop it."""
+    proxy = pop.begin_to_serve()
+    proxy.wait_for("geo")
+    wchan = Path(f"/proc/{proxy.pid}/wchan")
+    wait_until(lambda: wchan.read_text() not in ("", "0"), "the start waits")
+    proxy.send(signal.SIGTERM)
+    assert proxy.wait_for_exit() == 0
+    assert not proxy.seen("ready")
+
+
+def test_a_start_that_waits_for_a_side_file_ends_when_it_is_stopped(pop: Pop) -> None:
+    """SQLite opens it without asking what it is."""
+    pop.backend("first")
+    fifo(pop.database.with_name(f"{pop.database.name}-journal"))
+    stop_the_start(pop)
+
+
+def test_a_start_that_waits_for_a_file_system_ends_when_it_is_stopped(pop: Pop) -> None:
+    pop.backend("first")
+    with hanging(pop.database):
+        stop_the_start(pop)
+
+
 def test_a_file_that_hangs_holds_up_no_other_and_is_read_when_it_does_no_more(pop: Pop) -> None:
     pop.backend("first")
     variables = put_files(pop)

@@ -4,8 +4,7 @@ Only this module knows all parts. Start: settings → geo → first routing tabl
 ready line. The engine's threads serve clients from then on; this thread runs the control plane on
 asyncio, which is imported only now, so that no client waits for the import.
 
-Stop, on SIGTERM or SIGINT: the drain, see `drain.py`; after an upgrade the same follows. What a
-signal means in each phase is the table of `lifecycle.py`.
+Stop, on SIGTERM or SIGINT: the drain (`drain.py`); `lifecycle.py` says what a signal means when.
 
 Signals are heard from the first moment to the last, also before and after the loop: a late signal
 must not turn an orderly end into a death by signal.
@@ -32,6 +31,7 @@ from edgeproxy.control.health.health_checks import HealthChecks
 from edgeproxy.control.observe.access_log import OFF, AccessLog
 from edgeproxy.control.observe.backend_events import circuit_changed, drain_changed
 from edgeproxy.control.observe.status import Status
+from edgeproxy.control.start_watch import StartWatch
 from edgeproxy.control.stray_output import StrayOutput
 from edgeproxy.core.admission.access import AccessControl
 from edgeproxy.core.admission.admission import Admission
@@ -216,17 +216,18 @@ class Proxy:
         raise_limit()
         try:
             self._wake = self._store.interrupt
-            if not publish_first(
-                self.feed,
-                self._store,
-                lambda: self._lifecycle.is_stopping,
-                may_come_back=self._config.postgres.enabled,
-                is_successor=handover.has_predecessor(),
-            ):
-                return self._lifecycle.exit_code
-            for backend_id in handover.handed_drains():
-                self.admission.drain(backend_id, True)
-            self._listen()
+            with StartWatch(STOP_SIGNALS, self._endpoints.remove_files):
+                if not publish_first(
+                    self.feed,
+                    self._store,
+                    lambda: self._lifecycle.is_stopping,
+                    may_come_back=self._config.postgres.enabled,
+                    is_successor=handover.has_predecessor(),
+                ):
+                    return self._lifecycle.exit_code
+                for backend_id in handover.handed_drains():
+                    self.admission.drain(backend_id, True)
+                self._listen()
             warn_without_backends(self._config, self._store.path, self.publisher.backends)
             self._control()
         finally:
@@ -329,8 +330,7 @@ class Proxy:
 
     def _signalled(self, number: int, _frame: object) -> None:
         self._lifecycle.add(Event.STOP_SIGNAL)
-        times = self._lifecycle.stop_requests
-        log.info("signal", name=signal.Signals(number).name, times=times)
+        log.info("signal", name=signal.Signals(number).name, times=self._lifecycle.stop_requests)
         self._wake()
 
     def _hung_up(self, _number: int, _frame: object) -> None:

@@ -18,7 +18,7 @@ import pytest
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.errors import StoreError
 from edgeproxy.store.snapshot import SkippedRow
-from edgeproxy.store.sqlite.database import replace
+from edgeproxy.store.sqlite.database import MAX_HEAP_BYTES, connect, replace
 from edgeproxy.store.sqlite.nodes import Nodes
 from edgeproxy.store.sqlite.store import DatabaseSettings, SqliteStore
 from tests.store.editing import (
@@ -283,6 +283,7 @@ _REST = (
 ENDLESS = {
     "with rows": f"SELECT '' || n AS id, {_REST}",
     "with large rows": f"SELECT hex(zeroblob(1000000)) AS id, {_REST}",
+    "in order": f"SELECT '' || n AS id, {_REST} ORDER BY n DESC",
     "without a row": f"SELECT '' AS id, {_REST} WHERE n < 0",
 }
 
@@ -308,6 +309,14 @@ def test_a_view_that_never_ends_is_a_fault(path: Path, kind: str) -> None:
     assert store.changed()
     assert store.read().backends == THREE
     store.close()
+
+
+def test_what_sqlite_keeps_for_a_view_goes_into_no_file(path: Path) -> None:
+    """Files would have to be watched as well: they can fill the disk."""
+    execute(path, DOCUMENTED_TABLE)
+    with closing(connect(path, 1.0)) as connection:
+        assert connection.execute("PRAGMA temp_store").fetchone() == (2,)
+        assert connection.execute("PRAGMA hard_heap_limit").fetchone() == (MAX_HEAP_BYTES,)
 
 
 @pytest.mark.parametrize("table", ["edgeproxy_routes", "edgeproxy_leases"])

@@ -57,6 +57,9 @@ DEADLINE_SECS = 60.0
 
 MAX_VALUE_BYTES = 16 << 20
 
+MAX_HEAP_BYTES = 256 << 20
+"""What all of SQLite may have in this process: a view that sorts needs room for all of its rows."""
+
 EDIT_WAIT_SECS = 5.0
 """How long an edit waits for another program's read or write to finish."""
 
@@ -134,6 +137,9 @@ def _opened(path: Path, options: str, wait_secs: float) -> Connection:
         factory=Connection,
     )
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
+    # Sorted in files, a view that never ends would fill the disk before its deadline.
+    connection.execute("PRAGMA temp_store = MEMORY")
+    connection.execute(f"PRAGMA hard_heap_limit = {MAX_HEAP_BYTES}")
     # Text that is not UTF-8 must not fail the whole read: surrogates are not printable, so
     # that only its own row is refused.
     connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
@@ -309,7 +315,10 @@ def naming_faults(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         raise DatabaseError(path, _reason(path, error)) from error
     except (MemoryError, OverflowError) as error:
-        raise DatabaseError(path, "holds a value that is too large to be read") from error
+        raise DatabaseError(
+            path,
+            "holds more than can be read: a value that is too large, or a view: does it end?",
+        ) from error
 
 
 def _reason(path: Path, error: sqlite3.Error) -> str:
