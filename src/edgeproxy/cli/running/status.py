@@ -71,7 +71,7 @@ def for_people(status: Mapping[str, Any]) -> str:
             backend["errors"],
             size(backend["bytes_in"]),
             size(backend["bytes_out"]),
-            f"{backend['rtt_secs'] * 1000:.1f} ms",
+            rtt(backend["rtt_secs"], " ms"),
             state_of(backend),
         )
         for backend in status["backends"]
@@ -84,6 +84,11 @@ def state_of(backend: Mapping[str, Any]) -> str:
     state = str(backend.get("state", "?"))  # a proxy older than this command reports none
     is_tried = state in ("eligible", "circuit open") and backend.get("circuit") == "half_open"
     return "circuit half open" if is_tried else state
+
+
+def rtt(secs: float, unit: str = "") -> str:
+    """Return how long a dial took, in milliseconds; "-" for a backend that nobody has reached."""
+    return f"{secs * 1000:.1f}{unit}" if secs else "-"
 
 
 def size(count: float) -> str:
