@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.cli.config_check import check
+from tests.cli.commands import Commands
 from tests.store.editing import documented, execute
 
 HERE = {"EDGEPROXY_LISTEN_ADDR": "127.0.0.1:0", "EDGEPROXY_CONTROL_SOCKET": "off"}
@@ -137,3 +138,38 @@ def test_an_address_in_use_is_a_fault_unless_this_proxy_may_hold_it(tmp_path: Pa
         assert found.warnings[0].startswith(f"cannot listen on {address}")
         found = check({**environ, "EDGEPROXY_CONTROL_SOCKET": "off"})
         assert (found.faults, len(found.warnings)) == ([], 1), "nobody can be asked"
+
+
+def test_a_self_signed_certificate_is_a_warning_in_words(tmp_path: Path) -> None:
+    environ = {
+        **HERE,
+        "EDGEPROXY_TLS_ENABLED": "true",
+        "EDGEPROXY_TLS_LISTEN_ADDR": "127.0.0.1:0",
+    }
+    [warning] = check(environ).warnings
+    assert "self-signed" in warning
+    assert "EDGEPROXY_TLS_CERT_DIR" in warning
+    found = check({**environ, "EDGEPROXY_TLS_CERT": str(tmp_path / "file")})
+    assert found.warnings == []
+
+
+@pytest.mark.parametrize("words", [("check",), ("show",)])
+def test_a_file_can_be_named_as_for_serve(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    words: tuple[str, ...],
+) -> None:
+    """It goes before that of the environment, which stays as it is."""
+    for name, text in HERE.items():
+        monkeypatch.setenv(name, text)
+    monkeypatch.setenv("EDGEPROXY_CONFIG", str(tmp_path / "missing.toml"))
+    (tmp_path / "new.toml").write_text("[proxy]\nregion = 'eu'\n")
+    commands = Commands(capsys)
+    done = commands.run("config", *words, "--config", "new.toml")
+    assert (done.code, done.err) == (0, "")
+    (tmp_path / "new.toml").write_text("[proxy]\nregion = 'EU!'\n")
+    done = commands.run("config", *words, "--config", "new.toml")
+    assert done.code == 2
+    assert "new.toml: line 2: proxy.region = 'EU!'" in done.err
+    assert commands.run("config", *words).code == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeproxy.cli import GROUPS
+from edgeproxy.cli.parser import ELSEWHERE
 from tests.cli.commands import Commands
 
 
@@ -17,6 +18,15 @@ from tests.cli.commands import Commands
         ("node set a --prot 3", "edgeproxy node set ", "no option --prot; did you mean --port?"),
         ("db show extra", "edgeproxy db show ", "unexpected: extra"),
         ("db migrate --too", "edgeproxy db migrate ", "--t"),
+        ("node set a --por 3", "edgeproxy node set ", "no option --por; did you mean --port?"),
+        ("", "edgeproxy ", "name a command: help, serve, node,"),
+        ("node", "edgeproxy node ", "name a command: add, set, show,"),
+        ("reload", "edgeproxy ", "reload; here that is: SIGHUP to the proxy"),
+        (
+            "node list",
+            "edgeproxy node ",
+            "list; here that is: edgeproxy db show",
+        ),
         ("node ad", "edgeproxy node ", "there is no command ad; did you mean add? All: add,"),
         ("config shwo", "edgeproxy config ", "there is no command shwo; did you mean show?"),
         ("statsu", "edgeproxy ", "there is no command statsu; did you mean status? All: help,"),
@@ -31,6 +41,20 @@ def test_the_command_that_was_meant_complains(
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith(f"usage: {usage}")
     assert message in done.err
+
+
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [(place, named) for place, words in ELSEWHERE.items() for named in words.values()],
+)
+def test_a_command_that_is_pointed_to_exists(
+    capsys: pytest.CaptureFixture[str], place: str, named: str
+) -> None:
+    words = named.partition(", ")[0].split()
+    if not words[0].islower() or words[0].startswith("-"):
+        return  # a signal or an option
+    below = words[1:] if words[0] == "edgeproxy" else [*place.split()[1:], *words]
+    assert Commands(capsys).run(*below, "--help").code == 0
 
 
 def test_a_wrong_command_is_shown_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -176,6 +176,12 @@ def test_what_is_for_commands_of_probes_is_no_setting() -> None:
         ("[database]\nreload_secs = -1", "database.reload_secs = '-1': allowed"),
         ("region = 'eu'", "region is not a setting"),
         ("[proxy", "is not valid TOML"),
+        (
+            "[proxy]\nregion = eu",
+            "line 2, column 10); a setting is NAME = VALUE on one line",
+        ),
+        ("[proxy]\nEDGEPROXY_REGION = 'eu'", "is not a setting; did you mean proxy.region?"),
+        ("[web]\nEDGEPROXY_API_ALLOW = '::1'", "is not a setting; did you mean api.allow?"),
         ("x = " + "[" * 5000, "is not valid TOML: it is nested too deeply"),
         ("x = " + "{a=" * 5000, "is not valid TOML: it is nested too deeply"),
         ("x = " + "1" * 5000, "is not valid TOML: Exceeds the limit"),

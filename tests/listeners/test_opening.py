@@ -174,3 +174,4 @@ def test_a_port_that_needs_a_capability_names_it(port: int, error: OSError, is_n
     assert ("CAP_NET_BIND_SERVICE" in said) is is_named
     assert said.startswith(f"cannot listen on 0.0.0.0:{port}: {error.strerror}; ")
     assert said.endswith("choose another address with VARIABLE")
+    assert ("ss -ltnp" in said) is (error.errno == 98)

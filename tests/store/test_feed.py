@@ -142,12 +142,9 @@ def test_a_deleted_database_keeps_the_table_is_not_made_anew_and_recovers(
     path.unlink()
     assert [proxy.feed.poll() for _ in range(3)] == [False] * 3
     assert not path.exists()
-    assert events.take() == [
-        (
-            "database_unreadable",
-            {"path": path, "reason": f"does not exist: run `edgeproxy db init --db {path}`"},
-        )
-    ]
+    [(name, fields)] = events.take()
+    assert (name, fields["path"]) == ("database_unreadable", path)
+    assert str(fields["reason"]).startswith("does not exist: ")
     assert proxy.metrics.reload_errors == 3
     documented(path)
     assert not proxy.feed.poll()  # the same rows

@@ -44,7 +44,7 @@ def test_a_drained_backend_gets_nobody_new_and_keeps_whom_it_has(pop: Pop) -> No
 
     pop.proxy.wait_for("backend_drained", backend="sa-1", connections="1")
 
-    assert tell(pop, "undrain", "sa-1").stdout == "sa-1 gets clients again\n"
+    assert tell(pop, "undrain", "sa-1").stdout == "sa-1 is no longer drained\n"
     assert pop.reached() == "sa-1"
     pop.proxy.wait_for("backend_undrained", backend="sa-1")
 

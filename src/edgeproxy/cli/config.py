@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,11 +24,13 @@ def add_parser(commands: Any) -> None:
         "addresses. Nothing is started or changed.",
     )
     check.add_argument("--json", action="store_true", help="print JSON, for programs")
+    _file_option(check)
     check.set_defaults(run=run_check)
     show = actions.add_parser("show", help="print every value and where it came from")
     show.add_argument(
         "section", nargs="?", help="only this section of the file, such as proxy, and what it means"
     )
+    _file_option(show)
     show.add_argument("--changed", action="store_true", help="only what is not the default")
     form = show.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
@@ -36,12 +38,34 @@ def add_parser(commands: Any) -> None:
     show.set_defaults(run=run_show)
 
 
+def _file_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        metavar="PATH",
+        help="the TOML file with settings, as of `serve` (default: EDGEPROXY_CONFIG)",
+    )
+
+
+def _environ(arguments: argparse.Namespace) -> Mapping[str, str]:
+    """Return the environment that `serve` would have with the same option."""
+    from edgeproxy.config.file import FILE_VARIABLE
+
+    if arguments.config is None:
+        return os.environ
+    return {**os.environ, FILE_VARIABLE: arguments.config}
+
+
 def run_check(arguments: argparse.Namespace) -> int:
     """Find what would keep a proxy from starting. Exit code 2 for a value, 1 for all else."""
+    import logging
+
     from edgeproxy.cli.config_check import check
     from edgeproxy.errors import EdgeProxyError, UsageError
+    from edgeproxy.log import ROOT
 
-    found = check(os.environ)
+    # What the parts would log is among the findings, and no log has been started.
+    logging.getLogger(ROOT).addHandler(logging.NullHandler())
+    found = check(_environ(arguments))
     code = (2 if found.is_usage else 1) if found.faults else 0
     if arguments.json:
         told = {"valid": not found.faults, "faults": found.faults, "warnings": found.warnings}
@@ -61,7 +85,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     from edgeproxy.cli.settings_table import settings_table
     from edgeproxy.config import load as config
 
-    loaded = config.load(os.environ)
+    loaded = config.load(_environ(arguments))
     chosen = _chosen(loaded.effective, arguments.section, changed=arguments.changed)
     if arguments.toml:
         from edgeproxy.config.file import written

@@ -65,6 +65,11 @@ def check(environ: Mapping[str, str]) -> Findings:
                 found.is_usage |= isinstance(error, UsageError)
                 if str(error) not in found.faults:
                     found.faults.append(str(error))
+    if _is_self_signed(loaded.config):
+        found.warnings.append(
+            "no certificate is set, so a self-signed one is made, which no client trusts: set "
+            "EDGEPROXY_TLS_CERT and EDGEPROXY_TLS_KEY, or EDGEPROXY_TLS_CERT_DIR"
+        )
     _check_addresses(loaded.config, found)
     return found
 
@@ -107,6 +112,11 @@ def _tls(config: Config) -> _Checks:
             yield Certificates(tls).load
     if config.listeners.backend_tls:
         yield lambda: backend_authorities(config.listeners.backend_tls_ca)
+
+
+def _is_self_signed(config: Config) -> bool:
+    tls = config.tls
+    return config.listen_settings().speaks_tls and not (tls.cert or tls.key or tls.cert_dir)
 
 
 def _holds_files(folder: Path) -> bool:

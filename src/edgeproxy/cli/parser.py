@@ -1,7 +1,8 @@
 """Parses the words of a command line; what is wrong is said with the usage of the command meant.
 
 `argparse` lets the outermost parser complain of an option that a subcommand does not know, and
-lists all commands for a wrong one. Here the subcommand complains, and names the nearest.
+lists all commands for a wrong one. Here the subcommand complains, and names the nearest. An
+option is never abbreviated: a mistyped one would be taken for another.
 """
 
 from __future__ import annotations
@@ -9,9 +10,35 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
+_STOP = "SIGTERM to the proxy, or systemctl stop edgeproxy"
+ELSEWHERE = {
+    "edgeproxy": {
+        "start": "serve",
+        "run": "serve",
+        "stop": _STOP,
+        "quit": _STOP,
+        "reload": "SIGHUP to the proxy, or systemctl reload edgeproxy",
+        "restart": "upgrade, or systemctl restart edgeproxy",
+        "version": "--version",
+        "list": "db show",
+        "nodes": "db show",
+        "backends": "db show, or status for those of the running proxy",
+        "stats": "status",
+        "check": "config check",
+        "test": "config check",
+    },
+    "edgeproxy node": {"list": "edgeproxy db show"},
+    "edgeproxy db": {"list": "show"},
+    "edgeproxy config": {"test": "check", "validate": "check", "list": "show"},
+}
+"""What other programs call a thing, by where it is looked for: what does it here."""
+
 
 class Parser(argparse.ArgumentParser):
     """The parser of `edgeproxy` and, through `add_subparsers`, of each of its commands."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **options})
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse; an argument that is not known ends here, in the command that it was given to."""
@@ -31,10 +58,21 @@ class Parser(argparse.ArgumentParser):
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
             names = list(action.choices)
             shown = ascii(value) if not str(value).isprintable() else value
-            hint = _nearest(value, names)
+            does_it = ELSEWHERE.get(self.prog, {}).get(value)
+            hint = f"; here that is: {does_it}." if does_it else _nearest(value, names)
             listed = f"{' All:' if hint else '; there are'} {', '.join(names)}"
             self.error(f"there is no command {shown}{hint}{listed}")
         super()._check_value(action, value)
+
+    def error(self, message: str) -> NoReturn:
+        """End with the usage and the message; where a command is missing, name them all."""
+        if message.endswith(": COMMAND"):
+            names = ", ".join(name for each in self._commands() for name in each.choices)
+            message = f"name a command: {names}; `{self.prog} --help` explains them"
+        super().error(message)
+
+    def _commands(self) -> list[argparse._SubParsersAction[argparse.ArgumentParser]]:
+        return [each for each in self._actions if isinstance(each, argparse._SubParsersAction)]
 
 
 def _nearest(word: str, words: list[str]) -> str:

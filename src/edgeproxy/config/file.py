@@ -81,7 +81,13 @@ def read(path: Path, faults: list[str]) -> ConfigFile:
     except OSError as error:
         faults.append(f"{FILE_VARIABLE}={str(path)!r}: cannot be read: {error.strerror}")
         return ConfigFile()
-    except ValueError as error:  # bad TOML, bad UTF-8, or a number of thousands of digits
+    except tomllib.TOMLDecodeError as error:
+        faults.append(
+            f"{path}: is not valid TOML: {error}; a setting is NAME = VALUE on one line, a text in "
+            'quotes such as "eu", a switch true or false'
+        )
+        return ConfigFile()
+    except ValueError as error:  # bad UTF-8, or a number of thousands of digits
         faults.append(f"{path}: is not valid TOML: {error}")
         return ConfigFile()
     except RecursionError:
@@ -153,6 +159,7 @@ def _texts(
     """Return the text of each setting by its file key; add what is wrong to `faults`."""
     parsers = {name.file_key: name.parse for each in SETTINGS for name in names_of(each)}
     removed = {old.file_key for old in REMOVED}
+    by_variable = {name.variable: name.file_key for each in SETTINGS for name in names_of(each)}
     texts: dict[str, str] = {}
     for section, content in sections.items():
         keys = content if isinstance(content, dict) else {"": content}
@@ -160,7 +167,9 @@ def _texts(
             file_key = f"{section}.{key}".rstrip(".")
             where = f"{path}: {_line(lines, file_key)}"
             if file_key not in parsers and file_key not in removed:
-                faults.append(f"{where}{file_key} is not a setting{nearest(file_key, parsers)}")
+                meant = by_variable.get(key)
+                hint = f"; did you mean {meant}?" if meant else nearest(file_key, parsers)
+                faults.append(f"{where}{file_key} is not a setting{hint}")
             elif (parse := parsers.get(file_key)) in _LIST_EXAMPLES and isinstance(entry, list):
                 if all(isinstance(each, str) for each in entry):
                     # [""] must not read as unset: the parser refuses "," but allows "".

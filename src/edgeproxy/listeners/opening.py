@@ -8,6 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -68,7 +69,9 @@ def open_socket(address: Address) -> OpenSocket:
         else:
             listening = open_listener(address.host, address.port)
     except OSError as error:
-        variables = "EDGEPROXY_LISTEN_ADDR, EDGEPROXY_TLS_LISTEN_ADDR or EDGEPROXY_LISTENERS"
+        variables = (
+            "EDGEPROXY_LISTEN_ADDR (--listen), EDGEPROXY_TLS_LISTEN_ADDR or EDGEPROXY_LISTENERS"
+        )
         raise cannot_listen(address, error, variables) from None
     return OpenSocket(address, listening, _file_of(address))
 
@@ -83,6 +86,8 @@ def cannot_listen(address: Address, error: OSError, variables: str) -> EdgeProxy
             if address.port < FIRST_FREE_PORT
             else ""
         )
+    elif error.errno == errno.EADDRINUSE and isinstance(address, ListenAddress):
+        hint = "; `ss -ltnp` shows who has it: stop that,"
     or_choose = " or choose" if hint else "; choose"
     return EdgeProxyError(
         f"cannot listen on {address}: {error.strerror}{hint}{or_choose} another address with "

@@ -139,6 +139,18 @@ def test_healthy_lists_what_is_healthy_and_not_deleted(commands: Commands, path:
     assert [row["id"] for row in rows] == ["sa-node-1"]
 
 
+def test_an_empty_list_says_why_it_is_empty(commands: Commands, path: Path) -> None:
+    documented(path)
+    for words in ("show --region zz", "show --state deleted", "healthy --app x"):
+        done = commands.run("db", *words.split())
+        assert (done.code, done.err) == (0, "edgeproxy: none of 3 nodes is selected\n")
+    assert commands.run("db", "show").err == ""
+    execute(path, "DELETE FROM backends")
+    done = commands.run("db", "show")
+    assert (done.code, done.out.split()) == (0, [*COLUMNS])
+    assert done.err.startswith("edgeproxy: there are no nodes yet: ")
+
+
 @pytest.mark.parametrize("command", ["show", "healthy"])
 def test_what_cannot_be_read_is_an_error_that_says_what_to_do(
     commands: Commands, path: Path, command: str
@@ -146,7 +158,9 @@ def test_what_cannot_be_read_is_an_error_that_says_what_to_do(
     done = commands.run("db", command)
     assert (done.code, done.out) == (1, "")
     assert done.err == (
-        "edgeproxy: routing.db does not exist: run `edgeproxy db init --db routing.db`\n"
+        f"edgeproxy: routing.db does not exist in {path.parent}: name another one with --db or "
+        "EDGEPROXY_DB_PATH, restore it, "
+        "or make an empty one with `edgeproxy db init --db routing.db`\n"
     )
     assert not path.exists()
     path.write_bytes(b"garbage" * 1000)

@@ -238,7 +238,7 @@ def test_an_unknown_id_is_exit_code_1(commands: Commands, path: Path, words: str
     path.unlink()
     done = commands.run("node", *words.split())
     assert done.code == 1
-    assert f"does not exist: run `edgeproxy db init --db {path}`" in done.err
+    assert f"make an empty one with `edgeproxy db init --db {path}`" in done.err
     assert not path.exists()
 
 
@@ -330,6 +330,8 @@ def test_set_changes_every_field_that_is_named_and_no_other(commands: Commands) 
         ("--hard-limit 1", "is not allowed: at most the hard_limit, 1"),
         ("--country BRA", "country 'BRA' is not allowed"),
         ("", "node set: name at least one field to change: --app, --region"),
+        ("weight 3", "--hard-limit; did you mean --weight?"),
+        ("soft_limit=3", "--hard-limit; did you mean --soft-limit?"),
     ],
 )
 @pytest.mark.parametrize("ids", ["sa-node-1", "us-node-1 sa-node-1"])

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from edgeproxy.cli.running.status import for_people, state_of
+from edgeproxy.cli.running.status import for_people, rtt, state_of
 from edgeproxy.control.observe.status_snapshot import ListenerSnapshot, StatusSnapshot, Surroundings
 from tests.control.observe.snapshots import NOTHING
 
@@ -94,3 +94,7 @@ def test_what_an_older_proxy_does_not_report_is_left_out() -> None:
 
 def test_a_proxy_that_reports_no_state_has_an_unknown_one() -> None:
     assert state_of({"circuit": "closed"}) == "?"
+
+
+def test_a_backend_that_nobody_has_reached_has_no_rtt() -> None:
+    assert [rtt(secs, " ms") for secs in (0.0, 0.00004, 0.25)] == ["-", "0.0 ms", "250.0 ms"]

@@ -148,7 +148,10 @@ def test_a_path_may_hold_any_character(tmp_path: Path) -> None:
 def test_opening_never_creates_a_file(path: Path) -> None:
     with pytest.raises(DatabaseError) as error:
         read(path)
-    assert error.value.reason == f"does not exist: run `edgeproxy db init --db {path}`"
+    assert error.value.reason == (
+        "does not exist: name another one with --db or EDGEPROXY_DB_PATH, restore it, "
+        f"or make an empty one with `edgeproxy db init --db {path}`"
+    )
     assert not path.exists()
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.cli.database import migrate
 from edgeproxy.cli.database.options import database_option, json_option
-from edgeproxy.cli.database.output import json_node
+from edgeproxy.cli.database.output import json_node, note
 from edgeproxy.cli.table import cell, text_table
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
 from edgeproxy.errors import StoreError
@@ -79,29 +79,34 @@ def _init(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    nodes = _read(args)
-    if args.state:
-        nodes = [node for node in nodes if STATES[args.state](node)]
-    _print(nodes, as_json=args.json)
-    return 0
+    return _list(args, args.state)
 
 
 def _healthy(args: argparse.Namespace) -> int:
-    _print([node for node in _read(args) if STATES["healthy"](node)], as_json=args.json)
-    return 0
+    return _list(args, "healthy")
 
 
-def _read(args: argparse.Namespace) -> list[Node]:
-    """Return the nodes that the filters select."""
+def _list(args: argparse.Namespace, state: str | None) -> int:
+    """Print the nodes that the filters select; say so where that is none of them."""
     from edgeproxy.cli.database.opening import open_nodes
 
     with closing(open_nodes(args)) as nodes:
         found = nodes.read()
+    count = len(found)
     for field in FILTERS:
         wanted = getattr(args, field)
         if wanted is not None:
             found = [node for node in found if node.values.get(field) == wanted]
-    return found
+    if state:
+        found = [node for node in found if STATES[state](node)]
+    _print(found, as_json=args.json)
+    if not found:
+        note(
+            f"none of {count} nodes is selected"
+            if count
+            else "there are no nodes yet: add one with `edgeproxy node add`"
+        )
+    return 0
 
 
 def _print(nodes: list[Node], *, as_json: bool) -> None:

@@ -218,8 +218,11 @@ def _set(args: argparse.Namespace) -> int:
         if text is not None
     }
     if not values:
-        options = ", ".join(f"--{option}" for option, _, _, _ in FIELDS)
-        raise UsageError(f"node set: name at least one field to change: {options}")
+        options = [option for option, _, _, _ in FIELDS]
+        words = (word.partition("=")[0].replace("_", "-") for word in args.id)
+        meant = next((f"; did you mean --{word}?" for word in words if word in options), "")
+        listed = ", ".join(f"--{option}" for option in options)
+        raise UsageError(f"node set: name at least one field to change: {listed}{meant}")
     if "region" in values:
         with closing(open_nodes(args)) as nodes:
             _warn_of_new_region(str(values["region"]), args.id, nodes.read())

@@ -52,11 +52,11 @@ def _connected(option: str | None, environ: Mapping[str, str]) -> tuple[socket.s
             connection.connect(path)
         except OSError as error:
             connection.close()
-            faults.append(f"{path}: {_reason(error)}")
+            faults.append(f"{path}: {_reason(error, path)}")
         else:
             return connection, path
-    advice = f"; name its socket with --socket or {VARIABLE}" if is_default else ""
-    lines = ["no proxy answers: is one running, and as this user?" + advice, *faults]
+    advice = f" If so, name its socket with --socket or {VARIABLE}." if is_default else ""
+    lines = ["no proxy answers. Is one running, and as this user?" + advice, *faults]
     raise EdgeProxyError("\n  ".join(lines))
 
 
@@ -86,12 +86,27 @@ def _places(
     return [str(path) for path in default_paths(environ)], True
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, path: str = "") -> str:
     """Return why a socket does not answer, as a person says it."""
     if isinstance(error, FileNotFoundError):
         return "there is no such socket"
     if isinstance(error, ConnectionRefusedError):
         return "nobody listens there any more"
+    if isinstance(error, PermissionError):
+        return f"only the user of the proxy may ask it{_owner(path)}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error)
+
+
+def _owner(path: str) -> str:
+    """Return who may use a socket and how, as the end of a sentence; "" if that is not told."""
+    import pwd
+
+    for place in (path, os.path.dirname(path)):
+        try:
+            owner = pwd.getpwuid(os.stat(place).st_uid).pw_name
+        except (OSError, KeyError):
+            continue
+        return f": sudo -u {owner} edgeproxy …"
+    return ""

@@ -34,6 +34,6 @@ def run(arguments: argparse.Namespace) -> int:
     from edgeproxy.cli.running.ask import ask
 
     done = ask(arguments, arguments.action, "POST", backend=arguments.backend)
-    what = "is being drained" if done["draining"] else "gets clients again"
+    what = "is being drained" if done["draining"] else "is no longer drained"
     print(f"{done['backend']} {what}")
     return 0

@@ -78,7 +78,7 @@ def for_people(status: Mapping[str, Any]) -> str:
             backend["errors"],
             size(backend["bytes_in"]),
             size(backend["bytes_out"]),
-            f"{backend['rtt_secs'] * 1000:.1f} ms",
+            rtt(backend["rtt_secs"], " ms"),
             state_of(backend),
         )
         for backend in status["backends"]
@@ -128,6 +128,11 @@ def state_of(backend: Mapping[str, Any]) -> str:
     if error and (state in FROM_ERRORS or (state == "eligible" and secs_ago <= RECENT_SECS)):
         return f"{state}: {error[:MAX_CAUSE_CHARS]} {secs_ago:.0f} s ago"
     return state
+
+
+def rtt(secs: float, unit: str = "") -> str:
+    """Return how long a dial took, in milliseconds; "-" for a backend that nobody has reached."""
+    return f"{secs * 1000:.1f}{unit}" if secs else "-"
 
 
 def size(count: float) -> str:

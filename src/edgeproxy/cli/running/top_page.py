@@ -38,7 +38,7 @@ def page(
     coloured: bool = False,
 ) -> str:
     """Return the page as text. Rates are since `before`."""
-    from edgeproxy.cli.running.status import size
+    from edgeproxy.cli.running.status import rtt, size
     from edgeproxy.cli.table import text_table
 
     secs = status["uptime_secs"] - before["uptime_secs"] if before else 0.0
@@ -63,7 +63,7 @@ def page(
                 f"{row['new_rate']:.0f}",
                 size(row["in_rate"]),
                 size(row["out_rate"]),
-                f"{row['rtt_secs'] * 1000:.1f}",
+                rtt(row["rtt_secs"]),
                 row["errors"],
                 row["shown_state"],
             )

@@ -351,7 +351,11 @@ def _why_not_opened(path: Path) -> str:
             return "is a directory: name a database file"
         path.stat()
     except FileNotFoundError:
-        return f"does not exist: run `edgeproxy db init --db {quote(str(path))}`"
+        place = "" if path.is_absolute() else f" in {folder}"
+        return (
+            f"does not exist{place}: name another one with --db or EDGEPROXY_DB_PATH, restore it, "
+            f"or make an empty one with `edgeproxy db init --db {quote(str(path))}`"
+        )
     except OSError as error:
         return f"cannot be opened: {error.strerror}"
     return f"cannot be opened: check the permissions of the file and of {folder}"
@@ -359,6 +363,6 @@ def _why_not_opened(path: Path) -> str:
 
 def _damaged(path: Path, detail: str) -> str:
     return (
-        f"is damaged or not an SQLite database ({detail}): restore a copy, or start anew with "
-        f"`edgeproxy db init --force --db {quote(str(path))}`"
+        f"is damaged or not an SQLite database ({detail}): name another file, restore a copy, or "
+        f"let `edgeproxy db init --force --db {quote(str(path))}` replace it by an empty one"
     )
