@@ -68,7 +68,7 @@ TESTED_ELSEWHERE = {
         "system/test_commands.py, test_configuration.py, test_demo.py, test_register.py",
     ): (
         "config database/destination database/migrate database/opening database/options "
-        "database/output demo/command demo/connection demo/environment register running/ask "
+        "database/output demo/command demo/connection demo/environment register "
         "running/drain running/explain running/upgrade serve"
     ),
     ("cli/", "system/test_control_socket.py, test_top.py"): "running/options running/top",

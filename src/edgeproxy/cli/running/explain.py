@@ -45,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(asdict(decision), indent=2))
     else:
         print(_for_people(decision))
+        if not (arguments.live or arguments.socket):
+            print("\nwithout load, bindings and failures: `--live` asks the running proxy")
     return 0 if decision.backend else 1
 
 
@@ -102,10 +104,11 @@ def _for_people(decision: Decision) -> str:
     from edgeproxy.cli.table import text_table
 
     origin = decision.origin
-    source = f" ({origin.source} {origin.match})" if origin.match else f" ({origin.source})"
+    country = origin.country or "unknown"
+    source = f"{origin.source} {origin.match}" if origin.match else origin.source
     lines = [
         f"client      {decision.client}",
-        f"country     {origin.country or 'unknown'}{source}",
+        f"country     {country if country == source else f'{country} ({source})'}",
         f"region      {origin.region or 'unknown'}",
         f"POP region  {decision.pop_region}",
         f"app         {decision.scope or '* (all as one pool)'}",
