@@ -173,3 +173,15 @@ def test_a_file_can_be_named_as_for_serve(
     assert done.code == 2
     assert "new.toml: line 2: proxy.region = 'EU!'" in done.err
     assert commands.run("config", *words).code == 2
+
+
+def test_a_section_of_a_backend_that_is_not_there_is_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "edgeproxy.toml"
+    file.write_text("[backends.'sa-nod-1']\nweight = 3\n[backends.'us-node-1']\nweight = 3\n")
+    environ = {**HERE, "EDGEPROXY_CONFIG": str(file), "EDGEPROXY_DB_PATH": "routing.db"}
+    found = check(environ)
+    assert (found.faults, found.warnings) == ([], [])  # no database is made yet
+    documented(tmp_path / "routing.db")
+    [warning] = check(environ).warnings
+    assert warning.startswith('[backends."sa-nod-1"] has no effect: routing.db has no such ')
+    assert warning.endswith("did you mean sa-node-1?")

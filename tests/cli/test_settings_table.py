@@ -38,3 +38,9 @@ def test_the_file_is_named_once() -> None:
     text = settings_table([Effective(each, "x", "/etc/e.toml") for each in SETTINGS])
     assert text.startswith("file: /etc/e.toml\n")
     assert text.count("/etc/e.toml") == 1
+
+
+def test_no_value_is_said_to_be_none() -> None:
+    lines = settings_table(config.load({}).effective).splitlines()
+    (geo,) = (line for line in lines if line.endswith("EDGEPROXY_GEOIP_PATH"))
+    assert geo.split() == ["database", "unset", "default", "EDGEPROXY_GEOIP_PATH"]

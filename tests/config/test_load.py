@@ -287,6 +287,14 @@ def test_a_postgresql_server_has_the_documented_defaults() -> None:
     assert secs == (5.0, 10.0, 5.0)
 
 
+@pytest.mark.parametrize(("given", "lacking"), [("CERT", "KEY"), ("KEY", "CERT")])
+def test_half_a_pair_is_a_fault_where_tls_is_spoken(given: str, lacking: str) -> None:
+    half = {f"EDGEPROXY_TLS_{given}": "/file.pem"}
+    said = complaint({**half, "EDGEPROXY_LISTENERS": "127.0.0.1:1=tls:web"})
+    assert f"EDGEPROXY_TLS_{given}='/file.pem': set EDGEPROXY_TLS_{lacking}, too" in said
+    config.load(half)  # nobody looks at it
+
+
 def test_what_a_postgresql_server_lacks_is_said() -> None:
     said = complaint({"EDGEPROXY_POSTGRES_ENABLED": "true"})
     assert "set EDGEPROXY_POSTGRES_URL, too" in said

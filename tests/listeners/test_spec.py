@@ -44,6 +44,11 @@ def test_port_zero_may_stand_more_than_once() -> None:
             "WWW.Example.com. = web,*.b=any,*=rest",
             "www.example.com=web,*.b=any,*=rest",
         ),
+        (
+            spec.listeners,
+            "127.0.0.1:1=tcp:tls,[::1]:1=tcp:sni",
+            "127.0.0.1:1=tcp:tls,[::1]:1=tcp:sni",
+        ),
         (spec.routes, "a.b=web,A.B=web", "a.b=web"),
         (spec.proxy_protocol_out, "v2", "v2"),
         (spec.proxy_protocol_out, " web = v1 , off", "web=v1,off"),
@@ -60,6 +65,7 @@ def test_the_normal_form_means_the_same(parser: Parser, text: str, normal: str) 
 @pytest.mark.parametrize(
     ("parser", "text", "reason"),
     [
+        (spec.listeners, "127.0.0.1:1=tls", "say for which app: tls:APP, or tls:[*] for all apps"),
         (spec.routes, "www.example.com", "'www.example.com' is not NAME=APP"),
         (spec.routes, "a.b=*", "'a.b=[*]' is not NAME=APP"),
         (spec.routes, "*.*=web", "allowed is a host name"),

@@ -137,6 +137,8 @@ def test_explain_ends_with_1_where_the_client_would_be_refused(pop: Pop) -> None
 
 def test_explain_refuses_what_is_no_address_and_a_missing_database(tmp_path: Path) -> None:
     no_address = run_edgeproxy("explain", "300.1.1.1", folder=tmp_path)
+    live = run_edgeproxy("explain", "--live", "300.1.1.1", folder=tmp_path)
+    assert (live.returncode, live.stderr) == (no_address.returncode, no_address.stderr)
     assert (no_address.returncode, no_address.stdout) == (2, "")
     assert "'300.1.1.1'" in no_address.stderr
 

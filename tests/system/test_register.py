@@ -174,7 +174,10 @@ def test_what_is_refused_is_an_error_at_once(pop: Pop) -> None:
     process = begin(words(api, "a", "10.0.0.1", 70_000))
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert "port" in err
+    reason, end = err.splitlines()
+    assert reason.startswith(f"edgeproxy: {api.url}: ")
+    assert "port" in reason
+    assert end == "edgeproxy: the API refuses this backend, so it is not registered"
     wrong = Registration(api.url, id="a", app="", region="sa", ip="10.0.0.1", port=1)
     with pytest.raises(RegistrationRefusedError, match="app"):
         wrong.start()

@@ -7,6 +7,7 @@ Where a proxy that runs already may hold an address, that is a warning.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.errors import EdgeProxyError, UsageError
 
 if TYPE_CHECKING:
-    from edgeproxy.config.load import Config
+    from edgeproxy.config.load import Config, Loaded
     from edgeproxy.listeners.opening import Address
 
 OFF = "off"
@@ -70,6 +71,7 @@ def check(environ: Mapping[str, str]) -> Findings:
             "no certificate is set, so a self-signed one is made, which no client trusts: set "
             "EDGEPROXY_TLS_CERT and EDGEPROXY_TLS_KEY, or EDGEPROXY_TLS_CERT_DIR"
         )
+    found.warnings += _overlays_of_nobody(loaded)
     _check_addresses(loaded.config, found)
     return found
 
@@ -176,6 +178,29 @@ def _database(config: Config) -> _Checks:
 
     if not config.postgres.enabled:  # a server may come back, and is waited for
         yield can_be_read
+
+
+def _overlays_of_nobody(loaded: Loaded) -> list[str]:
+    """Return a warning for each section of a backend that the routing database does not have."""
+    from edgeproxy.config.file import nearest
+    from edgeproxy.store.choice import make_store
+
+    config = loaded.config
+    if not loaded.overlays or config.postgres.enabled:
+        return []
+    store = make_store(config.database, config.postgres)
+    try:
+        ids = [backend.id for backend in store.read().backends]
+    except EdgeProxyError:
+        return []  # that it cannot be read is said elsewhere
+    finally:
+        store.close()
+    return [
+        f"[backends.{json.dumps(name)}] has no effect: {config.database.path} has no such backend"
+        f"{nearest(name, ids)}"
+        for name in loaded.overlays
+        if name not in ids
+    ]
 
 
 def _writable(variable: str, path: Path) -> None:

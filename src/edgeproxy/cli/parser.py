@@ -27,7 +27,15 @@ ELSEWHERE = {
         "check": "config check",
         "test": "config check",
     },
+    "edgeproxy serve": {"--port": "--listen ADDRESS:PORT", "-c": "--config", "-f": "--config"},
     "edgeproxy node": {"list": "edgeproxy db show"},
+    "edgeproxy node add": {"--port": "a word after the address", "--weight": "the word after PORT"},
+    "edgeproxy node set": {
+        "--healthy": "edgeproxy node enable, or disable",
+        "--deleted": "edgeproxy node remove, or enable",
+        "--ip": "--address",
+        "--wg-ip": "--address",
+    },
     "edgeproxy db": {"list": "show"},
     "edgeproxy config": {"test": "check", "validate": "check", "list": "show"},
 }
@@ -51,8 +59,10 @@ class Parser(argparse.ArgumentParser):
         option = next((word for word in unknown if word.startswith("-")), "").partition("=")[0]
         if not option:
             self.error(f"unexpected: {' '.join(unknown)}")
+        does_it = ELSEWHERE.get(self.prog, {}).get(option)
         options = [each for each in self._option_string_actions if each.startswith("--")]
-        self.error(f"there is no option {option}{_nearest(option, options)}")
+        hint = f"; here that is: {does_it}" if does_it else _nearest(option, options)
+        self.error(f"there is no option {option}{hint}")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:

@@ -161,7 +161,9 @@ def _registration(arguments: argparse.Namespace) -> Registration:
     }
 
     def changed(fault: str) -> None:
-        _say(fault or f"{arguments.id} is registered")
+        _say(
+            f"{_without_user(arguments.api)}: {fault}" if fault else f"{arguments.id} is registered"
+        )
 
     return Registration(
         arguments.api,
@@ -176,13 +178,19 @@ def _registration(arguments: argparse.Namespace) -> Registration:
     )
 
 
+def _without_user(url: str) -> str:
+    """Return a URL without the name and password that may stand in it."""
+    scheme, mark, rest = url.partition("://")
+    return scheme + mark + rest.rpartition("@")[2]
+
+
 def _start(registration: Registration) -> None:
     from edgeproxy.library.registration import RegistrationRefusedError
 
     try:
         registration.start()
-    except RegistrationRefusedError as error:
-        raise EdgeProxyError(f"the API refuses this backend: {error}") from None
+    except RegistrationRefusedError:  # why has been said
+        raise EdgeProxyError("the API refuses this backend, so it is not registered") from None
     if registration.is_registered:
         _say("registered")
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 WIDTH = 100
 GAP = "  "
+UNSET = "unset"
+"""Stands for no value, as in the meanings."""
 OWN_LINE = "  = "
 """Begins a line with a value that is too long for its column."""
 
@@ -42,7 +44,9 @@ def settings_table(effective: Iterable[Effective], *, with_meaning: bool = False
             files = [source]
             source = "file"
         setting = each.setting
-        row = _Row(setting.key, cell(shown(each.value)), source, setting.variable, setting.meaning)
+        row = _Row(
+            setting.key, cell(shown(each.value)) or UNSET, source, setting.variable, setting.meaning
+        )
         sections.setdefault(setting.section, []).append(row)
     parts = [f"file: {cell(file)}" for file in files]
     parts += [

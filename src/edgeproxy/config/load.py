@@ -94,6 +94,7 @@ def load(environ: Mapping[str, str]) -> Loaded:
     config = with_values(defaults(), effective)
     faults.extend(_missing_command(config, file, path))
     faults.extend(_postgres_faults(config))
+    faults.extend(_half_a_pair(config))
     if faults:
         raise ConfigError("\n  ".join(["the configuration is not valid:", *faults, *warnings]))
     return Loaded(config, tuple(effective), tuple(warnings), file.overlays, pinned)
@@ -182,6 +183,17 @@ def _postgres_faults(config: Config) -> list[str]:
             f"than EDGEPROXY_POSTGRES_MAX_CONNECTIONS, {postgres.max_connections}"
         )
     return faults
+
+
+def _half_a_pair(config: Config) -> list[str]:
+    """Return what is wrong if a certificate is set without its key, or the reverse."""
+    given = {"EDGEPROXY_TLS_CERT": config.tls.cert, "EDGEPROXY_TLS_KEY": config.tls.key}
+    lacking = [name for name, path in given.items() if path is None]
+    if len(lacking) != 1 or not config.listen_settings().speaks_tls:
+        return []
+    [(name, path)] = [each for each in given.items() if each[1] is not None]
+    instead = "the certificates of EDGEPROXY_TLS_CERT_DIR or a self-signed one"
+    return [f"{name}={str(path)!r}: set {lacking[0]}, too, or none of them for {instead}"]
 
 
 def _removed(environ: Mapping[str, str], file: ConfigFile, path: str) -> list[str]:

@@ -55,7 +55,8 @@ class Listener(NamedTuple):
     def mode(self) -> str:
         """What it does with its clients, as it is configured."""
         app = self.app or ALL_APPS_TEXT
-        return {TCP: app, TLS: f"tls:{app}", SNI: SNI}[self.kind]
+        plain = f"{TCP}:{app}" if app in (TLS, SNI) else app
+        return {TCP: plain, TLS: f"{TLS}:{app}", SNI: SNI}[self.kind]
 
     def __str__(self) -> str:
         return f"{self.address}={self.mode}"
@@ -127,6 +128,8 @@ def _listener(part: str) -> Listener:
     address = _address(where)
     if mode == SNI:
         return Listener(address, SNI)
+    if mode == TLS:  # taken for an app, it would serve in the clear
+        raise BadValueError(f"{part!r}: say for which app: tls:APP, or tls:* for all apps")
     kind, colon, app = mode.rpartition(":")
     if (colon and kind not in (TCP, TLS)) or not (app == ALL_APPS_TEXT or _APP.fullmatch(app)):
         raise BadValueError(

@@ -34,3 +34,10 @@ def test_a_bad_name_is_refused(commands: Commands) -> None:
     done = commands.run("route", "set", "a b", "web")
     assert done.code == 2
     assert "allowed is a host name" in done.err
+
+
+def test_an_app_that_no_node_serves_is_a_warning(commands: Commands) -> None:
+    done = commands.run("route", "set", "a.example.com", "wbe")
+    assert (done.code, done.out) == (0, "a.example.com leads to wbe\n")
+    assert done.err.startswith("edgeproxy: warning: no node serves app wbe")
+    assert commands.run("route", "set", "a.example.com", "myapp").err == ""

@@ -6,8 +6,9 @@ import json
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from edgeproxy.cli.database.opening import open_routes
+from edgeproxy.cli.database.opening import open_nodes, open_routes
 from edgeproxy.cli.database.options import database_option, json_option
+from edgeproxy.cli.database.output import note
 from edgeproxy.cli.table import cell, text_table
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _set(args: argparse.Namespace) -> int:
     with closing(open_routes(args)) as routes:
         name = routes.set(args.name, args.app)
+    with closing(open_nodes(args)) as nodes:
+        apps = {node.values["app"] for node in nodes.read()}
+    if args.app not in apps:
+        note(f"warning: no node serves app {args.app} yet: its clients are refused")
     return _done(args, {"name": name, "app": args.app}, f"{name} leads to {args.app}")
 
 

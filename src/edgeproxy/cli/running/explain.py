@@ -35,6 +35,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the decision. Exit code 1 if the client would be refused."""
+    _check_address(arguments.client_ip)
     if arguments.live or arguments.socket:
         decision = _ask(arguments)
     else:
@@ -45,6 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(asdict(decision), indent=2))
     else:
         print(_for_people(decision))
+        if not (arguments.live or arguments.socket):
+            print("\nwithout load, bindings and failures: `--live` asks the running proxy")
     return 0 if decision.backend else 1
 
 
@@ -61,9 +64,18 @@ def _ask(arguments: argparse.Namespace) -> Decision:
     return Decision(**answer)
 
 
-def _decide(client_ip: str, app: str | None) -> Decision:
+def _check_address(client_ip: str) -> None:
     import ipaddress
 
+    from edgeproxy.errors import UsageError
+
+    try:
+        ipaddress.ip_address(client_ip)
+    except ValueError:
+        raise UsageError(f"{client_ip!r} is not an IPv4 or IPv6 address") from None
+
+
+def _decide(client_ip: str, app: str | None) -> Decision:
     from edgeproxy.config import load as config
     from edgeproxy.control.geoip import Geo
     from edgeproxy.core.admission.access import AccessControl
@@ -71,13 +83,8 @@ def _decide(client_ip: str, app: str | None) -> Decision:
     from edgeproxy.core.admission.explanation import explain
     from edgeproxy.core.backends.local_overrides import overlaid
     from edgeproxy.core.geo.address import normalise
-    from edgeproxy.errors import UsageError
     from edgeproxy.store.choice import make_store
 
-    try:
-        ipaddress.ip_address(client_ip)
-    except ValueError:
-        raise UsageError(f"{client_ip!r} is not an IPv4 or IPv6 address") from None
     loaded = config.load(os.environ)
     settings = loaded.config
     store = make_store(settings.database, replace(settings.postgres, snapshot=None))
@@ -102,10 +109,11 @@ def _for_people(decision: Decision) -> str:
     from edgeproxy.cli.table import text_table
 
     origin = decision.origin
-    source = f" ({origin.source} {origin.match})" if origin.match else f" ({origin.source})"
+    country = origin.country or "unknown"
+    source = f"{origin.source} {origin.match}" if origin.match else origin.source
     lines = [
         f"client      {decision.client}",
-        f"country     {origin.country or 'unknown'}{source}",
+        f"country     {country if country == source else f'{country} ({source})'}",
         f"region      {origin.region or 'unknown'}",
         f"POP region  {decision.pop_region}",
         f"app         {decision.scope or '* (all as one pool)'}",
