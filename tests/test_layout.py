@@ -76,6 +76,7 @@ TESTED_ELSEWHERE = {
     ("config/", "config/test_load.py"): "file table",
     ("control/admin/", "system/test_control_socket.py"): "unix_socket",
     ("control/", "system/test_config_reload.py"): "file_watch",
+    ("control/", "system/test_followed_files.py"): "start_watch",
     (
         "control/health/",
         "control/health/test_probe.py, system/test_health_checks.py",

@@ -12,7 +12,7 @@ from edgeproxy.core.admission.access import AccessControl, AccessSettings, Denie
 from edgeproxy.core.admission.admission import Admission, AdmissionSettings
 from edgeproxy.core.admission.affinity import AffinitySettings
 from edgeproxy.core.admission.arrivals import Arrival
-from edgeproxy.core.admission.loops import LoopGuard
+from edgeproxy.core.admission.loops import TURNED_AWAY, LoopGuard
 from edgeproxy.core.admission.rate_limit import RateLimitSettings
 from edgeproxy.core.admission.ticket import Ticket
 from edgeproxy.core.backends.backend import Backend
@@ -253,7 +253,10 @@ def test_a_client_that_goes_round_is_sent_elsewhere_or_refused(lines: io.StringI
     assert metrics.accepted == len(sessions.open)
     assert sum(admission.load.active().values()) == len(sessions.open)
     admission.publish([backend("a"), backend("b")])
-    answer = connect(come("192.0.2.1", 100))
+    for number in range(metrics.refused["loop"], TURNED_AWAY):
+        assert come("192.0.2.1", 100 + number) == Refuse("loop")
+    assert sum(admission.load.active().values()) == len(sessions.open)
+    answer = connect(come("192.0.2.1", 200))
     assert isinstance(answer.ticket, Ticket)
     assert answer.ticket.backend.id == "b"
     log.stop()

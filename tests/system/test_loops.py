@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.core.admission.loops import TURNED_AWAY
 from edgeproxy.wire import proxy_v1, proxy_v2
 from edgeproxy.wire.proxy_header import Endpoint
 from tests.conformance.peers import Peer
@@ -137,6 +138,36 @@ def test_two_proxies_at_each_other_leave_room_for_everybody(
     for proxy in (first, second):
         stopped = proxy.stop()
         assert int(stopped["accepted"]) <= most
+
+
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("engine", ["native", "portable"])
+def test_two_proxies_at_each_other_that_have_another_backend_use_it(
+    folders: tuple[Pop, Pop], engine: str, count: int
+) -> None:
+    """It must not answer those who go round: each further client would go round as often."""
+    free = ports(4)
+    ring = Ring(folders, free[:2], free[2:], "")
+    for pop in folders:
+        pop.backend("far", "us", app="ring", hard_limit=0)
+    ring.serve(engine)
+    proxies = [pop.proxy for pop in ring.pops]
+    held = [ring.client("ring", source=f"127.0.2.{number + 1}") for number in range(count)]
+    wait_until(lambda: ring.loops() > 0, "somebody is refused")
+    wait_until(
+        lambda: max(proxy.descriptors() for proxy in proxies) < IDLE + 6 * count,
+        "all of it has come apart",
+    )
+    served = 0
+    for number in range(40):  # they stay
+        client = ring.client("ring", source=f"127.0.3.{number + 1}")
+        served += clients.greeting(client) == "far"
+        held.append(client)
+    assert served >= 40 - 2 * TURNED_AWAY
+    for proxy in proxies:
+        assert proxy.descriptors() < IDLE + 6 * len(held)
+    for client in held:
+        client.close()
 
 
 @pytest.mark.parametrize("engine", ["native", "portable"])

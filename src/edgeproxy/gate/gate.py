@@ -277,7 +277,9 @@ class AdmissionGate:
             if self._loops.is_barred(client, backend_id):
                 answer = self._admission.failed(answer, now, Blame.BACKEND)
             elif self._loops.is_suspected(client, backend_id, now):
-                answer = self._admission.failed(answer, now, Blame.PATH)
+                sends_elsewhere = self._loops.may_be_elsewhere(client, backend_id)
+                blame = Blame.PATH if sends_elsewhere else Blame.HOST  # HOST: no other is tried
+                answer = self._admission.failed(answer, now, blame)
             else:
                 return answer
         return Refusal(Reason.LOOP)

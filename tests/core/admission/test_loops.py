@@ -14,6 +14,7 @@ from edgeproxy.core.admission.loops import (
     NOTED,
     SAME_CLIENTS,
     SHARE,
+    TURNED_AWAY,
     Ends,
     LoopGuard,
 )
@@ -128,6 +129,15 @@ def test_a_circle_takes_no_more_than_its_share_and_comes_apart(sessions: Session
     sessions.tick(1.0 + BARRED_SECS)
     assert sessions.begin(PEER) is not None
     assert not sessions.guard.is_watching
+
+
+def test_a_few_of_a_suspected_address_get_no_other_backend_either(sessions: Sessions) -> None:
+    """It would answer all who go round, and each further client could go round again."""
+    sessions.begin_until_refused(PEER)  # the first
+    for _ in range(TURNED_AWAY):
+        assert not sessions.guard.may_be_elsewhere(PEER, "a")
+        assert sessions.begin(PEER) is None
+    assert sessions.guard.may_be_elsewhere(PEER, "a")
 
 
 def test_a_circle_whose_first_client_has_already_ended_its_side_is_one_too(

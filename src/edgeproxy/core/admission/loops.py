@@ -8,9 +8,10 @@ circle, so only sessions whose backends have not sent a byte (*unanswered*) are 
 * So are several sessions that have address and port of their client in common with another one, as
   a PROXY header tells them.
 * If one address has more unanswered sessions than its `SHARE` of the descriptors, it is
-  *suspected*: its clients are refused for a moment. If its newest sessions then end by themselves,
-  unanswered, it was a circle, in which all have one common end. If not, the address is only behind
-  a slow backend, or a balancer: it is suspected again when it has twice as many.
+  *suspected*: its clients are refused for a moment, the first few even if there is another
+  backend. If its newest sessions then end by themselves, unanswered, it was a circle, in which all
+  have one common end. If not, the address is only behind a slow backend, or a balancer: it is
+  suspected again when it has twice as many.
 
 What goes round is closed, and for `BARRED_SECS` the same address is not sent to the same backend.
 
@@ -40,6 +41,9 @@ NEWEST = 64
 """How many sessions of the most frequent address are compared with this proxy's connections."""
 NOTED, LEAST_NOTED = 8, 4
 """How many sessions show whether a suspicion is right."""
+TURNED_AWAY = 4
+"""How many of a suspected address get no backend at all: another one would answer, and hide the
+circle."""
 REFUSING_SECS = 1.0
 """How long clients are refused because of one suspicion: each may be another circle's next one."""
 TRIAL_SECS = 5.0
@@ -134,6 +138,10 @@ class LoopGuard:
             return False
         suspicion.refused += 1
         return True
+
+    def may_be_elsewhere(self, client: str, backend_id: str) -> bool:
+        """Return whether this suspected client may be sent to another backend."""
+        return self._suspected[client, backend_id].refused > TURNED_AWAY
 
     def begun(self, now: float) -> None:
         """A session has begun."""
