@@ -39,8 +39,29 @@ MAX_APP_CHARS = 128
 # -- nodes -------------------------------------------------------------------------------
 
 
+MAX_GUESSES = 10_000
+"""How many ids are compared with one that is unknown."""
+
+
 class UnknownNodeError(StoreError):
-    """The database has no node with this id."""
+    """The database has no node with this id; the message names those of `ids` that are similar.
+
+    These are looked for only when the message is read: that takes seconds with many long ids, and
+    the API, which shows no such ids, must not be held up by whoever asks for unknown ones.
+    """
+
+    def __init__(self, node_id: str, ids: Sequence[str], where: object) -> None:
+        super().__init__(f"no node {shown(node_id)} in {where}")
+        self._node_id = node_id
+        self._ids = ids
+
+    def __str__(self) -> str:
+        """Return the message."""
+        from difflib import get_close_matches
+
+        close = get_close_matches(self._node_id, self._ids)
+        guess = f"did you mean {' or '.join(map(shown, close))}? " if close else ""
+        return f"{self.reason}: {guess}`edgeproxy db show` lists all"
 
 
 class Node(NamedTuple):
@@ -97,7 +118,7 @@ class NodeEdits(ABC):
         for node in nodes:
             if node.values["id"] == node_id:
                 return node
-        raise unknown_node(node_id, [str(node.values["id"]) for node in nodes], self.path)
+        raise UnknownNodeError(node_id, [str(node.values["id"]) for node in nodes], self.path)
 
     def set(self, node_id: str, values: Mapping[str, object]) -> Node:
         """Set some columns of a node. A limit is checked, and written, together with the other."""
@@ -158,17 +179,6 @@ def lack_of_columns(columns: Sequence[str]) -> str | None:
     return (
         f"has no column {', '.join(missing)} in its table `backends`: add what is missing "
         "with ALTER TABLE backends ADD COLUMN and give it a value in every row"
-    )
-
-
-def unknown_node(node_id: str, ids: list[str], where: object) -> UnknownNodeError:
-    """Return the error for an id that is not in the database, with the most similar ids."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(node_id, ids)
-    guess = f"did you mean {' or '.join(map(shown, close))}? " if close else ""
-    return UnknownNodeError(
-        f"no node {shown(node_id)} in {where}: {guess}`edgeproxy db show` lists all"
     )
 
 

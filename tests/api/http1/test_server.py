@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import struct
 from contextlib import ExitStack
 
 import pytest
 
+from edgeproxy.api.guard import Guard, Receive, Scope, Send
 from edgeproxy.api.http1 import connection
 from edgeproxy.api.http1 import server as server_module
 from edgeproxy.api.http1.connection_limits import Room
 from edgeproxy.api.http1.server import AT_ONCE, Server
-from edgeproxy.api.settings import ApiSettings
+from edgeproxy.api.settings import NO_TOKEN, ApiSettings
 from edgeproxy.core.backends.leases import Leases
 from edgeproxy.registry.hearing import Hearing
 from tests.api.http1.rig import App, serving
@@ -121,6 +124,59 @@ def test_those_who_have_asked_hear_the_answer_when_the_server_stops() -> None:
         assert asking.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
     assert rest_of(asking) == b""
     asking.close()
+
+
+def reset(asking: socket.socket) -> None:
+    """Leave without a word of good-bye."""
+    asking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    asking.close()
+
+
+async def faults_with_one_who_leaves(*, early: bool) -> list[str]:
+    """Return the faults of a loop that serves a caller who leaves.
+
+    `early`: with a reset, before it is accepted; else before its answer, which is then reset.
+    """
+    faults: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: faults.append(str(context)))
+    has_asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        has_asked.set()
+        await may_answer.wait()
+        await App()(scope, receive, send)
+
+    guard = Guard(app, ApiSettings(), NO_TOKEN, lambda _caller, _now: None)
+    server = Server(guard, Hearing(Leases(60.0), dict), 20.0, Room(1000, 1 << 16, 1 << 16))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        asking = socket.create_connection(listening.getsockname(), 20)
+        if early:
+            reset(asking)
+        await server.serve(listening)
+        if not early:
+            asking.sendall(ASKED)
+            await has_asked.wait()
+            asking.close()
+            (served,) = server._connections
+            while not served._is_last:  # it has read the end
+                await asyncio.sleep(0)
+            may_answer.set()
+            while server._connections:
+                await asyncio.sleep(0)
+        else:
+            with socket.create_connection(listening.getsockname(), 20) as other:
+                other.sendall(ASKED)
+                await has_asked.wait()  # so the first one was accepted
+        await server.close()
+    gc.collect()  # a task tells of its fault at its end
+    await asyncio.sleep(0)
+    return faults
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_who_leaves_at_once_is_no_fault_and_is_not_kept(early: bool) -> None:
+    assert asyncio.run(asyncio.wait_for(faults_with_one_who_leaves(early=early), 10)) == []
 
 
 async def serve_until_nobody_waits(hearing: Hearing, count: int) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.rows import COLUMNS, RowError
 from edgeproxy.errors import StoreError
-from edgeproxy.store.edits import Node, NodeEdits
+from edgeproxy.store.edits import Node, NodeEdits, UnknownNodeError
 from tests.store.conformance.kinds import Kind
 
 NEW = Backend("sa-node-2", "myapp", "sa", "10.50.1.2", 8080)
@@ -202,6 +203,25 @@ def test_an_unknown_id_is_named_with_what_was_probably_meant(
     assert said.startswith(f"no node 'sa-node-11' in {nodes.path}: did you mean 'sa-node-1'")
     assert said.endswith("`edgeproxy db show` lists all")
     assert kind.rows() == before
+
+
+def test_what_was_probably_meant_is_looked_for_only_when_it_is_told(
+    kind: Kind, edit: Callable[[NodeEdits, str], Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes seconds with many long ids, and the API shows no other ids to who asks for one."""
+    looked: list[str] = []
+
+    class Watched(difflib.SequenceMatcher[str]):
+        def set_seq2(self, b: Sequence[str]) -> None:
+            looked.append("".join(b))
+            super().set_seq2(b)
+
+    monkeypatch.setattr(difflib, "SequenceMatcher", Watched)
+    with pytest.raises(UnknownNodeError) as error:
+        edit(kind.nodes(), "sa-node-11")
+    assert "sa-node-11" not in looked
+    assert "did you mean" in str(error.value)
+    assert "sa-node-11" in looked
 
 
 @pytest.mark.parametrize("name", ["x' OR '1'='1", "", "%", "sa-node-1\x00", "\udcff", "z" * 10_000])

@@ -98,7 +98,8 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._ends = tuple(
-            transport.get_extra_info(name, ("", 0))[:2] for name in ("peername", "sockname")
+            (transport.get_extra_info(name) or ("", 0))[:2]  # None: the caller has left already
+            for name in ("peername", "sockname")
         )
         self._arm(self._timeout_secs)
         if self._is_last:  # the server is being stopped
@@ -283,7 +284,11 @@ class Connection(asyncio.Protocol):
         is_large = len(body) > SMALL_BYTES
         self._phase = _Phase.LINGERING
         self._transport.write(answer.head(closes=True) + body)
-        self._transport.write_eof()
+        try:
+            self._transport.write_eof()
+        except OSError:  # the caller has left, and the answer was reset
+            self.abort()
+            return
         self._transport.resume_reading()
         self._arm(KEEP_ALIVE_SECS if is_large else LINGER_SECS)
 

@@ -9,9 +9,9 @@ circle, so only sessions whose backends have not sent a byte (*unanswered*) are 
   a PROXY header tells them.
 * If one address has more unanswered sessions than its `SHARE` of the descriptors, it is
   *suspected*: its clients are refused for a moment, the first few even if there is another
-  backend. If its newest sessions then end by themselves, unanswered, it was a circle, in
-  which all have one common end. If not, the address is only behind a slow backend, or a balancer:
-  it is suspected again when it has twice as many.
+  backend. If its newest sessions then end by themselves, unanswered, it was a circle, in which all
+  have one common end. If not, the address is only behind a slow backend, or a balancer: it is
+  suspected again when it has twice as many.
 
 What goes round is closed, and for `BARRED_SECS` the same address is not sent to the same backend.
 

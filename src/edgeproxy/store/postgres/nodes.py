@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
 from edgeproxy.store.edits import (
+    MAX_GUESSES,
     Node,
     NodeEdits,
     RefusedError,
+    UnknownNodeError,
     check_gone,
     check_types,
     check_usable,
     exists_already,
     nodes_of,
-    unknown_node,
 )
 from edgeproxy.store.postgres.schema import columns_of, columns_to_read
 
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from edgeproxy.store.postgres.connection import PostgresConnection
     from edgeproxy.store.postgres.link import Link
     from edgeproxy.store.postgres.url import PostgresUrl
-
-MAX_GUESSES = 2000
-"""How many ids are searched for one that is similar to an unknown id."""
 
 
 class PostgresNodes(NodeEdits):
@@ -110,7 +108,7 @@ class PostgresNodes(NodeEdits):
         node = await self._find(connection, columns, name)
         if node is None:
             some = await connection.fetch(f"SELECT id FROM backends LIMIT {MAX_GUESSES}")  # noqa: S608
-            raise unknown_node(name, [str(row[0]) for row in some], self.path)
+            raise UnknownNodeError(name, [str(row[0]) for row in some], self.path)
         return node
 
     async def _find(

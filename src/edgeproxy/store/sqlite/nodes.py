@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY, shown
 from edgeproxy.store.edits import (
+    MAX_GUESSES,
     Node,
     NodeEdits,
     RefusedError,
+    UnknownNodeError,
     check_gone,
     check_types,
     check_usable,
     exists_already,
     nodes_of,
-    unknown_node,
 )
 from edgeproxy.store.sqlite.database import (
     EDIT_WAIT_SECS,
@@ -113,8 +114,8 @@ class Nodes(NodeEdits):
     def _get(self, connection: sqlite3.Connection, node_id: str) -> Node:
         node = self._find(connection, node_id)
         if node is None:
-            ids = [str(name) for (name,) in connection.execute("SELECT id FROM backends")]
-            raise unknown_node(node_id, ids, self._path)
+            some = connection.execute(f"SELECT id FROM backends LIMIT {MAX_GUESSES}")  # noqa: S608
+            raise UnknownNodeError(node_id, [str(name) for (name,) in some], self._path)
         return node
 
     def _find(self, connection: sqlite3.Connection, node_id: str) -> Node | None:
