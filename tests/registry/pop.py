@@ -20,8 +20,8 @@ from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.engine.contract import EngineSettings
 from edgeproxy.engine.portable.engine import PortableEngine
-from edgeproxy.registry.hearing import Hearing
 from edgeproxy.registry.lease_watch import LeaseWatch
+from edgeproxy.registry.missed_heartbeats import MissedHeartbeats
 from edgeproxy.registry.published import PublishedTable
 from edgeproxy.registry.writer import RegistrationWriter
 from edgeproxy.store.sqlite.registrations import Registrations
@@ -104,8 +104,10 @@ class RegistryPop:
         )
         self.rows = HeldRows(self.path)
         self.writer = RegistrationWriter(self.rows, self.leases, self.table, self.metrics)
-        self.hearing = Hearing(self.leases, self.table.backends)
-        self.watch = LeaseWatch(self.leases, self.writer, self.table, self.hearing, self.metrics)
+        self.missed_heartbeats = MissedHeartbeats(self.leases, self.table.backends)
+        self.watch = LeaseWatch(
+            self.leases, self.writer, self.table, self.missed_heartbeats, self.metrics
+        )
 
     async def follow(self) -> None:
         """Publish what the database holds."""

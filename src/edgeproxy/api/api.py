@@ -119,7 +119,7 @@ async def start(
     )
     own_callers = OwnCallers(address.port, backends, ends, status)
     guard = api(registry, settings, token, own_callers)
-    server = Server(guard, registry.hearing, settings.timeout_secs, _room())
+    server = Server(guard, registry.missed_heartbeats, settings.timeout_secs, _room())
     await registry.load()
     serving = Api(registry, server, guard, settings, token)
     await server.serve(listening)

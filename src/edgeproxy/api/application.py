@@ -53,7 +53,7 @@ def api(registry: Registry, settings: ApiSettings, token: Secret, own_callers: O
         else:
             await app(scope, receive, send)
 
-    return Guard(dispatch, settings, token, registry.hearing.missed, own_callers)
+    return Guard(dispatch, settings, token, registry.missed_heartbeats.missed, own_callers)
 
 
 def _route(path: str, registry: Registry) -> Route:

@@ -201,11 +201,11 @@ class Endpoints:
         return None
 
     async def _serve_control_socket(self, listening: socket.socket) -> HttpPages:
+        from edgeproxy.control.admin.acceptor import CallerLimits
         from edgeproxy.control.admin.control_socket import control_pages
-        from edgeproxy.control.admin.door import Door
 
-        door = Door(ceiling=ceiling_of(CONTROL_SHARE), setting="EDGEPROXY_CONTROL_SOCKET")
-        pages = control_pages(self._status, self._upgrade, door)
+        limits = CallerLimits(ceiling=ceiling_of(CONTROL_SHARE), setting="EDGEPROXY_CONTROL_SOCKET")
+        pages = control_pages(self._status, self._upgrade, limits)
         await pages.serve(listening)
         return pages
 
@@ -213,12 +213,14 @@ class Endpoints:
         return inherited or _open(self._metrics.listen_addr, "EDGEPROXY_METRICS_LISTEN_ADDR")
 
     async def _serve_metrics(self, listening: socket.socket) -> HttpPages:
-        from edgeproxy.control.admin.door import Door
+        from edgeproxy.control.admin.acceptor import CallerLimits
         from edgeproxy.control.observe.metrics_page import metrics_page
 
         path = self._metrics.path
-        door = Door(self._metrics.allow, ceiling_of(METRICS_SHARE), "EDGEPROXY_METRICS_ALLOW")
-        pages = metrics_page(self._status.read, path, self._status.renderer, door)
+        limits = CallerLimits(
+            self._metrics.allow, ceiling_of(METRICS_SHARE), "EDGEPROXY_METRICS_ALLOW"
+        )
+        pages = metrics_page(self._status.read, path, self._status.renderer, limits)
         address = ListenAddress(*listening.getsockname()[:2])
         await pages.serve(listening)
         log.info("metrics", listen=str(address), path=path)

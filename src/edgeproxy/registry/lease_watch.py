@@ -21,7 +21,7 @@ from edgeproxy.core.backends.registration import Deregister
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
-from edgeproxy.registry.hearing import Hearing
+from edgeproxy.registry.missed_heartbeats import MissedHeartbeats
 from edgeproxy.registry.published import PublishedTable
 from edgeproxy.registry.writer import RegistrationWriter, count_leases
 
@@ -47,13 +47,13 @@ class LeaseWatch:
         leases: Leases,
         writer: RegistrationWriter,
         table: PublishedTable,
-        hearing: Hearing,
+        missed_heartbeats: MissedHeartbeats,
         metrics: Metrics,
     ) -> None:
         self._leases = leases
         self._writer = writer
         self._table = table
-        self._hearing = hearing
+        self._missed_heartbeats = missed_heartbeats
         self._metrics = metrics
         self._overdue: set[str] = set()  # expired, with a row that is to be deleted
         self._is_loaded = False
@@ -102,7 +102,7 @@ class LeaseWatch:
         due_at = self._leases.next_at()
         if due_at is not None and due_at <= now and not await self._has_heard_all():
             return
-        self._hearing.excuse(now)
+        self._missed_heartbeats.excuse(now)
         due_at = self._leases.next_at()
         if due_at is not None and (due_at <= now or self._ownership_due_at <= now):
             self._ownership_due_at = now + self._leases.ttl_secs / OWNERSHIP_CHECKS_IN_TTL
@@ -132,7 +132,7 @@ class LeaseWatch:
         """
         for _ in range(TURNS):
             await asyncio.sleep(0)
-        return not self._hearing.is_behind
+        return not self._missed_heartbeats.is_behind
 
     async def _forget_moved(self) -> None:
         """End the leases of backends that have another home now."""

@@ -49,8 +49,8 @@ from edgeproxy.registry.errors import (
     UnavailableError,
     UnknownBackendError,
 )
-from edgeproxy.registry.hearing import Hearing
 from edgeproxy.registry.lease_watch import LeaseWatch
+from edgeproxy.registry.missed_heartbeats import MissedHeartbeats
 from edgeproxy.registry.published import PublishedTable
 from edgeproxy.registry.settings import RegistrySettings
 from edgeproxy.registry.views import (
@@ -80,7 +80,7 @@ class Registry:
     that a request comes from.
 
     Attributes:
-        hearing: What is told which heartbeats could not come through.
+        missed_heartbeats: What is told which heartbeats could not come through.
     """
 
     def __init__(
@@ -106,9 +106,9 @@ class Registry:
         self._leases = Leases(settings.heartbeat_ttl_secs)
         self._table = PublishedTable(admission, status, self._leases, follow, in_force)
         self._writer = RegistrationWriter(rows, self._leases, self._table, metrics)
-        self.hearing = Hearing(self._leases, self._table.backends)
+        self.missed_heartbeats = MissedHeartbeats(self._leases, self._table.backends)
         self._lease_watch = LeaseWatch(
-            self._leases, self._writer, self._table, self.hearing, metrics
+            self._leases, self._writer, self._table, self.missed_heartbeats, metrics
         )
 
     @property
@@ -212,7 +212,7 @@ class Registry:
         self._leases.beat(backend.id, time.monotonic())
         edit = Register(backend, self._settings.max_backends, self._owner(caller))
         is_new = _done(await self._writer.write(edit))
-        self.hearing.heard(backend.id, caller)
+        self.missed_heartbeats.heard(backend.id, caller)
         if is_new:
             log.info("backend_registered", backend=backend.id, address=backend.address)
         try:
@@ -231,7 +231,7 @@ class Registry:
             if backend is None:
                 raise UnknownBackendError(backend_id)
             raise NotRegisteredError
-        self.hearing.heard(backend_id, caller)
+        self.missed_heartbeats.heard(backend_id, caller)
 
     async def deregister(self, backend_id: str, caller: str) -> None:
         """Take a registered backend out of the table and the database."""

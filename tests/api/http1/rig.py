@@ -12,7 +12,7 @@ from edgeproxy.api.http1.connection_limits import Room
 from edgeproxy.api.http1.server import Server
 from edgeproxy.api.settings import NO_TOKEN, ApiSettings
 from edgeproxy.core.backends.leases import Leases
-from edgeproxy.registry.hearing import Hearing
+from edgeproxy.registry.missed_heartbeats import MissedHeartbeats
 from tests.control.serving import served
 
 PATIENCE_SECS = 20.0
@@ -51,8 +51,8 @@ def serving(
     """Serve an application behind the guard; give the address."""
     settings = settings or ApiSettings(timeout_secs=PATIENCE_SECS, rate_limit=1_000_000)
     guard = Guard(app, settings, NO_TOKEN, lambda _caller, _now: None)
-    hearing = Hearing(Leases(60.0), dict)
+    missed_heartbeats = MissedHeartbeats(Leases(60.0), dict)
     room = room or Room(1000, 1 << 16, 1 << 16)
-    server = Server(guard, hearing, settings.timeout_secs, room)
+    server = Server(guard, missed_heartbeats, settings.timeout_secs, room)
     with served(server, send_buffer_bytes) as address:
         yield address

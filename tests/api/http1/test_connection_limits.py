@@ -9,7 +9,7 @@ import pytest
 from edgeproxy.api.http1.connection_limits import MORE_THAN_BACKENDS, ConnectionLimits, Place, Room
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.leases import Leases
-from edgeproxy.registry.hearing import Hearing
+from edgeproxy.registry.missed_heartbeats import MissedHeartbeats
 
 LOW, HIGH, TOO_HIGH = 50, 100, 120
 """Descriptors: for all, for registered backends, for nobody."""
@@ -30,9 +30,9 @@ class Callers:
         }
         for backend_id in known:
             self.leases.register(backend_id, self.now)
-        self.hearing = Hearing(self.leases, lambda: known)
+        self.missed_heartbeats = MissedHeartbeats(self.leases, lambda: known)
         self.limits = ConnectionLimits(
-            lambda caller: caller.startswith(("10.", "fd00:")), self.hearing, room
+            lambda caller: caller.startswith(("10.", "fd00:")), self.missed_heartbeats, room
         )
 
     def enter(self, caller: str, descriptor: int = LOW) -> Place | None:
@@ -48,7 +48,7 @@ class Callers:
     def is_excused(self, backend_id: str) -> bool:
         """Return whether a lease begins anew when what was missed is counted."""
         before = self.leases.silence(backend_id, self.now)
-        self.hearing.excuse(self.now)
+        self.missed_heartbeats.excuse(self.now)
         return self.leases.silence(backend_id, self.now) != before
 
 
@@ -98,7 +98,7 @@ def test_registered_backends_get_descriptors_that_others_do_not() -> None:
 
 def test_the_address_that_heartbeats_come_from_counts() -> None:
     callers = Callers([("a", "10.0.0.8")])
-    callers.hearing.heard("a", "10.0.0.77")
+    callers.missed_heartbeats.heard("a", "10.0.0.77")
     assert callers.enter("10.0.0.77", HIGH) is not None
     callers.leases.forget("a")
     callers.now += 10.0
@@ -111,7 +111,7 @@ def test_no_room_for_anybody_excuses_every_backend(descriptor: int) -> None:
     if descriptor == LOW:
         callers.crowd("10.0.0.1")
         callers.crowd("10.0.0.2")
-    callers.hearing.excuse(callers.now)
+    callers.missed_heartbeats.excuse(callers.now)
     callers.now += 30.0
     assert not callers.is_excused("a")
     assert callers.enter("10.0.0.3", descriptor) is None
@@ -124,7 +124,7 @@ def test_a_caller_that_takes_too_much_excuses_only_its_own_backends() -> None:
     callers = Callers([("a", "10.0.0.8"), ("b", "10.0.0.9")])
     callers.now += 30.0
     callers.crowd("10.0.0.8")
-    callers.hearing.excuse(callers.now)
+    callers.missed_heartbeats.excuse(callers.now)
     assert callers.leases.silence("a", callers.now) == 0.0
     assert callers.leases.silence("b", callers.now) == 30.0
 

@@ -17,7 +17,7 @@ from edgeproxy.api.http1.connection_limits import Room
 from edgeproxy.api.http1.server import AT_ONCE, Server
 from edgeproxy.api.settings import NO_TOKEN, ApiSettings
 from edgeproxy.core.backends.leases import Leases
-from edgeproxy.registry.hearing import Hearing
+from edgeproxy.registry.missed_heartbeats import MissedHeartbeats
 from tests.api.http1.rig import App, serving
 from tests.api.test_guard import guard_of
 from tests.control.serving import raw, rest_of
@@ -148,7 +148,7 @@ async def faults_with_one_who_leaves(*, early: bool) -> list[str]:
         await App()(scope, receive, send)
 
     guard = Guard(app, ApiSettings(), NO_TOKEN, lambda _caller, _now: None)
-    server = Server(guard, Hearing(Leases(60.0), dict), 20.0, Room(1000, 1 << 16, 1 << 16))
+    server = Server(guard, MissedHeartbeats(Leases(60.0), dict), 20.0, Room(1000, 1 << 16, 1 << 16))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         asking = socket.create_connection(listening.getsockname(), 20)
         if early:
@@ -179,39 +179,39 @@ def test_who_leaves_at_once_is_no_fault_and_is_not_kept(early: bool) -> None:
     assert asyncio.run(asyncio.wait_for(faults_with_one_who_leaves(early=early), 10)) == []
 
 
-async def serve_until_nobody_waits(hearing: Hearing, count: int) -> bool:
+async def serve_until_nobody_waits(missed_heartbeats: MissedHeartbeats, count: int) -> bool:
     """Serve so many callers, who were there before the server; return whether it was behind."""
     guard, _ = guard_of(HASTY)
-    server = Server(guard, hearing, 20.0, Room(1000, 1 << 16, 1 << 16))
+    server = Server(guard, missed_heartbeats, 20.0, Room(1000, 1 << 16, 1 << 16))
     with socket.create_server(("127.0.0.1", 0), backlog=200) as listening, ExitStack() as kept:
         for _ in range(count):
             kept.enter_context(socket.create_connection(listening.getsockname(), 20))
         await server.serve(listening)
         was_behind = False
         turns = 0
-        while turns < 1000 and not (was_behind and not hearing.is_behind):
+        while turns < 1000 and not (was_behind and not missed_heartbeats.is_behind):
             await asyncio.sleep(0)
-            was_behind = was_behind or hearing.is_behind
+            was_behind = was_behind or missed_heartbeats.is_behind
             turns += 1
         await server.close()
-    return was_behind and not hearing.is_behind
+    return was_behind and not missed_heartbeats.is_behind
 
 
 @pytest.mark.parametrize("count", [AT_ONCE, AT_ONCE + 1, AT_ONCE * 5])
 def test_a_server_is_behind_while_callers_wait_and_not_after(count: int) -> None:
     leases = Leases(60.0)
-    hearing = Hearing(leases, dict)
-    assert asyncio.run(serve_until_nobody_waits(hearing, count))
+    missed_heartbeats = MissedHeartbeats(leases, dict)
+    assert asyncio.run(serve_until_nobody_waits(missed_heartbeats, count))
     leases.register("a", 1000.0)
-    hearing.excuse(1030.0)
+    missed_heartbeats.excuse(1030.0)
     assert leases.silence("a", 1030.0) == 30.0  # it was behind for a moment only
 
 
 def test_who_waits_for_long_was_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "BEHIND_SECS", 0.0)
     leases = Leases(60.0)
-    hearing = Hearing(leases, dict)
-    assert asyncio.run(serve_until_nobody_waits(hearing, AT_ONCE * 5))
+    missed_heartbeats = MissedHeartbeats(leases, dict)
+    assert asyncio.run(serve_until_nobody_waits(missed_heartbeats, AT_ONCE * 5))
     leases.register("a", 1000.0)
-    hearing.excuse(1030.0)
+    missed_heartbeats.excuse(1030.0)
     assert leases.silence("a", 1030.0) == 0.0

@@ -9,7 +9,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from edgeproxy.control.admin.door import MAX_AT_ONCE, MAX_OF_ONE, Door
+from edgeproxy.control.admin.acceptor import MAX_AT_ONCE, MAX_OF_ONE, CallerLimits
 from edgeproxy.control.admin.pages import HttpPages, Request, Response
 from tests.control.serving import get, raw, rest_of, served
 
@@ -107,8 +107,8 @@ def test_those_who_read_slowly_are_not_cut_off_while_there_is_room(address: Addr
 
 
 def test_who_is_not_allowed_is_told_so_and_not_read() -> None:
-    door = Door((ip_network("192.0.2.0/24"),), setting="EDGEPROXY_METRICS_ALLOW")
-    with served(HttpPages({"/hello": hello}, door=door)) as where:
+    limits = CallerLimits((ip_network("192.0.2.0/24"),), setting="EDGEPROXY_METRICS_ALLOW")
+    with served(HttpPages({"/hello": hello}, limits=limits)) as where:
         answer = raw(where, b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 403 ")
         assert b"EDGEPROXY_METRICS_ALLOW" in answer
@@ -117,8 +117,8 @@ def test_who_is_not_allowed_is_told_so_and_not_read() -> None:
 
 
 def test_strangers_take_no_room_from_others(caplog: pytest.LogCaptureFixture) -> None:
-    door = Door((ip_network("127.0.0.1"),), setting="X")
-    with served(HttpPages({"/hello": hello}, door=door)) as where, ExitStack() as held:
+    limits = CallerLimits((ip_network("127.0.0.1"),), setting="X")
+    with served(HttpPages({"/hello": hello}, limits=limits)) as where, ExitStack() as held:
         for _ in range(MAX_AT_ONCE * 2):
             stranger = held.enter_context(socket.socket())
             stranger.bind(("127.0.0.2", 0))
@@ -131,7 +131,7 @@ def test_strangers_take_no_room_from_others(caplog: pytest.LogCaptureFixture) ->
 def test_descriptors_from_the_ceiling_on_are_left_to_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with served(HttpPages({"/hello": hello}, door=Door(ceiling=4))) as where:
+    with served(HttpPages({"/hello": hello}, limits=CallerLimits(ceiling=4))) as where:
         with socket.create_connection(where, 10) as refused:
             assert _is_over(refused)
         assert [each.getMessage() for each in caplog.records] == ["page_refused"]

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from edgeproxy.control.admin.door import MAX_OF_ONE, Door
+from edgeproxy.control.admin.acceptor import MAX_OF_ONE, CallerLimits
 from edgeproxy.control.observe import renderer
 from edgeproxy.control.observe.metric_table import BACKEND_METRICS
 from edgeproxy.control.observe.metrics_page import Exposition, backend_families, metrics_page
@@ -73,7 +73,10 @@ def test_many_scrapers_cost_few_pages() -> None:
         assert let_go.wait(DEADLINE_SECS)
         return NOTHING
 
-    with served(metrics_page(read, "/metrics", Renderer(), Door())) as address, ExitStack() as held:
+    with (
+        served(metrics_page(read, "/metrics", Renderer(), CallerLimits())) as address,
+        ExitStack() as held,
+    ):
         scrapers = []
         for _ in range(MAX_OF_ONE - 2):
             scrapers.append(held.enter_context(socket.create_connection(address, DEADLINE_SECS)))
@@ -92,7 +95,7 @@ def test_scrapers_that_do_not_read_let_the_others_scrape(monkeypatch: pytest.Mon
     backends = tuple(snapshot(1, str(number)) for number in range(5000))
     state = replace(NOTHING, backends=backends)
     with (
-        served(metrics_page(lambda: state, "/metrics", Renderer(), Door())) as address,
+        served(metrics_page(lambda: state, "/metrics", Renderer(), CallerLimits())) as address,
         ExitStack() as held,
     ):
         for _ in range(80):

@@ -6,7 +6,7 @@ descriptors, that only addresses with registered backends may use: their heartbe
 when others hold all there is. An address may use it up to one connection for each of its backends
 and a few more, and never more than half of the reserve.
 
-Whoever finds no room is told to `Hearing`, so that no lease expires for it.
+Whoever finds no room is told to `MissedHeartbeats`, so that no lease expires for it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from edgeproxy.core.admission.access import key_of
-from edgeproxy.registry.hearing import Hearing
+from edgeproxy.registry.missed_heartbeats import MissedHeartbeats
 
 MAX_CONNECTIONS = 4096
 PART_OF_ONE = 2
@@ -61,9 +61,11 @@ class Place(NamedTuple):
 class ConnectionLimits:
     """Counts connections. For one event loop."""
 
-    def __init__(self, allows: Callable[[str], bool], hearing: Hearing, room: Room) -> None:
+    def __init__(
+        self, allows: Callable[[str], bool], missed_heartbeats: MissedHeartbeats, room: Room
+    ) -> None:
         self._allows = allows
-        self._hearing = hearing
+        self._missed_heartbeats = missed_heartbeats
         self._most = min(room.most, MAX_CONNECTIONS)
         self._reserve = max(self._most // RESERVED_PART, PART_OF_ONE)
         self._ceiling = room.ceiling
@@ -83,7 +85,7 @@ class ConnectionLimits:
             key = key_of(caller)
             finds_room = self._is_free(
                 key, self._most // PART_OF_ONE, descriptor
-            ) or self._is_reserved(key, self._hearing.leases_of(caller, now), descriptor)
+            ) or self._is_reserved(key, self._missed_heartbeats.leases_of(caller, now), descriptor)
         if not finds_room:
             if key != DENIED:
                 self._tell(caller, key, now)
@@ -114,6 +116,6 @@ class ConnectionLimits:
     def _tell(self, caller: str, key: str, now: float) -> None:
         """Note whose heartbeats could not come through: this caller's, or anybody's."""
         if self._count_of[key] >= self._most // PART_OF_ONE:
-            self._hearing.missed(caller, now)
+            self._missed_heartbeats.missed(caller, now)
         else:
-            self._hearing.missed_everyone()
+            self._missed_heartbeats.missed_everyone()

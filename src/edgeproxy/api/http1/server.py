@@ -1,7 +1,7 @@
 """Accepts the connections of the API on the loop of the control plane.
 
 It accepts a few at a time, so that the loop also does other things. Where it falls behind, or gets
-no descriptor, heartbeats may wait unheard, and `Hearing` is told.
+no descriptor, heartbeats may wait unheard, and `MissedHeartbeats` is told.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edgeproxy.api.http1.connection_limits import ConnectionLimits, Place, Room
 from edgeproxy.api.http1.unread import UnreadAnswers
 from edgeproxy.core.geo.address import normalise
 from edgeproxy.log import EventLog, Throttle
-from edgeproxy.registry.hearing import Hearing
+from edgeproxy.registry.missed_heartbeats import MissedHeartbeats
 
 log = EventLog("api")
 
@@ -33,11 +33,13 @@ QUIET_SECS = 10.0
 class Server:
     """The API on one listening socket. For one event loop."""
 
-    def __init__(self, guard: Guard, hearing: Hearing, timeout_secs: float, room: Room) -> None:
+    def __init__(
+        self, guard: Guard, missed_heartbeats: MissedHeartbeats, timeout_secs: float, room: Room
+    ) -> None:
         self._guard = guard
-        self._hearing = hearing
+        self._missed_heartbeats = missed_heartbeats
         self._timeout_secs = timeout_secs
-        self._limits = ConnectionLimits(guard.allows, hearing, room)
+        self._limits = ConnectionLimits(guard.allows, missed_heartbeats, room)
         self._unread = UnreadAnswers()
         self._connections: set[Connection] = set()
         self._beginning: set[asyncio.Task[None]] = set()
@@ -82,7 +84,7 @@ class Server:
                 connected, address = self._listening.accept()
             except (BlockingIOError, InterruptedError):
                 self._behind_since = None
-                self._hearing.is_behind = False
+                self._missed_heartbeats.is_behind = False
                 return
             except ConnectionAbortedError:
                 continue
@@ -91,11 +93,11 @@ class Server:
                 return
             self._take(connected, address[0])
         now = time.monotonic()
-        self._hearing.is_behind = True
+        self._missed_heartbeats.is_behind = True
         if self._behind_since is None:
             self._behind_since = now
         elif now - self._behind_since > BEHIND_SECS:
-            self._hearing.missed_everyone()
+            self._missed_heartbeats.missed_everyone()
         if self._next is None:  # or nobody would find out that nobody waits any more
             self._next = self._loop.call_soon(self._accept_more)
 
@@ -134,7 +136,7 @@ class Server:
     def _pause(self, error: OSError) -> None:
         """Accept nothing for a moment: the system has no descriptor or no memory."""
         assert self._listening is not None
-        self._hearing.missed_everyone()
+        self._missed_heartbeats.missed_everyone()
         self._warn(time.monotonic(), error.strerror, self._limits.total)
         self._loop.remove_reader(self._listening)
         self._retry = self._loop.call_later(RETRY_SECS, self._go_on)
@@ -142,7 +144,7 @@ class Server:
     def _go_on(self) -> None:
         self._retry = None
         if self._listening is not None:
-            self._hearing.missed_everyone()
+            self._missed_heartbeats.missed_everyone()
             self._loop.add_reader(self._listening, self._accept)
 
     def _warn(self, now: float, reason: str | None, connections: int) -> None:

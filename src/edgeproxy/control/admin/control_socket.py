@@ -25,7 +25,7 @@ import edgeproxy.control.observe.json_pieces
 import edgeproxy.control.observe.status_snapshot
 import edgeproxy.core.admission.explanation
 import edgeproxy.core.routing.backend_snapshot  # noqa: F401
-from edgeproxy.control.admin.door import Door
+from edgeproxy.control.admin.acceptor import CallerLimits
 from edgeproxy.control.admin.pages import JSON, HttpPages, Page, Request, Response
 from edgeproxy.control.observe.renderer import BusyError
 from edgeproxy.control.observe.status import Status
@@ -34,7 +34,9 @@ from edgeproxy.errors import EdgeProxyError
 ANSWER_SECS = 5.0
 
 
-def control_pages(status: Status, upgrade: Callable[[], Awaitable[int]], door: Door) -> HttpPages:
+def control_pages(
+    status: Status, upgrade: Callable[[], Awaitable[int]], limits: CallerLimits
+) -> HttpPages:
     """Return the pages of the control socket.
 
     `upgrade` starts a successor and returns its process id.
@@ -74,7 +76,7 @@ def control_pages(status: Status, upgrade: Callable[[], Awaitable[int]], door: D
     return HttpPages(
         {"/status": show_status, "/sessions": sessions, "/explain": explain},
         {"/drain": drain(True), "/undrain": drain(False), "/upgrade": start_successor},
-        door,
+        limits,
     )
 
 

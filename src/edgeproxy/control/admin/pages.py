@@ -2,7 +2,7 @@
 
 A page that takes long is rendered in a thread, so the loop never waits. A connection is closed if
 its request is not there within `PATIENCE_SECS`, and if it has not read its answer `ACTION_SECS`
-later. Who may come, and how many, is decided by `control/admin/door`.
+later. Who may come, and how many, is decided by `control/admin/acceptor`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeproxy.control.admin.door import Acceptor, Door, Visit
+from edgeproxy.control.admin.acceptor import Acceptor, CallerConnection, CallerLimits
 from edgeproxy.log import EventLog
 
 if TYPE_CHECKING:
@@ -69,19 +69,19 @@ class HttpPages:
         self,
         pages: Mapping[str, Page],
         actions: Mapping[str, Page] | None = None,
-        door: Door | None = None,
+        limits: CallerLimits | None = None,
     ) -> None:
         self._pages = {
             **{path: (("GET", "HEAD"), page) for path, page in pages.items()},
             **{path: (("POST",), page) for path, page in (actions or {}).items()},
         }
-        self._door = door or Door()
+        self._limits = limits or CallerLimits()
         self._acceptor: Acceptor | None = None
         self._served: set[asyncio.Task[None]] = set()
 
     async def serve(self, listening: socket.socket) -> None:
         """Serve on this listening socket from now on; `close` closes it too."""
-        self._acceptor = Acceptor(listening, self._door, self._begin, self._begin_refusal)
+        self._acceptor = Acceptor(listening, self._limits, self._begin, self._begin_refusal)
 
     def stop_listening(self) -> None:
         """Accept no more connections; requests under way are answered."""
@@ -94,8 +94,8 @@ class HttpPages:
         for task in self._served:
             task.cancel()
 
-    def _begin(self, connected: socket.socket, visit: Visit) -> asyncio.Task[None]:
-        return self._run(connected, lambda *streams: self._answer(visit, *streams))
+    def _begin(self, connected: socket.socket, connection: CallerConnection) -> asyncio.Task[None]:
+        return self._run(connected, lambda *streams: self._answer(connection, *streams))
 
     def _begin_refusal(self, connected: socket.socket, setting: str) -> asyncio.Task[None]:
         return self._run(connected, lambda *streams: _turn_away(setting, *streams))
@@ -127,7 +127,10 @@ class HttpPages:
                 transport.abort()
 
     async def _answer(
-        self, visit: Visit, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        connection: CallerConnection,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> None:
         import h11
 
@@ -136,20 +139,20 @@ class HttpPages:
             async with asyncio.timeout(PATIENCE_SECS):
                 request = await _request(dialog, reader)
         except h11.RemoteProtocolError as error:
-            visit.silent_at = None
+            connection.silent_at = None
             refusal = Response(f"{error}\n".encode(), status=error.error_status_hint)
             async with asyncio.timeout(PATIENCE_SECS):
-                await _send(dialog, writer, refusal, visit)
+                await _send(dialog, writer, refusal, connection)
                 await _linger(reader, writer)
             return
         if request is None:
             return
-        visit.silent_at = None
+        connection.silent_at = None
         method = request.method.decode("ascii", "replace")
         async with asyncio.timeout(ACTION_SECS):
             response = await self._response(method, request.target.decode("ascii", "replace"))
         async with asyncio.timeout(ACTION_SECS):
-            await _send(dialog, writer, response, visit, with_body=method != "HEAD")
+            await _send(dialog, writer, response, connection, with_body=method != "HEAD")
 
     async def _response(self, method: str, target: str) -> Response:
         """Return the answer to a request."""
@@ -189,7 +192,7 @@ async def _send(
     dialog: h11.Connection,
     writer: asyncio.StreamWriter,
     response: Response,
-    visit: Visit,
+    connection: CallerConnection,
     with_body: bool = True,
 ) -> None:
     """Send an answer, no faster than its client reads."""
@@ -208,15 +211,15 @@ async def _send(
         body = memoryview(piece)
         for start in range(0, len(body), PIECE_BYTES):
             writer.write(body[start : start + PIECE_BYTES])
-            await _drain(writer, visit)
-    await _drain(writer, visit)
+            await _drain(writer, connection)
+    await _drain(writer, connection)
 
 
-async def _drain(writer: asyncio.StreamWriter, visit: Visit) -> None:
+async def _drain(writer: asyncio.StreamWriter, connection: CallerConnection) -> None:
     """Wait until the client has read what is written, and note since when it has not."""
-    visit.stalled_at = asyncio.get_running_loop().time()
+    connection.stalled_at = asyncio.get_running_loop().time()
     await writer.drain()
-    visit.stalled_at = None
+    connection.stalled_at = None
 
 
 async def _turn_away(

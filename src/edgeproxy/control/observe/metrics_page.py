@@ -14,7 +14,7 @@ from typing import TypeVar
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
 from prometheus_client.core import Metric as Family
 
-from edgeproxy.control.admin.door import Door
+from edgeproxy.control.admin.acceptor import CallerLimits
 from edgeproxy.control.admin.pages import HttpPages, Request, Response
 from edgeproxy.control.observe.metric_table import (
     BACKEND_LABELS,
@@ -71,9 +71,9 @@ class Exposition:
 
 
 def metrics_page(
-    read: Callable[[], StatusSnapshot], path: str, renderer: Renderer, door: Door
+    read: Callable[[], StatusSnapshot], path: str, renderer: Renderer, limits: CallerLimits
 ) -> HttpPages:
-    """Return the page of metrics, for callers that `door` admits."""
+    """Return the page of metrics, for callers that `limits` admits."""
     exposition = Exposition(read)
 
     async def metrics(_request: Request) -> Response:
@@ -82,7 +82,7 @@ def metrics_page(
         except BusyError as error:
             return Response(f"{error}\n".encode(), status=503)
 
-    return HttpPages({path: metrics}, door=door)
+    return HttpPages({path: metrics}, limits=limits)
 
 
 def backend_lines(backends: Iterable[BackendSnapshot], rest: Pause) -> Iterator[bytes]:

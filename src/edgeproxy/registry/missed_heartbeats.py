@@ -24,7 +24,7 @@ COUNT_SECS = 1.0
 """How old the count of leases by address may be: many callers may be judged in that time."""
 
 
-class Hearing:
+class MissedHeartbeats:
     """What this POP may have missed. `now` is in monotonic seconds.
 
     Attributes:

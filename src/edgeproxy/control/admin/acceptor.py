@@ -43,7 +43,7 @@ UNLIMITED = 1 << 30
 _SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
-class Visit:
+class CallerConnection:
     """One connection that was let in.
 
     Attributes:
@@ -61,44 +61,46 @@ class Visit:
 
 
 class Room:
-    """The visits of one listening socket. `now` is in seconds of any clock."""
+    """The connections of one listening socket. `now` is in seconds of any clock."""
 
     def __init__(self, most: int = MAX_AT_ONCE, most_of_one: int = MAX_OF_ONE) -> None:
         self._most = most
         self._most_of_one = most_of_one
-        self._visits: dict[Visit, None] = {}  # the oldest first
+        self._connections: dict[CallerConnection, None] = {}  # the oldest first
         self._count_of: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        return len(self._visits)
+        return len(self._connections)
 
-    def enter(self, visit: Visit, now: float) -> bool:
+    def enter(self, connection: CallerConnection, now: float) -> bool:
         """Let a connection in if there is room, or if another one can be made to leave."""
-        is_crowded = self._count_of[visit.key] >= self._most_of_one
-        if is_crowded or len(self._visits) >= self._most:
-            others = [each for each in self._visits if not is_crowded or each.key == visit.key]
+        is_crowded = self._count_of[connection.key] >= self._most_of_one
+        if is_crowded or len(self._connections) >= self._most:
+            others = [
+                each for each in self._connections if not is_crowded or each.key == connection.key
+            ]
             leaves = _first_to_leave(others, now)
             if leaves is None:
                 return False
             self.end(leaves)
             leaves.leave()
-        self._visits[visit] = None
-        self._count_of[visit.key] += 1
+        self._connections[connection] = None
+        self._count_of[connection.key] += 1
         return True
 
-    def end(self, visit: Visit) -> None:
+    def end(self, connection: CallerConnection) -> None:
         """A connection has ended."""
-        if self._visits.pop(visit, visit) is None:
-            self._count_of[visit.key] -= 1
-            if not self._count_of[visit.key]:
-                del self._count_of[visit.key]
+        if self._connections.pop(connection, connection) is None:
+            self._count_of[connection.key] -= 1
+            if not self._count_of[connection.key]:
+                del self._count_of[connection.key]
 
 
-def _first_to_leave(visits: list[Visit], now: float) -> Visit | None:
-    silent = min(visits, key=lambda each: _since(each.silent_at))
+def _first_to_leave(connections: list[CallerConnection], now: float) -> CallerConnection | None:
+    silent = min(connections, key=lambda each: _since(each.silent_at))
     if _since(silent.silent_at) <= now - SILENCE_SECS:
         return silent
-    stalled = min(visits, key=lambda each: _since(each.stalled_at))
+    stalled = min(connections, key=lambda each: _since(each.stalled_at))
     return stalled if _since(stalled.stalled_at) <= now - STALL_SECS else None
 
 
@@ -106,7 +108,7 @@ def _since(at: float | None) -> float:
     return float("inf") if at is None else at
 
 
-class Door:
+class CallerLimits:
     """Who may come to one listening socket, and up to which descriptor number.
 
     `allow` are the networks that may; empty: loopback, private and unique local addresses. A Unix
@@ -131,13 +133,13 @@ class Acceptor:
     def __init__(
         self,
         listening: socket.socket,
-        door: Door,
-        serve: Callable[[socket.socket, Visit], asyncio.Task[None]],
+        limits: CallerLimits,
+        serve: Callable[[socket.socket, CallerConnection], asyncio.Task[None]],
         refuse: Callable[[socket.socket, str], asyncio.Task[None]],
     ) -> None:
         """`refuse` tells a caller that it is not allowed."""
         self._listening = listening
-        self._door = door
+        self._limits = limits
         self._serve = serve
         self._refuse = refuse
         is_local = listening.family == socket.AF_UNIX
@@ -182,42 +184,44 @@ class Acceptor:
         )
 
     def _receive(self, connected: socket.socket, caller: str) -> None:
-        if not self._door.allows(caller):
+        if not self._limits.allows(caller):
             self._tell("page_refused", reason="not_allowed", caller=caller)
             if len(self._denied) < MAX_DENIED:
-                task = self._refuse(connected, self._door.setting)
+                task = self._refuse(connected, self._limits.setting)
                 self._denied.add(task)
                 task.add_done_callback(self._denied.discard)
             else:
                 connected.close()
             return
-        if connected.fileno() >= self._door.ceiling:
+        if connected.fileno() >= self._limits.ceiling:
             self._tell("page_refused", reason="no_descriptors", caller=caller)
             connected.close()
             return
-        visit = Visit(key_of(caller) if caller else "", self._loop.time())
-        if self._room.enter(visit, self._loop.time()):
-            self._begin(connected, visit)
+        connection = CallerConnection(key_of(caller) if caller else "", self._loop.time())
+        if self._room.enter(connection, self._loop.time()):
+            self._begin(connected, connection)
         elif len(self._waiting) < MAX_WAITING:
-            self._waiting.append(asyncio.ensure_future(self._wait(connected, visit)))
+            self._waiting.append(asyncio.ensure_future(self._wait(connected, connection)))
         else:
             self._tell("page_refused", reason="full", caller=caller)
             connected.close()
 
-    def _begin(self, connected: socket.socket, visit: Visit) -> None:
-        task = self._serve(connected, visit)
-        visit.leave = task.cancel
-        task.add_done_callback(lambda _task: self._room.end(visit))
+    def _begin(self, connected: socket.socket, connection: CallerConnection) -> None:
+        task = self._serve(connected, connection)
+        connection.leave = task.cancel
+        task.add_done_callback(lambda _task: self._room.end(connection))
 
-    async def _wait(self, connected: socket.socket, visit: Visit) -> None:
+    async def _wait(self, connected: socket.socket, connection: CallerConnection) -> None:
         """Let a connection in as soon as there is room."""
         this = asyncio.current_task()
         assert this is not None
         try:
-            while self._waiting[0] is not this or not self._room.enter(visit, self._loop.time()):
+            while self._waiting[0] is not this or not self._room.enter(
+                connection, self._loop.time()
+            ):
                 await asyncio.sleep(LOOK_SECS)
-                visit.silent_at = self._loop.time()
-            self._begin(connected, visit)
+                connection.silent_at = self._loop.time()
+            self._begin(connected, connection)
         except asyncio.CancelledError:
             connected.close()
         finally:
@@ -229,4 +233,4 @@ class Acceptor:
         suppressed = throttle.admit(self._loop.time())
         if suppressed is not None:
             more = {"suppressed": suppressed} if suppressed else {}
-            log.warning(event, **fields, setting=self._door.setting, **more)
+            log.warning(event, **fields, setting=self._limits.setting, **more)
