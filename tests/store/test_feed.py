@@ -11,7 +11,7 @@ import pytest
 
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.errors import StoreError
-from edgeproxy.store.feed import Feed
+from edgeproxy.store.feed import MAX_NAMED, Feed
 from edgeproxy.store.sqlite.database import ROUTES_TABLE
 from edgeproxy.store.sqlite.store import SqliteStore
 from tests.store.editing import DOCUMENTED_TABLE, documented, execute, locked, release
@@ -249,4 +249,16 @@ def test_rows_skipped_at_the_start_are_reported(path: Path, events: Events) -> N
     proxy.feed.first()
     assert events.names() == ["row_skipped", "table_published"]
     assert proxy.metrics.rows_skipped == 1
+    proxy.store.close()
+
+
+def test_of_very_many_faulty_rows_some_are_named(path: Path, events: Events) -> None:
+    """A table of nothing else would fill the log, and nothing is followed meanwhile."""
+    rows = ", ".join(f"('{number}')" for number in range(MAX_NAMED + 7))
+    execute(path, f"INSERT INTO backends (id) VALUES {rows}")
+    proxy = Proxy(path)
+    proxy.feed.first()
+    names = events.names()
+    assert names == ["row_skipped"] * MAX_NAMED + ["rows_skipped", "table_published"]
+    assert proxy.metrics.rows_skipped == MAX_NAMED + 7
     proxy.store.close()

@@ -3,7 +3,8 @@
 What was published last stays until something different can be read: a missing, locked,
 damaged or emptied-out file never takes the backends away, rows that an operator deletes do.
 A fault is one warning when it begins (and one for each further reason while it lasts) and
-one line when it is over; a faulty row is one warning per change of its fault.
+one line when it is over; a faulty row is one warning per change of its fault, up to `MAX_NAMED` at
+once.
 
 It has no timer and no thread: the control plane calls `poll`, from one thread at a time.
 """
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 FIRST_WAIT_SECS = 5.0
 """How long a start waits for another program's write; a poll simply comes again."""
+
+MAX_NAMED = 1000
+"""How many faulty rows are named at once: a table of nothing else would fill the log."""
 
 log = EventLog("store")
 
@@ -179,6 +183,10 @@ class Feed:
     def _name_skipped(self, snapshot: Snapshot) -> None:
         new = [row for row in snapshot.skipped if row not in self._skipped]
         self._metrics.rows_skipped += len(new)
-        for row in new:
+        for row in new[:MAX_NAMED]:
             log.warning("row_skipped", id=row.id, reason=row.reason)
+        if len(new) > MAX_NAMED:
+            log.warning(
+                "rows_skipped", count=len(new) - MAX_NAMED, reason="further ones, not named"
+            )
         self._skipped = frozenset(snapshot.skipped)
