@@ -191,6 +191,12 @@ def test_core_touches_nothing_of_the_world(module: str) -> None:
     assert own_rooms(module) <= {"core", "wire", "errors", "host_name"}
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_no_cancellation_is_lost(module: str) -> None:
+    """`asyncio.wait_for` of Python 3.11 loses one that comes as its result does: use `timeout`."""
+    assert "asyncio.wait_for(" not in (SOURCE / module).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("module", [name for name in MODULES if room(name) == "engine"])
 def test_the_engine_knows_no_backend(module: str) -> None:
     assert own_rooms(module) <= {"engine", "errors", "host_name", "log", "standstill"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -161,6 +162,8 @@ def test_a_file_can_be_named_as_for_serve(
     words: tuple[str, ...],
 ) -> None:
     """It goes before that of the environment, which stays as it is."""
+    for name in [each for each in os.environ if each.startswith("EDGEPROXY_")]:
+        monkeypatch.delenv(name)
     for name, text in HERE.items():
         monkeypatch.setenv(name, text)
     monkeypatch.setenv("EDGEPROXY_CONFIG", str(tmp_path / "missing.toml"))

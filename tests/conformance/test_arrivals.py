@@ -152,7 +152,7 @@ def test_a_client_whose_handshake_is_no_good_ends_once(tls_rig: TlsRig, leaves: 
     tls_rig.gate.wait_for(lambda: tls_rig.gate.departures, "it is lost")
     ((_, _, reason),) = tls_rig.gate.departures
     failure = HandshakeFailure
-    assert reason == (failure.HANDSHAKE_FAILED if leaves else failure.HANDSHAKE_TIMEOUT)
+    assert reason == (failure.CLIENT_GONE if leaves else failure.HANDSHAKE_TIMEOUT)
     assert tls_rig.gate.entries == []
 
 

@@ -50,6 +50,7 @@ def test_a_line_says_who_ended_the_connection(pop: Pop, tmp_path: Path) -> None:
     ending, _ = pop.holder()
     ending.end()
     assert ending.rest() == (b"", False)
+    wait_until(lambda: path.read_text().count("\n") == 1, "the first one has ended")
     resetting, _ = pop.holder()
     resetting.reset()
     wait_until(lambda: path.read_text().count("\n") == 2, "both have ended")
@@ -82,6 +83,7 @@ def test_a_line_says_what_was_agreed_on_in_tls(pop: Pop, tmp_path: Path) -> None
         assert client.recv(4) == b"sa-1"
         port = client.getsockname()[1]
         version = client.version()
+    wait_until(lambda: path.read_text().count("\n") == 1, "it has ended")
     socket.create_connection(proxy.address, DEADLINE_SECS).close()
     proxy.wait_for("client_left")
     proxy.stop()

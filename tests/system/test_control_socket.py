@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import stat
 import subprocess
@@ -241,7 +242,6 @@ def test_without_a_proxy_the_commands_say_so(pop: Pop) -> None:
         ("explain", BRAZIL),
         ("drain", "sa-1"),
         ("undrain", "sa-1"),
-        ("upgrade",),
     ],
 )
 def test_every_command_takes_the_path_of_the_socket(pop: Pop, words: tuple[str, ...]) -> None:
@@ -250,6 +250,15 @@ def test_every_command_takes_the_path_of_the_socket(pop: Pop, words: tuple[str, 
     pop.serve(EDGEPROXY_CONTROL_SOCKET=str(folder))
     done = run_edgeproxy(*words, "--socket", str(folder), folder=pop.folder)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_upgrade_takes_the_path_of_the_socket_too(pop: Pop) -> None:
+    path = pop.folder / "control"
+    proxy = pop.serve(EDGEPROXY_CONTROL_SOCKET=str(path))
+    done = run_edgeproxy("upgrade", "--socket", str(path), folder=pop.folder)
+    os.kill(int(proxy.wait_for("upgraded")["successor"]), signal.SIGTERM)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert proxy.wait_for_exit() == 0
 
 
 def test_a_folder_that_cannot_be_made_ends_the_start_and_is_named(pop: Pop) -> None:
@@ -289,7 +298,10 @@ def test_with_nothing_set_a_proxy_can_be_asked(pop: Pop) -> None:
     assert "sa-1" in status.stdout
     file = Path(f"/proc/{proxy.pid}/root/run/edgeproxy/control")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert run_edgeproxy("upgrade", folder=pop.folder, command=within(proxy)).returncode == 0
+    upgraded = run_edgeproxy("upgrade", folder=pop.folder, command=within(proxy))
+    os.kill(int(proxy.wait_for("upgraded")["successor"]), signal.SIGTERM)
+    assert upgraded.returncode == 0
+    assert proxy.wait_for_exit() == 0
 
 
 @pytest.mark.usefixtures("_apart")

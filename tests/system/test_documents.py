@@ -44,7 +44,7 @@ INSTEAD = {
     # they are what runs the tests, or take minutes
     r"\./task (demo|test|check|format|build|packages|profile|sanitize|fuzz|storm|bench)\b.*": "",
     # tests/test_packaging.py installs
-    r"(\S+)/pip install \.": r'ln -s "$HOME/programs/edgeproxy" \1/edgeproxy',
+    r"(\S+)/pip install \.( +#.*)?": r'ln -s "$HOME/programs/edgeproxy" \1/edgeproxy',
     r"pip install '\.\[postgres\]'": "",
     # it goes on until somebody presses Ctrl+C
     r"(edgeproxy top\b.*)": r"timeout --preserve-status -s INT 3 \1",

@@ -138,7 +138,8 @@ class LeaseWatch:
         """End the leases of backends that have another home now."""
         leased = set(self._leases)
         try:
-            ours = await asyncio.wait_for(self._writer.known(), OWNERSHIP_TIMEOUT_SECS)
+            async with asyncio.timeout(OWNERSHIP_TIMEOUT_SECS):
+                ours = await self._writer.known()
         except (StoreError, TimeoutError):
             return
         for backend_id in leased - ours:

@@ -86,4 +86,5 @@ class PublishedTable:
 
     async def on_gate(self, function: Callable[[], T]) -> T:
         """Return the result of a function that runs on the gate thread."""
-        return await asyncio.wait_for(self._status.on_gate(function), GATE_SECS)
+        async with asyncio.timeout(GATE_SECS):
+            return await self._status.on_gate(function)

@@ -60,8 +60,9 @@ def control_pages(
     def drain(draining: bool) -> Page:
         async def act(request: Request) -> Response:
             backend_id = request.query.get("backend", "")
-            done = status.on_gate(lambda: status.drain(backend_id, draining))
-            if not await asyncio.wait_for(done, ANSWER_SECS):
+            async with asyncio.timeout(ANSWER_SECS):
+                is_known = await status.on_gate(lambda: status.drain(backend_id, draining))
+            if not is_known:
                 return _fault(404, f"there is no backend {backend_id!r}")
             return _json({"backend": backend_id, "draining": draining})
 

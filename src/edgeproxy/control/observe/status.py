@@ -195,9 +195,8 @@ class Status:
         from edgeproxy.core.admission.explanation import candidates_of
 
         ip_address(client)
-        decision = await asyncio.wait_for(
-            self.on_gate(lambda: self.choose(client, scope)), GATE_SECS
-        )
+        async with asyncio.timeout(GATE_SECS):
+            decision = await self.on_gate(lambda: self.choose(client, scope))
         head = {field.name: getattr(decision, field.name) for field in fields(decision)}
         del head["candidates"]
 

@@ -289,7 +289,8 @@ class Link:
         self._tell(is_change=False)
         while not connection.is_closed():
             with suppress(TimeoutError):
-                await asyncio.wait_for(lost.wait(), LOOK_SECS)
+                async with asyncio.timeout(LOOK_SECS):
+                    await lost.wait()
                 return
             if await is_standby(connection, self.settings) != follows:
                 return
