@@ -269,6 +269,25 @@ def test_a_folder_that_cannot_be_made_ends_the_start_and_is_named(pop: Pop) -> N
     proxy.foreign.clear()
 
 
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"EDGEPROXY_METRICS_ENABLED": "true", "EDGEPROXY_METRICS_LISTEN_ADDR": "192.0.2.1:9090"},
+        {"EDGEPROXY_API_ENABLED": "true", "EDGEPROXY_API_LISTEN_ADDR": "192.0.2.1:8081"},
+        {"EDGEPROXY_API_ENABLED": "true", "EDGEPROXY_API_TOKEN_FILE": "missing"},
+    ],
+    ids=["metrics", "api", "token"],
+)
+def test_a_start_that_fails_after_it_was_made_leaves_no_socket(
+    pop: Pop, variables: dict[str, str]
+) -> None:
+    path = pop.folder / "control"
+    proxy = pop.begin_to_serve(SERVE, None, EDGEPROXY_CONTROL_SOCKET=str(path), **variables)
+    assert proxy.wait_for_exit() in (1, 2)
+    assert not path.exists()
+    proxy.foreign.clear()
+
+
 # -- where nothing is set -------------------------------------------------------------------
 
 UNSET = ("env", "-u", "EDGEPROXY_CONFIG", "-u", "EDGEPROXY_CONTROL_SOCKET")

@@ -89,8 +89,6 @@ class Endpoints:
             opened = each.open(inherited.pop(each.name, None))
             if opened is not None:
                 self._sockets[each.name] = opened
-        if self._control_path is not None:
-            self._control_file = file_of(self._control_path)
 
     def surroundings(self, feed: Feed, listeners: Listeners) -> Surroundings:
         """Return where everything is that the proxy stands on, and whether it can be used."""
@@ -179,6 +177,7 @@ class Endpoints:
         opened = inherited or self._new_control_socket()
         if opened is not None:
             self._control_path = Path(os.fsdecode(opened.getsockname()))
+            self._control_file = file_of(self._control_path)
             log.info("control_socket", path=str(self._control_path))
         return opened
 
