@@ -39,7 +39,7 @@ def test_explain_prints_what_the_page_on_routing_shows(tmp_path: Path) -> None:
         execute(tmp_path / "routing.db", edit)
         words = command.removeprefix("$ edgeproxy ").split()
         printed = run_edgeproxy(*words, folder=tmp_path)
-        assert printed.stdout.endswith(sample)
+        assert sample in printed.stdout
 
 
 def test_the_log_has_the_fields_that_the_page_on_operations_shows(tmp_path: Path) -> None:

@@ -222,8 +222,6 @@ cdef class NativeEngine:
             while not self._stopping:
                 with nogil:
                     self._collect()
-                if self._now - self._next_tick > self._late_secs:
-                    self._excuse(self._now - self._next_tick)
                 self._tell()
                 if self._dialer.wanted.first != NULL or self._dialer.short.first != NULL:
                     with nogil:
@@ -267,6 +265,9 @@ cdef class NativeEngine:
         count = self._event_count = epoll_wait(self._epoll, events, MAX_EVENTS, timeout_ms)
         self._now = self._sessions.now = monotonic()
         self._acceptor.undialed = 0
+        if self._now - self._next_tick > self._late_secs:
+            with gil:
+                self._excuse(self._now - self._next_tick)  # before an event moves who is timed
         for index in range(count):
             mark = events[index].data.u64
             if mark == WAKEUP:
