@@ -121,7 +121,9 @@ def _keys() -> Iterator[bool]:
         tty.setcbreak(terminal)
         yield True
     finally:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, modes)
+        termios.tcsetattr(
+            terminal, termios.TCSANOW, modes
+        )  # whoever does not read is not waited for
 
 
 def _key_before(due: float) -> str:
