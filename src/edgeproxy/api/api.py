@@ -15,7 +15,7 @@ from edgeproxy.api.http1.server import Server
 from edgeproxy.api.settings import ApiSettings, token_of
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.metrics import Metrics
-from edgeproxy.engine.descriptors import ceiling
+from edgeproxy.engine.descriptors import API_SHARE, ceiling, ceiling_of
 from edgeproxy.errors import ConfigError
 from edgeproxy.log import EventLog
 from edgeproxy.registry.own_callers import OwnCallers
@@ -137,5 +137,5 @@ def _room() -> Room:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return Room(ceiling(), ceiling(), ceiling())
-    highest = (ceiling() + soft) // 2
+    highest = ceiling_of(API_SHARE)
     return Room(soft // 4, highest, (highest + soft) // 2)
