@@ -26,7 +26,7 @@ from edgeproxy.api.http1.message import Answer, Head
 from edgeproxy.api.settings import ApiSettings
 from edgeproxy.control.admin.host_header import is_own_host
 from edgeproxy.control.admin.pages import JSON
-from edgeproxy.core.admission.access import key_of
+from edgeproxy.core.admission.client_key import key_of
 from edgeproxy.core.admission.rate_limit import RateLimit, RateLimitSettings
 from edgeproxy.core.geo.prefix import PRIVATE_NETWORKS, Prefixes
 from edgeproxy.log import EventLog

@@ -374,8 +374,8 @@ class AdmissionGate:
 def _is_without_answer(outcome: Outcome) -> bool:
     """Return whether the backend ended a session without having sent a byte.
 
-    The outcome does not say which side closed first. A client that has sent something would have
-    waited for an answer, so a session without one counts as closed by the backend.
+    A client that has sent something would have waited for an answer, so a session without one
+    counts as ended by the backend, whichever side closed first.
     """
     if outcome.bytes_out:
         return False

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 
-from edgeproxy.core.admission.access import key_of
+from edgeproxy.core.admission.client_key import key_of
 from edgeproxy.core.admission.rate_limit import RateLimit, RateLimitSettings
 from edgeproxy.core.geo.address import normalise
 

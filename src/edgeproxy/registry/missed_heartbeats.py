@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from edgeproxy.core.admission.access import key_of
+from edgeproxy.core.admission.client_key import key_of
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.leases import Leases
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from edgeproxy.core.admission.access import key_of
+from edgeproxy.core.admission.client_key import key_of
 from edgeproxy.registry.missed_heartbeats import MissedHeartbeats
 
 MAX_CONNECTIONS = 4096

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
-from edgeproxy.core.admission.access import key_of
+from edgeproxy.core.admission.client_key import key_of
 from edgeproxy.core.geo.address import normalise
 from edgeproxy.core.geo.prefix import PRIVATE_NETWORKS, Network, Prefixes
 from edgeproxy.log import EventLog, Throttle

@@ -15,11 +15,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from edgeproxy.core.admission.arrivals import Arrival, Arrivals
+from edgeproxy.core.admission.client_counts import ClientCounts
 from edgeproxy.core.admission.client_key import ClientPrefixes, key_of, site_of
 from edgeproxy.core.admission.rate_limit import RateLimit, RateLimitSettings
 from edgeproxy.core.geo.prefix import Network, Prefixes
-
-__all__ = ["AccessControl", "AccessSettings", "Denied", "key_of"]
 
 
 class Denied(StrEnum):
@@ -68,7 +67,7 @@ class AccessControl:
         rate: RateLimitSettings | None = None,
     ) -> None:
         settings, rate = settings or AccessSettings(), rate or RateLimitSettings()
-        self._inside: dict[str, int] = {}
+        self._inside = ClientCounts()
         self.rate = RateLimit(rate)
         self._site_rate = RateLimit(_of_site(settings, rate))
         self.arrivals = Arrivals()
@@ -146,26 +145,14 @@ class AccessControl:
         if not self._most:
             return None
         key = self.key(client)
-        self._add(key, 1)
-        site = site_of(key)  # whatever the settings: they may be others when it leaves
-        if site:
-            self._add(site, 1)
+        self._inside.enter(
+            key
+        )  # with its site whatever the settings: they may be others at its end
         return key
 
     def leave(self, key: str) -> None:
         """A connection that was counted has ended."""
-        self._add(key, -1)
-        site = site_of(key)
-        if site:
-            self._add(site, -1)
-
-    def _add(self, key: str, number: int) -> None:
-        inside = self._inside.get(key, 0) + number
-        assert inside >= 0
-        if inside:
-            self._inside[key] = inside
-        else:
-            del self._inside[key]
+        self._inside.leave(key)
 
     # -- clients before admission -----------------------------------------------------------
 

@@ -131,18 +131,18 @@ class Admission:
     # -- decisions ---------------------------------------------------------------------
 
     def decide(
-        self, client: str, scope: str, now: float, tried: Collection[str] = ()
+        self, key: tuple[str, str], client: str, now: float, tried: Collection[str] = ()
     ) -> Choice | Refusal:
-        """Return the backend this client gets now. Reserves, binds and changes nothing."""
+        """Return the backend for a client and the key of its binding. It changes nothing."""
         publication = self._publication
         if publication.waiting:
             publication.adopt()
         table = publication.table
-        bound = self.affinity.usable((self.access.key(client), scope), now, table)
+        bound = self.affinity.usable(key, now, table)
         if bound is not None and bound.backend.id not in tried:
             return Choice(bound, How.BOUND)
         origin = self.locate(client)
-        tiers = table.tiers(scope, origin)
+        tiers = table.tiers(key[1], origin)
         return (
             selection.lowest(tiers, origin, now, tried)
             or selection.last_resort(tiers, origin, tried)
@@ -172,12 +172,12 @@ class Admission:
             barred = access.check(client, now, takes=True, again=again)
             if barred is not None:
                 return Refusal(barred)
-        choice = self.decide(client, scope, now)
+        key = (access.key(client), scope)
+        choice = self.decide(key, client, now)
         if isinstance(choice, Refusal):
             if arrival is not None:
                 access.depart(arrival)
             return choice
-        key = (access.key(client), scope)
         kept = None if choice.how is How.BOUND else self.affinity.kept(key, now, self.table)
         self.affinity.bind(key, kept or choice.candidate.backend.id, now)
         ticket = Ticket(client, scope, choice)
@@ -202,7 +202,7 @@ class Admission:
         ticket.tried = (*ticket.tried, ticket.backend.id)
         if ticket.attempts >= self._settings.connect_attempts:
             return self._turned_away(ticket, Refusal(Reason.UNREACHABLE))
-        choice = self.decide(ticket.client, ticket.scope, now, ticket.tried)
+        choice = self.decide(key, ticket.client, now, ticket.tried)
         if isinstance(choice, Refusal):
             return self._turned_away(ticket, choice)
         if self.affinity.get(key, now) is None:

@@ -7,6 +7,7 @@ in this way, each gets few: the other half is for those who have none yet.
 
 from __future__ import annotations
 
+from edgeproxy.core.admission.client_counts import ClientCounts
 from edgeproxy.core.admission.client_key import site_of
 
 _PART = 8
@@ -44,7 +45,7 @@ class Arrivals:
     def __init__(self) -> None:
         self.room = 0
         self._total = 0
-        self._counts: dict[str, int] = {}
+        self._counts = ClientCounts()
 
     def __len__(self) -> int:
         """Return how many clients are not admitted yet."""
@@ -64,23 +65,9 @@ class Arrivals:
     def enter(self, key: str) -> None:
         """Count a client."""
         self._total += 1
-        self._add(key, 1)
-        site = site_of(key)
-        if site:
-            self._add(site, 1)
+        self._counts.enter(key)
 
     def leave(self, key: str) -> None:
         """A client that was counted has been admitted, or has gone."""
         self._total -= 1
-        self._add(key, -1)
-        site = site_of(key)
-        if site:
-            self._add(site, -1)
-
-    def _add(self, key: str, number: int) -> None:
-        count = self._counts.get(key, 0) + number
-        assert count >= 0
-        if count:
-            self._counts[key] = count
-        else:
-            del self._counts[key]
+        self._counts.leave(key)

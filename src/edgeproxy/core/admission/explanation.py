@@ -77,7 +77,8 @@ def choose(admission: Admission, client: str, scope: str, now: float) -> Decisio
     Gate thread only. Costs about as much as a client.
     """
     barred = admission.access.check(client, now)
-    choice = Refusal(barred) if barred else admission.decide(client, scope, now)
+    key = (admission.access.key(client), scope)
+    choice = Refusal(barred) if barred else admission.decide(key, client, now)
     table = admission.table
     return Decision(
         client=client,
@@ -85,7 +86,7 @@ def choose(admission: Admission, client: str, scope: str, now: float) -> Decisio
         origin=admission.locate(client),
         pop_region=table.pop_region,
         table_version=table.version,
-        bound_to=admission.affinity.get((admission.access.key(client), scope), now),
+        bound_to=admission.affinity.get(key, now),
         backend=None if isinstance(choice, Refusal) else choice.candidate.backend.id,
         how=str(choice.reason if isinstance(choice, Refusal) else choice.how),
         candidates=(),
