@@ -89,7 +89,7 @@ class Guard:
         if not self._rate.take(key_of(head.caller), now):
             self._limited(head.caller, now)
             raise FaultError(429, "too many requests", headers={"Retry-After": "1"})
-        headers = head.by_name()
+        headers = head.by_name
         if len(headers) != len(head.headers):
             _check_single(head)
         if self._token:
@@ -154,7 +154,7 @@ def _check_page(head: Head, headers: Mapping[bytes, bytes]) -> None:
 
 
 def _check_kind(head: Head, body: bytes) -> None:
-    kind = head.by_name().get(b"content-type", b"").partition(b";")[0].strip().lower()
+    kind = head.by_name.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if body and kind != JSON.encode():
         raise FaultError(415, "a body has to be JSON, with `Content-Type: application/json`")
 

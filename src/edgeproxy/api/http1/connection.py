@@ -179,7 +179,7 @@ class Connection(asyncio.Protocol):
         is_old = self._parser.get_http_version() == "1.0"
         if is_old or not self._parser.should_keep_alive():
             self._is_last = True
-        headers = self._head.by_name()
+        headers = self._head.by_name
         try:
             self._guard.admit(self._head)
         except FaultError as fault:

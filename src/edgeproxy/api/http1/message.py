@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 CLOSE = (b"connection", b"close")
@@ -16,6 +16,7 @@ class Head:
     Attributes:
         path: The path with its escapes resolved; `raw_path` is as it was sent.
         headers: Names in lower case, and values.
+        by_name: The values by name; of several with one name the last.
         caller: The address of the caller in normal form.
         client: Address and port of the caller's end of the connection; `server` are those of ours.
     """
@@ -28,10 +29,10 @@ class Head:
     caller: str
     client: tuple[str, int] = ("", 0)
     server: tuple[str, int] = ("", 0)
+    by_name: Mapping[bytes, bytes] = field(init=False)
 
-    def by_name(self) -> Mapping[bytes, bytes]:
-        """Return the headers by name; of several with one name the last."""
-        return dict(self.headers)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_name", dict(self.headers))
 
 
 @dataclass(frozen=True, slots=True)
