@@ -93,10 +93,11 @@ def test_what_comes_into_the_place_of_a_followed_file_holds_nothing_up(
     proxy = pop.serve(**variables)
     for variable, event in BAD_EVENTS.items():
         path = Path(variables[variable])
+        told_before = len(proxy.seen(event))
         kept = path.rename(path.with_suffix(".kept"))
         replace(path)
 
-        assert str(path) in proxy.wait_for(event, len(proxy.seen(event)) + 1)["reason"]
+        assert str(path) in proxy.wait_for(event, told_before + 1)["reason"]
         proxy.edit(f"UPDATE backends SET weight = weight + 1, app = '{len(variable)}'")
         assert pop.reached() == "first"
 

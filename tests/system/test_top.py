@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import termios
@@ -74,8 +75,17 @@ class Top:
 
     def interrupt(self) -> int:
         """Send what a terminal sends for Ctrl+C; return its exit code."""
-        self._process.send_signal(2)
+        self._process.send_signal(signal.SIGINT)
         return self.end()
+
+    def interrupt_until_the_end(self) -> int:
+        """Send it again and again, as `timeout` or a held Ctrl+C does; return its exit code."""
+        wait_until(self._sent_and_ended, "the end of top", DEADLINE_SECS)
+        return self.end()
+
+    def _sent_and_ended(self) -> bool:
+        self._process.send_signal(signal.SIGINT)
+        return self._process.poll() is not None
 
     def close(self) -> None:
         self._process.kill()
@@ -118,4 +128,10 @@ def test_lines_are_clipped_and_only_what_is_not_well_has_a_colour(top: Top) -> N
     coloured = [line for line in lines if re.search(r"\x1b\[3\dm", line)]
     assert {ESCAPE.sub("", line).split()[0] for line in coloured} == {"us-1", "sa-other"}
     assert top.interrupt() == 0
+    assert top.terminal_modes() == top.modes
+
+
+def test_only_the_first_interrupt_counts(top: Top) -> None:
+    wait_until(top.screen, "the first page", DEADLINE_SECS)
+    assert top.interrupt_until_the_end() == 0
     assert top.terminal_modes() == top.modes

@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     before: Status | None = None
     refreshes = 0
     try:
-        with _keys() as has_keys, _screen(wanted=on_screen):
+        with _interrupted_once(), _keys() as has_keys, _screen(wanted=on_screen):
             while True:
                 status = ask(arguments, "/status")
                 refreshes += 1
@@ -76,6 +76,20 @@ def run(arguments: argparse.Namespace) -> int:
                 before = status
     except KeyboardInterrupt:
         return 0
+
+
+@contextmanager
+def _interrupted_once() -> Iterator[None]:
+    """Let only the first SIGINT interrupt: `timeout` sends two, and the end must be a whole one."""
+    import signal
+
+    def interrupt(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+    yield
 
 
 def _draw(before: Status | None, status: Status, sort: str, *, has_keys: bool) -> None:
@@ -121,9 +135,7 @@ def _keys() -> Iterator[bool]:
         tty.setcbreak(terminal)
         yield True
     finally:
-        termios.tcsetattr(
-            terminal, termios.TCSANOW, modes
-        )  # whoever does not read is not waited for
+        termios.tcsetattr(terminal, termios.TCSANOW, modes)  # waits for nobody who does not read
 
 
 def _key_before(due: float) -> str:
