@@ -190,7 +190,7 @@ async def _called(app: App, head: Head, body: bytes) -> Answer:
             parts.append(message.get("body", b""))
 
     await app(scope, receive, send)
-    return Answer(status, headers, b"".join(parts))
+    return Answer(status, headers, parts)
 
 
 def refusal(fault: FaultError) -> Answer:
@@ -198,7 +198,7 @@ def refusal(fault: FaultError) -> Answer:
     body = msgspec.json.encode(FaultView(str(fault), fault.field))
     headers = {"Content-Type": JSON, "Content-Length": str(len(body)), **fault.headers}
     raw = [(name.lower().encode(), text.encode()) for name, text in headers.items()]
-    return Answer(fault.status, raw, body)
+    return Answer(fault.status, raw, (body,))
 
 
 def too_long() -> FaultError:

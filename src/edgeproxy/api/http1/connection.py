@@ -18,6 +18,7 @@ For one event loop.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 from urllib.parse import unquote
@@ -36,6 +37,8 @@ MAX_FIELDS = 128
 KEEP_ALIVE_SECS = 15.0
 LINGER_SECS = 2.0
 LINGER_BYTES = 256 * 1024
+PIECE_BYTES = 64 * 1024
+"""Written at once, of a large answer."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 NOT_ALLOWED = FaultError(403, "this address may not call the API; see EDGEPROXY_API_ALLOW")
 
@@ -74,7 +77,9 @@ class Connection(asyncio.Protocol):
         self._due: asyncio.TimerHandle | None = None
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self._is_last = False  # the connection ends after this answer
+        self._has_ended = False  # the peer sends no more
         self._is_paused = False  # the peer does not read its answer
+        self._unsent: deque[memoryview] = deque()
         self._begin()
 
     def _begin(self) -> None:
@@ -121,12 +126,13 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The peer sends no more; return whether it still gets an answer."""
-        self._is_last = True
-        return self._phase is _Phase.ANSWERING
+        self._is_last = self._has_ended = True
+        return self._phase is _Phase.ANSWERING or bool(self._unsent)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Forget everything."""
         self._disarm()
+        self._unsent.clear()
         self._forget_unread()
         self._parser = None  # they refer to each other
         self._closed(self)
@@ -136,11 +142,16 @@ class Connection(asyncio.Protocol):
         self._is_paused = True
 
     def resume_writing(self) -> None:
-        """The answer has been read."""
+        """What was written of the answer has been read."""
         self._is_paused = False
-        self._forget_unread()
-        if self._phase is not _Phase.ANSWERING and self._transport is not None:
-            self._transport.resume_reading()
+        if self._unsent:
+            self._write_more()
+            if not self._unsent and self._is_last:
+                self._all_is_sent()
+        if not self._is_paused:
+            self._forget_unread()
+            if self._phase is not _Phase.ANSWERING and self._transport is not None:
+                self._transport.resume_reading()
 
     # -- what the parser calls ---------------------------------------------------------
 
@@ -246,20 +257,19 @@ class Connection(asyncio.Protocol):
 
     def _respond(self, answer: Answer) -> None:
         """Answer a request that is complete; wait for the next one, unless this is the last."""
-        assert self._transport is not None
         assert self._head is not None
-        if len(answer.body) > SMALL_BYTES and self._head.method != "HEAD":
-            if self._unread.take(self.place.key, len(answer.body)):
-                self._unread_bytes = len(answer.body)
+        has_body = self._head.method != "HEAD"
+        if has_body and answer.size > SMALL_BYTES:
+            if self._unread.take(self.place.key, answer.size):
+                self._unread_bytes = answer.size
             else:
                 reason = "too many answers wait to be read"
                 answer = refusal(FaultError(503, reason, headers={"Retry-After": "1"}))
         self._is_last = self._is_last or CLOSE in answer.headers
-        body = b"" if self._head.method == "HEAD" else answer.body
         if self._is_last:
-            self._end(answer, body)
+            self._end(answer, has_body=has_body)
         else:
-            self._transport.write(answer.head(closes=False) + body)
+            self._write(answer, has_body=has_body)
             self._begin()
             self._arm(KEEP_ALIVE_SECS)
             if self._is_paused:
@@ -273,29 +283,57 @@ class Connection(asyncio.Protocol):
             self._unread_bytes = 0
 
     def _refuse(self, fault: FaultError) -> None:
-        answer = refusal(fault)
-        self._end(answer, answer.body)
+        self._end(refusal(fault), has_body=True)
 
-    def _end(self, answer: Answer, body: bytes) -> None:
+    def _end(self, answer: Answer, *, has_body: bool) -> None:
         """Write the last answer, and discard what the peer still sends, until it closes."""
         assert self._transport is not None
         if self._transport.is_closing():
             return
-        is_large = len(body) > SMALL_BYTES
+        is_large = has_body and answer.size > SMALL_BYTES
         self._phase = _Phase.LINGERING
-        self._transport.write(answer.head(closes=True) + body)
+        self._is_last = True
+        self._write(answer, has_body=has_body)
+        self._transport.resume_reading()
+        self._arm(KEEP_ALIVE_SECS if is_large else LINGER_SECS)
+        if not self._unsent:
+            self._all_is_sent()
+
+    def _write(self, answer: Answer, *, has_body: bool) -> None:
+        """Write an answer: what is small in one piece, a large body as fast as it is read."""
+        assert self._transport is not None
+        head = answer.head(closes=self._is_last)
+        if has_body and answer.size > SMALL_BYTES:
+            self._transport.write(head)
+            self._unsent.extend(map(memoryview, answer.body))
+            self._write_more()
+        else:
+            self._transport.write(b"".join((head, *(answer.body if has_body else ()))))
+
+    def _write_more(self) -> None:
+        assert self._transport is not None
+        while self._unsent and not self._is_paused:
+            piece = self._unsent.popleft()
+            if len(piece) > PIECE_BYTES:
+                self._unsent.appendleft(piece[PIECE_BYTES:])
+            self._transport.write(piece[:PIECE_BYTES])
+
+    def _all_is_sent(self) -> None:
+        """End our direction after the last answer."""
+        assert self._transport is not None
+        if self._phase is not _Phase.LINGERING or self._has_ended:
+            self._transport.close()
+            return
         try:
             self._transport.write_eof()
         except OSError:  # the caller has left, and the answer was reset
             self.abort()
-            return
-        self._transport.resume_reading()
-        self._arm(KEEP_ALIVE_SECS if is_large else LINGER_SECS)
 
     def shut_down(self) -> None:
         """Close after the request under way, if there is one."""
         self._is_last = True
-        if self._phase is _Phase.READING and not self._is_begun and self._transport is not None:
+        is_idle = self._phase is _Phase.READING and not self._is_begun and not self._unsent
+        if is_idle and self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:

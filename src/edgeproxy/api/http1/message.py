@@ -37,11 +37,19 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer. Its headers include the length of the body."""
+    """An answer. Its headers include the length of the body, which comes in pieces.
+
+    Nothing ever joins the pieces of a large one: a copy would stop all threads.
+    """
 
     status: int
     headers: Sequence[tuple[bytes, bytes]]
-    body: bytes
+    body: Sequence[bytes]
+
+    @property
+    def size(self) -> int:
+        """The length of the body in bytes."""
+        return sum(map(len, self.body))
 
     def head(self, *, closes: bool) -> bytes:
         """Return its head as bytes; `closes` tells that it is the last on its connection."""
