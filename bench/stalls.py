@@ -276,6 +276,9 @@ class Measured:
         process = Process([program, "serve"], cpus, self._folder / "log", environ)
         for port in (self.port, self._api_port, self._metrics_port):
             process.wait_until_it_accepts(port, START_SECS)
+        for reader in self.readers:  # connections are taken before all is ready to answer them
+            reader.ask(bytearray(PIECE_BYTES))
+        end_visit(begin_visit(self.port, 0))
         return process
 
     def is_wanted(self, name: str) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import shutil
+import sys
 import threading
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -134,6 +137,40 @@ def test_a_line_about_a_table_is_bounded(proxy: Proxy, path: Path, events: Event
     execute(path, "DELETE FROM backends WHERE id LIKE 'n%'")
     assert proxy.feed.poll()
     assert told_of(events) == {"removed": f"{first}, and 290 more"}
+
+
+EDITS = (
+    "UPDATE backends SET weight = 3 WHERE id = 'many-7'",
+    "UPDATE backends SET weight = weight + 1",
+    "DELETE FROM backends WHERE id LIKE 'many-%'",
+    "CREATE TABLE other (a)",
+)
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_what_is_not_needed_any_more_is_freed_in_small_parts(tmp_path: Path, edit: str) -> None:
+    """To free all of a table at once would stop every thread for tens of milliseconds."""
+    path = documented(tmp_path / "routing.db")
+    execute(
+        path,
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000) INSERT INTO"
+        " backends SELECT 'many-' || i, 'app', 'eu', '10.0.0.1', i, 1, 1, 500, 1000, 0 FROM n",
+    )
+    in_use: list[int] = []
+    store = SqliteStore(path, lambda: in_use.append(sys.getallocatedblocks()))
+    in_force: dict[str, object] = {}
+    feed = Feed(store, lambda snapshot: in_force.update(latest=snapshot), Metrics())
+    feed.first()
+    execute(path, edit)
+    gc.disable()
+    try:
+        in_use.clear()
+        feed.poll()
+        in_use.append(sys.getallocatedblocks())
+    finally:
+        gc.enable()
+    most_freed = max(before - after for before, after in pairwise(in_use))
+    assert most_freed < 1000, "of the 4,000 backends, each of several blocks"
 
 
 def test_a_deleted_database_keeps_the_table_is_not_made_anew_and_recovers(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from typing import Generic, TypeVar
 
-from edgeproxy.core.pacing import Pause, no_pause, paced
+from edgeproxy.core.pacing import Pause, empty, no_pause
 
 T = TypeVar("T", bound=tuple[object, ...])
 
@@ -64,8 +64,7 @@ class LazyHeap(Generic[T]):
     def clear(self, rest: Pause = no_pause) -> None:
         """Remove all items, a few at a time."""
         for heap in (self._heap, self._old):
-            for _ in paced(range(len(heap)), rest):
-                heap.pop()
+            empty(heap, rest)
 
     def _current(self, heap: list[T]) -> list[T]:
         while heap and not self._is_current(heap[0]):

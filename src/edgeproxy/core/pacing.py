@@ -36,6 +36,12 @@ def paced(items: Iterable[_T], rest: Pause) -> Iterator[_T]:
         yield item
 
 
+def empty(items: list[_T], rest: Pause) -> None:
+    """Empty a list, from its end. To free a long one at once would stop all threads meanwhile."""
+    for _ in paced(range(len(items)), rest):
+        items.pop()
+
+
 def paced_sorted(items: Iterable[_Sortable], rest: Pause) -> Iterator[_Sortable]:
     """Yield the items in order; neither sorting nor any other step takes long."""
     parts: list[list[_Sortable]] = []

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from edgeproxy.core.pacing import Pause, paced
+from edgeproxy.core.pacing import Pause, empty, paced
 from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
 from edgeproxy.store.difference import difference
@@ -23,6 +23,7 @@ from edgeproxy.store.sqlite.database import TableMissingError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgeproxy.core.backends.backend import Backend
     from edgeproxy.core.metrics import Metrics
 
 FIRST_WAIT_SECS = 5.0
@@ -86,6 +87,7 @@ class Feed:
         self._publish = publish
         self._metrics = metrics
         self._published: Snapshot | None = None  # the last one
+        self._discarded: list[Backend] = []  # of the one that is not needed any more
         self._skipped: frozenset[SkippedRow] = frozenset()  # as logged
         self.fault = ""
         self._faults: set[str] = set()  # logged in the present episode; empty: all is well
@@ -115,10 +117,10 @@ class Feed:
         Never raises for a fault of the database.
         """
         try:
-            snapshot = None
+            is_other = False
             if self._store.changed():
                 self._before_read()
-                snapshot = self._store.read()
+                is_other = self._take(self._store.read())
         except StoreError as error:
             self._metrics.reload_errors += 1
             self._metrics.database_up = False
@@ -126,7 +128,8 @@ class Feed:
             return False
         self._metrics.database_up = True
         self.fault = ""
-        is_other = snapshot is not None and self._take(snapshot)
+        # Nobody else has them now, so they are freed one by one.
+        empty(self._discarded, self._store.rest)
         if self._faults:  # only now: a reader of this event finds the table in force
             self._faults.clear()
             log.info("database_recovered", path=self._store.path)
@@ -154,9 +157,11 @@ class Feed:
             log.warning("database_unreadable", path=self._store.path, reason=error.reason)
 
     def _take(self, snapshot: Snapshot) -> bool:
+        """Publish what was read if it is another table, and keep the backends of the discarded."""
         self._name_skipped(snapshot)
         before = self._published
         if before is not None and self._equal(snapshot, before):
+            self._discarded = list(snapshot.backends)
             return False
         if before is not None and before.backends and not snapshot.backends:
             log.warning(
@@ -171,6 +176,8 @@ class Feed:
             skipped=len(snapshot.skipped),
             **what,
         )
+        if before is not None:
+            self._discarded = list(before.backends)
         return True
 
     def _equal(self, one: Snapshot, other: Snapshot) -> bool:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.rows import MAX_NAME_CHARS, RowError, parse_rows
-from edgeproxy.core.pacing import Pause, no_pause, paced
+from edgeproxy.core.pacing import Pause, empty, no_pause, paced
 from edgeproxy.core.routing.server_names import pattern
 
 ROUTES = "edgeproxy_routes"
@@ -97,6 +97,5 @@ def snapshot_of(
         except ValueError as error:
             label = f"{ROUTES} {str(name)[:MAX_NAME_CHARS]!r}"
             skipped.append(SkippedRow(label, str(error)))
-    for _ in paced(range(len(rows)), rest):
-        rows.pop()  # a list freed at once would hold the interpreter for long
+    empty(rows, rest)
     return Snapshot(tuple(backends), tuple(skipped), apps)

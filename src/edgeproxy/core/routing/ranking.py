@@ -20,6 +20,7 @@ Only the gate thread chooses and places. A ranking under construction is not yet
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from heapq import heappop, heappush, heapreplace
@@ -27,7 +28,7 @@ from heapq import heappop, heappush, heapreplace
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.live_state import LiveState
 from edgeproxy.core.lazy_heap import LazyHeap
-from edgeproxy.core.pacing import Pause, no_pause, paced, paced_sorted
+from edgeproxy.core.pacing import Pause, empty, no_pause, paced, paced_sorted
 from edgeproxy.core.routing import scoring
 from edgeproxy.core.routing.down import Down, is_current
 from edgeproxy.core.routing.eligibility import Ineligible, ineligible
@@ -188,13 +189,19 @@ class Ranking:
 
     def __init__(self, members: Iterable[Candidate], rest: Pause = no_pause) -> None:
         self.members = tuple(members)
-        self.weight = sum(each.backend.weight for each in self.members) * PARTS
-        self.available = sum(each.standing for each in self.members)
-        self.full = sum(each.is_full for each in self.members)
-        self.clock = max((each.live.turn - each.step() for each in self.members), default=0.0)
-        weights = sorted({each.backend.weight for each in self.members})[:MAX_QUEUES]
+        self.weight = self.available = self.full = slow_standing = 0
+        clocks = -math.inf
+        weights = set()
+        for each in paced(self.members, rest):
+            self.weight += each.backend.weight * PARTS
+            self.available += each.standing
+            self.full += each.is_full
+            slow_standing += each.slow_standing
+            clocks = max(clocks, each.live.turn - each.step())
+            weights.add(each.backend.weight)
+        self.clock = clocks if self.members else 0.0
         self._idle: dict[int, OrderedDict[Candidate, Entry]]
-        self._idle = {weight: OrderedDict() for weight in weights}
+        self._idle = {weight: OrderedDict() for weight in sorted(weights)[:MAX_QUEUES]}
         self._busy: list[Entry] = []
         self._busy_rest: list[Entry] = []  # the old heap, while a new one is made
         self.passed_over = PassedOver(len(self.members))
@@ -203,21 +210,23 @@ class Ranking:
             each.rankings.append(self)
             each.first_entry()
         entries = (each.entry for each in self.members if each.entry)
-        ordered = list(paced_sorted(entries, rest))
-        slow = [entry for entry in ordered if entry[3].slow_standing]
-        slow_standing = sum(each.slow_standing for each in self.members)
-        self.slow_start: SlowStartTurns[Entry] = SlowStartTurns(
-            slow_standing, self.clock, LazyHeap(slow, is_current, len(self.members))
-        )
-        down = [entry for entry in ordered if not entry[3].standing]
-        self.down = Down(down, len(self.members))
-        for entry in paced(ordered, rest):
-            if entry[3].standing and not entry[3].slow_standing:
+        slow: list[Entry] = []
+        down: list[Entry] = []
+        for entry in paced_sorted(entries, rest):
+            if not entry[3].standing:
+                down.append(entry)
+            elif entry[3].slow_standing:
+                slow.append(entry)
+            else:
                 queue = None if entry[0] else self._idle.get(entry[3].backend.weight)
                 if queue is None:
                     self._busy.append(entry)
                 else:
                     queue[entry[3]] = entry
+        self.slow_start: SlowStartTurns[Entry] = SlowStartTurns(
+            slow_standing, self.clock, LazyHeap(slow, is_current, len(self.members))
+        )
+        self.down = Down(down, len(self.members))
 
     def clear(self, rest: Pause = no_pause) -> None:
         """Drop all references, a few at a time; the ranking cannot be used afterwards."""
@@ -226,8 +235,7 @@ class Ranking:
             for _ in paced(range(len(queue)), rest):
                 queue.popitem()
         for heap in (self._busy, self._busy_rest):
-            for _ in paced(range(len(heap)), rest):
-                heap.pop()
+            empty(heap, rest)
         self.slow_start.heap.clear(rest)
         self.passed_over.clear(rest)
         self.down.clear(rest)
