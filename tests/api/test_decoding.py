@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from edgeproxy.api.bodies import Registration
 from edgeproxy.api.decoding import body_of
 from edgeproxy.api.fault import FaultError
+from edgeproxy.core.backends.rows import MAX_NAME_CHARS
 
 GOOD = {"id": "a", "app": "myapp", "region": "sa", "ip": "10.0.0.1", "port": 80}
+FIELDS = "id, app, region, ip, port, country, weight, soft_limit, hard_limit"
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -80,3 +82,30 @@ def test_a_region_is_refused_in_words(region: str) -> None:
     assert found.field == "region"
     assert "a short code like sa, us, eu or ap" in str(found)
     assert "regex" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"id": None}, "id has to be a text, not null"),
+        ({"id": ""}, "id has to be a text that is not empty"),
+        ({"id": "a" * 5000}, f"id has to be a text of at most {MAX_NAME_CHARS} characters"),
+        ({"port": "80"}, "port has to be an integer, not a text"),
+        ({"port": 70_000}, "port has to be an integer of at most 65535"),
+        ({"weight": 1.5}, "weight has to be an integer, not a number with a fraction"),
+        ({"country": 7}, "country has to be a text or null, not an integer"),
+        (
+            {"wieght": 1},
+            f"there is no field `wieght`; the fields are {FIELDS}",
+        ),
+    ],
+)
+def test_a_fault_is_told_in_the_words_of_the_document(
+    change: dict[str, object], reason: str
+) -> None:
+    assert str(read(json.dumps(GOOD | change).encode())) == reason
+
+
+def test_a_field_that_is_missing_and_another_body_are_told() -> None:
+    assert str(read(b"{}")) == "the field `id` is missing"
+    assert str(read(b"[]")) == "the body has to be an object, not a list"

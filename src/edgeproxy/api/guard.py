@@ -124,9 +124,8 @@ class Guard:
         is_known = hmac.compare_digest(b"Bearer " + shown[7:], self._token)
         has_scheme = shown[:7].lower() == b"bearer "
         if not (is_known and has_scheme) and head.path not in OPEN_PATHS:
-            raise FaultError(
-                401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"}
-            )
+            reason = "this is not the token" if shown else "a bearer token is needed"
+            raise FaultError(401, reason, headers={"WWW-Authenticate": "Bearer"})
 
 
 def _check_single(head: Head) -> None:
