@@ -233,10 +233,10 @@ class Rig:
 
     def hang_up(self) -> None:
         """Hang up everywhere, then stop the engine; fail if a session does not end."""
-        for opened in self._opened:
-            opened.close()
+        self._close_opened()
         if self._background is not None:
             self._background.shutdown()
+            self._close_opened()  # what it has opened meanwhile
         try:
             if self._started:
                 wait_until(lambda: not self.gate.unended(), "all tickets ended")
@@ -244,6 +244,10 @@ class Rig:
         finally:
             if hasattr(self, "engine"):
                 self.engine.stop()
+
+    def _close_opened(self) -> None:
+        for opened in list(self._opened):
+            opened.close()
 
     def check(self) -> None:
         """Fail if the engine, which has stopped, forgot or kept anything."""

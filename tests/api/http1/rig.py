@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,6 +40,29 @@ class App:
         headers = [(b"content-length", b"%d" % len(text))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": text})
+
+
+class Pieces(App):
+    """Answers `/large` with these pieces."""
+
+    def __init__(self, sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        rng = random.Random(len(sizes))
+        self.pieces = [rng.randbytes(size) for size in sizes]
+
+    @property
+    def whole(self) -> bytes:
+        return b"".join(self.pieces)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] != "/large":
+            await super().__call__(scope, receive, send)
+            return
+        headers = [(b"content-length", b"%d" % len(self.whole))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for piece in self.pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import socket
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from edgeproxy.api.http1.connection import MAX_FIELDS, MAX_HEAD_BYTES
 from edgeproxy.api.settings import ApiSettings
 from edgeproxy.values import networks
-from tests.api.http1.rig import PATIENCE_SECS, Address, App, serving
+from tests.api.http1.rig import PATIENCE_SECS, Address, App, Pieces, serving
 from tests.control.serving import raw, rest_of
 
 CHUNKED = b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
@@ -239,3 +240,78 @@ def test_whatever_is_sent_the_answers_are_http(
         except OSError:  # the peer has answered before, and does not wait for all of it
             return
     assert set(statuses_of(answers)) <= STATUSES
+
+
+SIZES = (
+    (70_000,),
+    (1_000_000,),
+    (65_536,) * 20,
+    (1, 65_537, 3, 200_000, 32_768, 0, 99),
+    (100,) * 2000,
+)
+"""Of the pieces of a large answer: each byte comes once, in order, however slowly it is read."""
+
+
+def read_slowly(asking: socket.socket, count: int) -> bytes:
+    """Return so many bytes of what comes, in bits of all sizes."""
+    rng = random.Random(count)
+    got = b""
+    while len(got) < count:
+        bit = asking.recv(min(rng.choice((1, 1000, 4096, 50_000)), count - len(got)))
+        assert bit, f"it ends after {len(got)} of {count} bytes"
+        got += bit
+    return got
+
+
+def read_head(asking: socket.socket) -> bytes:
+    got = b""
+    while not got.endswith(b"\r\n\r\n"):
+        got += asking.recv(1)
+    return got
+
+
+@pytest.mark.parametrize("buffer_bytes", [4096, None])
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+class TestLargeAnswers:
+    def test_the_connection_carries_the_next_request(
+        self, sizes: tuple[int, ...], buffer_bytes: int | None
+    ) -> None:
+        app = Pieces(sizes)
+        with (
+            serving(app, send_buffer_bytes=buffer_bytes) as address,
+            socket.create_connection(address, 20) as asking,
+        ):
+            for _ in range(2):
+                asking.sendall(b"GET /large HTTP/1.1\r\n\r\n")
+                read_head(asking)
+                assert read_slowly(asking, len(app.whole)) == app.whole
+            asking.sendall(b"GET /x HTTP/1.1\r\nConnection: close\r\n\r\n")
+            assert rest_of(asking).startswith(b"HTTP/1.1 200 ")
+
+    def test_the_last_answer_is_whole_and_then_the_end_comes(
+        self, sizes: tuple[int, ...], buffer_bytes: int | None
+    ) -> None:
+        app = Pieces(sizes)
+        with (
+            serving(app, send_buffer_bytes=buffer_bytes) as address,
+            socket.create_connection(address, 20) as asking,
+        ):
+            asking.sendall(b"GET /large HTTP/1.1\r\nConnection: close\r\n\r\n")
+            read_head(asking)
+            assert read_slowly(asking, len(app.whole)) == app.whole
+            assert rest_of(asking) == b""
+
+    @pytest.mark.parametrize("ends_late", [False, True])
+    def test_who_sends_no_more_gets_all_of_it(
+        self, sizes: tuple[int, ...], buffer_bytes: int | None, ends_late: bool
+    ) -> None:
+        app = Pieces(sizes)
+        with (
+            serving(app, send_buffer_bytes=buffer_bytes) as address,
+            socket.create_connection(address, 20) as asking,
+        ):
+            asking.sendall(b"GET /large HTTP/1.1\r\nConnection: close\r\n\r\n")
+            if ends_late:
+                asking.recv(1)
+            asking.shutdown(socket.SHUT_WR)
+            assert rest_of(asking).endswith(app.whole)
