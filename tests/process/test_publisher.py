@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +25,9 @@ from edgeproxy.gate.preamble import PreambleParser
 from edgeproxy.process.publisher import Publisher
 from edgeproxy.process.removal import Removal
 from edgeproxy.store.snapshot import Snapshot
+from edgeproxy.store.sqlite.store import SqliteStore
 from tests.events import events_of
+from tests.store.editing import documented, execute
 
 ROWS = Snapshot((Backend("a", "web", "sa", "10.0.0.1", 80),), routes={"www.example.com": "web"})
 
@@ -136,6 +139,33 @@ def test_a_row_that_leads_to_this_proxy_is_skipped_for_as_long_as_it_does(
     assert skipped["id"] == "a"
     assert "the listener of this proxy" in str(skipped["reason"])
     assert published.metrics.rows_skipped == 1
+
+
+def test_an_edit_of_a_row_that_leads_here_is_not_told_again(published: Published) -> None:
+    published.own = HERE
+    with events_of("store") as events:
+        for weight in (1, 2, 3):
+            published.publisher.publish(Snapshot((replace(ROWS.backends[0], weight=weight),)))
+        published.publisher.publish(Snapshot((replace(ROWS.backends[0], wg_ip="127.0.0.1"),)))
+    first, moved = (str(each["reason"]) for each in events.named("row_skipped"))
+    assert first.startswith("wg_ip 10.0.0.1")
+    assert moved.startswith("wg_ip 127.0.0.1")
+    assert [row.id for row in published.publisher.leading_here] == ["a"]
+
+
+def test_what_the_feed_tells_leaves_out_the_rows_that_lead_here(
+    published: Published, tmp_path: Path
+) -> None:
+    published.own = HERE
+    store = SqliteStore(documented(tmp_path / "routing.db"))
+    execute(store.path, "UPDATE backends SET wg_ip = '10.0.0.1', port = 80 WHERE region = 'sa'")
+    feed = published.publisher.feed(store)
+    with events_of("store") as events:
+        feed.first()
+    (told,) = events.named("table_published")
+    assert (told["backends"], told["skipped"]) == (2, 1)
+    assert [row.id for row in feed.skipped] == ["sa-node-1"]
+    store.close()
 
 
 def test_a_removed_row_is_not_complained_of(published: Published) -> None:

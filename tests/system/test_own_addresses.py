@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
+import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -13,8 +15,8 @@ from edgeproxy.engine.host_addresses import host_addresses
 from tests.system import namespaces
 from tests.system.api import Api, serve
 from tests.system.namespaces import Host
-from tests.system.pop import Pop, row
-from tests.system.proxy import SERVE
+from tests.system.pop import BRAZIL, Pop, row
+from tests.system.proxy import SERVE, run_edgeproxy
 
 pytestmark = pytest.mark.system
 
@@ -131,6 +133,39 @@ def test_the_proxy_itself_cannot_be_registered(pop: Pop) -> None:
             assert (answer.status, answer.said["field"]) == (403, "ip")
             assert "of this proxy" in answer.said["error"]
     assert api.listed() == {}
+
+
+def test_a_skipped_row_is_told_everywhere_and_nothing_changes_it(pop: Pop) -> None:
+    pop.backend("good")
+    control = str(pop.folder / "control")
+    api = serve(pop, EDGEPROXY_CONTROL_SOCKET=control, EDGEPROXY_DB_RELOAD_SECS="0.1")
+    own, odd = Node("own", "127.0.0.1", pop.proxy.address[1]), Node("odd", "10.0.0.1", 0)
+    pop.proxy.edit(row(own) + row(odd))
+    table = pop.proxy.seen("table_published")[-1]
+    assert (table["backends"], table["skipped"]) == ("1", "2")
+    for method, path, body in (
+        ("GET", "", None),
+        ("PUT", "/weight", {"weight": 7}),
+        ("POST", "/disable", None),
+        ("POST", "/drain", None),
+    ):
+        for name, reason in (("own", "of this proxy"), ("odd", "port")):
+            answer = api.ask(method, f"/api/v1/backends/{name}{path}", body)
+            assert answer.status == 404
+            assert reason in answer.said["error"]
+    with closing(sqlite3.connect(pop.database)) as connection:
+        of_both = "SELECT weight, healthy FROM backends WHERE id IN ('own', 'odd')"
+        assert connection.execute(of_both).fetchall() == [(1, 1)] * 2
+    told = run_edgeproxy("status", "--socket", control, folder=pop.folder)
+    assert "rows skipped: 2 (odd, own)" in told.stdout
+
+
+def test_an_explanation_without_a_proxy_leaves_such_a_row_out(pop: Pop) -> None:
+    pop.register(Node("own", "127.0.0.1", 9000))
+    words = ("explain", BRAZIL, "--json")
+    for listen, chosen in (("127.0.0.1:9001", "own"), ("0.0.0.0:9000", None)):
+        done = run_edgeproxy(*words, folder=pop.folder, EDGEPROXY_LISTEN_ADDR=listen)
+        assert json.loads(done.stdout)["backend"] == chosen
 
 
 def test_only_some_networks_may_be_registered(pop: Pop) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
-from collections.abc import Awaitable, Callable, Container, Iterable
+from collections.abc import Awaitable, Callable, Collection, Container, Iterable
 from typing import TYPE_CHECKING
 
 from edgeproxy.api.application import api
@@ -21,6 +21,7 @@ from edgeproxy.log import EventLog
 from edgeproxy.registry.own_callers import OwnCallers
 from edgeproxy.registry.registry import Registry
 from edgeproxy.store.choice import nodes_in, registrations_in
+from edgeproxy.store.snapshot import SkippedRow
 from edgeproxy.values import ListenAddress, Secret
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ async def start(
     metrics: Metrics,
     follow_database: Callable[[], Awaitable[object]],
     backends: Callable[[], tuple[Backend, ...]],
+    skipped: Callable[[], Collection[SkippedRow]],
     is_stopping: Callable[[], bool],
     own: Callable[[], Own],
     ends: Callable[[Container[object]], Iterable[SessionEnds]],
@@ -101,8 +103,9 @@ async def start(
     """Serve the API on a listening socket to callers that show this token.
 
     `follow_database` returns when the content of the store is in force; `backends` returns the
-    backends in force; `is_stopping` tells whether the proxy accepts no more clients; `own` returns
-    the addresses of this proxy, `ends` those of the sessions with these tickets.
+    backends in force, `skipped` the rows that are not used; `is_stopping` tells whether the proxy
+    accepts no more clients; `own` returns the addresses of this proxy, `ends` those of the
+    sessions with these tickets.
     """
     address = ListenAddress(*listening.getsockname()[:2])
     registry = Registry(
@@ -114,6 +117,7 @@ async def start(
         metrics,
         follow_database,
         backends,
+        skipped,
         is_stopping,
         own,
     )

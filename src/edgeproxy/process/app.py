@@ -57,7 +57,6 @@ from edgeproxy.process.reload import InForce, Reload
 from edgeproxy.process.removal import Removal
 from edgeproxy.process.watchdog import LoopLag, show_life
 from edgeproxy.store.choice import make_store
-from edgeproxy.store.feed import Feed
 from edgeproxy.version import VERSION
 
 if TYPE_CHECKING:
@@ -148,7 +147,7 @@ class Proxy:
             own_addresses.look,
             self.metrics,
         )
-        self.feed = Feed(self._store, self.publisher.publish, self.metrics, gc.collect)
+        self.feed = self.publisher.feed(self._store, gc.collect)
         probes = HealthChecks(self._judged, _opening_of(config, header_writer, authorities))
         loop_lag = LoopLag()
         self._status = Status(
@@ -314,6 +313,7 @@ class Proxy:
             self.metrics,
             self.control_plane.follow_database,
             lambda: self.publisher.backends,
+            lambda: self.feed.skipped,
             lambda: self._lifecycle.is_stopping,
             lambda: self.publisher.own,
             self.engine.ends,

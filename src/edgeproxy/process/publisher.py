@@ -29,7 +29,8 @@ from edgeproxy.core.routing.server_names import NO_SERVER_NAMES, ServerNames
 from edgeproxy.listeners.spec import SNI
 from edgeproxy.log import EventLog
 from edgeproxy.process.removal import Removal
-from edgeproxy.store.snapshot import Snapshot
+from edgeproxy.store.feed import Feed, Store
+from edgeproxy.store.snapshot import SkippedRow, Snapshot
 
 log = EventLog("store")
 
@@ -39,6 +40,7 @@ class Publisher:
 
     Attributes:
         backends: Those of the table.
+        leading_here: The rows that are not in it because they lead to this proxy.
         own: The addresses of this proxy that the rows were judged by.
         published_at: When it was published (monotonic seconds); at first, when this was made.
     """
@@ -56,7 +58,7 @@ class Publisher:
         self.own = NOTHING
         self._look = own
         self._metrics = metrics
-        self._circular: dict[Backend, str] = {}  # rows that lead here, and to what
+        self.leading_here: frozenset[SkippedRow] = frozenset()
         self.backends: tuple[Backend, ...] = ()
         self.published_at = time.monotonic()
         self._admission = admission
@@ -68,6 +70,10 @@ class Publisher:
         self._routes_by_sni = False
         self._rest = CpuYield()
         self._publishing = threading.Lock()
+
+    def feed(self, store: Store, before_read: Callable[[], object] = int) -> Feed:
+        """Return what reads this store and publishes its content."""
+        return Feed(store, self.publish, self._metrics, before_read, lambda: self.leading_here)
 
     def publish(self, snapshot: Snapshot) -> None:
         """Put into force what the database holds; from any thread."""
@@ -106,32 +112,34 @@ class Publisher:
             if own == self.own:
                 return False
             self.own = own
-            if self._leading_here(own).keys() == self._circular.keys():
+            if _skipped(self._leading_here(own)) == self.leading_here:
                 return False
             self._publish(self._snapshot)
             return True
 
     def _leading_here(self, own: Own) -> dict[Backend, str]:
         """Return the rows that lead to this proxy, and to what of it."""
-        ports = own.ports()
-        return {
-            each: what
-            for each in paced(self._snapshot.backends, self._rest)
-            if each.port in ports
-            and not each.deleted
-            and (what := own.what_is_at(each.wg_ip, each.port)) is not None
-        }
+        return dict(own.circular(paced(self._snapshot.backends, self._rest)))
 
     def _tell(self, circular: dict[Backend, str]) -> None:
         """Name the rows that lead here as of now, and end their sessions."""
-        new = [each for each in circular if each not in self._circular]
-        self._circular = circular
+        before, self.leading_here = self.leading_here, _skipped(circular)
+        new = self.leading_here - before
         self._metrics.rows_skipped += len(new)
-        for each in new:
-            reason = (
-                f"wg_ip {each.wg_ip} with port {each.port} is {circular[each]} of this proxy: "
-                "give the address of the backend itself"
-            )
-            log.warning("row_skipped", id=each.id, reason=reason)
+        for row in new:
+            log.warning("row_skipped", id=row.id, reason=row.reason)
         if new:
-            self._removal.close_at(frozenset(each.address for each in new))
+            ids = {row.id for row in new}
+            self._removal.close_at(frozenset(each.address for each in circular if each.id in ids))
+
+
+def _skipped(circular: Mapping[Backend, str]) -> frozenset[SkippedRow]:
+    """Return the rows that lead to this proxy, and why they are skipped."""
+    return frozenset(
+        SkippedRow(
+            each.id,
+            f"wg_ip {each.wg_ip} with port {each.port} is {what} of this proxy: "
+            "give the address of the backend itself",
+        )
+        for each, what in circular.items()
+    )

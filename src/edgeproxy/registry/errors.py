@@ -50,8 +50,12 @@ class ForbiddenAddressError(RegistryError):
 class UnknownBackendError(RegistryError):
     """The routing table has no backend with this id."""
 
-    def __init__(self, backend_id: str) -> None:
-        super().__init__(f"there is no backend {shown(backend_id)}", "id")
+    def __init__(self, backend_id: str, skipped: str | None = None) -> None:
+        """`skipped` is why the row of this backend is not used."""
+        reason = f"there is no backend {shown(backend_id)}"
+        if skipped is not None:
+            reason += f" in force, because its row in the database is skipped: {skipped}"
+        super().__init__(reason, "id")
 
 
 class NotRegisteredError(RegistryError):

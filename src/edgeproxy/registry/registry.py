@@ -11,7 +11,7 @@ For the control plane's event loop.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 from itertools import islice
 
@@ -67,6 +67,7 @@ from edgeproxy.registry.views import (
 )
 from edgeproxy.registry.writer import RegistrationWriter
 from edgeproxy.store.edits import Node, NodeEdits, RefusedError, RegisteredRows, UnknownNodeError
+from edgeproxy.store.snapshot import SkippedRow
 
 log = EventLog("registry")
 
@@ -75,9 +76,9 @@ class Registry:
     """The registry of one POP.
 
     `follow` reads the database and publishes what it holds; `in_force` returns the backends that
-    were published last. While `is_stopping` returns True, requests that would write are refused.
-    `own` returns the addresses of this proxy, where no backend can be. `caller` is the address
-    that a request comes from.
+    were published last, `skipped` the rows that were not. While `is_stopping` returns True,
+    requests that would write are refused. `own` returns the addresses of this proxy, where no
+    backend can be. `caller` is the address that a request comes from.
 
     Attributes:
         missed_heartbeats: What is told which heartbeats could not come through.
@@ -93,9 +94,11 @@ class Registry:
         metrics: Metrics,
         follow: Callable[[], Awaitable[object]],
         in_force: Callable[[], tuple[Backend, ...]],
+        skipped: Callable[[], Collection[SkippedRow]],
         is_stopping: Callable[[], bool],
         own: Callable[[], Own],
     ) -> None:
+        self._skipped = skipped
         self._is_stopping = is_stopping
         self._own = own
         self._settings = settings
@@ -169,7 +172,7 @@ class Registry:
         """Return one backend."""
         candidate = self._admission.table.candidates.get(backend_id)
         if candidate is None:
-            raise UnknownBackendError(backend_id)
+            raise self._unknown(backend_id)
         return self._view(candidate, self._status.verdicts())
 
     async def explain(self, client: str, scope: str | None) -> Pieces:
@@ -215,12 +218,7 @@ class Registry:
         self.missed_heartbeats.heard(backend.id, caller)
         if is_new:
             log.info("backend_registered", backend=backend.id, address=backend.address)
-        try:
-            return self.view(backend.id), is_new
-        except UnknownBackendError:
-            raise UnavailableError(
-                "the backend is stored and comes into force when the database can be read again"
-            ) from None
+        return self._stored_view(backend.id), is_new
 
     def beat(self, backend_id: str, caller: str) -> None:
         """Renew the lease of a backend."""
@@ -229,7 +227,7 @@ class Registry:
             self._check_owner(backend.wg_ip, caller, "id")
         if not self._leases.beat(backend_id, time.monotonic()):
             if backend is None:
-                raise UnknownBackendError(backend_id)
+                raise self._unknown(backend_id)
             raise NotRegisteredError
         self.missed_heartbeats.heard(backend_id, caller)
 
@@ -242,14 +240,18 @@ class Registry:
         elif backend_id in self._table.backends():
             raise ConflictError("it never registered: remove it with `edgeproxy node delete`", "id")
         else:
-            raise UnknownBackendError(backend_id)
+            raise self._unknown(backend_id)
 
     # -- what operators do -------------------------------------------------------------
 
     async def change(self, backend_id: str, caller: str, action: str, **values: int) -> BackendView:
-        """Edit the row of a backend, as `edgeproxy node ACTION` does."""
+        """Edit the row of a backend in force, as `edgeproxy node ACTION` does."""
         self._check_running()
         self._check_owner_of(backend_id, caller)
+        if backend_id not in self._table.backends():
+            await self._publish()  # it may have been added just now
+        if backend_id not in self._table.backends():
+            raise self._unknown(backend_id)
         actions: dict[str, Callable[..., Node]] = {
             "enable": self._nodes.enable,
             "disable": self._nodes.disable,
@@ -257,7 +259,7 @@ class Registry:
             "limits": self._nodes.set_limits,
         }
         try:
-            node = await self._writer.run(partial(actions[action], backend_id, **values))
+            await self._writer.run(partial(actions[action], backend_id, **values))
             await self._table.publish()
         except UnknownNodeError:
             raise UnknownBackendError(backend_id) from None
@@ -266,23 +268,41 @@ class Registry:
         except StoreError as error:
             raise StoreUnavailableError(error) from None
         log.info("backend_changed", backend=backend_id, action=action, **values)
-        if node.fault is not None:
-            raise ConflictError(f"it is changed, but its row is faulty: {node.fault}", "id")
-        return self.view(backend_id)
+        return self._stored_view(backend_id)
 
     async def drain(self, backend_id: str, caller: str, draining: bool) -> BackendView:
         """Give a backend no new clients, or clients again."""
         self._check_owner_of(backend_id, caller)
         if backend_id not in self._table.backends():
-            raise UnknownBackendError(backend_id)
+            raise self._unknown(backend_id)
         await self._table.on_gate(lambda: self._status.drain(backend_id, draining))
         return self.view(backend_id)
+
+    async def _publish(self) -> None:
+        try:
+            await self._table.publish()
+        except StoreError as error:
+            raise StoreUnavailableError(error) from None
+
+    def _stored_view(self, backend_id: str) -> BackendView:
+        """Return a backend whose row has just been written."""
+        try:
+            return self.view(backend_id)
+        except UnknownBackendError:
+            raise UnavailableError(
+                "the backend is stored and comes into force when its row can be read and used again"
+            ) from None
 
     # -- what is refused ---------------------------------------------------------------
 
     def _check_running(self) -> None:
         if self._is_stopping():
             raise UnavailableError("the proxy is being stopped")
+
+    def _unknown(self, backend_id: str) -> UnknownBackendError:
+        """Return the fault of an id that is not in force, with the reason if its row is skipped."""
+        reasons = (row.reason for row in self._skipped() if row.id == backend_id)
+        return UnknownBackendError(backend_id, next(reasons, None))
 
     def _owner(self, caller: str) -> str | None:
         """Return the address of the backends that this caller may change, None for any."""
@@ -292,7 +312,7 @@ class Registry:
         if self._settings.own_address_only:
             backend = self._table.backends().get(backend_id)
             if backend is None:  # so its address is not known
-                raise UnknownBackendError(backend_id)
+                raise self._unknown(backend_id)
             self._check_owner(backend.wg_ip, caller, "id")
 
     def _check_destination(self, backend: Backend, caller: str) -> None:

@@ -80,10 +80,15 @@ class Feed:
         publish: Callable[[Snapshot], object],
         metrics: Metrics,
         before_read: Callable[[], object] = int,
+        unused: Callable[[], frozenset[SkippedRow]] = frozenset,
     ) -> None:
-        """`before_read` is called before a database that has changed is read again."""
+        """`before_read` is called before a database that has changed is read again.
+
+        `unused` returns the rows that are right as such, but that `publish` left out.
+        """
         self._store = store
         self._before_read = before_read
+        self._unused = unused
         self._publish = publish
         self._metrics = metrics
         self._published: Snapshot | None = None  # the last one
@@ -148,7 +153,7 @@ class Feed:
     @property
     def skipped(self) -> frozenset[SkippedRow]:
         """The rows that cannot be used."""
-        return self._skipped
+        return self._skipped | self._unused()
 
     def _report(self, error: StoreError) -> None:
         self.fault = error.reason
@@ -172,8 +177,8 @@ class Feed:
         what = difference(before, snapshot, self._store.rest) if before is not None else {}
         log.info(
             "table_published",
-            backends=len(snapshot.backends),
-            skipped=len(snapshot.skipped),
+            backends=len(snapshot.backends) - len(self._unused()),
+            skipped=len(snapshot.skipped) + len(self._unused()),
             **what,
         )
         if before is not None:

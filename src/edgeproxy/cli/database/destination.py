@@ -35,6 +35,11 @@ def warning_of(backend: Backend) -> str | None:
     return None if kind is None else f"wg_ip {backend.wg_ip} is {kind}"
 
 
+def own_addresses() -> Own:
+    """Return where a proxy with this configuration listens on this host."""
+    return Own(_configured(), host_addresses() or frozenset())
+
+
 def _configured() -> dict[tuple[str, int], str]:
     """Return what a proxy with this configuration listens on."""
     from edgeproxy.config import load as config

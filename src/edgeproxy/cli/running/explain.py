@@ -76,6 +76,7 @@ def _check_address(client_ip: str) -> None:
 
 
 def _decide(client_ip: str, app: str | None) -> Decision:
+    from edgeproxy.cli.database.destination import own_addresses
     from edgeproxy.config import load as config
     from edgeproxy.control.geoip import Geo
     from edgeproxy.core.admission.access import AccessControl
@@ -101,7 +102,9 @@ def _decide(client_ip: str, app: str | None) -> Decision:
         access=AccessControl(settings.access),
     )
     scope = settings.admission.app if app is None else app
-    admission.publish(overlaid(snapshot.backends, loaded.overlays), (scope,))
+    circular = dict(own_addresses().circular(snapshot.backends))
+    usable = tuple(each for each in snapshot.backends if each not in circular)
+    admission.publish(overlaid(usable, loaded.overlays), (scope,))
     return explain(admission, normalise(client_ip), scope, now=0.0)
 
 

@@ -12,10 +12,11 @@ Three judgements:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
+from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.geo.prefix import Network
 
 Address = IPv4Address | IPv6Address
@@ -86,10 +87,6 @@ class Own:
     places: Mapping[tuple[str, int], str] = field(default_factory=dict)
     hosts: frozenset[str] = frozenset()
 
-    def ports(self) -> frozenset[int]:
-        """Return the ports of all places: a backend with another port is none of them."""
-        return frozenset(port for _, port in self.places)
-
     def has(self, ip: str) -> bool:
         """Return whether an address in normal form is one of this host."""
         return ip in self.hosts or ip.startswith("127.") or ip == "::1"
@@ -104,6 +101,15 @@ class Own:
                 if found is not None:
                     return found
         return None
+
+    def circular(self, backends: Iterable[Backend]) -> Iterator[tuple[Backend, str]]:
+        """Yield those of the backends, unless deleted, that lead here, and what of this proxy."""
+        ports = {port for _, port in self.places}
+        for each in backends:
+            if each.port in ports and not each.deleted:  # most are not, and this is quick
+                what = self.what_is_at(each.wg_ip, each.port)
+                if what is not None:
+                    yield each, what
 
 
 NOTHING = Own()
