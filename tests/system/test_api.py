@@ -13,7 +13,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.store.editing import execute
+from tests.store.editing import execute, sqlite3_command
 from tests.system.api import Api, registration, running, serve
 from tests.system.pop import Pop
 from tests.system.proxy import run_edgeproxy
@@ -258,7 +258,11 @@ def test_a_faulty_row_can_be_changed_and_its_fault_is_told(pop: Pop) -> None:
     answer = api.ask("PUT", "/api/v1/backends/a/weight", {"weight": 9})
     assert (answer.status, answer.said["field"]) == (409, "id")
     assert "port" in answer.said["error"]
-    execute(pop.database, f"UPDATE backends SET port = {backend.port}, soft_limit = 'many'")
+    (kept,) = sqlite3_command(pop.database, "SELECT weight FROM backends").split()
+    assert kept == "heavy", "after a 4xx nothing has changed"
+    execute(pop.database, f"UPDATE backends SET port = {backend.port}")
+    assert api.ask("PUT", "/api/v1/backends/a/weight", {"weight": 9}).status == 200
+    execute(pop.database, "UPDATE backends SET soft_limit = 'many'")
     limits = {"soft_limit": 5, "hard_limit": 6}
     answer = api.ask("PUT", "/api/v1/backends/a/limits", limits)
     assert (answer.status, answer.said["weight"]) == (200, 9)

@@ -93,7 +93,8 @@ def test_a_replaced_database_is_followed(
 
     proxy.wait_for("table_published", 2)
     assert pop.reached() == "second"
-    assert not proxy.seen("database_unreadable")
+    if command == "mv":  # while `cp` writes, the file has been emptied
+        assert not proxy.seen("database_unreadable")
     proxy.edit("UPDATE backends SET healthy = 0")
     assert pop.reached() == "", "the new file is followed in its turn"
 

@@ -31,7 +31,7 @@ from edgeproxy.core.backends.registration import (
     Outcome,
     Register,
 )
-from edgeproxy.core.backends.rows import parse_node
+from edgeproxy.core.backends.rows import RowError, parse_node, parse_row
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.core.routing.backend_snapshot import backend_snapshot
@@ -70,6 +70,9 @@ from edgeproxy.store.edits import Node, NodeEdits, RefusedError, RegisteredRows,
 from edgeproxy.store.snapshot import SkippedRow
 
 log = EventLog("registry")
+
+_WRITTEN = {"enable": {"healthy": 1, "deleted": 0}, "disable": {"healthy": 0}}
+"""What an action without values writes."""
 
 
 class Registry:
@@ -245,13 +248,12 @@ class Registry:
     # -- what operators do -------------------------------------------------------------
 
     async def change(self, backend_id: str, caller: str, action: str, **values: int) -> BackendView:
-        """Edit the row of a backend in force, as `edgeproxy node ACTION` does."""
+        """Edit the row of a backend, as `edgeproxy node ACTION` does.
+
+        A row that is skipped is changed only if it is right then.
+        """
         self._check_running()
         self._check_owner_of(backend_id, caller)
-        if backend_id not in self._table.backends():
-            await self._publish()  # it may have been added just now
-        if backend_id not in self._table.backends():
-            raise self._unknown(backend_id)
         actions: dict[str, Callable[..., Node]] = {
             "enable": self._nodes.enable,
             "disable": self._nodes.disable,
@@ -259,6 +261,10 @@ class Registry:
             "limits": self._nodes.set_limits,
         }
         try:
+            if backend_id not in self._table.backends():
+                node = await self._writer.run(partial(self._nodes.get, backend_id))
+                written = _WRITTEN.get(action, values)
+                self._check_mended({**node.values, **written}, backend_id)
             await self._writer.run(partial(actions[action], backend_id, **values))
             await self._table.publish()
         except UnknownNodeError:
@@ -278,11 +284,14 @@ class Registry:
         await self._table.on_gate(lambda: self._status.drain(backend_id, draining))
         return self.view(backend_id)
 
-    async def _publish(self) -> None:
+    def _check_mended(self, values: Mapping[str, object], backend_id: str) -> None:
+        """Refuse a change after which the row would still be skipped."""
         try:
-            await self._table.publish()
-        except StoreError as error:
-            raise StoreUnavailableError(error) from None
+            backend = parse_row(values)
+        except RowError as error:
+            raise ConflictError(f"its row is faulty, and would still be: {error}", "id") from None
+        if any(self._own().circular([backend])):
+            raise self._unknown(backend_id)
 
     def _stored_view(self, backend_id: str) -> BackendView:
         """Return a backend whose row has just been written."""
