@@ -272,7 +272,9 @@ def _set(args: argparse.Namespace) -> int:
             check_limits(limits["soft_limit"], limits["hard_limit"])
         return _warning_of(node, values) if "wg_ip" in values or "port" in values else None
 
-    return _for_each(args, apply, report, check=check)
+    # Without need, one row of a large table is changed without reading the others.
+    is_judged = not values.keys().isdisjoint({"wg_ip", "port", "soft_limit", "hard_limit"})
+    return _for_each(args, apply, report, check=check if is_judged else None)
 
 
 def _show(args: argparse.Namespace) -> int:
