@@ -67,7 +67,7 @@ TESTED_ELSEWHERE = {
         "cli/",
         "system/test_commands.py, test_configuration.py, test_demo.py, test_register.py",
     ): (
-        "config database/destination database/migrate database/opening database/options "
+        "config database/migrate database/opening database/options "
         "database/output demo/command demo/connection demo/environment register "
         "running/drain running/explain running/upgrade serve"
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from pathlib import Path
@@ -86,6 +87,62 @@ def test_bad_values_are_listed_one_by_one() -> None:
         "EDGEPROXY_BINDING_MAX",
     ]
     assert found.is_usage
+
+
+def test_what_does_not_depend_on_a_bad_value_is_looked_at() -> None:
+    found = check(
+        {
+            **HERE,
+            "EDGEPROXY_REGION": "SA",
+            "EDGEPROXY_LISTEN_ADDR": "192.0.2.1:8080",
+            "EDGEPROXY_GEOIP_PATH": "none",
+            "EDGEPROXY_DB_PATH": "no/routing.db",
+        }
+    )
+    assert [fault.partition(":")[0] for fault in found.faults] == [
+        "EDGEPROXY_REGION='SA'",
+        "geo database none",
+        "EDGEPROXY_DB_PATH='no/routing.db'",
+        "cannot listen on 192.0.2.1",
+    ]
+    assert found.unchecked == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "unchecked"),
+    [
+        ("EDGEPROXY_LISTEN_ADDR", ["the access log and Unix sockets", "addresses"]),
+        ("EDGEPROXY_POSTGRES_URL", ["the driver for PostgreSQL", "the routing database"]),
+        ("EDGEPROXY_ENGINE", ["the engine"]),
+        ("EDGEPROXY_BINDING_MAX", []),
+    ],
+)
+def test_what_depends_on_a_bad_value_is_not_looked_at(variable: str, unchecked: list[str]) -> None:
+    found = check({**HERE, "EDGEPROXY_ACCESS_LOG": "no/log", variable: "x"})
+    assert found.unchecked == unchecked
+    assert len(found.faults) == 1 + ("addresses" not in unchecked)
+
+
+def test_of_a_half_pair_only_that_is_told() -> None:
+    found = check({**HERE, "EDGEPROXY_TLS_ENABLED": "true", "EDGEPROXY_TLS_KEY": "file"})
+    assert (len(found.faults), "certificates" in found.unchecked) == (1, True)
+    assert found.warnings == []
+
+
+def test_what_was_not_looked_at_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "edgeproxy.toml").write_text("[proxy]\nregoin = 'eu'\n")
+    monkeypatch.setenv("EDGEPROXY_CONFIG", "edgeproxy.toml")
+    done = Commands(capsys).run("config", "check")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.splitlines()[-1] == (
+        "  correct that and check again: not looked at yet are geo files, the token, certificates, "
+        "the driver for PostgreSQL, the engine, the access log and Unix sockets, the routing "
+        "database, addresses"
+    )
+    told = json.loads(Commands(capsys).run("config", "check", "--json").out)
+    assert (told["valid"], len(told["faults"]), len(told["unchecked"])) == (False, 1, 8)
 
 
 def test_a_database_is_read_and_one_without_a_table_is_no_fault(tmp_path: Path) -> None:

@@ -180,6 +180,18 @@ def test_what_is_for_commands_of_probes_is_no_setting() -> None:
             "[proxy]\nregion = eu",
             "line 2, column 10); a setting is NAME = VALUE on one line",
         ),
+        (
+            "[proxy]\nregion = 'eu'\n[proxy]",
+            "is not valid TOML: table [proxy] is there twice (at line 3, column 7); put all",
+        ),
+        (
+            "[backends.'sa.1']\n[backends.'sa.1']",
+            "is not valid TOML: table [backends.sa.1] is there twice (at line 2",
+        ),
+        (
+            "[proxy]\nregion = 'eu'\nregion = 'sa'\n",
+            "is not valid TOML: a name is there twice (at line 3, column 14); remove one",
+        ),
         ("[proxy]\nEDGEPROXY_REGION = 'eu'", "is not a setting; did you mean proxy.region?"),
         ("[web]\nEDGEPROXY_API_ALLOW = '::1'", "is not a setting; did you mean api.allow?"),
         ("x = " + "[" * 5000, "is not valid TOML: it is nested too deeply"),

@@ -60,9 +60,14 @@ def test_draining_survives_a_new_table(pop: Pop) -> None:
 
 
 def test_who_is_not_known_is_named(pop: Pop) -> None:
+    pop.backend("sa-1")
     serve(pop)
-    told = tell(pop, "drain", "nobody")
-    assert (told.returncode, told.stderr) == (1, "edgeproxy: there is no backend 'nobody'\n")
+    for name, meant in (("nobody", ";"), ("sa-9", "; did you mean sa-1?")):
+        told = tell(pop, "drain", name)
+        assert (told.returncode, told.stderr) == (
+            1,
+            f"edgeproxy: there is no backend '{name}'{meant} `edgeproxy status` lists all\n",
+        )
 
 
 def test_status_and_sessions_say_what_is_going_on(pop: Pop) -> None:
@@ -72,6 +77,7 @@ def test_status_and_sessions_say_what_is_going_on(pop: Pop) -> None:
     holder, _ = pop.holder(BRAZIL)
     status = json.loads(tell(pop, "status", "--json").stdout)
     assert (status["active"], status["connections"]) == (1, 1)
+    assert status["pid"] == pop.proxy.pid
     (first, _second) = sorted(status["backends"], key=lambda each: -each["active"])
     assert (first["id"], first["active"], first["circuit"], first["up"]) == (
         "sa-1",
@@ -405,6 +411,7 @@ def test_top_shows_what_happened_since_the_last_look(pop: Pop) -> None:
     assert seen.count("sa-1") == 2
     assert "clients  1 now" in seen
     assert tell(pop, "top", "--interval", "0").returncode == 2
+    assert tell(pop, "top", "--count", "-1").returncode == 2
 
 
 def test_top_keeps_to_the_screen_and_leaves_it_as_it_was(pop: Pop) -> None:

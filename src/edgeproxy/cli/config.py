@@ -68,14 +68,23 @@ def run_check(arguments: argparse.Namespace) -> int:
     found = check(_environ(arguments))
     code = (2 if found.is_usage else 1) if found.faults else 0
     if arguments.json:
-        told = {"valid": not found.faults, "faults": found.faults, "warnings": found.warnings}
+        told = {
+            "valid": not found.faults,
+            "faults": found.faults,
+            "warnings": found.warnings,
+            "unchecked": found.unchecked,
+        }
         print(json.dumps(told, indent=2))
         return code
     for warning in found.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if found.faults:
         kind = UsageError if found.is_usage else EdgeProxyError
-        raise kind("\n  ".join(["a proxy would not start:", *found.faults]))
+        lines = ["a proxy would not start:", *found.faults]
+        if found.unchecked:
+            left = ", ".join(found.unchecked)
+            lines.append(f"correct that and check again: not looked at yet are {left}")
+        raise kind("\n  ".join(lines))
     print(f"the configuration is valid: {found.given} of {found.settings} settings given")
     return 0
 

@@ -1,5 +1,6 @@
 """Finds what would keep a proxy from starting, all of it at once, and changes nothing.
 
+Where a value is at fault, what depends on it is not looked at yet, and that is said.
 Files are read as the proxy reads them; addresses are bound for a moment, but nobody can connect.
 Where a proxy that runs already may hold an address, that is a warning.
 """
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from edgeproxy.listeners.opening import Address
 
 OFF = "off"
+LISTENING = {"proxy", "listeners", "tls", "metrics", "api"}
+"""The parts of `Config` that say where to listen."""
 
 
 @dataclass(slots=True)
@@ -33,6 +36,7 @@ class Findings:
         faults: What would end the start.
         warnings: What would not, but is odd.
         is_usage: Whether a value is at fault, and not only a file or an address.
+        unchecked: What was not looked at, because values that it depends on are at fault.
         given: Number of settings that are not defaults.
         settings: Number of all settings.
     """
@@ -40,6 +44,7 @@ class Findings:
     faults: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     is_usage: bool = False
+    unchecked: list[str] = field(default_factory=list)
     given: int = 0
     settings: int = 0
 
@@ -48,31 +53,40 @@ def check(environ: Mapping[str, str]) -> Findings:
     """Return what is wrong with the configuration of this environment."""
     from edgeproxy.config import load as config
 
-    found = Findings()
-    try:
-        loaded = config.load(environ)
-    except UsageError as error:
-        first, *more = str(error).split("\n  ")
-        found.faults, found.is_usage = more or [first], True
-        return found
-    found.warnings += loaded.warnings
+    loaded, faults, unsure = config.examine(environ)
+    found = Findings([*faults], [*loaded.warnings], is_usage=bool(faults))
     found.given = sum(setting.source != "default" for setting in loaded.effective)
     found.settings = len(loaded.effective)
-    for part in (_geo, _token, _tls, _driver, _engine, _files, _database):
-        for each in part(loaded.config):
+    for what, checks, parts in (
+        ("geo files", _geo, {"geo"}),
+        ("the token", _token, {"api"}),
+        ("certificates", _tls, {"tls", "listeners"}),
+        ("the driver for PostgreSQL", _driver, {"postgres"}),
+        ("the engine", _engine, {"engine"}),
+        ("the access log and Unix sockets", _files, LISTENING),
+        ("the routing database", _database, {"database", "postgres"}),
+    ):
+        if parts & unsure:
+            found.unchecked.append(what)
+            continue
+        for each in checks(loaded.config):
             try:
                 each()
             except EdgeProxyError as error:
                 found.is_usage |= isinstance(error, UsageError)
                 if str(error) not in found.faults:
                     found.faults.append(str(error))
-    if _is_self_signed(loaded.config):
+    if not {"tls", "listeners"} & unsure and _is_self_signed(loaded.config):
         found.warnings.append(
             "no certificate is set, so a self-signed one is made, which no client trusts: set "
             "EDGEPROXY_TLS_CERT and EDGEPROXY_TLS_KEY, or EDGEPROXY_TLS_CERT_DIR"
         )
-    found.warnings += _overlays_of_nobody(loaded)
-    _check_addresses(loaded.config, found)
+    if not {"database", "postgres"} & unsure:
+        found.warnings += _overlays_of_nobody(loaded)
+    if LISTENING & unsure:
+        found.unchecked.append("addresses")
+    else:
+        _check_addresses(loaded.config, found)
     return found
 
 

@@ -37,9 +37,15 @@ ELSEWHERE = {
         "--wg-ip": "--address",
     },
     "edgeproxy db": {"list": "show"},
+    "edgeproxy top": {"--once": "--count 1", "-n": "--count", "-d": "--interval"},
     "edgeproxy config": {"test": "check", "validate": "check", "list": "show"},
 }
 """What other programs call a thing, by where it is looked for: what does it here."""
+BY_ID = {
+    "edgeproxy db show": "edgeproxy node show",
+    "edgeproxy db healthy": "edgeproxy node show",
+}
+"""Commands that list everything: which one takes ids."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,7 +64,10 @@ class Parser(argparse.ArgumentParser):
     def _refuse(self, unknown: list[str]) -> NoReturn:
         option = next((word for word in unknown if word.startswith("-")), "").partition("=")[0]
         if not option:
-            self.error(f"unexpected: {' '.join(unknown)}")
+            words = " ".join(unknown)
+            by_id = BY_ID.get(self.prog)
+            hint = f"; `{by_id} {words}` shows what you name" if by_id else ""
+            self.error(f"unexpected: {words}{hint}")
         does_it = ELSEWHERE.get(self.prog, {}).get(option)
         options = [each for each in self._option_string_actions if each.startswith("--")]
         hint = f"; here that is: {does_it}" if does_it else _nearest(option, options)

@@ -49,6 +49,9 @@ _LIST_EXAMPLES: dict[Callable[[str], object], str] = {
 }
 """Parsers whose setting may be a TOML list, with an example of an entry."""
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?")
+_TABLE_TWICE = re.compile(r"Cannot declare \((.*)\) twice (\(.*\))")
+_NAME_TWICE = "Cannot overwrite a value"
+"""What `tomllib` says of a table, and of a key, that is there twice."""
 _KEY = re.compile(r"\s*([A-Za-z0-9_-]+)\s*=")
 
 
@@ -82,10 +85,7 @@ def read(path: Path, faults: list[str]) -> ConfigFile:
         faults.append(f"{FILE_VARIABLE}={str(path)!r}: cannot be read: {error.strerror}")
         return ConfigFile()
     except tomllib.TOMLDecodeError as error:
-        faults.append(
-            f"{path}: is not valid TOML: {error}; a setting is NAME = VALUE on one line, a text in "
-            'quotes such as "eu", a switch true or false'
-        )
+        faults.append(f"{path}: is not valid TOML: {_in_words(error)}")
         return ConfigFile()
     except ValueError as error:  # bad UTF-8, or a number of thousands of digits
         faults.append(f"{path}: is not valid TOML: {error}")
@@ -96,6 +96,20 @@ def read(path: Path, faults: list[str]) -> ConfigFile:
     lines = _lines(text)
     overlays = _overlays(sections.pop(BACKENDS, {}), path, lines, faults)
     return ConfigFile(_texts(sections, path, lines, faults), lines, overlays)
+
+
+def _in_words(error: Exception) -> str:
+    """Return what is wrong with the TOML, and what is right."""
+    said = str(error)
+    if twice := _TABLE_TWICE.fullmatch(said):
+        table = twice[1].replace("', '", ".").strip("',")
+        return f"table [{table}] is there twice {twice[2]}; put all its settings below one header"
+    if said.startswith(_NAME_TWICE):
+        return said.replace(_NAME_TWICE, "a name is there twice") + "; remove one of them"
+    return (
+        f'{said}; a setting is NAME = VALUE on one line, a text in quotes such as "eu", a switch '
+        "true or false"
+    )
 
 
 def shown(chosen: object) -> str:

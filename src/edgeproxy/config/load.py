@@ -35,6 +35,7 @@ __all__ = (
     "Config",
     "Loaded",
     "default_of",
+    "examine",
     "load",
     "shown",
     "value_of",
@@ -69,18 +70,47 @@ class _Text(NamedTuple):
     place: str
 
 
+class Examined(NamedTuple):
+    """A configuration with defaults in place of the values at fault.
+
+    Attributes:
+        loaded: What is valid.
+        faults: What is not.
+        unsure: The parts of `Config` that are not as they were meant.
+    """
+
+    loaded: Loaded
+    faults: tuple[str, ...]
+    unsure: frozenset[str]
+
+
 def load(environ: Mapping[str, str]) -> Loaded:
     """Return the configuration for this environment. Raises ConfigError."""
+    loaded, faults, _ = examine(environ)
+    if faults:
+        head = "the configuration is not valid:"
+        raise ConfigError("\n  ".join([head, *faults, *loaded.warnings]))
+    return loaded
+
+
+def examine(environ: Mapping[str, str]) -> Examined:
+    """Return what this environment says, as far as it is valid."""
     faults: list[str] = []
+    unsure: set[str] = set()
     path = environ.get(FILE_VARIABLE, "")
     file = config_file.read(Path(path), faults) if path else ConfigFile()
+    if faults:  # a name that is not known may have been meant for any other
+        unsure.update(setting.part for setting in SETTINGS)
     effective = []
     pinned = {}
     warnings = [_unknown(name) for name in sorted(environ) if _is_unknown(name)]
     for setting in SETTINGS:
         from_environ, from_file = _in_environ(setting, environ), _in_file(setting, file, path)
         used = _used(setting, from_environ, from_file)
+        before = len(faults)
         value = _value(setting, used, faults, warnings)
+        if len(faults) > before:
+            unsure.add(setting.part)
         warnings.extend(
             f"{each.place} has no effect next to {used[0].place}; remove it"
             for each in (*from_environ, *from_file)
@@ -92,12 +122,16 @@ def load(environ: Mapping[str, str]) -> Loaded:
             pinned[setting.variable] = from_file[0].text
     warnings.extend(_removed(environ, file, path))
     config = with_values(defaults(), effective)
-    faults.extend(_missing_command(config, file, path))
-    faults.extend(_postgres_faults(config))
-    faults.extend(_half_a_pair(config))
-    if faults:
-        raise ConfigError("\n  ".join(["the configuration is not valid:", *faults, *warnings]))
-    return Loaded(config, tuple(effective), tuple(warnings), file.overlays, pinned)
+    for part, more in (
+        ("probe", _missing_command(config, file, path)),
+        ("postgres", _postgres_faults(config)),
+        ("tls", _half_a_pair(config)),
+    ):
+        faults.extend(more)
+        if more:
+            unsure.add(part)
+    loaded = Loaded(config, tuple(effective), tuple(warnings), file.overlays, pinned)
+    return Examined(loaded, tuple(faults), frozenset(unsure))
 
 
 def _in_environ(setting: Setting, environ: Mapping[str, str]) -> list[_Text]:

@@ -53,10 +53,9 @@ class Reloaded(NamedTuple):
 
     def tell(self) -> None:
         """Log what changed, now that it is in force."""
+        changed = {"variables": self.variables, "backends": self.backends}
         log.info(
-            "config_reloaded",
-            variables=",".join(self.variables),
-            backends=",".join(self.backends),
+            "config_reloaded", **{name: ",".join(each) for name, each in changed.items() if each}
         )
 
 
@@ -119,7 +118,8 @@ class Reload:
         try:
             read = reload(before, self._in_force.config)
         except ConfigError as error:
-            _app_log.warning("config_bad", reason=error)
+            head, *faults = str(error).split("\n  ")
+            _app_log.warning("config_bad", reason=f"{head} {'; '.join(faults)}".rstrip())
             return False
         self._in_force.replace(read.loaded, read.config)
         if not (read.variables or read.backends):

@@ -39,6 +39,9 @@ MAX_APP_CHARS = 128
 # -- nodes -------------------------------------------------------------------------------
 
 
+ADD_COUNTRY = f"ALTER TABLE backends ADD COLUMN {COUNTRY} TEXT"
+"""What an operator has to do for countries to be kept."""
+
 MAX_GUESSES = 10_000
 """How many ids are compared with one that is unknown."""
 
@@ -114,11 +117,18 @@ class NodeEdits(ABC):
 
     def get(self, node_id: str) -> Node:
         """Return a node as it is, also a deleted or a faulty one."""
-        nodes = self.read()
-        for node in nodes:
-            if node.values["id"] == node_id:
-                return node
-        raise UnknownNodeError(node_id, [str(node.values["id"]) for node in nodes], self.path)
+        return self.get_all([node_id])[0]
+
+    def get_all(self, ids: Sequence[str]) -> list[Node]:
+        """Return these nodes as they are. None of them is suggested for one that is missing."""
+        found: dict[object, Node] = {}
+        for node in self.read():
+            found.setdefault(node.values["id"], node)
+        for node_id in ids:
+            if node_id not in found:
+                others = [str(each) for each in found if each not in ids]
+                raise UnknownNodeError(node_id, others[:MAX_GUESSES], self.path)
+        return [found[node_id] for node_id in ids]
 
     def set(self, node_id: str, values: Mapping[str, object]) -> Node:
         """Set some columns of a node. A limit is checked, and written, together with the other."""
@@ -129,7 +139,7 @@ class NodeEdits(ABC):
             if COUNTRY in checked and COUNTRY not in present:
                 raise StoreError(
                     f"{self.path}: its table `backends` has no column country: add it with "
-                    "ALTER TABLE backends ADD COLUMN country TEXT"
+                    f"{ADD_COUNTRY}"
                 )
             checked |= {name: present[name] for name in ("soft_limit", "hard_limit") if limits}
             checked |= limits

@@ -151,6 +151,18 @@ def test_an_empty_list_says_why_it_is_empty(commands: Commands, path: Path) -> N
     assert done.err.startswith("edgeproxy: there are no nodes yet: ")
 
 
+def test_a_filter_on_a_column_that_is_missing_says_so(commands: Commands, path: Path) -> None:
+    documented(path)
+    for command in ("show", "healthy"):
+        done = commands.run("db", command, "--country", "BR")
+        assert done.code == 0
+        assert done.err == (
+            "edgeproxy: the table has no column country: add it with "
+            "ALTER TABLE backends ADD COLUMN country TEXT\n"
+        )
+    assert "none of 3" in commands.run("db", "show", "--region", "zz").err
+
+
 @pytest.mark.parametrize("command", ["show", "healthy"])
 def test_what_cannot_be_read_is_an_error_that_says_what_to_do(
     commands: Commands, path: Path, command: str

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgeproxy.core.backends.rows import COLUMNS
-from edgeproxy.engine.host_addresses import host_addresses
 from tests.cli.commands import Commands
 from tests.store.editing import documented, execute
 
@@ -50,48 +49,6 @@ def test_add_takes_port_weight_app_and_limits(commands: Commands) -> None:
     assert list(rows(commands)["us-node-2"].values()) == [
         *("us-node-2", "shop", "us", "fd00::2", 9000, 1, 3, 5, 0, 0)
     ]
-
-
-@pytest.mark.parametrize("ip", ["127.0.0.1", "127.3.2.1", "::ffff:127.0.0.1", "::7f00:1"])
-def test_add_refuses_the_proxy_itself(
-    commands: Commands, ip: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = rows(commands)
-    done = commands.run("node", "add", "sa-node-2", "sa", ip)
-    assert done.code == 2
-    assert "the listener 0.0.0.0:8080=* of the proxy itself" in done.err
-    monkeypatch.setenv("EDGEPROXY_API_ENABLED", "true")
-    done = commands.run("node", "add", "sa-node-2", "sa", ip, "8081")
-    assert (done.code, "the API of the proxy itself" in done.err) == (2, True)
-    monkeypatch.setenv("EDGEPROXY_METRICS_ENABLED", "true")
-    done = commands.run("node", "add", "sa-node-2", "sa", ip, "9090")
-    assert (done.code, "the metrics page of the proxy itself" in done.err) == (2, True)
-    assert rows(commands) == before
-    monkeypatch.setenv("EDGEPROXY_LISTENERS", "127.0.0.9:8080=*,unix:/run/x.sock=*")
-    assert commands.run("node", "add", "sa-node-2", "sa", ip).code == 0
-
-
-def test_add_refuses_the_proxy_at_every_address_of_this_host(commands: Commands) -> None:
-    for ip in host_addresses() or ():
-        if "." in ip:
-            assert commands.run("node", "add", "sa-node-2", "sa", ip).code == 2
-
-
-@pytest.mark.parametrize(
-    ("ip", "kind"),
-    [
-        ("169.254.1.1", "metadata"),
-        ("fd00:ec2::254", "metadata"),
-        ("64:ff9b::169.254.169.254", "stands for 169.254.169.254"),
-    ],
-)
-def test_add_warns_of_what_is_most_likely_no_backend(
-    commands: Commands, ip: str, kind: str
-) -> None:
-    done = commands.run("node", "add", "sa-node-2", "sa", ip)
-    assert done.code == 0
-    assert "warning" in done.err
-    assert kind in done.err
 
 
 def test_add_makes_a_missing_database_and_says_so(commands: Commands, path: Path) -> None:
@@ -223,7 +180,7 @@ def test_a_bad_weight_or_limit_changes_nothing(
         "limits sa-node-9 1 2",
         "set sa-node-9 --port 80",
         "show sa-node-9",
-        "disable sa-node-1 sa-node-9",
+        "disable us-node-1 sa-node-9",
         "set us-node-1 sa-node-9 --weight 1",
     ],
 )
@@ -306,7 +263,7 @@ def test_set_changes_every_field_that_is_named_and_no_other(commands: Commands) 
     done = commands.run("node", *words.split(), "--soft-limit", "7", "--hard-limit", "0")
     assert (done.code, done.err) == (0, "")
     assert done.out == (
-        "changed sa-node-1: app shop, region us, wg ip fd00::9, port 81, weight 9, soft limit 7, "
+        "changed sa-node-1: app shop, region us, address fd00::9, port 81, weight 9, soft limit 7, "
         "hard limit 0\n"
     )
     assert list(rows(commands)["sa-node-1"].values()) == [
@@ -377,6 +334,14 @@ def test_every_edit_takes_several_ids_at_once(commands: Commands, words: str) ->
     assert [row["id"] for row in told] == list(dict.fromkeys(ids))
 
 
+def test_an_id_that_was_given_is_not_suggested(commands: Commands) -> None:
+    for words in ("set sa-node-1 sa-node-9 --weight 1", "show sa-node-1 sa-node-9"):
+        done = commands.run("node", *words.split())
+        assert done.code == 1
+        assert "'sa-node-1'" not in done.err
+        assert "`edgeproxy db show` lists all" in done.err
+
+
 def test_show_prints_every_field_and_the_fault(commands: Commands, path: Path) -> None:
     execute(path, "UPDATE backends SET port = 70000 WHERE id = 'sa-node-1'")
     done = commands.run("node", "show", "sa-node-1", "us-node-1")
@@ -385,3 +350,16 @@ def test_show_prints_every_field_and_the_fault(commands: Commands, path: Path) -
     assert [line.split()[0] for line in first.splitlines()] == [*COLUMNS, "fault"]
     assert [line.split()[0] for line in second.splitlines()] == [*COLUMNS]
     assert "port 70000 is not allowed" in first
+
+
+def test_show_names_every_fault_of_a_row(commands: Commands, path: Path) -> None:
+    execute(path, "UPDATE backends SET port = 70000, healthy = 7 WHERE id = 'sa-node-1'")
+    fault = "port 70000 is not allowed: 1 to 65535; healthy 7 is not allowed: 0 or 1"
+    assert commands.run("node", "show", "sa-node-1").out.endswith(f"fault       {fault}\n")
+    assert json.loads(commands.run("node", "show", "sa-node-1", "--json").out)["fault"] == fault
+
+
+def test_add_says_how_a_country_is_kept(commands: Commands) -> None:
+    done = commands.run("node", "add", "sa-node-2", "sa", "10.50.1.2", "--country", "br")
+    assert done.code == 0
+    assert "ALTER TABLE backends ADD COLUMN country TEXT" in done.err

@@ -87,9 +87,18 @@ def test_the_text_hides_nothing_of_what_the_proxy_stands_on() -> None:
     ]
 
 
+def test_the_process_is_shown() -> None:
+    status = answered(replace(NOTHING, pid=4711, uptime_secs=5.0))
+    assert status["pid"] == 4711
+    assert "up        5 s, pid 4711" in for_people(status).splitlines()
+
+
 def test_what_an_older_proxy_does_not_report_is_left_out() -> None:
-    status = {key: value for key, value in answered(NOTHING).items() if key != "surroundings"}
-    assert "database" not in for_people(status)
+    status = answered(NOTHING)
+    del status["surroundings"], status["pid"]
+    shown = for_people(status)
+    assert "database" not in shown
+    assert "pid" not in shown
 
 
 def test_a_proxy_that_reports_no_state_has_an_unknown_one() -> None:

@@ -20,6 +20,7 @@ from edgeproxy.core.backends.rows import (
     check_limits,
     check_name,
     check_weight,
+    faults_of,
     parse_node,
     parse_row,
     parse_rows,
@@ -232,6 +233,22 @@ def test_whatever_a_row_holds_it_is_a_valid_backend_or_a_named_refusal(
     assert min(backend.weight, backend.soft_limit, backend.hard_limit) >= 0
     assert type(backend.healthy) is type(backend.deleted) is bool
     assert backend.country is None or backend.country.isupper()
+
+
+def test_all_faults_of_a_row_are_named() -> None:
+    assert faults_of(DOCUMENTED) == []
+    assert faults_of({**DOCUMENTED, "port": 0, "deleted": 2, "country": "x"}) == [
+        "port 0 is not allowed: 1 to 65535",
+        "deleted 2 is not allowed: 0 or 1",
+        "country 'x' is not allowed: two letters like BR, or nothing",
+    ]
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys((*COLUMNS, "country"), ANYTHING)))
+def test_the_first_fault_is_one_of_all(row: dict[str, object]) -> None:
+    (found,) = parse_rows([row])
+    faults = faults_of(row)
+    assert (found.reason in faults) if isinstance(found, RowError) else faults == []
 
 
 NAMES = st.text("azAZ09-_./:@ é№日", min_size=1, max_size=128).filter(str.strip)

@@ -93,6 +93,7 @@ def _list(args: argparse.Namespace, state: str | None) -> int:
     with closing(open_nodes(args)) as nodes:
         found = nodes.read()
     count = len(found)
+    lacks_country = all(COUNTRY not in node.values for node in found)
     for field in FILTERS:
         wanted = getattr(args, field)
         if wanted is not None:
@@ -101,12 +102,19 @@ def _list(args: argparse.Namespace, state: str | None) -> int:
         found = [node for node in found if STATES[state](node)]
     _print(found, as_json=args.json)
     if not found:
-        note(
-            f"none of {count} nodes is selected"
-            if count
-            else "there are no nodes yet: add one with `edgeproxy node add`"
-        )
+        note(_why_none(count, lacks_country=lacks_country and args.country is not None))
     return 0
+
+
+def _why_none(count: int, *, lacks_country: bool) -> str:
+    """Return why no node of so many is listed."""
+    if not count:
+        return "there are no nodes yet: add one with `edgeproxy node add`"
+    if lacks_country:
+        from edgeproxy.store.edits import ADD_COUNTRY
+
+        return f"the table has no column country: add it with {ADD_COUNTRY}"
+    return f"none of {count} nodes is selected"
 
 
 def _print(nodes: list[Node], *, as_json: bool) -> None:

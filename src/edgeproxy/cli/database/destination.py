@@ -1,4 +1,4 @@
-"""Judges the address of a node that is to be added, by this host and its configuration.
+"""Judges where a node is to be reached, by this host and its configuration.
 
 An address of the proxy itself is refused, one that is most likely a mistake is accepted with a
 warning. The configuration is loaded only for an address of this host: commands start fast.
@@ -7,7 +7,6 @@ warning. The configuration is loaded only for an address of this host: commands 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from edgeproxy.core.backends.destination import Own, doubt, meanings
 from edgeproxy.core.backends.rows import RowError
@@ -15,24 +14,21 @@ from edgeproxy.core.geo.address import normalise
 from edgeproxy.engine.host_addresses import host_addresses
 from edgeproxy.errors import ConfigError
 
-if TYPE_CHECKING:
-    from edgeproxy.core.backends.backend import Backend
 
-
-def warning_of(backend: Backend) -> str | None:
+def warning_of(wg_ip: str, port: int) -> str | None:
     """Return what to warn of, or None. Raises RowError for the address of the proxy itself."""
     host = Own(hosts=host_addresses() or frozenset())
-    if any(host.has(str(each)) for each in meanings(backend.wg_ip)):
-        what = Own(_configured(), host.hosts).what_is_at(backend.wg_ip, backend.port)
+    if any(host.has(str(each)) for each in meanings(wg_ip)):
+        what = Own(_configured(), host.hosts).what_is_at(wg_ip, port)
         if what is not None:
             raise RowError(
                 "wg_ip",
-                f"wg_ip {backend.wg_ip} with port {backend.port} is {what} of the proxy itself: "
+                f"wg_ip {wg_ip} with port {port} is {what} of the proxy itself: "
                 "give the address of the backend; if the proxy listens elsewhere, run this command "
                 "with its settings",
             )
-    kind = doubt(backend.wg_ip)
-    return None if kind is None else f"wg_ip {backend.wg_ip} is {kind}"
+    kind = doubt(wg_ip)
+    return None if kind is None else f"wg_ip {wg_ip} is {kind}"
 
 
 def own_addresses() -> Own:

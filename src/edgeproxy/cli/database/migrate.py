@@ -66,9 +66,11 @@ def run(args: argparse.Namespace) -> int:
     if done.faulty:
         note(f"{done.faulty} faulty nodes were left behind")
     if done.countries_lost:
+        from edgeproxy.store.edits import ADD_COUNTRY
+
         note(
             f"warning: the countries of {done.countries_lost} nodes are not kept: the table there "
-            "has no column country (ALTER TABLE backends ADD COLUMN country TEXT, then once more)"
+            f"has no column country ({ADD_COUNTRY}, then once more)"
         )
     return 0
 

@@ -8,7 +8,7 @@ and with it SQLite, is imported only when a command runs.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,15 @@ from edgeproxy.cli.database.opening import make, open_nodes
 from edgeproxy.cli.database.options import database_option, json_option
 from edgeproxy.cli.database.output import json_node, note
 from edgeproxy.cli.table import cell
-from edgeproxy.core.backends.rows import COUNTRY, check_limits, parse_node
+from edgeproxy.core.backends.rows import (
+    COUNTRY,
+    RowError,
+    check_address,
+    check_limits,
+    check_port,
+    faults_of,
+    parse_node,
+)
 from edgeproxy.core.geo.regions import REGIONS
 from edgeproxy.errors import UsageError
 
@@ -31,6 +39,19 @@ if TYPE_CHECKING:
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
+def _warning_of(node: Node, values: Mapping[str, object] | None = None) -> str | None:
+    """Return what to warn of if the node has these values, as for a node that is added, or None.
+
+    Raises RowError for the address of the proxy itself.
+    """
+    after = {**node.values, **(values or {})}
+    try:
+        address, port = check_address(after["wg_ip"]), check_port(after["port"])
+    except RowError:
+        return None  # the edit refuses a bad value, and proxies skip a row that has one already
+    return warning_of(address, port)
+
+
 @dataclass(frozen=True, slots=True)
 class Edit:
     """A command that edits one node.
@@ -40,6 +61,7 @@ class Edit:
         report: The line to print; columns of the node fill its placeholders.
         arguments: Names and help texts of the arguments after the id.
         keeps_node: Whether the node is still in the database afterwards.
+        check: Judges the node before the edit and returns what to warn of. Raises RowError.
     """
 
     name: str
@@ -48,6 +70,7 @@ class Edit:
     report: str
     arguments: tuple[tuple[str, str], ...] = ()
     keeps_node: bool = True
+    check: Callable[[Node], str | None] | None = None
 
 
 EDITS = (
@@ -69,6 +92,7 @@ EDITS = (
         "let a node take clients: healthy and not deleted",
         lambda nodes, node_id, _: nodes.enable(node_id),
         "enabled {id}: healthy, not deleted",
+        check=_warning_of,
     ),
     Edit(
         "disable",
@@ -178,7 +202,7 @@ def _add(args: argparse.Namespace) -> int:
             COUNTRY: args.country,
         }
     )
-    warning = warning_of(backend)
+    warning = warning_of(backend.wg_ip, backend.port)
     where, is_made = make(args)
     if is_made:
         note(f"created {where}")
@@ -189,7 +213,12 @@ def _add(args: argparse.Namespace) -> int:
         if backend.region not in REGIONS:
             _warn_of_new_region(backend.region, [backend.id], nodes.read())
     if backend.country and COUNTRY not in node.values:
-        note("warning: the table has no column country, so that it is not kept")
+        from edgeproxy.store.edits import ADD_COUNTRY
+
+        note(
+            "warning: the table has no column country, so that it is not kept: add it with "
+            f"{ADD_COUNTRY}, then set it with `edgeproxy node set`"
+        )
     if args.json:
         import json
 
@@ -207,7 +236,7 @@ def _run(edit: Edit, args: argparse.Namespace) -> int:
     def report(node_id: str, node: Node) -> str:
         return edit.report.format_map({**node.values, "id": node_id})
 
-    return _for_each(args, apply, report, is_in_database=edit.keeps_node)
+    return _for_each(args, apply, report, check=edit.check, is_in_database=edit.keeps_node)
 
 
 def _set(args: argparse.Namespace) -> int:
@@ -232,20 +261,32 @@ def _set(args: argparse.Namespace) -> int:
 
     def report(node_id: str, node: Node) -> str:
         return f"changed {node_id}: " + ", ".join(
-            f"{column.replace('_', ' ')} {node.values[column]}" for column in values
+            f"{option.replace('-', ' ')} {node.values[column]}"
+            for option, column, _, _ in FIELDS
+            if column in values
         )
 
-    def check(node: Node) -> None:
+    def check(node: Node) -> str | None:
         limits = {**node.values, **values}
         if "soft_limit" in values or "hard_limit" in values:
             check_limits(limits["soft_limit"], limits["hard_limit"])
+        return _warning_of(node, values) if "wg_ip" in values or "port" in values else None
 
-    return _for_each(args, apply, report, check=check)
+    # Without need, one row of a large table is changed without reading the others.
+    is_judged = not values.keys().isdisjoint({"wg_ip", "port", "soft_limit", "hard_limit"})
+    return _for_each(args, apply, report, check=check if is_judged else None)
 
 
 def _show(args: argparse.Namespace) -> int:
     with closing(open_nodes(args)) as opened:
-        nodes = [opened.get(node_id) for node_id in dict.fromkeys(args.id)]
+        found = opened.get_all(list(dict.fromkeys(args.id)))
+    # A proxy needs only the first fault of a row; whoever is to mend it wants them all.
+    nodes = [
+        node._replace(fault="; ".join(dict.fromkeys([node.fault, *faults_of(node.values)])))
+        if node.fault
+        else node
+        for node in found
+    ]
     if args.json:
         _print_json(nodes)
         return 0
@@ -263,22 +304,25 @@ def _for_each(
     apply: Callable[[NodeEdits, str], Node],
     report: Callable[[str, Node], str],
     *,
-    check: Callable[[Node], object] = lambda _: None,
+    check: Callable[[Node], str | None] | None = None,
     is_in_database: bool = True,
 ) -> int:
-    """Edit each node and say so.
+    """Edit each node and say so, and what `check` warns of.
 
     If one of several is not there, or `check` raises for it, nothing is changed.
     """
     ids = list(dict.fromkeys(args.id))
+    warnings: list[str | None] = [None] * len(ids)
     with closing(open_nodes(args)) as nodes:
-        if len(ids) > 1:
-            for node_id in ids:
-                check(nodes.get(node_id))
+        if check is not None or len(ids) > 1:
+            before = nodes.get_all(ids)
+            warnings = [check(node) if check is not None else None for node in before]
         done = [apply(nodes, node_id) for node_id in ids]
-    for node_id, node in zip(ids, done, strict=True):
+    for node_id, node, warning in zip(ids, done, warnings, strict=True):
         if not args.json:
             print(cell(report(node_id, node)))
+        if warning is not None:
+            note(f"warning: {f'{node_id}: ' if len(ids) > 1 else ''}{warning}")
         if node.fault and is_in_database:
             of = f" {node_id}" if len(ids) > 1 else ""
             note(f"warning: proxies skip this node{of}: {node.fault}")

@@ -21,8 +21,12 @@ FILE_KEY = "proxy.control_socket"
 TIMEOUT_SECS = 60.0
 
 
+class NotFoundError(EdgeProxyError):
+    """The proxy does not have what the request names."""
+
+
 def ask(arguments: argparse.Namespace, path: str, method: str = "GET", **query: str) -> Any:
-    """Return the answer to a request. Raises UsageError, EdgeProxyError."""
+    """Return the answer to a request. Raises UsageError, EdgeProxyError, NotFoundError."""
     import http.client
     from urllib.parse import urlencode
 
@@ -36,6 +40,8 @@ def ask(arguments: argparse.Namespace, path: str, method: str = "GET", **query: 
         raise EdgeProxyError(f"the proxy does not answer at {where!r}: {_reason(error)}") from None
     finally:
         connection.close()
+    if answer.status == http.client.NOT_FOUND:
+        raise NotFoundError(content["error"])
     if answer.status != 200:
         raise EdgeProxyError(content["error"])
     return content

@@ -31,9 +31,18 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Send the request and print the result."""
-    from edgeproxy.cli.running.ask import ask
+    from edgeproxy.cli.running.ask import NotFoundError, ask
 
-    done = ask(arguments, arguments.action, "POST", backend=arguments.backend)
+    try:
+        done = ask(arguments, arguments.action, "POST", backend=arguments.backend)
+    except NotFoundError as error:
+        from edgeproxy.config.file import nearest
+        from edgeproxy.errors import EdgeProxyError
+        from edgeproxy.store.edits import MAX_GUESSES
+
+        ids = [each["id"] for each in ask(arguments, "/status")["backends"]]
+        meant = nearest(arguments.backend, ids[:MAX_GUESSES]) or ";"
+        raise EdgeProxyError(f"{error}{meant} `edgeproxy status` lists all") from None
     what = "is being drained" if done["draining"] else "is no longer drained"
     print(f"{done['backend']} {what}")
     return 0

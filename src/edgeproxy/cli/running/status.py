@@ -57,9 +57,10 @@ def for_people(status: Mapping[str, Any]) -> str:
     from edgeproxy.cli.table import text_table
 
     refused = ", ".join(f"{reason} {n}" for reason, n in sorted(status["refused"].items()))
+    pid = f", pid {status['pid']}" if "pid" in status else ""  # an older proxy reports none
     lines = [
         f"edgeproxy {status['version']} ({status['engine']}) in {status['region']}",
-        f"up        {status['uptime_secs']:.0f} s",
+        f"up        {status['uptime_secs']:.0f} s{pid}",
         *_surroundings(status.get("surroundings", {})),  # an older proxy reports none
         f"table     {status['table_version']}, {status['table_age_secs']:.0f} s old",
         f"clients   {status['active']} now, {status['connections']} so far",

@@ -49,6 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not 0.1 <= arguments.interval <= 3600:
         raise UsageError("--interval takes 0.1 to 3600 seconds")
+    if arguments.count < 0:
+        raise UsageError(
+            f"--count {arguments.count}: allowed is 1 or more refreshes, or 0 for no end"
+        )
     on_screen = sys.stdout.isatty()
     sort: str = arguments.sort
     before: Status | None = None

@@ -159,6 +159,7 @@ class Status:
             loop_lag_secs=self.loop_lag_secs,
             descriptors=len(os.listdir("/proc/self/fd")) - 1,
             uptime_secs=now - self._began_at,
+            pid=os.getpid(),
             connections_by_app=dict(metrics.accepted_by_app),
             refused_by_app={
                 app: dict(counts) for app, counts in list(metrics.refused_by_app.items())

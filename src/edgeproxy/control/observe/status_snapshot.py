@@ -89,6 +89,7 @@ class StatusSnapshot:
     session_secs: Histogram = field(default_factory=lambda: Histogram(()))
     first_byte_secs: Histogram = field(default_factory=lambda: Histogram(()))
     surroundings: Surroundings = field(default_factory=Surroundings)
+    pid: int = 0
     pool_hits: int = 0
     pool_misses: int = 0
     pool_dropped: int = 0

@@ -44,6 +44,8 @@ MAX_LIMIT = 1_000_000_000
 MAX_SHOWN_CHARS = 160
 
 _COUNTRY = re.compile(r"[A-Za-z]{2}")
+_USABLE = dict(zip(COLUMNS, ("a", "a", "sa", "10.0.0.1", 80, 1, 1, 1, 1, 0), strict=True))
+"""A row with nothing wrong, to judge one value of another row in."""
 
 
 class RowError(UsageError, ValueError):
@@ -98,6 +100,17 @@ def parse_rows(rows: Iterable[Mapping[str, object]]) -> Iterator[Backend | RowEr
             continue
         seen.add(backend.id)
         yield backend
+
+
+def faults_of(row: Mapping[str, object]) -> list[str]:
+    """Return what is wrong with each value of a row by itself; `parse_row` ends at the first."""
+    faults = []
+    for name in (*COLUMNS, COUNTRY):
+        try:
+            parse_row({**_USABLE, name: row.get(name)})
+        except RowError as error:
+            faults.append(error.reason)
+    return faults
 
 
 def parse_node(values: Mapping[str, object]) -> Backend:
