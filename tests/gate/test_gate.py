@@ -18,6 +18,7 @@ from edgeproxy.core.admission.rate_limit import RateLimitSettings
 from edgeproxy.core.admission.record import ConnectionRecord
 from edgeproxy.core.admission.ticket import Inbound, Ticket, TicketDetails
 from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.backends.breaker import BreakerSettings
 from edgeproxy.core.backends.ejection import EjectionSettings
 from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.geo.prefix import Network, network
@@ -404,6 +405,28 @@ def test_a_client_that_goes_round_is_sent_elsewhere_or_refused(lines: io.StringI
     log.stop()
     assert lines.getvalue().count("client_refused") == 1
     assert "reason=loop client=192.0.2.1" in lines.getvalue()
+
+
+def test_who_goes_round_takes_no_backend_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client can pretend it, by closing its own silent connections."""
+    breaker = BreakerSettings(enabled=True)
+    admission = Admission(
+        AdmissionSettings(), AffinitySettings(), EjectionSettings(), Origin, breaker=breaker
+    )
+    admission.publish([backend("a"), backend("b")])
+    loops = LoopGuard()
+    monkeypatch.setattr(loops, "is_barred", lambda client, _backend: client == "192.0.2.1")
+    loops.is_watching = True
+    parser = PreambleParser({"web": ListenerPolicy()}, admission.server_names)
+    made = AdmissionGate(admission, Metrics(), parser, 2.5, loops=loops)
+    for port in range(1, 40):
+        assert made.opened(Client("192.0.2.1", port, "web"), 0.0) == Refuse("loop")
+    reached = set()
+    for number in range(2, 10):
+        ticket = connect(made.opened(Client(f"192.0.2.{number}", 1, "web"), 0.0)).ticket
+        assert isinstance(ticket, Ticket)
+        reached.add((ticket.backend.id, ticket.how))
+    assert reached == {("a", "scored"), ("b", "scored")}
 
 
 # -- clients that arrive before they ask for a backend ----------------------------------

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeproxy.core.backends.backend import Backend
+    from edgeproxy.store.snapshot import Snapshot
 
 BAD_ROW = "INSERT INTO backends VALUES ('bad', 'a', 'sa', '10.0.0.1', {}, 1, 1, 1, 1, 0);"
 
@@ -137,6 +138,27 @@ def test_a_line_about_a_table_is_bounded(proxy: Proxy, path: Path, events: Event
     execute(path, "DELETE FROM backends WHERE id LIKE 'n%'")
     assert proxy.feed.poll()
     assert told_of(events) == {"removed": f"{first}, and 290 more"}
+
+
+def test_a_table_whose_publication_failed_is_published_by_the_next_poll(path: Path) -> None:
+    tables: list[Snapshot] = []
+
+    def publish(snapshot: Snapshot) -> None:
+        if fails:
+            raise RuntimeError("a fault")
+        tables.append(snapshot)
+
+    fails = False
+    feed = Feed(SqliteStore(path), publish, Metrics())
+    feed.first()
+    execute(path, "DELETE FROM backends WHERE region = 'sa'")
+    fails = True
+    with pytest.raises(RuntimeError):
+        feed.poll()
+    fails = False
+    assert feed.poll()
+    assert [len(each.backends) for each in tables] == [3, 2]
+    assert not feed.poll()
 
 
 EDITS = (

@@ -294,7 +294,8 @@ class AdmissionGate:
         while isinstance(answer, Ticket):
             client, backend_id = answer.client, answer.backend.id
             if self._loops.is_barred(client, backend_id):
-                answer = self._admission.failed(answer, now, Blame.BACKEND)
+                # No fault of the backend: a client must not be able to take it from others.
+                answer = self._admission.failed(answer, now, Blame.PATH)
             elif self._loops.is_suspected(client, backend_id, now):
                 sends_elsewhere = self._loops.may_be_elsewhere(client, backend_id)
                 blame = Blame.PATH if sends_elsewhere else Blame.HOST  # HOST: no other is tried

@@ -92,6 +92,7 @@ class Feed:
         self._publish = publish
         self._metrics = metrics
         self._published: Snapshot | None = None  # the last one
+        self._is_unpublished = False  # what was read, because publishing it failed
         self._discarded: list[Backend] = []  # of the one that is not needed any more
         self._skipped: frozenset[SkippedRow] = frozenset()  # as logged
         self.fault = ""
@@ -123,9 +124,11 @@ class Feed:
         """
         try:
             is_other = False
-            if self._store.changed():
+            if self._store.changed() or self._is_unpublished:
                 self._before_read()
+                self._is_unpublished = True
                 is_other = self._take(self._store.read())
+                self._is_unpublished = False
         except StoreError as error:
             self._metrics.reload_errors += 1
             self._metrics.database_up = False

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,3 +82,9 @@ def serving(
     server = Server(guard, missed_heartbeats, settings.timeout_secs, room)
     with served(server, send_buffer_bytes) as address:
         yield address
+
+
+def reset(asking: socket.socket) -> None:
+    """Leave without a word of good-bye."""
+    asking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    asking.close()

@@ -6,16 +6,20 @@ import random
 import re
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeproxy.api.http1 import connection, server
 from edgeproxy.api.http1.connection import MAX_FIELDS, MAX_HEAD_BYTES
 from edgeproxy.api.settings import ApiSettings
 from edgeproxy.values import networks
-from tests.api.http1.rig import PATIENCE_SECS, Address, App, Pieces, serving
+from tests.api.http1.rig import PATIENCE_SECS, Address, App, Pieces, reset, serving
 from tests.control.serving import raw, rest_of
+from tests.waiting import PAUSE
 
 CHUNKED = b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
 JSON_TYPE = b"Content-Type: application/json\r\n"
@@ -315,3 +319,56 @@ class TestLargeAnswers:
                 asking.recv(1)
             asking.shutdown(socket.SHUT_WR)
             assert rest_of(asking).endswith(app.whole)
+
+
+LARGE = (65_536,) * 20
+STEPS = 20
+
+
+@pytest.mark.parametrize("is_fast_enough", [True, False])
+def test_who_reads_steadily_has_as_long_as_a_slow_rate_takes(
+    monkeypatch: pytest.MonkeyPatch, is_fast_enough: bool
+) -> None:
+    monkeypatch.setattr(connection, "KEEP_ALIVE_SECS", 1.0)
+    monkeypatch.setattr(connection, "LEAST_BYTES_PER_SEC", 1 if is_fast_enough else 1 << 40)
+    app = Pieces(LARGE)
+    with (
+        serving(app, send_buffer_bytes=65_536) as address,
+        socket.socket() as asking,
+    ):
+        asking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        asking.settimeout(20)
+        asking.connect(address)
+        asking.sendall(b"GET /large HTTP/1.1\r\n\r\n")
+        got = read_head(asking)[:0]
+        for _ in range(STEPS):
+            PAUSE.wait(0.1)  # longer in all than the patience with who reads nothing
+            with suppress(OSError):
+                got += asking.recv(len(app.whole) // STEPS, socket.MSG_WAITALL)
+        with suppress(OSError):
+            while is_fast_enough and len(got) < len(app.whole):
+                got += asking.recv(65_536)
+    assert (got == app.whole) is is_fast_enough
+
+
+def test_an_answer_is_whole_although_the_server_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "ENDING_SECS", 20.0)
+    app = Pieces(LARGE)
+    with ThreadPoolExecutor(1) as reader, socket.socket() as asking:
+        with serving(app, send_buffer_bytes=65_536) as address:
+            asking.settimeout(20)
+            asking.connect(address)
+            asking.sendall(b"GET /large HTTP/1.1\r\n\r\n")
+            read_head(asking)
+            reading = reader.submit(read_slowly, asking, len(app.whole))
+        assert reading.result() == app.whole
+
+
+def test_who_breaks_off_a_large_answer_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(Pieces(LARGE), send_buffer_bytes=65_536) as address:
+        for _ in range(10):
+            with socket.create_connection(address, 20) as asking:
+                asking.sendall(b"GET /large HTTP/1.1\r\n\r\n")
+                asking.sendall(b"G")  # so that nothing more is read, not even the reset
+                reset(asking)
+    assert not caplog.records

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
-import struct
 from contextlib import ExitStack
 
 import pytest
@@ -18,7 +17,7 @@ from edgeproxy.api.http1.server import AT_ONCE, Server
 from edgeproxy.api.settings import NO_TOKEN, ApiSettings
 from edgeproxy.core.backends.leases import Leases
 from edgeproxy.registry.missed_heartbeats import MissedHeartbeats
-from tests.api.http1.rig import App, serving
+from tests.api.http1.rig import App, reset, serving
 from tests.api.test_guard import guard_of
 from tests.control.serving import raw, rest_of
 from tests.waiting import wait_until
@@ -123,12 +122,6 @@ def test_those_who_have_asked_hear_the_answer_when_the_server_stops() -> None:
         asking.sendall(ASKED)
         assert asking.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
     assert rest_of(asking) == b""
-    asking.close()
-
-
-def reset(asking: socket.socket) -> None:
-    """Leave without a word of good-bye."""
-    asking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     asking.close()
 
 

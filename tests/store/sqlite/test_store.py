@@ -362,6 +362,22 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, other: str) 
         SqliteStore(path).read()
 
 
+@pytest.mark.parametrize("suffix", ["-journal", "-wal", "-shm"])
+def test_what_lies_beside_is_a_regular_file_too_or_nothing_is_locked(
+    tmp_path: Path, suffix: str
+) -> None:
+    """SQLite would wait for whoever writes to it, and hold its locks meanwhile."""
+    path = documented(tmp_path / "routing.db")
+    other = tmp_path / f"routing.db{suffix}"
+    os.mkfifo(other)
+    store = SqliteStore(path)
+    with pytest.raises(StoreError, match=f"`routing.db{suffix}` .* not a regular file"):
+        store.read()
+    other.unlink()
+    assert len(store.read().backends) == 3
+    store.close()
+
+
 # -- a file system that is mounted read-only
 
 

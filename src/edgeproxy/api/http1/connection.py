@@ -5,7 +5,8 @@ What a peer can cost is bounded, whatever it sends:
 - Every byte of a request counts. All that is not its body (start line, fields, trailers, sizes and
   extensions of chunks, empty lines in front) may have `MAX_HEAD_BYTES` together, and the body
   `MAX_BODY_BYTES`. Only what still counts is given to the parser.
-- A connection has one deadline. Only a complete request moves it, and the answer to that.
+- A connection has one deadline. Only a complete request moves it, and the answer to that: a large
+  one with all that is read of it, until a slow rate would have been enough for all.
 - One request at a time: what arrives before an answer is discarded, and the connection ends after
   the answer. (RFC 9112 demands of pipelining clients that they ask again.)
 - An answer that is given before its request has ended is the last. What still arrives is discarded
@@ -39,6 +40,8 @@ LINGER_SECS = 2.0
 LINGER_BYTES = 256 * 1024
 PIECE_BYTES = 64 * 1024
 """Written at once, of a large answer."""
+LEAST_BYTES_PER_SEC = 128 * 1024
+"""Who reads a large answer steadily has at least as long as this rate takes."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 NOT_ALLOWED = FaultError(403, "this address may not call the API; see EDGEPROXY_API_ALLOW")
 
@@ -80,6 +83,7 @@ class Connection(asyncio.Protocol):
         self._has_ended = False  # the peer sends no more
         self._is_paused = False  # the peer does not read its answer
         self._unsent: deque[memoryview] = deque()
+        self._read_by = 0.0  # when all of it has to be read
         self._begin()
 
     def _begin(self) -> None:
@@ -148,6 +152,8 @@ class Connection(asyncio.Protocol):
             self._write_more()
             if not self._unsent and self._is_last:
                 self._all_is_sent()
+            left_secs = self._read_by - self._loop.time()
+            self._arm(min(KEEP_ALIVE_SECS, max(left_secs, 0.0)))
         if not self._is_paused:
             self._forget_unread()
             if self._phase is not _Phase.ANSWERING and self._transport is not None:
@@ -306,13 +312,15 @@ class Connection(asyncio.Protocol):
         if has_body and answer.size > SMALL_BYTES:
             self._transport.write(head)
             self._unsent.extend(map(memoryview, answer.body))
+            reading_secs = answer.size / LEAST_BYTES_PER_SEC
+            self._read_by = self._loop.time() + KEEP_ALIVE_SECS + reading_secs
             self._write_more()
         else:
             self._transport.write(b"".join((head, *(answer.body if has_body else ()))))
 
     def _write_more(self) -> None:
         assert self._transport is not None
-        while self._unsent and not self._is_paused:
+        while self._unsent and not self._is_paused and not self._transport.is_closing():
             piece = self._unsent.popleft()
             if len(piece) > PIECE_BYTES:
                 self._unsent.appendleft(piece[PIECE_BYTES:])
@@ -328,6 +336,13 @@ class Connection(asyncio.Protocol):
             self._transport.write_eof()
         except OSError:  # the caller has left, and the answer was reset
             self.abort()
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a part of an answer waits to be read."""
+        return bool(self._unsent) or (
+            self._transport is not None and self._transport.get_write_buffer_size() > 0
+        )
 
     def shut_down(self) -> None:
         """Close after the request under way, if there is one."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from contextlib import suppress
 
 from edgeproxy.api.guard import Guard
 from edgeproxy.api.http1.connection import Connection
@@ -27,6 +28,8 @@ BEHIND_SECS = 1.0
 RETRY_SECS = 0.2
 """The pause after the system had no descriptor for a connection."""
 ENDING_SECS = 1.0
+CHECK_SECS = 0.02
+"""Between two looks at whether answers have been read, at the end."""
 QUIET_SECS = 10.0
 
 
@@ -68,11 +71,15 @@ class Server:
             connection.shut_down()
 
     async def close(self) -> None:
-        """Stop serving. Requests under way have ENDING_SECS to end."""
+        """Stop serving. Requests under way have ENDING_SECS to end, and answers to be read."""
         self.stop_listening()
         under_way = [each.answering for each in self._connections if each.answering is not None]
         if under_way:
             await asyncio.wait(under_way, timeout=ENDING_SECS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ENDING_SECS):
+                while any(each.is_sending for each in self._connections):
+                    await asyncio.sleep(CHECK_SECS)
         for connection in list(self._connections):
             connection.abort()
 

@@ -120,10 +120,16 @@ def bound(
 
 
 def _check_kind(path: Path) -> None:
-    """Raise DatabaseError for a FIFO or a device: SQLite would read it."""
-    with suppress(OSError, ValueError):  # SQLite says it
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+    """Raise DatabaseError for a FIFO or a device: SQLite would read it, and hold its locks."""
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        with suppress(OSError, ValueError):  # SQLite says it
+            file = path.with_name(f"{path.name}{suffix}")
+            mode = file.stat().st_mode
+            if stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and not suffix):
+                continue
+            if suffix:
+                beside = f"has `{file.name}` beside it, which is not a regular file: remove that"
+                raise DatabaseError(path, beside)
             raise DatabaseError(path, "is not a regular file: name a database file")
 
 
