@@ -109,3 +109,4 @@ def test_a_fault_is_told_in_the_words_of_the_document(
 def test_a_field_that_is_missing_and_another_body_are_told() -> None:
     assert str(read(b"{}")) == "the field `id` is missing"
     assert str(read(b"[]")) == "the body has to be an object, not a list"
+    assert str(read(b"")) == "the body is empty: it has to be an object in JSON"

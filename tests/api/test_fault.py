@@ -20,7 +20,7 @@ def mapped(error: EdgeProxyError) -> FaultError:
 @pytest.mark.parametrize(
     ("error", "status", "field", "headers"),
     [
-        (errors.InvalidClientError(), 400, "client", {}),
+        (errors.InvalidClientError("x"), 400, "client", {}),
         (errors.NotOwnerError("ip"), 403, "ip", {}),
         (errors.ForbiddenAddressError("not there"), 403, "ip", {}),
         (errors.UnknownBackendError("a"), 404, "id", {}),

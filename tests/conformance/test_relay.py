@@ -98,6 +98,7 @@ def test_a_bulk_transfer_may_become_a_conversation_and_bulk_again(rig: Rig) -> N
 
 @pytest.mark.parametrize("size", [1, 1000, 65_536, 65_537, 1_000_001])
 def test_the_outcome_counts_every_byte(rig: Rig, size: int) -> None:
+    began_at = time.monotonic()
     client, server = rig.pair()
     up, down = Stream(5), Stream(6)
     sending = rig.run(client.send_stream, up, size)
@@ -110,7 +111,7 @@ def test_the_outcome_counts_every_byte(rig: Rig, size: int) -> None:
     server.end()
     outcome = rig.outcome()
     assert outcome[:3] == (CloseReason.FINISHED, size, 2 * size)
-    assert 0 < outcome.secs < 20
+    assert 0 < outcome.secs < time.monotonic() - began_at
 
 
 def test_many_sessions_at_once_are_kept_apart(rig: Rig) -> None:

@@ -20,6 +20,7 @@ def test_a_new_engine_has_no_sessions(rig: Rig) -> None:
 
 
 def test_a_session_is_listed_with_its_ticket_client_and_counts(rig: Rig) -> None:
+    began_at = time.monotonic()
     client, server = rig.pair()
     client.send(b"12345")
     assert server.receive(5) == b"12345"
@@ -30,7 +31,7 @@ def test_a_session_is_listed_with_its_ticket_client_and_counts(rig: Rig) -> None
     assert session.ticket is rig.gate.tickets[0]
     assert session.client == client.sock.getsockname() == rig.gate.clients[0]
     assert session.state == "open"
-    assert 0 < session.secs < 20
+    assert 0 < session.secs < time.monotonic() - began_at
     assert rig.engine.live() == 1
 
 
@@ -197,6 +198,7 @@ def test_many_threads_may_look_while_sessions_come_and_go(rig: Rig) -> None:
 
 
 def test_where_the_backend_has_not_spoken_is_known_and_between_which_ends(rig: Rig) -> None:
+    began_at = time.monotonic()
     first, first_server = rig.pair()
     second, second_server = rig.pair()
     second_server.send(b"123")
@@ -209,7 +211,7 @@ def test_where_the_backend_has_not_spoken_is_known_and_between_which_ends(rig: R
     wait_until(lambda: silent() == [ticket], "the other one has spoken")
     ((_, port, is_half_closed, secs),) = rig.engine.unanswered()
     assert (port, is_half_closed) == (first.sock.getsockname()[1], False)
-    assert 0 < secs < 20
+    assert 0 < secs < time.monotonic() - began_at
     (ends,) = rig.engine.ends({ticket})
     assert ends == (
         ticket,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.system
 
 
 def test_each_connection_has_its_line(pop: Pop, tmp_path: Path) -> None:
+    began_at = time.monotonic()
     path = tmp_path / "access.log"
     pop.dead_backend("dead")
     pop.backend("us-1", "us")
@@ -28,11 +30,13 @@ def test_each_connection_has_its_line(pop: Pop, tmp_path: Path) -> None:
 
     written = [json.loads(line) for line in path.read_text().splitlines()]
     (denied,) = (each for each in written if each["client"] == GERMANY)
-    first, second = (each for each in written if each["client"] == BRAZIL)
+    of_both = [each for each in written if each["client"] == BRAZIL]
+    # A line is written at the end, and the second connection may end before the first.
+    first, second = sorted(of_both, key=lambda each: each["attempts"], reverse=True)
     assert (first["client"], first["country"], first["region"]) == (BRAZIL, "BR", "sa")
     assert (first["backend"], first["how"], first["attempts"]) == ("us-1", "failover", 2)
     assert (first["bytes_in"], first["bytes_out"], first["end"]) == (0, 5, "finished")
-    assert 0 <= first["dial_secs"] <= first["secs"] < 10
+    assert 0 <= first["dial_secs"] <= first["secs"] < time.monotonic() - began_at
     assert (second["how"], second["attempts"]) == ("bound", 1)
     assert (denied["backend"], denied["end"], denied["country"]) == (None, "denied", "DE")
     assert (denied["ended_by"], denied["first_byte_secs"]) == ("proxy", None)

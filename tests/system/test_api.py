@@ -242,6 +242,18 @@ def test_changes_of_nodes_are_those_of_the_commands(pop: Pop) -> None:
     holder.close()
     explained = api.ask("GET", "/api/v1/explain?client=192.0.2.1").said
     assert explained["backend"] == "a"
+    for path, reason in (
+        ("/api/v1/explain?client=192.0.2.1&ap=web", "there is no parameter 'ap': client and app"),
+        ("/api/v1/explain?client=somebody", "client 'somebody' is not an IPv4 or IPv6 address"),
+    ):
+        answer = api.ask("GET", path)
+        assert answer.status == 400
+        assert answer.said["error"].startswith(reason)
+    answer = api.ask("GET", "/api/v1/register")
+    assert (answer.status, answer.said["error"]) == (
+        405,
+        "this path allows POST; see /openapi.json",
+    )
     table = api.ask("GET", "/api/v1/table").said
     assert (table["backends"], table["eligible"], table["leases"]) == (1, 1, 0)
     assert api.ask("POST", "/api/v1/backends/b/drain").status == 404

@@ -71,7 +71,8 @@ def _route(path: str, registry: Registry) -> Route:
 
 async def _http_fault(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    reasons = {404: "there is no such path", 405: "this path does not allow that method"}
+    allowed = dict(error.headers or {}).get("Allow", "")
+    reasons = {404: "there is no such path", 405: f"this path allows {allowed}"}
     reason = reasons.get(error.status_code, str(error.detail))
     return answer(
         FaultView(f"{reason}; see /openapi.json"), error.status_code, **dict(error.headers or {})

@@ -34,6 +34,8 @@ _WORDS = {
 
 def body_of(body: bytes, kind: type[T]) -> T:
     """Return the decoded body. Raises FaultError."""
+    if not body:
+        raise FaultError(400, "the body is empty: it has to be an object in JSON")
     try:
         decoded = msgspec.json.decode(body, type=kind)
         json.loads(body, object_pairs_hook=_once)

@@ -19,6 +19,7 @@ from edgeproxy.api.decoding import body_of
 from edgeproxy.api.fault import FaultError
 from edgeproxy.control.admin.pages import JSON
 from edgeproxy.core.admission.explanation import Decision
+from edgeproxy.core.backends.rows import shown
 from edgeproxy.registry import views
 from edgeproxy.registry.registry import Registry
 
@@ -155,6 +156,9 @@ def _drain(draining: bool) -> Handler:
 
 async def explain(registry: Registry, request: Request) -> Response:
     """Answer which backend a client would get."""
+    for name in request.query_params:
+        if name not in ("client", "app"):
+            raise FaultError(400, f"there is no parameter {shown(name)}: client and app are", None)
     client = _query(request, "client")
     if not client:
         raise FaultError(400, "missing query parameter: ?client=ADDRESS", "client")

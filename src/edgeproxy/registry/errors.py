@@ -25,8 +25,8 @@ class RegistryError(EdgeProxyError):
 class InvalidClientError(RegistryError):
     """The address of a client is not valid."""
 
-    def __init__(self) -> None:
-        super().__init__("client is not an IPv4 or IPv6 address", "client")
+    def __init__(self, client: str) -> None:
+        super().__init__(f"client {shown(client)} is not an IPv4 or IPv6 address", "client")
 
 
 class NotOwnerError(RegistryError):
@@ -62,7 +62,11 @@ class NotRegisteredError(RegistryError):
     """The backend has no lease here: it never registered, or its lease expired."""
 
     def __init__(self) -> None:
-        super().__init__("this backend is not registered: register it", "id")
+        super().__init__(
+            "this backend is not registered here: register it; what an operator has added needs no "
+            "heartbeats",
+            "id",
+        )
 
 
 class ConflictError(RegistryError):

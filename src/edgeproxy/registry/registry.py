@@ -183,7 +183,7 @@ class Registry:
         try:
             return await self._rendered(self._status.explanation(client, scope))
         except ValueError:
-            raise InvalidClientError from None
+            raise InvalidClientError(client) from None
 
     async def sessions(self) -> Pieces:
         """Return an array of the open sessions, as JSON."""
