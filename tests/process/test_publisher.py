@@ -141,6 +141,18 @@ def test_a_row_that_leads_to_this_proxy_is_skipped_for_as_long_as_it_does(
     assert published.metrics.rows_skipped == 1
 
 
+def test_the_sessions_of_a_row_that_comes_to_lead_here_are_closed(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[frozenset[str]] = []
+    monkeypatch.setattr(Removal, "close_at", lambda _, addresses: closed.append(addresses))
+    published.publisher.publish(ROWS)
+    published.own = HERE
+    published.publisher.publish_again()
+    published.publisher.publish_again()
+    assert closed == [frozenset({ROWS.backends[0].address})]
+
+
 def test_an_edit_of_a_row_that_leads_here_is_not_told_again(published: Published) -> None:
     published.own = HERE
     with events_of("store") as events:

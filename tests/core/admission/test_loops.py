@@ -14,6 +14,7 @@ from edgeproxy.core.admission.loops import (
     NOTED,
     SAME_CLIENTS,
     SHARE,
+    TRIAL_SECS,
     TURNED_AWAY,
     Ends,
     LoopGuard,
@@ -263,3 +264,21 @@ def test_the_more_sessions_there_are_the_rarer_are_looks(sessions: Sessions) -> 
         assert ticket is not None
         sessions.answer(ticket)
     assert sessions.looks < 60
+
+
+def test_a_circle_is_found_as_soon_after_many_sessions_have_ended(sessions: Sessions) -> None:
+    many = [sessions.begin(f"198.51.{number >> 8}.{number & 255}") for number in range(1000)]
+    sessions.end(*(each for each in many if each is not None))
+    begun = sessions.begin_until_refused(PEER)
+    assert len(begun) < DESCRIPTORS // 8
+
+
+def test_an_address_that_was_suspected_wrongly_is_an_ordinary_one_once_it_has_few(
+    sessions: Sessions,
+) -> None:
+    begun = sessions.begin_until_refused(CLIENT)
+    sessions.tick(TRIAL_SECS)  # nothing has ended: it was no circle
+    begun += sessions.begin_many(len(begun) // 2)
+    assert not sessions.guard.is_watching
+    sessions.end(*begun, unanswered=False)
+    assert len(sessions.begin_until_refused(CLIENT)) < len(begun)

@@ -145,9 +145,8 @@ class AccessControl:
         if not self._most:
             return None
         key = self.key(client)
-        self._inside.enter(
-            key
-        )  # with its site whatever the settings: they may be others at its end
+        # With its site whatever the settings say: they may be others at its end.
+        self._inside.enter(key)
         return key
 
     def leave(self, key: str) -> None:

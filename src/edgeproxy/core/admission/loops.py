@@ -153,7 +153,7 @@ class LoopGuard:
         """A session has ended."""
         self._open -= 1
         if self._open + 2 * self._step < self._look_at:
-            self._look_at = self._open + self._step
+            self._plan_look()
         if self.is_watching and unanswered:
             for suspicion in self._suspected.values():
                 suspicion.ended += ticket in suspicion.noted
@@ -166,9 +166,12 @@ class LoopGuard:
     def _share(self) -> int:
         return max(LEAST_SHARE, self._descriptors() // SHARE)
 
-    def _look(self, now: float) -> None:
+    def _plan_look(self) -> None:
         self._step = max(LEAST_STEP, self._descriptors() // STEP, self._open // GROWTH)
         self._look_at = self._open + self._step
+
+    def _look(self, now: float) -> None:
+        self._plan_look()
         by_client: dict[str, list[Unanswered]] = defaultdict(list)
         for each in self._unanswered():
             by_client[each[0].client].append(each)
