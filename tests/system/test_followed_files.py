@@ -202,11 +202,13 @@ def stop_the_start(pop: Pop) -> None:
     assert not proxy.seen("ready")
 
 
-def test_a_start_that_waits_for_a_side_file_ends_when_it_is_stopped(pop: Pop) -> None:
-    """SQLite opens it without asking what it is."""
+def test_a_start_does_not_wait_for_a_side_file_that_is_something_else(pop: Pop) -> None:
+    """SQLite would open it without asking what it is."""
     pop.backend("first")
     fifo(pop.database.with_name(f"{pop.database.name}-journal"))
-    stop_the_start(pop)
+    proxy = pop.begin_to_serve()
+    assert proxy.wait_for_exit() == 1
+    assert "`routing.db-journal` beside it, which is not a regular file" in proxy.told()
 
 
 def test_a_start_that_waits_for_a_file_system_ends_when_it_is_stopped(pop: Pop) -> None:
