@@ -35,7 +35,7 @@ def make_store(
     creates no table on a server. Raises ConfigError if the driver is not installed.
     """
     if not postgres.enabled:
-        return SqliteStore(database.path, rest)
+        return SqliteStore(database.path, rest, wake)
     check_driver()
     from edgeproxy.store.postgres.store import PostgresStore
 

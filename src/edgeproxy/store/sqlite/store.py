@@ -3,7 +3,8 @@
 People edit the file with any tool while the proxy runs, replace it, overwrite it or delete it. Two
 cheap signs show each of these. The identity, size and times of the file show that it was replaced
 or overwritten. `PRAGMA data_version`, on the connection of the last read, shows commits of other
-programs, also while they are still in a write-ahead log.
+programs, also while they are still in a write-ahead log. `edit_watch` says when it is time to
+look.
 
 A view that never ends is read up to a size and a deadline.
 
@@ -15,7 +16,8 @@ row, and creates a file only in `ensure`.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,7 @@ from edgeproxy.store.sqlite.database import (
     read_routes,
     read_rows,
 )
+from edgeproxy.store.sqlite.edit_watch import EditWatch, stamp_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class DatabaseSettings:
 
     Attributes:
         path: The SQLite file.
-        reload_secs: Seconds between two checks for changes; more than 0.
+        reload_secs: Seconds between two checks for changes that nothing has told of; more than 0.
     """
 
     path: Path = Path("routing.db")
@@ -55,9 +58,17 @@ class SqliteStore:
     """Reads one routing database. One thread at a time may use it."""
 
     def __init__(
-        self, path: Path, rest: Pause = no_pause, deadline_secs: float = DEADLINE_SECS
+        self,
+        path: Path,
+        rest: Pause = no_pause,
+        wake: Callable[[], object] | None = None,
+        deadline_secs: float = DEADLINE_SECS,
     ) -> None:
-        """`deadline_secs` is how long a read may take."""
+        """`wake` is called on another thread when a check is due; None: for a single read.
+
+        `deadline_secs` is how long a read may take.
+        """
+        self._watch = None if wake is None else EditWatch(path, wake)
         self._deadline_secs = deadline_secs
         self.path = path
         self.rest = rest
@@ -93,6 +104,9 @@ class SqliteStore:
         Raises `StoreError`, whose message says what to do, when the file is missing,
         locked, damaged or has no table of the documented columns.
         """
+        began_at = time.monotonic()
+        if self._watch is not None:
+            self._watch.begin()
         earlier, self._connection = self._connection, None
         stamp = self._file_stamp()  # before the read: a change during it shows afterwards
         try:
@@ -114,7 +128,10 @@ class SqliteStore:
             connection.close()
             raise DatabaseError(self.path, "was changed while it was read: it is read again")
         self._connection, self._data_version, self._stamp = connection, data_version, stamp
-        return snapshot_of(rows, routes, self.rest)
+        snapshot = snapshot_of(rows, routes, self.rest)
+        if self._watch is not None:
+            self._watch.note_read(began_at)
+        return snapshot
 
     def _read(
         self, connection: sqlite3.Connection
@@ -136,6 +153,8 @@ class SqliteStore:
     def interrupt(self) -> None:
         """Make a read that is under way fail, and any later one."""
         self._is_interrupted = True
+        if self._watch is not None:
+            self._watch.end()
         reading = self._reading
         if reading is not None:
             with suppress(sqlite3.ProgrammingError):  # it is closed
@@ -158,19 +177,11 @@ class SqliteStore:
             raise
 
     def _file_stamp(self) -> tuple[int, ...] | None:
-        stamp = _stamp_of(self.path)
+        stamp = stamp_of(self.path)
         if stamp is not None and self._reading is not None and self._reading.is_immutable:
             # SQLite would not look at a log that has come into being since.
-            stamp += _stamp_of(self.path.with_name(f"{self.path.name}-wal")) or ()
+            stamp += stamp_of(self.path.with_name(f"{self.path.name}-wal")) or ()
         return stamp
-
-
-def _stamp_of(path: Path) -> tuple[int, ...] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _data_version(connection: sqlite3.Connection) -> int:
