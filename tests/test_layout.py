@@ -98,7 +98,7 @@ TESTED_ELSEWHERE = {
         "portable/engine portable/ingress/accepted portable/ingress/handshake "
         "portable/ingress/preread portable/ingress/slot_queue portable/lingering "
         "portable/pipe portable/relay portable/session portable/timeouts portable/tls_context "
-        "session_states slot_wait sockets tls"
+        "session_states sockets tls"
     ),
     (
         "gate/",

@@ -75,6 +75,8 @@ class ScriptedGate:
         opened_clients: What was given to `opened`, in order.
         after_opened: Called with every `opened`.
         slots: How many tickets there may be at once; who finds none free waits.
+        slots_per_client: How many one address may have at once; it waits in a line of its own.
+        site_of: Names the site of an address.
         asked_again_last: How many clients were asked about for the last time.
         standstills: What was given to `stood_still`.
         tickets: One for each `Connect`, in order.
@@ -107,6 +109,8 @@ class ScriptedGate:
         self.after_opened: Callable[[], object] | None = None
         self.ticks = 0
         self.slots: float = float("inf")
+        self.slots_per_client: float = float("inf")
+        self.site_of: Callable[[str], str] = lambda _address: ""
         self.asked_again_last = 0
         self.standstills: list[float] = []
         self._attempts: dict[Ticket, int] = {}
@@ -159,17 +163,28 @@ class ScriptedGate:
             if self.after_opened is not None:
                 self.after_opened()
             self._perhaps_raise("opened")
-            if len(self.unended()) >= self.slots:
-                return Wait(client)
-            return self._attempt(0, _address_of(client), client.listener, now)
+            wait = self._wait(client)
+            return wait or self._attempt(0, _address_of(client), client.listener, now)
 
     def asked_again(self, place: Client, now: float, *, is_last: bool) -> FirstAnswer:
         with self._call("asked_again", now):
             self.asked_again_last += is_last
             self._perhaps_raise("asked_again")
-            if len(self.unended()) >= self.slots:
-                return Refuse("full") if is_last else Wait(place)
+            wait = self._wait(place)
+            if wait is not None:
+                return Refuse("full") if is_last else wait
             return self._attempt(0, _address_of(place), place.listener, now)
+
+    def _wait(self, client: Client) -> Wait | None:
+        """Return what a client has to wait for, if it has to."""
+        hosts = [ticket.client[0] for ticket in self.unended()]
+        if hosts.count(client.address) >= self.slots_per_client:
+            line = client.address
+        elif len(hosts) >= self.slots:
+            line = "slots"
+        else:
+            return None
+        return Wait(client, line, client.address, self.site_of(client.address))
 
     def dialed(self, ticket: Ticket, secs: float, now: float) -> None:
         with self._call("dialed", now, ticket):

@@ -128,12 +128,16 @@ class Rig:
         """Connect a client. `buffer` bounds what the kernel holds for it."""
         return Peer(self.tcp(listener, buffer))
 
-    def tcp(self, listener: str = "main", buffer: int | None = None) -> socket.socket:
-        """Return a connection on which no client has spoken yet."""
+    def tcp(
+        self, listener: str = "main", buffer: int | None = None, host: str = ""
+    ) -> socket.socket:
+        """Return a connection on which no client has spoken yet, from this host's address."""
         address = self.addresses[listener]
         sock = self.keep(socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET))
         if buffer:
             limit_buffers(sock, buffer)
+        if host:
+            sock.bind((host, 0))
         sock.settimeout(DEADLINE_SECS)
         code = sock.connect_ex(address)
         if code not in (0, errno.ECONNRESET):  # it may be accepted and reset already

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,9 @@ from tests.conformance.test_preambles import serve as serve_with_preamble
 from tests.waiting import wait_until
 
 VISITS = 300
+
+FIRST, SECOND, THIRD = "127.0.1.1", "127.0.1.2", "127.0.2.1"
+"""Addresses of clients; two of them are of one site where the gate says so."""
 
 
 def _limited(rig: Rig, slots: int = 1) -> ScriptedGate:
@@ -148,16 +152,97 @@ def test_a_backend_that_does_not_end_its_side_holds_up_nobody_for_long(rig: Rig)
     assert rig.gate.asked_again_last == 1
 
 
+def _come(rig: Rig, host: str) -> Peer:
+    """Connect a client from this address."""
+    return Peer(rig.tcp(host=host))
+
+
+def _crowd(rig: Rig, host: str, waiting: int, decided: int) -> None:
+    """Let so many clients come from one address; so many are to wait, the others are decided."""
+    live, last = rig.engine.live() + waiting, rig.gate.asked_again_last + decided
+    for _ in range(waiting + decided):
+        _come(rig, host)
+    rig.gate.wait_for(lambda: rig.gate.asked_again_last == last, "those without room")
+    wait_until(lambda: rig.engine.live() == live, "the others wait")
+
+
 @pytest.mark.usefixtures("patient")
-def test_more_than_may_wait_are_decided_at_once(rig: Rig) -> None:
+def test_one_client_has_no_more_places_than_it_leaves_to_others(rig: Rig) -> None:
     rig.serve(_limited(rig))
     _holder_that_ends(rig)
-    for _ in range(MAX_WAITING + 50):
-        rig.connect()
-    rig.gate.wait_for(lambda: rig.gate.asked_again_last == 50, "those for whom there is no room")
-    assert rig.engine.live() == 1 + MAX_WAITING
+    _crowd(rig, FIRST, MAX_WAITING // 2, 50)
+    _crowd(rig, SECOND, MAX_WAITING // 4, 50)
+    _crowd(rig, FIRST, 0, 1)
     assert len(rig.gate.tickets) == 1
     rig.engine.stop()
+
+
+@pytest.mark.usefixtures("patient")
+def test_the_clients_of_one_site_leave_room_to_others(rig: Rig) -> None:
+    gate = _limited(rig)
+    gate.site_of = lambda address: address.rpartition(".")[0]
+    rig.serve(gate)
+    _holder_that_ends(rig)
+    _crowd(rig, FIRST, MAX_WAITING // 2, 0)
+    two_thirds = math.ceil(MAX_WAITING * 2 / 3)
+    _crowd(rig, SECOND, two_thirds - MAX_WAITING // 2, 50)
+    _crowd(rig, THIRD, 50, 0)
+    rig.engine.stop()
+
+
+@pytest.mark.usefixtures("patient")
+def test_who_has_waited_leaves_the_place_to_others(rig: Rig) -> None:
+    gate = _limited(rig)
+    rig.serve(gate)
+    server = _holder_that_ends(rig)
+    _crowd(rig, FIRST, MAX_WAITING // 2, 1)
+    gate.slots = VISITS
+    server.close()
+    gate.wait_for(lambda: len(gate.tickets) == 1 + MAX_WAITING // 2, "all that waited")
+    gate.slots = 0
+    _crowd(rig, FIRST, MAX_WAITING // 2, 1)
+    rig.engine.stop()
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_client_that_an_end_does_not_help_does_not_use_it_up(rig: Rig) -> None:
+    gate = _limited(rig, slots=2)
+    gate.slots_per_client = 1
+    rig.serve(gate)
+    _come(rig, FIRST)
+    rig.accept()
+    server = _holder_that_ends(rig)
+    for _ in range(20):
+        _come(rig, FIRST)  # waits for its own connection only
+    gate.wait_for(lambda: len(gate.clients) == 22, "all that are full by themselves")
+    others = [_come(rig, host) for host in (SECOND, THIRD)]
+    gate.wait_for(lambda: len(gate.clients) == 24, "the others")
+    server.close()
+    gate.wait_for(lambda: len(gate.tickets) == 3, "the first one that is helped")
+    assert gate.tickets[2].client == others[0].sock.getsockname()
+    assert gate.asked_again_last == 0
+    rig.engine.stop()
+
+
+@pytest.mark.usefixtures("patient")
+def test_one_end_helps_a_client_in_every_line(rig: Rig) -> None:
+    gate = _limited(rig, slots=3)
+    gate.slots_per_client = 1
+    rig.serve(gate)
+    first = _come(rig, FIRST)
+    server = rig.accept()
+    first.end()
+    assert server.rest() == Pause(b"", reset=False)
+    waiting = _come(rig, FIRST)
+    gate.wait_for(lambda: len(gate.clients) == 2, "one that is full by itself")
+    gate.slots = 1
+    other = _come(rig, SECOND)
+    gate.wait_for(lambda: len(gate.clients) == 3, "one that finds no slot")
+    gate.slots = 2
+    server.close()
+    gate.wait_for(lambda: len(gate.tickets) == 3, "both")
+    clients = [ticket.client for ticket in gate.tickets[1:]]
+    assert clients == [waiting.sock.getsockname(), other.sock.getsockname()]
 
 
 @pytest.mark.usefixtures("patient")

@@ -133,6 +133,29 @@ def test_a_client_waits_for_its_own_last_connection_too() -> None:
     assert connect(made.asked_again(waits.place, 1.2, is_last=True))
 
 
+def test_who_finds_the_app_full_waits_in_line_with_the_others_of_that_app() -> None:
+    made, _, _ = gate(backend("a", hard_limit=1))
+    connect(made.opened(Client("192.0.2.1", 1, "web"), 0.0))
+    first = made.opened(Client("192.0.2.2", 1, "web"), 1.0)
+    second = made.opened(Client("2001:db8:1:2::1", 1, "web"), 1.0)
+    assert isinstance(first, Wait)
+    assert isinstance(second, Wait)
+    assert first.line == second.line
+    assert (first.client, first.site) == ("192.0.2.2", "")
+    assert (second.client, second.site) == ("2001:db8:1:2", "2001:db8:1")
+
+
+def test_who_is_full_by_itself_waits_in_a_line_of_its_own() -> None:
+    access = AccessControl(AccessSettings(max_conns_per_client=1))
+    made, _, _ = gate(backend("a", hard_limit=3), access=access)
+    for number in range(3):
+        connect(made.opened(Client(f"192.0.2.{number}", 1, "web"), 0.0))
+    waits = [made.opened(Client(f"192.0.2.{number}", 2, "web"), 1.0) for number in (0, 1, 0, 4)]
+    lines = [wait.line for wait in waits if isinstance(wait, Wait)]
+    assert lines[0] == lines[2]
+    assert len(set(lines)) == 3  # the last one finds no slot
+
+
 def test_waiting_takes_one_token_and_not_one_each_time() -> None:
     access = AccessControl(AccessSettings(), ONE_TOKEN)
     made, _, admission = gate(backend("a", hard_limit=1), access=access)

@@ -35,7 +35,7 @@ happens. A ticket is any object of the gate's; the engine only hands it back.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Hashable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -180,10 +180,15 @@ class Wait(NamedTuple):
     """No slot is free for this client, as far as the gate knows; see `engine/slot_wait`.
 
     `place` is any object of the gate's, for `Gate.asked_again`. It holds nothing that would have to
-    be given back.
+    be given back. `line` is what the client waits for: where the first in a line has to go on
+    waiting, so have the others. Who is one client, and of which site ("": of none), says who shares
+    the room for those that wait.
     """
 
     place: Any
+    line: Hashable
+    client: str
+    site: str = ""
 
 
 Answer = Connect | Refuse

@@ -31,12 +31,12 @@ class GuardedGate:
     """Calls a gate as `engine.contract.Gate` says, and never raises.
 
     Attributes:
-        freed: How many tickets have ended; the reader resets it.
+        has_freed: Whether a ticket has ended; the reader resets it.
     """
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
-        self.freed = 0
+        self.has_freed = False
 
     def arrived(self, client: Client, now: float) -> Enter | Refuse:
         """Ask whether a client may begin with its preamble; refused if the gate fails."""
@@ -98,7 +98,7 @@ class GuardedGate:
 
     def failed(self, ticket: Any, reason: str, now: float, why: str = "") -> Answer:
         """Ask what to do after a failed dial; refused if the gate fails."""
-        self.freed += 1
+        self.has_freed = True
         try:
             return _checked(self._gate.failed(ticket, reason, now, why))
         except Exception:  # noqa: BLE001
@@ -107,7 +107,7 @@ class GuardedGate:
 
     def closed(self, ticket: Any, outcome: Outcome, now: float) -> None:
         """Tell the gate that a session has ended."""
-        self.freed += 1
+        self.has_freed = True
         try:
             self._gate.closed(ticket, outcome, now)
         except Exception:  # noqa: BLE001

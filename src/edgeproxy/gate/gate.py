@@ -12,6 +12,7 @@ from typing import NamedTuple
 from edgeproxy.core.admission.access import Denied
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.admission.arrivals import Arrival
+from edgeproxy.core.admission.client_key import site_of
 from edgeproxy.core.admission.loops import LoopGuard
 from edgeproxy.core.admission.record import FAILOVER, ConnectionRecord
 from edgeproxy.core.admission.ticket import Blame, Refusal, Ticket
@@ -183,7 +184,7 @@ class AdmissionGate:
         ticket = self._ticket(client, scope, now, arrival)
         if isinstance(ticket, Refusal):
             if ticket.reason in FREED_SOON:
-                return Wait(_Place(client, scope, ticket.reason))
+                return self._wait(_Place(client, scope, ticket.reason), ticket.reason)
             return self._refuse(client, scope, ticket.reason, now)
         return self._admitted(ticket, client, scope, now)
 
@@ -195,8 +196,16 @@ class AdmissionGate:
             return self._admitted(ticket, client, scope, now)
         if is_last or ticket.reason not in FREED_SOON:
             return self._refuse(client, scope, ticket.reason, now)
-        # A token that was taken stays taken, whatever the client waits for now.
-        return Wait(place if reason is Reason.FULL else _Place(client, scope, ticket.reason))
+        if reason is not Reason.FULL:  # a token that was taken stays taken
+            place = _Place(client, scope, ticket.reason)
+        return self._wait(place, ticket.reason)
+
+    def _wait(self, place: _Place, reason: Reason | Denied) -> Wait:
+        """Let a client wait, in line with all of its app or, if it is full itself, on its own."""
+        key = self._admission.access.key(place.client.address)
+        return Wait(
+            place, (reason, place.scope if reason is Reason.FULL else key), key, site_of(key)
+        )
 
     def _ticket(
         self,

@@ -167,8 +167,8 @@ class Sessions:
         """Ask the gate for a backend."""
         answer = self._gate.opened(accepted.client, self.now)
         if isinstance(answer, Wait):
-            if not self.slot_queue.is_full:
-                self.slot_queue.add(accepted, answer.place, self.now)
+            if self.slot_queue.has_room(answer):
+                self.slot_queue.add(accepted, answer, self.now)
                 self._hurry()
                 return
             answer = self._gate.asked_again(answer.place, self.now, is_last=True)
@@ -176,11 +176,11 @@ class Sessions:
 
     def ask_waiting(self) -> None:
         """Ask the gate again about clients for whom a slot may be free now."""
-        freed, self._gate.freed = self._gate.freed, 0
-        for accepted, place, is_last in self.slot_queue.to_ask(freed, self.now):
+        has_freed, self._gate.has_freed = self._gate.has_freed, False
+        for accepted, place, is_last in self.slot_queue.to_ask(has_freed, self.now):
             answer = self._gate.asked_again(place, self.now, is_last=is_last)
             if isinstance(answer, Wait):
-                self.slot_queue.put_back(answer.place)
+                self.slot_queue.put_back(answer)
             else:
                 self._follow(accepted, answer)
         if self.slot_queue:

@@ -133,14 +133,12 @@ cdef class Sessions:
     cdef object tell_all_waiting(self):
         """Ask the gate again about clients for whom a slot may be free now."""
         cdef Session* session
-        cdef Queue line = self.slot_queue.take_all()
-        if line.first == NULL:
-            self.slot_queue.freed = 0
+        if not self.slot_queue.begin_turn():
             return
-        while line.first != NULL:
-            session = take_first(&line)
-            if self.slot_queue.is_to_ask(session, self.now):
-                self._tell_again(session)
+        session = self.slot_queue.next_to_ask(self.now)
+        while session != NULL:
+            self._tell_again(session)
+            session = self.slot_queue.next_to_ask(self.now)
         self.slot_queue.end_turn()
 
     cdef object tell_all_opened(self):
@@ -157,8 +155,8 @@ cdef class Sessions:
         try:
             answer = self._gate.opened(client, self.now)
             if isinstance(answer, Wait):
-                if not self.slot_queue.is_full():
-                    self.slot_queue.add(session, answer.place, self.now)
+                if self.slot_queue.has_room(answer):
+                    self.slot_queue.add(session, answer, self.now)
                     return
                 answer = self._gate.asked_again(answer.place, self.now, is_last=True)
             connects = _connects(answer)
@@ -173,7 +171,7 @@ cdef class Sessions:
         try:
             answer = self._gate.asked_again(self.slot_queue.place, self.now, is_last=is_last)
             if isinstance(answer, Wait) and not is_last:
-                self.slot_queue.put_back(session, answer.place)
+                self.slot_queue.put_back(session, answer)
                 return
             connects = _connects(answer)
         except Exception:
@@ -301,7 +299,7 @@ cdef class Sessions:
         ticket = answer.ticket
         Py_INCREF(ticket)
         if session.ticket != NULL:
-            self.slot_queue.freed += 1
+            self.slot_queue.has_freed = True
             Py_DECREF(<object>session.ticket)
         session.ticket = <PyObject*>ticket
         end_tls(&session.backend_tls)  # that of the previous attempt
@@ -346,7 +344,7 @@ cdef class Sessions:
         """Release the ticket of a session, now that the gate knows of its end."""
         Py_DECREF(<object>session.ticket)
         session.ticket = NULL
-        self.slot_queue.freed += 1
+        self.slot_queue.has_freed = True
         end_tls(&session.backend_tls)
         free(session.upward.waiting)
         session.upward.waiting = NULL
@@ -378,7 +376,7 @@ cdef class Sessions:
 
         The byte threads have ended. Sessions that wait to be dialed end in the next `Dialer.dial`.
         """
-        cdef Queue waiting = self.slot_queue.take_all()
+        cdef Queue waiting = self.slot_queue.give_up_all()
         while self._acceptor.opened.first != NULL:
             self._acceptor.turn_away(take_first(&self._acceptor.opened), self.now)
         while waiting.first != NULL:

@@ -5,9 +5,9 @@ The twin of `portable/ingress/slot_queue`. What came before a client has been re
 thread has gone through one more turn (`Workers.ask_for_turns`).
 """
 
-from edgeproxy.engine.slot_wait import ENDING_SECS, LONGEST_SECS, MAX_WAITING
+from edgeproxy.engine.slot_wait import ENDING_SECS, LONGEST_SECS, Shares
 
-from edgeproxy.engine.native.session cimport WAITING, excuse_all, push
+from edgeproxy.engine.native.session cimport WAITING, excuse_all, push, take_first
 
 
 cdef class SlotQueue:
@@ -15,23 +15,24 @@ cdef class SlotQueue:
 
     Attributes:
         count: How many wait.
-        freed: How many tickets have ended, for as many of which no client was asked about.
-        place, is_last: What the gate is asked with about the client that is to be asked about.
+        has_freed: Whether a ticket has ended since the last turn.
+        place, is_last: What the gate is asked with about the client that was taken out last.
     """
 
     cdef object prepare(self, Workers workers):
         """Wait for sessions of these byte threads."""
         self._workers = workers
-        self._places = {}  # by the number of the session
-        self._most = MAX_WAITING
+        self._waits = {}  # by the number of the session
+        self._shares = Shares()
+        self._in_vain = set()
         self._ending_secs = ENDING_SECS
         self._longest_secs = LONGEST_SECS
 
-    cdef bint is_full(self) noexcept nogil:
-        """Return whether the next client is to be decided at once."""
-        return self.count >= self._most
+    cdef bint has_room(self, wait) except -1:
+        """Return whether this client may wait; else it is to be decided at once."""
+        return self._shares.has_room(wait)
 
-    cdef object add(self, Session* session, place, double now):
+    cdef object add(self, Session* session, wait, double now):
         """Let a client wait."""
         if self.count == 0:
             self._workers.await_ends(True)
@@ -41,40 +42,58 @@ cdef class SlotQueue:
             self._has_asked = True
             self._turns_wanted = self._workers.ask_for_turns()
         session.turns_wanted = self._turns_wanted
-        self.put_back(session, place)
+        self._put(session, wait)
 
-    cdef Queue take_all(self) noexcept nogil:
-        """Return all clients; `is_to_ask` says what to do with each."""
-        cdef Queue line = self._line
-        self._line.first = self._line.last = NULL
-        self.count = 0
-        self._has_asked = False
-        return line
-
-    cdef bint is_to_ask(self, Session* session, double now) except -1:
-        """Return whether the gate is to be asked about a client that was taken, or put it back."""
-        self.place = self._places.pop(session.number)
-        self.is_last = session.due_at <= now or (
-            self._workers.have_turned(session.turns_wanted)
-            and now - self._workers.ending_at() >= self._ending_secs
-        )
-        if self.is_last:
-            return True
-        if self.freed <= 0:
-            self.put_back(session, self.place)
-            return False
-        self.freed -= 1
-        return True
-
-    cdef object put_back(self, Session* session, place):
-        """Let a client that was taken go on waiting."""
-        self._places[session.number] = place
+    cdef object _put(self, Session* session, wait):
+        self._shares.enter(wait)
+        self._waits[session.number] = wait
         push(&self._line, session)
         self.count += 1
 
+    cdef bint begin_turn(self) except -1:
+        """Return whether anybody waits, whom `next_to_ask` then looks at."""
+        self._unseen = self.count
+        self._has_asked = False
+        if self.count == 0:
+            self.has_freed = False
+            return False
+        self._in_vain.clear()
+        return True
+
+    cdef Session* next_to_ask(self, double now) except? NULL:
+        """Take out the next client that the gate is to be asked about; NULL: there is no other.
+
+        If it still waits, it is put back with `put_back`.
+        """
+        cdef Session* session
+        while self._unseen:
+            session = self._line.first
+            self.is_last = session.due_at <= now or (
+                self._workers.have_turned(session.turns_wanted)
+                and now - self._workers.ending_at() >= self._ending_secs
+            )
+            if not self.is_last and not self.has_freed:
+                return NULL  # nor is it the last time for those who came later
+            self._unseen -= 1
+            take_first(&self._line)
+            wait = self._waits[session.number]
+            if self.is_last or wait.line not in self._in_vain:
+                del self._waits[session.number]
+                self._shares.leave(wait)
+                self.count -= 1
+                self.place = wait.place
+                return session
+            push(&self._line, session)
+        return NULL
+
+    cdef object put_back(self, Session* session, wait):
+        """The client that was taken out last goes on waiting, for this."""
+        self._in_vain.add(wait.line)
+        self._put(session, wait)
+
     cdef object end_turn(self):
         """All clients that wait have been looked at."""
-        self.freed = 0
+        self.has_freed = False
         self.place = None
         if self.count == 0:
             self._workers.await_ends(False)
@@ -82,3 +101,12 @@ cdef class SlotQueue:
     cdef void excuse(self, double secs) noexcept nogil:
         """Let all wait longer by the seconds in which this process stood still."""
         excuse_all(&self._line, secs)
+
+    cdef Queue give_up_all(self):
+        """Take out all clients."""
+        cdef Queue line = self._line
+        self._line.first = self._line.last = NULL
+        self._waits.clear()
+        self._shares = Shares()
+        self.count = 0
+        return line

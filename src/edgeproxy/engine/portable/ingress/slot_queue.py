@@ -6,17 +6,18 @@ Nothing is watched for them: what matters is that sessions end, and that time pa
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
+from edgeproxy.engine.contract import Wait
 from edgeproxy.engine.portable.ingress.accepted import Accepted
-from edgeproxy.engine.slot_wait import ENDING_SECS, LONGEST_SECS, MAX_WAITING
+from edgeproxy.engine.slot_wait import ENDING_SECS, LONGEST_SECS, Shares
 
 
 @dataclass(slots=True)
 class _Waiting:
     accepted: Accepted
-    place: object
+    wait: Wait
     deadline: float
     is_heard_out: bool = False
 
@@ -29,46 +30,56 @@ class SlotQueue:
     """
 
     def __init__(self) -> None:
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_Waiting] = deque()  # in the order of their deadlines
+        self._shares = Shares()
+        self._in_vain: set[Hashable] = set()
         self.ending_at = float("-inf")
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the next client is to be decided at once."""
-        return len(self._waiting) >= MAX_WAITING
+    def has_room(self, wait: Wait) -> bool:
+        """Return whether this client may wait; else it is to be decided at once."""
+        return self._shares.has_room(wait)
 
-    def add(self, accepted: Accepted, place: object, now: float) -> None:
+    def add(self, accepted: Accepted, wait: Wait, now: float) -> None:
         """Let a client wait."""
-        self._waiting.append(_Waiting(accepted, place, now + LONGEST_SECS))
+        self._put(_Waiting(accepted, wait, now + LONGEST_SECS))
+
+    def _put(self, waiting: _Waiting) -> None:
+        self._shares.enter(waiting.wait)
+        self._waiting.append(waiting)
 
     def hear_out(self) -> None:
         """Everything that came before the clients that wait now has been read."""
         for each in self._waiting:
             each.is_heard_out = True
 
-    def to_ask(self, freed: int, now: float) -> Iterator[tuple[Accepted, object, bool]]:
+    def to_ask(self, has_freed: bool, now: float) -> Iterator[tuple[Accepted, object, bool]]:
         """Take out whom the gate is to be asked about, and say whether for the last time.
 
-        `freed` is how many sessions have ended. Who still waits is put back with `put_back`.
+        `has_freed`: sessions have ended. Who still waits is put back with `put_back`.
         """
         is_quiet = now - self.ending_at >= ENDING_SECS
+        self._in_vain.clear()
         for _ in range(len(self._waiting)):
-            each = self._waiting.popleft()
+            each = self._waiting[0]
             is_last = each.deadline <= now or (is_quiet and each.is_heard_out)
-            if is_last or freed > 0:
-                freed -= not is_last
+            if not is_last and not has_freed:
+                break  # nor is it the last time for those who came later
+            self._waiting.popleft()
+            if is_last or each.wait.line not in self._in_vain:
+                self._shares.leave(each.wait)
                 self._current = each
-                yield each.accepted, each.place, is_last
+                yield each.accepted, each.wait.place, is_last
             else:
                 self._waiting.append(each)
 
-    def put_back(self, place: object) -> None:
-        """The client that was taken out last goes on waiting."""
-        self._current.place = place
-        self._waiting.append(self._current)
+    def put_back(self, wait: Wait) -> None:
+        """The client that was taken out last goes on waiting, for this."""
+        self._in_vain.add(wait.line)
+        self._current.wait = wait
+        self._put(self._current)
 
     def excuse(self, secs: float) -> None:
         """Let all wait longer by the seconds in which this process stood still."""
@@ -79,4 +90,5 @@ class SlotQueue:
         """Take out all clients."""
         clients = [each.accepted for each in self._waiting]
         self._waiting.clear()
+        self._shares = Shares()
         return clients
