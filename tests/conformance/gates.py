@@ -77,6 +77,7 @@ class ScriptedGate:
         slots: How many tickets there may be at once; who finds none free waits.
         slots_per_client: How many one address may have at once; it waits in a line of its own.
         site_of: Names the site of an address.
+        askings: How often somebody who waits was asked about.
         asked_again_last: How many clients were asked about for the last time.
         standstills: What was given to `stood_still`.
         tickets: One for each `Connect`, in order.
@@ -111,6 +112,7 @@ class ScriptedGate:
         self.slots: float = float("inf")
         self.slots_per_client: float = float("inf")
         self.site_of: Callable[[str], str] = lambda _address: ""
+        self.askings = 0
         self.asked_again_last = 0
         self.standstills: list[float] = []
         self._attempts: dict[Ticket, int] = {}
@@ -168,12 +170,17 @@ class ScriptedGate:
 
     def asked_again(self, place: Client, now: float, *, is_last: bool) -> FirstAnswer:
         with self._call("asked_again", now):
+            self.askings += 1
             self.asked_again_last += is_last
             self._perhaps_raise("asked_again")
             wait = self._wait(place)
             if wait is not None:
                 return Refuse("full") if is_last else wait
             return self._attempt(0, _address_of(place), place.listener, now)
+
+    def frees(self, ticket: Ticket) -> tuple[str, str]:
+        self._perhaps_raise("frees")
+        return "slots", ticket.client[0]
 
     def _wait(self, client: Client) -> Wait | None:
         """Return what a client has to wait for, if it has to."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from edgeproxy.engine.contract import CloseReason
+from edgeproxy.engine.contract import CloseReason, DialFailure
 from edgeproxy.engine.slot_wait import MAX_WAITING
 from tests.conformance.gates import ScriptedGate
 from tests.conformance.peers import Pause, Peer
@@ -222,6 +222,62 @@ def test_a_client_that_an_end_does_not_help_does_not_use_it_up(rig: Rig) -> None
     assert gate.tickets[2].client == others[0].sock.getsockname()
     assert gate.asked_again_last == 0
     rig.engine.stop()
+
+
+@pytest.mark.usefixtures("patient")
+def test_who_is_full_by_itself_is_asked_about_when_its_own_connection_has_ended(rig: Rig) -> None:
+    gate = _limited(rig, slots=3)
+    gate.slots_per_client = 1
+    rig.serve(gate)
+    _holder_that_ends(rig)
+    first, server = _come(rig, FIRST), rig.accept()
+    for _ in range(2):
+        _come(rig, FIRST)
+    gate.wait_for(lambda: len(gate.clients) == 4, "two that are full by themselves")
+    for number in range(3):
+        other = _come(rig, SECOND)
+        rig.accept().close()
+        other.close()
+        rig.outcome(2 + number)
+    first.end()
+    server.close()
+    gate.wait_for(lambda: gate.askings >= 2, "one that is helped, and one that is not")
+    assert (gate.askings, gate.tickets[5].client[0]) == (2, FIRST)
+    rig.engine.stop()
+
+
+@pytest.mark.usefixtures("patient")
+def test_who_waits_gets_the_slot_of_a_dial_that_failed(rig: Rig) -> None:
+    gate = _limited(rig, slots=2)
+    gate.timeout_secs = 0.2
+    gate.routes["silent"] = [rig.silent_backend().address]
+    rig.prepare(gate)
+    rig.listen()
+    rig.listen("silent")
+    rig.start()
+    _holder_that_ends(rig)
+    rig.connect("silent")
+    gate.wait_for(lambda: len(gate.tickets) == 2, "a dial that nobody answers")
+    waiting = rig.connect()
+    gate.wait_for(lambda: len(gate.tickets) == 3, "the one that waited")
+    assert gate.tickets[2].client == waiting.sock.getsockname()
+    assert gate.tickets[1].failure == DialFailure.TIMEOUT
+
+
+@pytest.mark.usefixtures("patient")
+def test_raising_about_an_end_ends_nobody_who_waits(rig: Rig) -> None:
+    gate = _limited(rig, slots=2)
+    rig.serve(gate)
+    servers = [_holder_that_ends(rig) for _ in range(2)]
+    waiting = rig.connect()
+    gate.wait_for(lambda: len(gate.clients) == 3, "the gate was asked")
+    gate.raising = {"frees"}
+    servers[0].close()
+    assert rig.outcome().reason == CloseReason.FINISHED
+    gate.raising = set()
+    servers[1].close()
+    gate.wait_for(lambda: len(gate.tickets) == 3, "the one that waits")
+    assert gate.tickets[2].client == waiting.sock.getsockname()
 
 
 @pytest.mark.usefixtures("patient")

@@ -156,6 +156,41 @@ def test_who_is_full_by_itself_waits_in_a_line_of_its_own() -> None:
     assert len(set(lines)) == 3  # the last one finds no slot
 
 
+def _line(answer: FirstAnswer) -> object:
+    """Return what a client waits for."""
+    assert isinstance(answer, Wait), answer
+    return answer.line
+
+
+def test_an_end_frees_what_others_wait_for_in_its_app_and_of_its_client() -> None:
+    access = AccessControl(AccessSettings(max_conns_per_client=1))
+    made, _, _ = gate(backend("a", hard_limit=2), access=access)
+    first = connect(made.opened(Client("192.0.2.1", 1, "web"), 0.0)).ticket
+    second = connect(made.opened(Client("192.0.2.2", 1, "web"), 0.0)).ticket
+    of_app = _line(made.opened(Client("192.0.2.3", 1, "web"), 0.0))
+    of_client = _line(made.opened(Client("192.0.2.1", 2, "web"), 0.0))
+    assert isinstance(first, Ticket)
+    assert isinstance(second, Ticket)
+    assert {of_app, of_client} <= set(made.frees(first))
+    assert of_app in made.frees(second)
+    assert of_client not in made.frees(second)
+
+
+def test_an_end_frees_what_others_of_its_site_wait_for() -> None:
+    access = AccessControl(AccessSettings(max_conns_per_client=2, clients_per_site=1))
+    made, _, _ = gate(backend("a"), access=access)
+    tickets = [
+        connect(made.opened(Client(f"2001:db8:1:{number}::1", 1, "web"), 0.0)).ticket
+        for number in range(2)
+    ]
+    lines = [
+        _line(made.opened(Client(f"2001:db8:1:{number}::1", 2, "web"), 0.0)) for number in (0, 2)
+    ]
+    for ticket in tickets:
+        assert isinstance(ticket, Ticket)
+        assert set(lines) <= set(made.frees(ticket))
+
+
 def test_waiting_takes_one_token_and_not_one_each_time() -> None:
     access = AccessControl(AccessSettings(), ONE_TOKEN)
     made, _, admission = gate(backend("a", hard_limit=1), access=access)

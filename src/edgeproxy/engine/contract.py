@@ -35,7 +35,7 @@ happens. A ticket is any object of the gate's; the engine only hands it back.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Container, Hashable
+from collections.abc import Callable, Container, Hashable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -180,9 +180,9 @@ class Wait(NamedTuple):
     """No slot is free for this client, as far as the gate knows; see `engine/slot_wait`.
 
     `place` is any object of the gate's, for `Gate.asked_again`. It holds nothing that would have to
-    be given back. `line` is what the client waits for: where the first in a line has to go on
-    waiting, so have the others. Who is one client, and of which site ("": of none), says who shares
-    the room for those that wait.
+    be given back. `line` is what the client waits for (`Gate.frees`); where the first in a line has
+    to go on waiting, so have the others. Who is one client, and of which site ("": of none), says
+    who shares the room for those that wait.
     """
 
     place: Any
@@ -301,6 +301,9 @@ class Gate(Protocol):
 
         With `is_last` none will be soon: the answer is not `Wait`.
         """
+
+    def frees(self, ticket: Any) -> Iterable[Hashable]:
+        """Return the lines (`Wait.line`) that the end of this ticket, told next, may help."""
 
     def client_lost(self, client: Client, reason: str, now: float) -> None:
         """A client that was let in has gone before the gate was asked for a backend.

@@ -6,6 +6,7 @@ and all other clients are still served.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 from edgeproxy.engine.contract import (
@@ -31,12 +32,14 @@ class GuardedGate:
     """Calls a gate as `engine.contract.Gate` says, and never raises.
 
     Attributes:
-        has_freed: Whether a ticket has ended; the reader resets it.
+        is_awaited: Whether anybody waits for a ticket to end.
+        freed: The lines that tickets which ended meanwhile may help; the reader clears it.
     """
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
-        self.has_freed = False
+        self.is_awaited = False
+        self.freed: set[Hashable] = set()
 
     def arrived(self, client: Client, now: float) -> Enter | Refuse:
         """Ask whether a client may begin with its preamble; refused if the gate fails."""
@@ -61,6 +64,15 @@ class GuardedGate:
             log.bug("gate_failed", call="heard")
             return None
         return answer
+
+    def _note_end(self, ticket: Any) -> None:
+        """A ticket is about to end: note whom that may help."""
+        if not self.is_awaited:
+            return
+        try:
+            self.freed.update(self._gate.frees(ticket))
+        except Exception:  # noqa: BLE001
+            log.bug("gate_failed", call="frees")
 
     def client_lost(self, client: Client, reason: str, now: float) -> None:
         """Tell the gate that a client was lost before admission."""
@@ -98,7 +110,7 @@ class GuardedGate:
 
     def failed(self, ticket: Any, reason: str, now: float, why: str = "") -> Answer:
         """Ask what to do after a failed dial; refused if the gate fails."""
-        self.has_freed = True
+        self._note_end(ticket)
         try:
             return _checked(self._gate.failed(ticket, reason, now, why))
         except Exception:  # noqa: BLE001
@@ -107,7 +119,7 @@ class GuardedGate:
 
     def closed(self, ticket: Any, outcome: Outcome, now: float) -> None:
         """Tell the gate that a session has ended."""
-        self.has_freed = True
+        self._note_end(ticket)
         try:
             self._gate.closed(ticket, outcome, now)
         except Exception:  # noqa: BLE001

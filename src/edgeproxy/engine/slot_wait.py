@@ -4,8 +4,9 @@ A client may be back before the engine knows that its last connection is over: t
 the kernel's queue, on its way from a byte thread, or waits for the backend to close its side. Where
 the gate knows of no free slot it answers `Wait`, and the client is decided again:
 
-* when sessions have ended, first come, first served. Once one has to go on waiting, the others in
-  its line (`Wait.line`) are not asked about, for whom there is nothing either; other lines are;
+* when a ticket has ended that may help those in its line (`Wait.line`, `Gate.frees`), first come,
+  first served, until one of the line has to go on waiting: so have the others, then. What others
+  wait for makes no difference, nor how many they are;
 * for the last time when everything that came before the client has been read, and no connection
   has begun to end within `ENDING_SECS`; or when it has waited for `LONGEST_SECS`.
 
@@ -17,8 +18,12 @@ no room is decided at once. A slot is never given out before the gate has heard 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable, Iterable
+from typing import TypeVar
 
 from edgeproxy.engine.contract import Wait
+
+_Key = TypeVar("_Key")
 
 ENDING_SECS = 1.0
 """How long ago one side of a connection may have ended whose other side is about to follow."""
@@ -29,7 +34,7 @@ _CLIENTS_PER_SITE = 2
 
 
 class Shares:
-    """Counts who waits, and says for whom there is room.
+    """Counts who waits, and for what; says for whom there is room.
 
     A client may have as many places as it leaves free, so half of them if nobody else waits, and a
     site twice as many as it leaves free. The more wait, the smaller the shares; for one who has no
@@ -40,6 +45,7 @@ class Shares:
         self._total = 0
         self._by_client: Counter[str] = Counter()
         self._by_site: Counter[str] = Counter()
+        self._by_line: Counter[Hashable] = Counter()
 
     def has_room(self, wait: Wait) -> bool:
         """Return whether this client may wait."""
@@ -47,6 +53,10 @@ class Shares:
         if self._by_client[wait.client] >= free:
             return False
         return not wait.site or self._by_site[wait.site] < _CLIENTS_PER_SITE * free
+
+    def awaited(self, lines: Iterable[Hashable]) -> set[Hashable]:
+        """Return those of these lines in which anybody waits."""
+        return {line for line in lines if line in self._by_line}
 
     def enter(self, wait: Wait) -> None:
         """Count a client that waits."""
@@ -58,7 +68,13 @@ class Shares:
 
     def _add(self, wait: Wait, number: int) -> None:
         self._total += number
-        for counts, name in ((self._by_client, wait.client), (self._by_site, wait.site)):
-            counts[name] += number
-            if not counts[name]:
-                del counts[name]
+        _count(self._by_client, wait.client, number)
+        _count(self._by_site, wait.site, number)
+        _count(self._by_line, wait.line, number)
+
+
+def _count(counts: Counter[_Key], key: _Key, number: int) -> None:
+    """Add to a count; one of zero is not kept."""
+    counts[key] += number
+    if not counts[key]:
+        del counts[key]

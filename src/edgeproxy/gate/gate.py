@@ -18,6 +18,7 @@ from edgeproxy.core.admission.record import FAILOVER, ConnectionRecord
 from edgeproxy.core.admission.ticket import Blame, Refusal, Ticket
 from edgeproxy.core.metrics import UNKNOWN, Metrics
 from edgeproxy.core.routing.choice import Reason
+from edgeproxy.core.routing.table import ALL_APPS
 from edgeproxy.engine.contract import (
     Answer,
     Client,
@@ -201,11 +202,17 @@ class AdmissionGate:
         return self._wait(place, ticket.reason)
 
     def _wait(self, place: _Place, reason: Reason | Denied) -> Wait:
-        """Let a client wait, in line with all of its app or, if it is full itself, on its own."""
-        key = self._admission.access.key(place.client.address)
-        return Wait(
-            place, (reason, place.scope if reason is Reason.FULL else key), key, site_of(key)
-        )
+        """Let a client wait for a slot of its app or, if it is full itself, for one of its own."""
+        access = self._admission.access
+        key = access.key(place.client.address)
+        line = reason, place.scope if reason is Reason.FULL else access.full(key)
+        return Wait(place, line, key, site_of(key))
+
+    def frees(self, ticket: Ticket) -> list[tuple[Reason | Denied, str]]:
+        """Return what others may wait for that the end of this ticket gives back."""
+        app, key = ticket.backend.app, self._admission.access.key(ticket.client)
+        clients = [(Denied.CLIENT_FULL, client) for client in (key, site_of(key))]
+        return [(Reason.FULL, ALL_APPS), (Reason.FULL, app), *clients]
 
     def _ticket(
         self,

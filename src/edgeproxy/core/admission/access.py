@@ -104,7 +104,7 @@ class AccessControl:
             return None
         key = self.key(client)
         site = self._site(key)
-        if self._most and self._is_full(key, site):
+        if self._most and self._full(key, site):
             return Denied.CLIENT_FULL
         if self._limits_rate and not again and not self._has_token(key, site, now, takes):
             return Denied.RATE_LIMITED
@@ -113,11 +113,16 @@ class AccessControl:
     def _site(self, key: str) -> str:
         return site_of(key) if self._clients_per_site else ""
 
-    def _is_full(self, key: str, site: str) -> bool:
+    def full(self, key: str) -> str:
+        """Return who has all the connections that it may have: this client, its site, or ""."""
+        return self._full(key, self._site(key)) if self._most else ""
+
+    def _full(self, key: str, site: str) -> str:
         inside = self._inside
         if inside.get(key, 0) >= self._most:
-            return True
-        return bool(site) and inside.get(site, 0) >= self._most * self._clients_per_site
+            return key
+        is_full = site and inside.get(site, 0) >= self._most * self._clients_per_site
+        return site if is_full else ""
 
     def _has_token(self, key: str, site: str, now: float, takes: bool) -> bool:
         if site and not self._site_rate.remaining(site, now):

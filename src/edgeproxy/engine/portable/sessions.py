@@ -169,6 +169,7 @@ class Sessions:
         if isinstance(answer, Wait):
             if self.slot_queue.has_room(answer):
                 self.slot_queue.add(accepted, answer, self.now)
+                self._gate.is_awaited = True
                 self._hurry()
                 return
             answer = self._gate.asked_again(answer.place, self.now, is_last=True)
@@ -176,13 +177,14 @@ class Sessions:
 
     def ask_waiting(self) -> None:
         """Ask the gate again about clients for whom a slot may be free now."""
-        has_freed, self._gate.has_freed = self._gate.has_freed, False
-        for accepted, place, is_last in self.slot_queue.to_ask(has_freed, self.now):
+        for accepted, place, is_last in self.slot_queue.to_ask(self._gate.freed, self.now):
             answer = self._gate.asked_again(place, self.now, is_last=is_last)
             if isinstance(answer, Wait):
                 self.slot_queue.put_back(answer)
             else:
                 self._follow(accepted, answer)
+        self._gate.freed.clear()
+        self._gate.is_awaited = bool(self.slot_queue)
         if self.slot_queue:
             self._hurry()
 

@@ -192,6 +192,7 @@ cdef class Sessions:
         if session.state == CLOSED:
             self._tell_closed(session)
             return
+        self.slot_queue.note_end(self._gate, <object>session.ticket)
         try:
             why = session.backend_tls.verify_error
             answer = self._gate.failed(
@@ -275,6 +276,7 @@ cdef class Sessions:
                     tls_say_end(&session.client_tls)
                 end_tls(&session.client_tls)
             close(session.client)
+        self.slot_queue.note_end(self._gate, <object>session.ticket)
         try:
             secs, first_secs = self.now - session.started_at, None
             if session.downward.carried:  # the clock of a byte thread may be a moment ahead
@@ -299,7 +301,6 @@ cdef class Sessions:
         ticket = answer.ticket
         Py_INCREF(ticket)
         if session.ticket != NULL:
-            self.slot_queue.has_freed = True
             Py_DECREF(<object>session.ticket)
         session.ticket = <PyObject*>ticket
         end_tls(&session.backend_tls)  # that of the previous attempt
@@ -344,7 +345,6 @@ cdef class Sessions:
         """Release the ticket of a session, now that the gate knows of its end."""
         Py_DECREF(<object>session.ticket)
         session.ticket = NULL
-        self.slot_queue.has_freed = True
         end_tls(&session.backend_tls)
         free(session.upward.waiting)
         session.upward.waiting = NULL

@@ -6,8 +6,11 @@ thread has gone through one more turn (`Workers.ask_for_turns`).
 """
 
 from edgeproxy.engine.slot_wait import ENDING_SECS, LONGEST_SECS, Shares
+from edgeproxy.log import EventLog
 
 from edgeproxy.engine.native.session cimport WAITING, excuse_all, push, take_first
+
+log = EventLog("engine")
 
 
 cdef class SlotQueue:
@@ -15,7 +18,6 @@ cdef class SlotQueue:
 
     Attributes:
         count: How many wait.
-        has_freed: Whether a ticket has ended since the last turn.
         place, is_last: What the gate is asked with about the client that was taken out last.
     """
 
@@ -24,7 +26,7 @@ cdef class SlotQueue:
         self._workers = workers
         self._waits = {}  # by the number of the session
         self._shares = Shares()
-        self._in_vain = set()
+        self._told_freed = set()
         self._ending_secs = ENDING_SECS
         self._longest_secs = LONGEST_SECS
 
@@ -50,14 +52,24 @@ cdef class SlotQueue:
         push(&self._line, session)
         self.count += 1
 
+    cdef object note_end(self, gate, ticket):
+        """A ticket is about to end: note whom that may help."""
+        if self.count == 0:
+            return
+        try:
+            self._told_freed.update(gate.frees(ticket))
+        except Exception:
+            log.bug("gate_failed", call="frees")
+
     cdef bint begin_turn(self) except -1:
         """Return whether anybody waits, whom `next_to_ask` then looks at."""
         self._unseen = self.count
         self._has_asked = False
         if self.count == 0:
-            self.has_freed = False
             return False
-        self._in_vain.clear()
+        self._freed = self._shares.awaited(self._told_freed)
+        self._has_freed = bool(self._freed)
+        self._told_freed.clear()
         return True
 
     cdef Session* next_to_ask(self, double now) except? NULL:
@@ -72,12 +84,12 @@ cdef class SlotQueue:
                 self._workers.have_turned(session.turns_wanted)
                 and now - self._workers.ending_at() >= self._ending_secs
             )
-            if not self.is_last and not self.has_freed:
+            if not self.is_last and not self._has_freed:
                 return NULL  # nor is it the last time for those who came later
             self._unseen -= 1
             take_first(&self._line)
             wait = self._waits[session.number]
-            if self.is_last or wait.line not in self._in_vain:
+            if self.is_last or wait.line in self._freed:
                 del self._waits[session.number]
                 self._shares.leave(wait)
                 self.count -= 1
@@ -88,12 +100,11 @@ cdef class SlotQueue:
 
     cdef object put_back(self, Session* session, wait):
         """The client that was taken out last goes on waiting, for this."""
-        self._in_vain.add(wait.line)
+        self._freed.discard(wait.line)
         self._put(session, wait)
 
     cdef object end_turn(self):
         """All clients that wait have been looked at."""
-        self.has_freed = False
         self.place = None
         if self.count == 0:
             self._workers.await_ends(False)

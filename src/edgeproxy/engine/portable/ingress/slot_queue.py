@@ -6,7 +6,7 @@ Nothing is watched for them: what matters is that sessions end, and that time pa
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
 from edgeproxy.engine.contract import Wait
@@ -32,7 +32,7 @@ class SlotQueue:
     def __init__(self) -> None:
         self._waiting: deque[_Waiting] = deque()  # in the order of their deadlines
         self._shares = Shares()
-        self._in_vain: set[Hashable] = set()
+        self._freed: set[Hashable] = set()
         self.ending_at = float("-inf")
 
     def __len__(self) -> int:
@@ -55,20 +55,23 @@ class SlotQueue:
         for each in self._waiting:
             each.is_heard_out = True
 
-    def to_ask(self, has_freed: bool, now: float) -> Iterator[tuple[Accepted, object, bool]]:
+    def to_ask(
+        self, freed: Iterable[Hashable], now: float
+    ) -> Iterator[tuple[Accepted, object, bool]]:
         """Take out whom the gate is to be asked about, and say whether for the last time.
 
-        `has_freed`: sessions have ended. Who still waits is put back with `put_back`.
+        `freed`: the lines that what has ended may help. Who still waits is to be `put_back`.
         """
         is_quiet = now - self.ending_at >= ENDING_SECS
-        self._in_vain.clear()
+        self._freed = self._shares.awaited(freed)
+        has_freed = bool(self._freed)
         for _ in range(len(self._waiting)):
             each = self._waiting[0]
             is_last = each.deadline <= now or (is_quiet and each.is_heard_out)
             if not is_last and not has_freed:
                 break  # nor is it the last time for those who came later
             self._waiting.popleft()
-            if is_last or each.wait.line not in self._in_vain:
+            if is_last or each.wait.line in self._freed:
                 self._shares.leave(each.wait)
                 self._current = each
                 yield each.accepted, each.wait.place, is_last
@@ -77,7 +80,7 @@ class SlotQueue:
 
     def put_back(self, wait: Wait) -> None:
         """The client that was taken out last goes on waiting, for this."""
-        self._in_vain.add(wait.line)
+        self._freed.discard(wait.line)
         self._current.wait = wait
         self._put(self._current)
 
