@@ -174,9 +174,7 @@ def test_without_the_right_to_make_a_missing_table_it_is_said(
         "INSERT INTO edgeproxy_routes VALUES ('www.example.com', 'web')",
     ],
 )
-def test_every_kind_of_change_is_notified(
-    postgres: Database, opened: Open, sql: str
-) -> None:
+def test_every_kind_of_change_is_notified(postgres: Database, opened: Open, sql: str) -> None:
     store, woken = opened(postgres.url)
     store.ensure()
     postgres.execute(INSERT.format(3))
