@@ -164,7 +164,7 @@ def test_every_surface_shows_the_same_state(state: str, tmp_path: Path) -> None:
             metrics,
             follow,
             lambda: (backend,),
-            set,
+            lambda _: None,
             lambda: False,
             Own,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
-from collections.abc import Awaitable, Callable, Collection, Container, Iterable
+from collections.abc import Awaitable, Callable, Container, Iterable
 from typing import TYPE_CHECKING
 
 from edgeproxy.api.application import api
@@ -21,7 +21,6 @@ from edgeproxy.log import EventLog
 from edgeproxy.registry.own_callers import OwnCallers
 from edgeproxy.registry.registry import Registry
 from edgeproxy.store.choice import nodes_in, registrations_in
-from edgeproxy.store.snapshot import SkippedRow
 from edgeproxy.values import ListenAddress, Secret
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ async def start(
     metrics: Metrics,
     follow_database: Callable[[], Awaitable[object]],
     backends: Callable[[], tuple[Backend, ...]],
-    skipped: Callable[[], Collection[SkippedRow]],
+    why_skipped: Callable[[str], str | None],
     is_stopping: Callable[[], bool],
     own: Callable[[], Own],
     ends: Callable[[Container[object]], Iterable[SessionEnds]],
@@ -103,7 +102,7 @@ async def start(
     """Serve the API on a listening socket to callers that show this token.
 
     `follow_database` returns when the content of the store is in force; `backends` returns the
-    backends in force, `skipped` the rows that are not used; `is_stopping` tells whether the proxy
+    backends in force, `why_skipped` why a row is not used; `is_stopping` tells whether the proxy
     accepts no more clients; `own` returns the addresses of this proxy, `ends` those of the
     sessions with these tickets.
     """
@@ -117,7 +116,7 @@ async def start(
         metrics,
         follow_database,
         backends,
-        skipped,
+        why_skipped,
         is_stopping,
         own,
     )

@@ -313,7 +313,7 @@ class Proxy:
             self.metrics,
             self.control_plane.follow_database,
             lambda: self.publisher.backends,
-            lambda: self.feed.skipped,
+            self.feed.why_skipped,
             lambda: self._lifecycle.is_stopping,
             lambda: self.publisher.own,
             self.engine.ends,

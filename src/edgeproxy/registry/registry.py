@@ -11,7 +11,7 @@ For the control plane's event loop.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from itertools import islice
 
@@ -66,12 +66,19 @@ from edgeproxy.registry.views import (
     table_view,
 )
 from edgeproxy.registry.writer import RegistrationWriter
-from edgeproxy.store.edits import Node, NodeEdits, RefusedError, RegisteredRows, UnknownNodeError
-from edgeproxy.store.snapshot import SkippedRow
+from edgeproxy.store.edits import (
+    DISABLED,
+    ENABLED,
+    Node,
+    NodeEdits,
+    RefusedError,
+    RegisteredRows,
+    UnknownNodeError,
+)
 
 log = EventLog("registry")
 
-_WRITTEN = {"enable": {"healthy": 1, "deleted": 0}, "disable": {"healthy": 0}}
+_WRITTEN = {"enable": ENABLED, "disable": DISABLED}
 """What an action without values writes."""
 
 
@@ -79,7 +86,7 @@ class Registry:
     """The registry of one POP.
 
     `follow` reads the database and publishes what it holds; `in_force` returns the backends that
-    were published last, `skipped` the rows that were not. While `is_stopping` returns True,
+    were published last, `why_skipped` why a row was not. While `is_stopping` returns True,
     requests that would write are refused. `own` returns the addresses of this proxy, where no
     backend can be. `caller` is the address that a request comes from.
 
@@ -97,11 +104,11 @@ class Registry:
         metrics: Metrics,
         follow: Callable[[], Awaitable[object]],
         in_force: Callable[[], tuple[Backend, ...]],
-        skipped: Callable[[], Collection[SkippedRow]],
+        why_skipped: Callable[[str], str | None],
         is_stopping: Callable[[], bool],
         own: Callable[[], Own],
     ) -> None:
-        self._skipped = skipped
+        self._why_skipped = why_skipped
         self._is_stopping = is_stopping
         self._own = own
         self._settings = settings
@@ -310,8 +317,7 @@ class Registry:
 
     def _unknown(self, backend_id: str) -> UnknownBackendError:
         """Return the fault of an id that is not in force, with the reason if its row is skipped."""
-        reasons = (row.reason for row in self._skipped() if row.id == backend_id)
-        return UnknownBackendError(backend_id, next(reasons, None))
+        return UnknownBackendError(backend_id, self._why_skipped(backend_id))
 
     def _owner(self, caller: str) -> str | None:
         """Return the address of the backends that this caller may change, None for any."""

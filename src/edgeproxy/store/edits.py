@@ -39,6 +39,9 @@ MAX_APP_CHARS = 128
 # -- nodes -------------------------------------------------------------------------------
 
 
+ENABLED = {"healthy": 1, "deleted": 0}
+"""What a node that takes clients has; `DISABLED` is what one has that takes none."""
+DISABLED = {"healthy": 0}
 ADD_COUNTRY = f"ALTER TABLE backends ADD COLUMN {COUNTRY} TEXT"
 """What an operator has to do for countries to be kept."""
 
@@ -153,11 +156,11 @@ class NodeEdits(ABC):
 
     def enable(self, node_id: str) -> Node:
         """Let a node take clients: healthy and not deleted."""
-        return self.change(node_id, healthy=1, deleted=0)
+        return self.change(node_id, **ENABLED)
 
     def disable(self, node_id: str) -> Node:
         """Keep clients from a node: not healthy."""
-        return self.change(node_id, healthy=0)
+        return self.change(node_id, **DISABLED)
 
     def set_weight(self, node_id: str, weight: object) -> Node:
         """Set how large a share of new clients a node takes."""

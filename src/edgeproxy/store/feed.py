@@ -95,6 +95,7 @@ class Feed:
         self._is_unpublished = False  # what was read, because publishing it failed
         self._discarded: list[Backend] = []  # of the one that is not needed any more
         self._skipped: frozenset[SkippedRow] = frozenset()  # as logged
+        self._reasons: dict[str, str] = {}  # of these, by id
         self.fault = ""
         self._faults: set[str] = set()  # logged in the present episode; empty: all is well
 
@@ -158,6 +159,14 @@ class Feed:
         """The rows that cannot be used."""
         return self._skipped | self._unused()
 
+    def why_skipped(self, backend_id: str) -> str | None:
+        """Return why the row of this backend is not used; None if it is, or there is none."""
+        reason = self._reasons.get(backend_id)
+        if reason is None:
+            unused = (row.reason for row in self._unused() if row.id == backend_id)
+            reason = next(unused, None)
+        return reason
+
     def _report(self, error: StoreError) -> None:
         self.fault = error.reason
         if error.reason not in self._faults:
@@ -205,3 +214,4 @@ class Feed:
                 "rows_skipped", count=len(new) - MAX_NAMED, reason="further ones, not named"
             )
         self._skipped = frozenset(snapshot.skipped)
+        self._reasons = {row.id: row.reason for row in snapshot.skipped}
