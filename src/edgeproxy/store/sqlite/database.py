@@ -92,7 +92,7 @@ def connect(path: Path, wait_secs: float) -> Connection:
     threads, one at a time. Transactions are begun and ended by hand. Nothing that is done on it
     takes longer than DEADLINE_SECS, unless `bound` says otherwise.
     """
-    _check_kind(path)
+    check_kind(path)
     connection = _opened(path, "mode=rw", wait_secs)
     if _is_mounted_read_only(path) and _needs_side_files(connection):
         connection.close()
@@ -119,7 +119,7 @@ def bound(
     connection.set_progress_handler(is_over, STEPS_BETWEEN_RESTS)
 
 
-def _check_kind(path: Path) -> None:
+def check_kind(path: Path) -> None:
     """Raise DatabaseError for a FIFO or a device: SQLite would read it, and hold its locks."""
     for suffix in ("", "-journal", "-wal", "-shm"):
         with suppress(OSError, ValueError):  # SQLite says it
@@ -200,15 +200,22 @@ def read_rows(
     if SQLite could still read something from it, or holds too much.
     """
     columns = read_columns(connection, path)
-    for (verdict,) in connection.execute("PRAGMA integrity_check(backends)"):
-        if verdict != "ok" and not _ROW_VERDICT.search(verdict):
-            raise DatabaseError(path, _damaged(path, verdict.splitlines()[-1]))
+    check_integrity(connection, path)
     names = [name for name in columns if name in (*COLUMNS, COUNTRY)]
     rows = connection.execute(f"SELECT {', '.join(names)} FROM backends")  # noqa: S608
     return [
         dict(zip(names, row, strict=True))
         for row in paced(_within_bounds(rows, "backends", path), rest)
     ]
+
+
+def check_integrity(
+    connection: sqlite3.Connection, path: Path, pragma: str = "integrity_check"
+) -> None:
+    """Raise `DatabaseError` if `backends` is damaged, even if something could be read from it."""
+    for (verdict,) in connection.execute(f"PRAGMA {pragma}(backends)"):
+        if verdict != "ok" and not _ROW_VERDICT.search(verdict):
+            raise DatabaseError(path, _damaged(path, verdict.splitlines()[-1]))
 
 
 def _within_bounds(

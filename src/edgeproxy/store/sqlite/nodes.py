@@ -30,6 +30,7 @@ from edgeproxy.store.sqlite.database import (
     read_rows,
     transaction,
 )
+from edgeproxy.store.sqlite.deletions import mark_deletion
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -106,6 +107,7 @@ class Nodes(NodeEdits):
             with refusals(connection, node_id):
                 connection.execute(DELETE, {"id": node_id})
             check_gone(self._find(connection, node_id))
+            mark_deletion(connection, "backends", node_id)
             return node
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from edgeproxy.store.sqlite.database import (
     read_routes,
     transaction,
 )
+from edgeproxy.store.sqlite.deletions import mark_deletion
 
 _SET = f"INSERT OR REPLACE INTO {ROUTES} (pattern, app) VALUES (?, ?)"  # noqa: S608
 _REMOVE = f"DELETE FROM {ROUTES} WHERE pattern = ?"  # noqa: S608
@@ -45,4 +46,5 @@ class Routes(RouteEdits):
             is_known = key in dict(read_routes(connection, self.path))
             if is_known:
                 connection.execute(_REMOVE, (key,))
+                mark_deletion(connection, ROUTES, key)
             return is_known

@@ -1,0 +1,255 @@
+"""Carries edits between the routing database and the engine.
+
+A round has two halves. The first takes what somebody has edited in the routing database to the
+engine, and the second takes what the engine has from elsewhere to the routing database:
+
+    look        compare the file with the shadow, and judge the differences (`core/cluster/capture`)
+    outbox      note the edits and a new token in the shadow
+    commit      hand them to the engine
+    settle      the edits are in the shadow, and no longer in the outbox
+
+    changes     ask the engine what has changed
+    pending     note the rows and a new marker in the shadow
+    write       write both to the file, unless somebody has edited it meanwhile
+    settle      the rows are in the shadow, and no longer pending
+
+Each line is one durable step. A bridge may die between any two: `_recover` finishes what was under
+way, by asking the engine for its last token and the file for its marker. So no edit is lost, and
+none is taken twice, which could undo a newer one.
+
+The bridge never waits for another POP. It decides nothing about conflicts.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+from edgeproxy.cluster.engine import Engine
+from edgeproxy.cluster.routing_file import Look, MovedError, RoutingFile
+from edgeproxy.cluster.shadow import Outbox, Pending, Shadow
+from edgeproxy.core.cluster.capture import Lineage, Verdict, judge
+from edgeproxy.core.cluster.rows import TABLES, Edit, Key, Values
+from edgeproxy.log import EventLog
+from edgeproxy.store.sqlite.database import TableMissingError, create
+
+log = EventLog("cluster")
+
+ROWS_AT_ONCE = 1000
+"""Rows of one write: the file is locked for some milliseconds."""
+MISSING_SECS = 2.0
+"""How long a file or table may be missing before it is restored: somebody may be replacing it."""
+MAX_NAMED = 20
+"""How many rows a line in the log names."""
+
+
+class Bridge:
+    """The bridge of one POP. For one thread, which calls `round` when something may have changed.
+
+    `clock` returns Unix seconds, and `monotonic` monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        shadow: Shadow,
+        engine: Engine,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path = path
+        self._shadow = shadow
+        self._engine = engine
+        self._clock = clock
+        self._monotonic = monotonic
+        self._file = RoutingFile(path, shadow)
+        self._is_recovered = False
+        self._token = ""  # of the last commit
+        self._is_first = True
+        self._missing_since: float | None = None
+        self._undone: set[Key] = set()
+        self._meant: set[Key] = set()
+        self._needs_marker = False
+        self._named: set[Key] = set()
+
+    def close(self) -> None:
+        """Let go of the routing database."""
+        self._file.close()
+
+    def round(self) -> bool:
+        """Carry what has changed, in both directions; return whether all of it is carried.
+
+        Raises StoreError and EngineError: then the next round begins by finishing this one.
+        """
+        try:
+            if not self._is_recovered:
+                self._recover()
+            if self._is_missing():
+                return False
+            if self._file.has_changed() and not self._take():
+                return False
+            return self._bring()
+        except BaseException:
+            self._is_recovered = False
+            self._file.close()
+            raise
+
+    def _is_missing(self) -> bool:
+        """Return whether the file is missing and not to be restored yet."""
+        if os.path.lexists(self._path):
+            return False
+        if self._waits_for_it():
+            return True
+        self._file.close()
+        if create(self._path):
+            log.warning("routing_database_restored", path=self._path, reason="it was missing")
+        return False
+
+    def _waits_for_it(self) -> bool:
+        """Return whether somebody may be about to make what is missing."""
+        now = self._monotonic()
+        if self._missing_since is None:
+            self._missing_since = now
+        return now - self._missing_since < MISSING_SECS
+
+    # -- from the file to the engine ---------------------------------------------------
+
+    def _take(self) -> bool:
+        """Commit what has been edited, note what is to be undone; return whether that was done."""
+        try:
+            look = self._file.look(restores=self._missing_since is not None)
+        except TableMissingError:
+            if self._waits_for_it():
+                self._file.close()  # so that the next round looks again
+                return False
+            raise
+        self._missing_since = None
+        known_elsewhere: Mapping[Key, Values | None] = {}
+        if look.lineage is Lineage.UNKNOWN:
+            if not self._engine.is_ready():
+                self._file.close()
+                return False
+            known_elsewhere = self._engine.changes(self._shadow.position).rows
+        verdict = judge(look.differences, look.lineage, is_replaced=look.is_replaced)
+        self._undone, self._meant = verdict.undone, look.differences.meant
+        self._needs_marker |= look.is_replaced or look.lineage is not Lineage.CURRENT
+        self._tell(look, verdict)
+        edits = [edit for edit in verdict.edits if known_elsewhere.get(edit.key) is None]
+        at_ms = self._edited_at_ms()
+        for first in range(0, len(edits), ROWS_AT_ONCE):
+            self._commit(edits[first : first + ROWS_AT_ONCE], at_ms)
+        self._is_first = False
+        return True
+
+    def _commit(self, edits: list[Edit], at_ms: int) -> None:
+        outbox = Outbox(os.urandom(8).hex(), edits)
+        with self._shadow.transaction():
+            self._shadow.outbox = outbox
+        self._engine.commit(edits, outbox.token, self._token, at_ms)
+        self._token = outbox.token
+        self._settle_outbox(outbox)
+
+    def _settle_outbox(self, outbox: Outbox) -> None:
+        with self._shadow.transaction():
+            self._shadow.apply(outbox.edits)
+            self._shadow.outbox = None
+
+    def _edited_at_ms(self) -> int:
+        """Return when the edits were made: before a start, when the file was written."""
+        now = self._clock()
+        if self._is_first:
+            with suppress(OSError):
+                now = min(now, self._path.stat().st_mtime)
+        return int(now * 1000)
+
+    def _tell(self, look: Look, verdict: Verdict) -> None:
+        if verdict.braked:
+            log.error(
+                "mass_delete_undone",
+                path=self._path,
+                rows=verdict.braked,
+                hint="rows that vanish at once are restored: `edgeproxy node delete` deletes them",
+            )
+        elif verdict.undone:
+            log.warning(
+                "routing_database_restored",
+                path=self._path,
+                rows=len(verdict.undone),
+                reason=f"lineage {look.lineage.value}",
+            )
+
+    # -- from the engine to the file ---------------------------------------------------
+
+    def _bring(self) -> bool:
+        """Write what has changed elsewhere; return whether all of it is written."""
+        changes = self._engine.changes(self._shadow.position)
+        rows = dict(changes.rows)
+        if changes.is_complete:
+            known = set().union(*map(self._shadow.keys_of, TABLES))
+            rows |= dict.fromkeys(known - rows.keys())
+        due: dict[Key, Values | None] = {
+            key: values for key, values in rows.items() if values != self._shadow.row(key)
+        }
+        due |= {key: rows[key] if key in rows else self._shadow.row(key) for key in self._undone}
+        while due or self._needs_marker or self._meant:
+            part = dict(islice(due.items(), ROWS_AT_ONCE))
+            try:
+                self._write(part)
+            except MovedError:
+                return False
+            for key in part:
+                del due[key]
+            self._undone -= part.keys()
+            self._meant = set()
+            self._needs_marker = False
+        if changes.position != self._shadow.position:
+            with self._shadow.transaction():
+                self._shadow.position = changes.position
+        return True
+
+    def _write(self, rows: Mapping[Key, Values | None]) -> None:
+        pending = Pending(os.urandom(8).hex(), rows)
+        with self._shadow.transaction():
+            self._shadow.pending = pending
+        written = self._file.write(rows, pending.marker, self._meant)
+        self._settle_pending(pending, written)
+        new = [key for key in self._file.refused if key not in self._named]
+        for key in new[:MAX_NAMED]:
+            reason = self._file.refused[key]
+            log.warning("row_refused", table=key.table, id=key.id, reason=reason)
+        self._named = set(self._file.refused)
+
+    def _settle_pending(self, pending: Pending, written: Mapping[Key, Values | None]) -> None:
+        with self._shadow.transaction():
+            self._shadow.put(written.items())
+            self._shadow.set_marker(pending.marker)
+            self._shadow.file = self._file.identity
+            self._shadow.pending = None
+
+    # -- after a start ---------------------------------------------------------------
+
+    def _recover(self) -> None:
+        """Finish what an earlier bridge was doing when it died."""
+        outbox, pending = self._shadow.outbox, self._shadow.pending
+        self._token = self._engine.last_token()
+        if outbox is not None:
+            if self._token == outbox.token:
+                self._settle_outbox(outbox)
+            else:
+                # The next look finds the edits again. From now on, nothing of them can arrive.
+                fence = os.urandom(8).hex()
+                self._engine.commit([], fence, self._token, int(self._clock() * 1000))
+                self._token = fence
+                with self._shadow.transaction():
+                    self._shadow.outbox = None
+        if pending is not None and os.path.lexists(self._path):
+            if self._file.marker() == pending.marker:
+                self._settle_pending(pending, pending.rows)
+            else:
+                with self._shadow.transaction():
+                    self._shadow.pending = None
+        self._is_recovered = True

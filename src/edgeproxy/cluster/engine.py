@@ -1,0 +1,53 @@
+"""What carries edits between POPs, as the bridge sees it.
+
+An engine owns its state. It merges concurrent edits of one row by groups of columns, and it takes
+edits while other POPs cannot be reached. What it has acknowledged it never loses, except under a
+later edit of the same columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from edgeproxy.core.cluster.rows import Edit, Key, Values
+from edgeproxy.errors import EdgeProxyError
+
+
+class EngineError(EdgeProxyError):
+    """The engine cannot do this now; nothing has changed."""
+
+
+class Changes(NamedTuple):
+    """What has changed in an engine.
+
+    Attributes:
+        position: Where to go on from the next time; it means something to this engine alone.
+        rows: The merged rows that may have changed; None for one that is gone.
+        is_complete: These are all rows there are; what is not among them is gone.
+    """
+
+    position: str
+    rows: Mapping[Key, Values | None]
+    is_complete: bool = False
+
+
+class Engine(Protocol):
+    """The engine of one POP. For the thread of the bridge."""
+
+    def commit(self, edits: Sequence[Edit], token: str, after: str, at_ms: int) -> None:
+        """Store edits of this POP durably, in one transaction, together with a token.
+
+        They were made at `at_ms` (Unix milliseconds). Raises EngineError, also if the token of the
+        last commit is another than `after`: what a dead bridge has sent may still be on its way,
+        and must not arrive after what its successor commits.
+        """
+
+    def last_token(self) -> str:
+        """Return the token of the last commit, "" before the first. Raises EngineError."""
+
+    def changes(self, after: str) -> Changes:
+        """Return what has changed since a position; "" is the beginning. Raises EngineError."""
+
+    def is_ready(self) -> bool:
+        """Return whether what other POPs have is known here, or that there are none."""
