@@ -73,7 +73,7 @@ TESTED_ELSEWHERE = {
     ),
     ("cli/", "system/test_control_socket.py, test_top.py"): "running/options running/top",
     ("api/http1/", "api/http1/test_connection.py"): "message",
-    ("cluster/", "cluster/test_bridge.py, conformance/"): "engine",
+    ("cluster/", "cluster/bridge/test_bridge.py, conformance/"): "engine",
     ("config/", "config/test_load.py"): "file table",
     ("control/admin/", "system/test_control_socket.py"): "unix_socket",
     ("control/", "system/test_config_reload.py"): "file_watch",

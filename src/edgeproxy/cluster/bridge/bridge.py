@@ -29,9 +29,9 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
+from edgeproxy.cluster.bridge.routing_file import Look, MovedError, RoutingFile
+from edgeproxy.cluster.bridge.shadow import Outbox, Pending, Shadow
 from edgeproxy.cluster.engine import Engine
-from edgeproxy.cluster.routing_file import Look, MovedError, RoutingFile
-from edgeproxy.cluster.shadow import Outbox, Pending, Shadow
 from edgeproxy.core.cluster.capture import Lineage, Verdict, judge
 from edgeproxy.core.cluster.rows import TABLES, Edit, Key, Values
 from edgeproxy.log import EventLog

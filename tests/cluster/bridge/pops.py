@@ -6,10 +6,10 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from edgeproxy.cluster.bridge import Bridge
-from edgeproxy.cluster.shadow import Shadow
+from edgeproxy.cluster.bridge.bridge import Bridge
+from edgeproxy.cluster.bridge.shadow import Shadow
 from edgeproxy.store.sqlite.database import create
-from tests.cluster.memory_engine import MemoryEngine
+from tests.cluster.bridge.memory_engine import MemoryEngine
 
 ROW = "('{id}', 'myapp', 'sa', '10.50.1.1', 8080, 1, {weight}, 50, 100, 0)"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.cluster.routing_file import Look, MovedError, RoutingFile
-from edgeproxy.cluster.shadow import Shadow
+from edgeproxy.cluster.bridge.routing_file import Look, MovedError, RoutingFile
+from edgeproxy.cluster.bridge.shadow import Shadow
 from edgeproxy.core.cluster.capture import Lineage
 from edgeproxy.core.cluster.rows import BACKENDS, TABLES, Key
 from edgeproxy.store.sqlite.database import SCHEMA, DatabaseError, create

@@ -16,7 +16,7 @@ from edgeproxy.core.cluster.rows import BACKENDS, LEASES, Edit, Key
 from edgeproxy.store.sqlite.database import SCHEMA, create, replace
 from edgeproxy.store.sqlite.nodes import Nodes
 from edgeproxy.store.sqlite.routes import Routes
-from tests.cluster.pops import ROW, Pop, exchange
+from tests.cluster.bridge.pops import ROW, Pop, exchange
 
 MANY = [f"node-{number}" for number in range(40)]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeproxy.cluster.shadow import Outbox, Pending, Shadow
+from edgeproxy.cluster.bridge.shadow import Outbox, Pending, Shadow
 from edgeproxy.core.cluster.rows import BACKENDS, LEASES, ROUTES, TABLES, Edit, Key, id_of
 
 values = st.none() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text()

@@ -4,7 +4,7 @@ Each POP has a bridge process that is killed with SIGKILL again and again. Meanw
 each POP edits rows of its own with rising values, and one row is edited at any POP by whoever sees
 its last value. So the last value of each row is known, and each value may be committed only once.
 
-    python -m tests.cluster.conformance.test_deaths --kills 500
+    python -m tests.cluster.bridge.conformance.test_deaths --kills 500
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from contextlib import closing, suppress
 from multiprocessing.managers import BaseManager
 from pathlib import Path
 
-from edgeproxy.cluster.bridge import Bridge
+from edgeproxy.cluster.bridge.bridge import Bridge
+from edgeproxy.cluster.bridge.shadow import Shadow
 from edgeproxy.cluster.engine import Engine, EngineError
-from edgeproxy.cluster.shadow import Shadow
 from edgeproxy.errors import StoreError
 from edgeproxy.store.sqlite.database import create
-from tests.cluster.memory_engine import MemoryEngine
-from tests.cluster.pops import ROW
+from tests.cluster.bridge.memory_engine import MemoryEngine
+from tests.cluster.bridge.pops import ROW
 from tests.waiting import PAUSE, wait_until
 
 NODES = ("sa", "us", "eu")

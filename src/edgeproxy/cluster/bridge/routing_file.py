@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from edgeproxy.cluster.shadow import Shadow
+from edgeproxy.cluster.bridge.shadow import Shadow
 from edgeproxy.core.cluster.capture import Differences, Lineage
 from edgeproxy.core.cluster.rows import (
     BACKENDS,
