@@ -81,7 +81,7 @@ TESTED_ELSEWHERE = {
     (
         "control/health/",
         "control/health/test_probe.py, system/test_health_checks.py",
-    ): "grpc health_checks http",
+    ): "grpc health_checks http opening",
     ("core/admission/", "system/test_access_log.py"): "record",
     ("core/admission/", "core/admission/test_admission.py"): "ticket",
     (

@@ -32,6 +32,7 @@ GROUPS = {
     "drain": "running.drain",
     "undrain": "running.drain",
     "upgrade": "running.upgrade",
+    "cluster": "cluster",
     "register": "register",
     "config": "config",
     "demo": "demo.command",

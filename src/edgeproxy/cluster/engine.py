@@ -7,8 +7,8 @@ later edit of the same columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from edgeproxy.core.cluster.rows import Edit, Key, Values
 from edgeproxy.errors import EdgeProxyError
@@ -51,3 +51,22 @@ class Engine(Protocol):
 
     def is_ready(self) -> bool:
         """Return whether what other POPs have is known here, or that there are none."""
+
+
+class RunningEngine(Engine, Protocol):
+    """An engine with its connections to other POPs. What is not of `Engine` is for the event loop.
+
+    Its state can be read and edits can be committed before it has started.
+    """
+
+    async def start(self, wake: Callable[[], object]) -> None:
+        """Begin to exchange changes; call `wake` when something has come. Raises EngineError."""
+
+    async def stop(self) -> None:
+        """Tell the other POPs that this one leaves for now, and close everything."""
+
+    def status(self) -> Mapping[str, Any]:
+        """Return the members of the cluster, how far behind each is, and counts, for JSON."""
+
+    async def command(self, name: str, arguments: Mapping[str, Any]) -> object:
+        """Do what an operator asks, and return what came of it. Raises EngineError."""

@@ -13,6 +13,7 @@ from functools import cache
 from typing import NamedTuple
 
 from edgeproxy.api.settings import ApiSettings
+from edgeproxy.cluster.settings import ReplicationSettings
 from edgeproxy.config.setting import Setting
 from edgeproxy.control.geoip import GeoSettings
 from edgeproxy.core.admission.access import AccessSettings
@@ -109,6 +110,7 @@ class Config:
     health: HealthSettings = field(default_factory=HealthSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
     postgres: PostgresSettings = field(default_factory=PostgresSettings)
+    replication: ReplicationSettings = field(default_factory=ReplicationSettings)
     geo: GeoSettings = field(default_factory=GeoSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
     pool: PoolSettings = field(default_factory=PoolSettings)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from edgeproxy.cluster.settings import faults_of as replication_faults
 from edgeproxy.config import file as config_file
 from edgeproxy.config.config import (
     Config,
@@ -126,6 +127,7 @@ def examine(environ: Mapping[str, str]) -> Examined:
         ("probe", _missing_command(config, file, path)),
         ("postgres", _postgres_faults(config)),
         ("tls", _half_a_pair(config)),
+        ("replication", _replication_faults(config)),
     ):
         faults.extend(more)
         if more:
@@ -217,6 +219,11 @@ def _postgres_faults(config: Config) -> list[str]:
             f"than EDGEPROXY_POSTGRES_MAX_CONNECTIONS, {postgres.max_connections}"
         )
     return faults
+
+
+def _replication_faults(config: Config) -> list[str]:
+    database, uses_server = config.database.path, config.postgres.enabled
+    return replication_faults(config.replication, database, uses_server=uses_server)
 
 
 def _half_a_pair(config: Config) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgeproxy.cluster.settings import ENGINES, peers
 from edgeproxy.config.setting import Setting, section, setting
 from edgeproxy.core.backends import health
 from edgeproxy.engine.choice import KINDS
@@ -241,6 +242,36 @@ SETTINGS: tuple[Setting, ...] = (
                 "time between two checks of the server and the geo files for missed changes"),
         setting("snapshot", Path,
                 "a file with the last good table, for starts without the server; unset: none"),
+    )),
+    *section("replication", rows=(
+        setting("enabled", boolean, "keep the routing database equal to that of other POPs"),
+        setting("engine", one_of(*ENGINES),
+                "what carries changes between POPs: builtin or corrosion"),
+        setting("node_id", name,
+                "name of this POP, unlike that of any other; unset: the host name, then kept"),
+        setting("gossip_addr", listen_address,
+                "UDP address on which POPs watch each other"),
+        setting("transport_addr", listen_address,
+                "UDP address on which POPs exchange changes, by QUIC"),
+        setting("bootstrap_peers", peers,
+                "POPs to join through, separated by commas: HOST or HOST:GOSSIP_PORT"),
+        setting("gossip_interval_ms", whole_number(50, 60_000),
+                "time between two probes of other POPs"),
+        setting("sync_interval_ms", whole_number(100, 600_000),
+                "time between two comparisons with another POP"),
+        setting("cluster_name", name,
+                "name of the cluster; POPs of another name are strangers"),
+        setting("db_path", Path, "the file in which the engine keeps its state"),
+        setting("keys", secret,
+                "keys of the cluster, separated by commas, from `edgeproxy cluster keygen`: the "
+                "first is used, all are accepted", secret=True),
+        setting("key_file", Path,
+                "a file with one key in a line, instead of EDGEPROXY_REPLICATION_KEYS"),
+        setting("insecure", boolean,
+                "do without a key although others can reach the addresses"),
+        setting("corrosion_bin", Path,
+                "the program of Corrosion, for the engine corrosion",
+                variable="EDGEPROXY_CORROSION_BIN"),
     )),
     *section("proxy", part="engine", variables="", rows=(
         setting("engine", one_of(*KINDS),

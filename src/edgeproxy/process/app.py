@@ -22,12 +22,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeproxy import log as events
+from edgeproxy.cluster.identity import home_of
 from edgeproxy.config.load import Config, Loaded
 from edgeproxy.control import children
 from edgeproxy.control.admin.socket_path import OFF as NO_SOCKET
 from edgeproxy.control.cpu_yield import CpuYield
 from edgeproxy.control.geoip import Geo
 from edgeproxy.control.health.health_checks import HealthChecks
+from edgeproxy.control.health.opening import opening_by_app
 from edgeproxy.control.observe.access_log import OFF, AccessLog
 from edgeproxy.control.observe.backend_events import circuit_changed, drain_changed
 from edgeproxy.control.observe.status import Status
@@ -36,7 +38,6 @@ from edgeproxy.control.stray_output import StrayOutput
 from edgeproxy.core.admission.access import AccessControl
 from edgeproxy.core.admission.admission import Admission
 from edgeproxy.core.admission.loops import LoopGuard
-from edgeproxy.core.backends.health import Opening
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.engine.choice import make_engine
 from edgeproxy.engine.descriptors import ceiling, raise_limit
@@ -148,7 +149,10 @@ class Proxy:
             self.metrics,
         )
         self.feed = self.publisher.feed(self._store, gc.collect)
-        probes = HealthChecks(self._judged, _opening_of(config, header_writer, authorities))
+        names, alpn = dict(config.listeners.backend_tls), config.tls.alpn
+        trusted_now = (lambda: b"") if authorities is None else lambda: authorities.in_force
+        opening = opening_by_app(header_writer.without_client, names, trusted_now, alpn)
+        probes = HealthChecks(self._judged, opening)
         loop_lag = LoopLag()
         self._status = Status(
             config.admission.app,
@@ -162,7 +166,9 @@ class Proxy:
             pool_waiting=warm_pool.waiting if warm_pool else dict,
             certificates=self.listeners.certificates_state,
             access_lines_dropped=(lambda: access_log.dropped) if access_log else int,
-            surroundings=lambda: self._endpoints.surroundings(self.feed, self.listeners),
+            surroundings=lambda: self._endpoints.surroundings(
+                self.feed, self.listeners, self.control_plane.cluster()
+            ),
         )
         self._upgrade = handover.Upgrade(
             self._lifecycle,
@@ -305,8 +311,9 @@ class Proxy:
     async def _start_api(self, listening: socket.socket, token: Secret) -> Api:
         from edgeproxy.api.api import start
 
+        config = self._config
         return await start(
-            self._config.api,
+            replace(config.api, home=home_of(config.replication, config.api.home)),
             self._store,
             self.admission,
             self._status,
@@ -368,23 +375,6 @@ def _backend_authorities(config: Config) -> tuple[Authorities | None, bytes | No
     from edgeproxy.tls.authorities import backend_authorities
 
     return backend_authorities(config.listeners.backend_tls_ca)
-
-
-def _opening_of(
-    config: Config, header_writer: ProxyHeaderWriter, authorities: Authorities | None
-) -> Callable[[str], Opening]:
-    """Return what says how probes of the backends of an app begin: as its clients' connections."""
-    names = dict(config.listeners.backend_tls)
-
-    def opening_of(app: str) -> Opening:
-        return Opening(
-            header_writer.without_client(app),
-            names.get(app, names.get("", "")),
-            b"" if authorities is None else authorities.in_force,
-            config.tls.alpn,
-        )
-
-    return opening_of
 
 
 def serve(loaded: Loaded) -> int:

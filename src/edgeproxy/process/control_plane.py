@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeproxy.config.load import FILE_VARIABLE, Config
 from edgeproxy.control.follower import CollectorPause, Follower
@@ -27,6 +27,7 @@ from edgeproxy.store.feed import Feed
 if TYPE_CHECKING:
     import asyncio
 
+    from edgeproxy.cluster.supervisor import Supervisor
     from edgeproxy.store.feed import Store
 
 TICK_SECS = 1.0
@@ -88,7 +89,9 @@ class ControlPlane:
         self._reload = reload
         self._endpoints = endpoints
         self._probes = probes
-        self._background = (self._tick, self._follow_config_file, *background)
+        self._supervisor = _supervisor_of(in_force.config)
+        agent = () if self._supervisor is None else (self._supervisor.run,)
+        self._background = (self._tick, self._follow_config_file, *agent, *background)
         self._pause = CollectorPause()
         self._database = Follower(
             "database", feed.poll, self._pause, self._follow_table_soon, feed.note_hang
@@ -112,6 +115,10 @@ class ControlPlane:
         """Read the database and all files that have changed soon. Loop only."""
         if self._woken is not None:
             self._woken.set()
+
+    def cluster(self) -> Mapping[str, Any] | None:
+        """Return what the agent said of the cluster last; None without replication."""
+        return None if self._supervisor is None else self._supervisor.state()
 
     async def serve(self, stopping: asyncio.Event) -> None:
         """Run the control plane until asked to stop."""
@@ -225,3 +232,12 @@ class ControlPlane:
             return
         config, overlays = self._in_force.config, self._in_force.loaded.overlays
         self._probes.follow(self._publisher.backends, config.probe, config.health, overlays)
+
+
+def _supervisor_of(config: Config) -> Supervisor | None:
+    """Return what keeps the agent running; None without replication."""
+    if not config.replication.enabled:
+        return None
+    from edgeproxy.cluster.supervisor import Supervisor
+
+    return Supervisor(config.replication.db_path)

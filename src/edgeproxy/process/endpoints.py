@@ -8,10 +8,10 @@ imported.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from heapq import nsmallest
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeproxy.api.settings import NO_TOKEN, token_of
 from edgeproxy.config.load import FILE_VARIABLE, Config
@@ -90,7 +90,9 @@ class Endpoints:
             if opened is not None:
                 self._sockets[each.name] = opened
 
-    def surroundings(self, feed: Feed, listeners: Listeners) -> Surroundings:
+    def surroundings(
+        self, feed: Feed, listeners: Listeners, cluster: Mapping[str, Any] | None
+    ) -> Surroundings:
         """Return where everything is that the proxy stands on, and whether it can be used."""
         from edgeproxy.control.observe.status_snapshot import MAX_SKIPPED, Surroundings
 
@@ -108,6 +110,7 @@ class Endpoints:
             None if access_log == OFF else _whole(access_log),
             self._address_of(METRICS),
             self._address_of(API),
+            cluster,
         )
 
     def _address_of(self, name: str) -> str | None:

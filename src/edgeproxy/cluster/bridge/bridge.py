@@ -51,6 +51,12 @@ class Bridge:
     """The bridge of one POP. For one thread, which calls `round` when something may have changed.
 
     `clock` returns Unix seconds, and `monotonic` monotonic seconds.
+
+    Attributes:
+        path: The routing database.
+        edits_total: How many edits of it were committed.
+        rows_total: How many rows were written to it.
+        braked_total: How many rows that vanished at once were restored.
     """
 
     def __init__(
@@ -61,7 +67,10 @@ class Bridge:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._path = path
+        self.path = path
+        self.edits_total = 0
+        self.rows_total = 0
+        self.braked_total = 0
         self._shadow = shadow
         self._engine = engine
         self._clock = clock
@@ -75,6 +84,11 @@ class Bridge:
         self._meant: set[Key] = set()
         self._needs_marker = False
         self._named: set[Key] = set()
+
+    @property
+    def refused(self) -> int:
+        """How many rows the tables of the routing database do not take."""
+        return len(self._file.refused)
 
     def close(self) -> None:
         """Let go of the routing database."""
@@ -100,13 +114,13 @@ class Bridge:
 
     def _is_missing(self) -> bool:
         """Return whether the file is missing and not to be restored yet."""
-        if os.path.lexists(self._path):
+        if os.path.lexists(self.path):
             return False
         if self._waits_for_it():
             return True
         self._file.close()
-        if create(self._path):
-            log.warning("routing_database_restored", path=self._path, reason="it was missing")
+        if create(self.path):
+            log.warning("routing_database_restored", path=self.path, reason="it was missing")
         return False
 
     def _waits_for_it(self) -> bool:
@@ -151,6 +165,7 @@ class Bridge:
             self._shadow.outbox = outbox
         self._engine.commit(edits, outbox.token, self._token, at_ms)
         self._token = outbox.token
+        self.edits_total += len(edits)
         self._settle_outbox(outbox)
 
     def _settle_outbox(self, outbox: Outbox) -> None:
@@ -163,21 +178,22 @@ class Bridge:
         now = self._clock()
         if self._is_first:
             with suppress(OSError):
-                now = min(now, self._path.stat().st_mtime)
+                now = min(now, self.path.stat().st_mtime)
         return int(now * 1000)
 
     def _tell(self, look: Look, verdict: Verdict) -> None:
         if verdict.braked:
+            self.braked_total += verdict.braked
             log.error(
                 "mass_delete_undone",
-                path=self._path,
+                path=self.path,
                 rows=verdict.braked,
                 hint="rows that vanish at once are restored: `edgeproxy node delete` deletes them",
             )
         elif verdict.undone:
             log.warning(
                 "routing_database_restored",
-                path=self._path,
+                path=self.path,
                 rows=len(verdict.undone),
                 reason=f"lineage {look.lineage.value}",
             )
@@ -216,6 +232,7 @@ class Bridge:
         with self._shadow.transaction():
             self._shadow.pending = pending
         written = self._file.write(rows, pending.marker, self._meant)
+        self.rows_total += len(rows)
         self._settle_pending(pending, written)
         new = [key for key in self._file.refused if key not in self._named]
         for key in new[:MAX_NAMED]:
@@ -246,7 +263,7 @@ class Bridge:
                 self._token = fence
                 with self._shadow.transaction():
                     self._shadow.outbox = None
-        if pending is not None and os.path.lexists(self._path):
+        if pending is not None and os.path.lexists(self.path):
             if self._file.marker() == pending.marker:
                 self._settle_pending(pending, pending.rows)
             else:

@@ -6,7 +6,7 @@ read one by one while an answer is made of them: there may be very many.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -39,6 +39,7 @@ class Surroundings:
         rows_skipped_now: How many there are.
         config_file, control_socket, access_log: Paths; None without.
         metrics, api: Where they are served; None if they are not.
+        cluster: What is known of the other POPs; None without replication.
     """
 
     database: str = ""
@@ -51,6 +52,7 @@ class Surroundings:
     access_log: str | None = None
     metrics: str | None = None
     api: str | None = None
+    cluster: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

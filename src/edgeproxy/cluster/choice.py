@@ -1,0 +1,13 @@
+"""Chooses the engine that carries changes between POPs. The one not chosen is not imported."""
+
+from __future__ import annotations
+
+from edgeproxy.cluster.engine import EngineError, RunningEngine
+from edgeproxy.cluster.settings import ReplicationSettings
+
+
+def make_engine(
+    settings: ReplicationSettings, node_id: str, life: int, region: str
+) -> RunningEngine:
+    """Return the engine that the settings name, with its state, not started. Raises EngineError."""
+    raise EngineError(f"{settings.engine}")

@@ -1,0 +1,88 @@
+"""Who this POP is among others: its name, and which of its lives this is.
+
+Both are in a small file beside the state of the engine. The name stays what it was at the first
+start, also if the host is renamed, unless the settings say another. The number of a life is larger
+than that of any life before, also if the clock was set back: it is what others compare.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from socket import gethostname
+
+from edgeproxy.cluster.settings import ReplicationSettings
+from edgeproxy.errors import EdgeProxyError, UsageError
+
+MAX_NODE_ID_BYTES = 64
+
+
+class IdentityError(EdgeProxyError):
+    """The file with the identity of this POP cannot be used."""
+
+
+def path_beside(db_path: Path) -> Path:
+    """Return where the identity is kept."""
+    return db_path.with_name(f"{db_path.name}-identity")
+
+
+def node_id_of(db_path: Path, configured: str) -> str:
+    """Return the name of this POP, and keep it. Raises EdgeProxyError."""
+    known, life = _read(path_beside(db_path))
+    wanted = configured or known or gethostname()
+    if not wanted.isprintable() or not 0 < len(wanted.encode()) <= MAX_NODE_ID_BYTES:
+        raise UsageError(
+            f"EDGEPROXY_REPLICATION_NODE_ID={wanted!r}: allowed are 1 to {MAX_NODE_ID_BYTES} bytes "
+            "of printable text, unlike the name of any other POP"
+        )
+    if wanted != known:
+        _write(path_beside(db_path), wanted, life)
+    return wanted
+
+
+def home_of(settings: ReplicationSettings, configured: str | None) -> str | None:
+    """Return the name under which backends register here; None: no other POP has these rows."""
+    if configured or not settings.enabled:
+        return configured
+    return node_id_of(settings.db_path, settings.node_id)
+
+
+def begin_life(db_path: Path, configured: str, now_ms: int) -> tuple[str, int]:
+    """Return the name of this POP and the number of the life that begins now."""
+    name = node_id_of(db_path, configured)
+    _, last = _read(path_beside(db_path))
+    life = max(last + 1, now_ms)
+    _write(path_beside(db_path), name, life)
+    return name, life
+
+
+def _read(path: Path) -> tuple[str, int]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        name, life = content["node_id"], content["life"]
+        if isinstance(name, str) and type(life) is int:
+            return name, life
+    except FileNotFoundError:
+        return "", 0
+    except OSError as error:
+        raise IdentityError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise IdentityError(
+        f"{path} is damaged: delete it; the POP then takes the name of "
+        "EDGEPROXY_REPLICATION_NODE_ID or of its host"
+    )
+
+
+def _write(path: Path, name: str, life: int) -> None:
+    """Replace the file: it is there whole, or as it was, also after a power cut."""
+    new = path.with_name(f"{path.name}.new")
+    try:
+        with new.open("w", encoding="utf-8") as file:
+            json.dump({"node_id": name, "life": life}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError as error:
+        raise IdentityError(f"{path} cannot be written: {error.strerror}") from None
