@@ -176,7 +176,7 @@ def _settings() -> ReplicationSettings:
     return _config().replication
 
 
-def _ask(name: str, **arguments: object) -> Any:
+def _ask(name: str, **arguments: str | int) -> Any:
     from edgeproxy.cluster.agent_socket import ask
 
     return ask(_settings().db_path, name, **arguments)

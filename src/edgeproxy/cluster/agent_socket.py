@@ -51,6 +51,8 @@ async def serve(path: Path, answer: Answer) -> asyncio.Server:
             pass
         finally:
             writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
 
     with suppress(FileNotFoundError):
         path.unlink()  # the lock of the agent says that nobody listens there
@@ -67,7 +69,7 @@ async def _answered(line: bytes, answer: Answer) -> Mapping[str, object]:
     try:
         request = json.loads(line)
         name = request.pop("ask")
-    except (ValueError, AttributeError, KeyError):
+    except (ValueError, AttributeError, KeyError, TypeError):
         return {"fault": 'allowed is one line of JSON, such as {"ask": "status"}'}
     try:
         return {"answer": await answer(str(name), request)}
@@ -75,7 +77,7 @@ async def _answered(line: bytes, answer: Answer) -> Mapping[str, object]:
         return {"fault": str(error)}
 
 
-def ask(db_path: Path, name: str, timeout_secs: float = ANSWER_SECS, **arguments: object) -> Any:
+def ask(db_path: Path, name: str, /, timeout_secs: float = ANSWER_SECS, **arguments: Any) -> Any:
     """Return what the agent with this state answers. Raises AgentError."""
     path = socket_path(db_path)
     try:
