@@ -177,6 +177,6 @@ def _settings() -> ReplicationSettings:
 
 
 def _ask(name: str, **arguments: str | int) -> Any:
-    from edgeproxy.cluster.agent_socket import ask
+    from edgeproxy.cluster.agent_socket import ANSWER_SECS, ask
 
-    return ask(_settings().db_path, name, **arguments)
+    return ask(_settings().db_path, name, ANSWER_SECS, **arguments)

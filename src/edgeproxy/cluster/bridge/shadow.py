@@ -43,7 +43,7 @@ class Pending(NamedTuple):
 
 
 class Shadow:
-    """The file of one bridge. For one thread.
+    """The file of one bridge. For one thread at a time.
 
     Attributes:
         connection: The connection, to which the routing database is attached for comparing.
@@ -54,7 +54,10 @@ class Shadow:
         self.path = path
         with naming_faults(path):
             self.connection = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode=rwc", uri=True, isolation_level=None
+                f"{path.absolute().as_uri()}?mode=rwc",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
             )
             self.connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
             self.connection.execute("PRAGMA journal_mode = WAL")
