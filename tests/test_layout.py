@@ -40,7 +40,7 @@ CORE_LADDER = (
     {"admission"},
 )
 STORE_LADDER = (
-    {"edits", "snapshot"},
+    {"edits", "leases", "snapshot"},
     {"difference", "snapshot_file"},
     {"sqlite", "postgres"},
     {"feed", "migration"},
@@ -123,7 +123,7 @@ TESTED_ELSEWHERE = {
     (
         "store/",
         "store/conformance/",
-    ): "choice edits postgres/connection postgres/nodes postgres/routes snapshot",
+    ): "choice edits leases postgres/connection postgres/nodes postgres/routes snapshot",
     ("tls/", "tls/test_certificates.py"): "folder settings",
     ("", "cli/test_version.py"): "version",
 }

@@ -15,7 +15,14 @@ from edgeproxy.core.admission.affinity import AffinitySettings
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.ejection import EjectionSettings
 from edgeproxy.core.backends.leases import Leases
-from edgeproxy.core.backends.registration import Deregister, Edit, Outcome, Register
+from edgeproxy.core.backends.registration import (
+    Deregister,
+    Edit,
+    End,
+    Outcome,
+    Ownership,
+    Register,
+)
 from edgeproxy.core.geo.origin import Origin
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.engine.contract import EngineSettings
@@ -54,10 +61,10 @@ class HeldRows:
         self.go_on.set()
         self._rows = Registrations(path, 2.0, home)
 
-    def known(self) -> set[str]:
+    def ownership(self) -> Ownership:
         if self.fault is not None:
             raise self.fault
-        return self._rows.known()
+        return self._rows.ownership()
 
     def apply(self, edits: Sequence[Edit]) -> list[Outcome]:
         self.batches.append(list(edits))
@@ -119,17 +126,30 @@ class RegistryPop:
         edits = [registering(each) for each in backend_ids]
         return list(await asyncio.gather(*map(self.writer.write, edits)))
 
-    async def deregister(self, backend_id: str, *, is_expired: bool = False) -> Outcome:
+    async def deregister(self, backend_id: str) -> Outcome:
         """Take a registered backend out."""
-        return await self.writer.write(Deregister(backend_id, is_expired))
+        return await self.writer.write(Deregister(backend_id))
+
+    async def end(self, backend_id: str) -> Outcome:
+        """End the lease of a backend."""
+        return await self.writer.write(End(backend_id, 1000))
 
     def ids_in_database(self) -> set[str]:
-        """Return the ids of all rows."""
+        """Return the ids of all backends that are not withheld."""
         return {each.id for each in SqliteStore(self.path).read().backends}
 
-    def move(self, backend_id: str) -> None:
-        """Let a backend have registered with another POP."""
-        execute(self.path, f"UPDATE edgeproxy_leases SET home = 'other' WHERE id = '{backend_id}'")
+    def elsewhere(self, edit: Edit) -> Outcome:
+        """Let another POP write an edit."""
+        (outcome,) = Registrations(self.path, 2.0, "other").apply([edit])
+        return outcome
+
+    def here(self) -> frozenset[str]:
+        """Return the backends whose lease at this POP is live in the database."""
+        return self.rows.ownership().here
+
+    def age(self, secs: int) -> None:
+        """Let leases have ended longer ago."""
+        execute(self.path, f"UPDATE edgeproxy_leases SET ended_at = ended_at - {secs}")
 
     def is_expired(self, backend_id: str) -> bool:
         """Return whether the gate counts the lease of a backend as expired."""

@@ -1,4 +1,4 @@
-"""Silent backends take no clients and lose their rows; those that moved lose only their lease."""
+"""Silent backends take no clients and lose their lease; those that are heard elsewhere stay."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
+import pytest
+
+from edgeproxy.core.backends.registration import End
 from edgeproxy.errors import StoreError
+from edgeproxy.store.sqlite.nodes import Nodes
 from tests.events import Events, events_of
-from tests.registry.pop import DEADLINE_SECS, RegistryPop
+from tests.registry.pop import DEADLINE_SECS, NODE, RegistryPop, registering
 from tests.store.editing import execute
 
 OPERATORS = "INSERT INTO backends VALUES ('op', 'myapp', 'sa', '10.0.0.9', 80, 1, 1, 10, 20, 0)"
@@ -35,7 +40,9 @@ def test_registered_backends_have_a_lease_from_the_start_and_operators_nodes_non
     async def scenario() -> None:
         await pop.register("a", "b")
         execute(pop.path, OPERATORS)
-        pop.move("b")
+        pop.leases.forget("b")
+        await pop.end("b")
+        pop.elsewhere(registering("b"))
         await pop.table.publish()
         for backend_id in "ab":
             pop.leases.forget(backend_id)
@@ -59,19 +66,20 @@ def test_a_database_that_cannot_be_read_at_the_start_is_read_later(pop: Registry
     asyncio.run(scenario())
 
 
-def test_a_silent_backend_is_marked_and_its_row_deleted(brief: RegistryPop) -> None:
+def test_a_silent_backend_is_marked_and_its_lease_ended(brief: RegistryPop) -> None:
     async def scenario(events: Events) -> None:
         await brief.register("a")
         brief.rows.go_on.clear()
         await watching_until(
             brief, lambda: len(brief.rows.batches) == 2 and brief.is_expired("a"), "the mark"
         )
-        assert brief.ids_in_database() == {"a"}  # the mark comes before the row is deleted
+        assert brief.ids_in_database() == {"a"}  # the mark comes before the end is written
         brief.rows.go_on.set()
         await watching_until(
-            brief, lambda: bool(events.named("backend_deregistered")), "the row is deleted"
+            brief, lambda: bool(events.named("backend_deregistered")), "the end of its lease"
         )
         assert not brief.ids_in_database()
+        assert [node.values["id"] for node in Nodes(brief.path).read()] == ["a"]
         assert brief.metrics.leases_expired == 1
 
     with events_of("registry") as events:
@@ -97,7 +105,7 @@ def test_a_backend_that_sends_heartbeats_stays(brief: RegistryPop) -> None:
     asyncio.run(scenario())
 
 
-def test_a_row_that_cannot_be_deleted_is_tried_again_and_takes_no_clients_meanwhile(
+def test_an_end_that_cannot_be_written_is_tried_again_and_its_backend_takes_no_clients_meanwhile(
     brief: RegistryPop,
 ) -> None:
     async def scenario() -> None:
@@ -106,29 +114,34 @@ def test_a_row_that_cannot_be_deleted_is_tried_again_and_takes_no_clients_meanwh
         await watching_until(brief, lambda: len(brief.rows.batches) >= 3, "a second try")
         assert brief.is_expired("a")
         brief.rows.fault = None
-        await watching_until(brief, lambda: not brief.ids_in_database(), "the row is deleted")
+        await watching_until(brief, lambda: not brief.ids_in_database(), "its lease has ended")
 
     asyncio.run(scenario())
 
 
-def test_a_backend_that_moved_loses_its_lease_and_keeps_its_row(brief: RegistryPop) -> None:
+def test_a_backend_that_another_pop_hears_is_not_missed(brief: RegistryPop) -> None:
+    async def scenario() -> None:
+        await brief.register("a", "b", "c")  # enough of them to be held back
+        for backend_id in "abc":
+            assert brief.elsewhere(registering(backend_id)) is False
+        await watching_until(brief, lambda: not len(brief.leases), "the end of its lease")
+        await watching_until(brief, lambda: not brief.here(), "the end is written")
+        assert brief.metrics.leases_expired == brief.metrics.leases_held_back == 0
+        assert brief.ids_in_database() == {"a", "b", "c"}
+        assert not any(map(brief.is_expired, "abc"))
+
+    with events_of("registry") as events:
+        asyncio.run(scenario())
+    assert not events.named("lease_expired") + events.named("backend_deregistered")
+    assert {event["backend"] for event in events.named("lease_moved")} == {"a", "b", "c"}
+
+
+def test_a_backend_that_another_pop_hears_unseen_gets_clients_again(brief: RegistryPop) -> None:
+    """The database could not say so before the lease expired."""
+
     async def scenario() -> None:
         await brief.register("a")
-        brief.move("a")
-        await watching_until(brief, lambda: "a" not in brief.leases, "the end of its lease")
-        assert brief.metrics.leases_expired == 0
-        assert brief.ids_in_database() == {"a"}
-        assert not brief.is_expired("a")
-
-    asyncio.run(scenario())
-
-
-def test_a_backend_that_moved_unseen_gets_clients_again(brief: RegistryPop) -> None:
-    """The database could not say so before the lease expired; then it refuses to delete the row."""
-
-    async def scenario() -> None:
-        await brief.register("a")
-        brief.move("a")
+        brief.elsewhere(registering("a"))
         brief.rows.fault = StoreError("is away")
         await watching_until(brief, lambda: brief.is_expired("a"), "its lease has expired")
         brief.rows.fault = None
@@ -136,6 +149,97 @@ def test_a_backend_that_moved_unseen_gets_clients_again(brief: RegistryPop) -> N
         assert brief.ids_in_database() == {"a"}
 
     asyncio.run(scenario())
+
+
+def test_a_backend_that_registers_elsewhere_before_its_end_is_written_stays(
+    brief: RegistryPop,
+) -> None:
+    async def scenario() -> None:
+        await brief.register("a")
+        brief.rows.go_on.clear()
+        await watching_until(
+            brief, lambda: len(brief.rows.batches) == 2 and brief.is_expired("a"), "the mark"
+        )
+        assert brief.elsewhere(registering("a")) is False
+        brief.rows.go_on.set()
+        await watching_until(brief, lambda: not brief.is_expired("a"), "the mark is taken back")
+        assert brief.ids_in_database() == {"a"}
+        assert brief.here() == set()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_backend_that_registers_elsewhere_after_its_end_is_in_use_at_once(
+    brief: RegistryPop, is_read: bool
+) -> None:
+    """Whether this POP has seen it withheld or not, and although the gate has drained it."""
+
+    async def scenario() -> None:
+        await brief.register("a")
+        brief.admission.drain("a", draining=True)  # the gate forgets nothing of it
+        is_followed = [False]
+        follow = brief.follow
+
+        async def follow_late() -> None:
+            if is_followed[0]:
+                await follow()
+
+        brief.table._follow = follow_late
+        await watching_until(brief, lambda: not brief.ids_in_database(), "the end of its lease")
+        if is_read:
+            await follow()
+        assert brief.elsewhere(registering("a")) is True
+        is_followed[0] = True
+        await brief.table.publish()
+        await watching_until(brief, lambda: not brief.is_expired("a"), "the mark is taken back")
+        assert set(brief.admission.table.candidates) == {"a"}
+
+    asyncio.run(scenario())
+
+
+def test_a_withheld_backend_that_an_operator_adds_gets_clients(brief: RegistryPop) -> None:
+    async def scenario() -> None:
+        await brief.register("a")
+        await watching_until(brief, lambda: not brief.ids_in_database(), "the end of its lease")
+        Nodes(brief.path).add(replace(NODE, id="a"))
+        await brief.table.publish()
+        await watching_until(brief, lambda: not brief.is_expired("a"), "the mark is taken back")
+        assert "a" not in brief.leases
+
+    asyncio.run(scenario())
+
+
+def test_a_backend_that_an_operator_takes_over_loses_its_lease_and_no_client(
+    brief: RegistryPop,
+) -> None:
+    async def scenario() -> None:
+        await brief.register("a")
+        execute(brief.path, "DELETE FROM backends")
+        Nodes(brief.path).add(replace(NODE, id="a"))
+        await watching_until(brief, lambda: "a" not in brief.leases, "the end of its lease")
+        assert brief.metrics.leases_expired == 0
+        assert not brief.is_expired("a")
+
+    asyncio.run(scenario())
+
+
+def test_rows_are_deleted_an_hour_after_their_leases_have_ended_whoever_heard_them(
+    pop: RegistryPop,
+) -> None:
+    async def scenario(events: Events) -> None:
+        for backend_id in "abc":
+            pop.elsewhere(registering(backend_id))
+            pop.elsewhere(End(backend_id, int(time.time())))
+        pop.age(3590)
+        pop.elsewhere(registering("b"))
+        execute(pop.path, "UPDATE edgeproxy_leases SET ended_at = ended_at - 10 WHERE id = 'a'")
+        await watching_until(pop, lambda: bool(events.named("withheld_deleted")), "a is deleted")
+        assert [node.values["id"] for node in Nodes(pop.path).read()] == ["b", "c"]
+
+    with events_of("registry") as events:
+        asyncio.run(scenario(events))
+    assert events.named("withheld_deleted") == [{"rows": 1}]
 
 
 def test_most_of_them_silent_at_once_are_held_back(brief: RegistryPop) -> None:

@@ -7,8 +7,9 @@ import threading
 
 import pytest
 
-from edgeproxy.core.backends.registration import CrowdedError, Register
+from edgeproxy.core.backends.registration import CrowdedError, Register, Remove
 from edgeproxy.errors import StoreError
+from edgeproxy.store.sqlite.nodes import Nodes
 from tests.events import events_of
 from tests.registry.pop import RegistryPop, registering
 from tests.waiting import wait_until
@@ -24,7 +25,7 @@ def test_a_registration_is_stored_in_force_and_leased_when_its_caller_goes_on(
         assert "a" in pop.leases
         assert pop.metrics.leases == 1
         assert await pop.register("a") == [False]  # it is not new
-        assert await pop.writer.known() == {"a"}
+        assert (await pop.writer.ownership()).here == {"a"}
 
     asyncio.run(scenario())
 
@@ -88,23 +89,41 @@ def test_a_deregistration_ends_the_lease_and_the_row(pop: RegistryPop) -> None:
     asyncio.run(scenario())
 
 
-def test_an_expired_lease_that_was_renewed_since_ends_nothing(pop: RegistryPop) -> None:
+def test_an_expired_lease_that_was_renewed_since_does_not_end(pop: RegistryPop) -> None:
     async def scenario() -> None:
         await pop.register("a")
         written = len(pop.rows.batches)
-        assert await pop.deregister("a", is_expired=True) is False
+        assert await pop.end("a") is False
         assert len(pop.rows.batches) == written
         assert pop.ids_in_database() == set(pop.leases) == {"a"}
 
     asyncio.run(scenario())
 
 
-def test_an_expired_lease_without_a_renewal_ends_the_row(pop: RegistryPop) -> None:
+def test_an_expired_lease_without_a_renewal_takes_the_backend_out_and_keeps_its_row(
+    pop: RegistryPop,
+) -> None:
     async def scenario() -> None:
         await pop.register("a")
         pop.leases.forget("a")
-        assert await pop.deregister("a", is_expired=True) is True
-        assert pop.ids_in_database() == set()
+        assert await pop.end("a") is True
+        assert pop.ids_in_database() == set(pop.admission.table.candidates) == set()
+        assert [node.values["id"] for node in Nodes(pop.path).read()] == ["a"]
+        assert await pop.register("a") == [True]
+        assert pop.ids_in_database() == set(pop.leases) == {"a"}
+
+    asyncio.run(scenario())
+
+
+def test_a_row_that_is_deleted_later_goes_only_if_it_is_withheld(pop: RegistryPop) -> None:
+    async def scenario() -> None:
+        await pop.register("a", "b")
+        pop.leases.forget("a")
+        await pop.end("a")
+        edits = [Remove(each, 1000) for each in "ab"]
+        assert await asyncio.gather(*map(pop.writer.write, edits)) == [True, False]
+        assert [node.values["id"] for node in Nodes(pop.path).read()] == ["b"]
+        assert set(pop.leases) == {"b"}
 
     asyncio.run(scenario())
 

@@ -140,11 +140,43 @@ def test_a_backend_is_gone_at_its_ttl_and_not_before(pop: Pop) -> None:
     pop.proxy.wait_for("backend_deregistered", backend="a", reason="expired")
     assert pop.reached() == ""
     assert api.beat("a") == 404
+    assert api.listed() == {}
     with closing(sqlite3.connect(pop.database)) as connection:
-        assert connection.execute("SELECT count(*) FROM backends").fetchone() == (0,)
-        assert connection.execute("SELECT count(*) FROM edgeproxy_leases").fetchone() == (0,)
+        ((backend_id, ended_at),) = connection.execute("SELECT id, ended_at FROM edgeproxy_leases")
+    assert backend_id == "a"
+    assert time.time() - 20 < ended_at <= time.time()
     assert api.register(running(pop, "b"), id="a").status == 201
     assert pop.reached() == "b"
+
+
+def test_one_that_is_withheld_is_gone_for_everybody_but_for_those_who_look_at_rows(
+    pop: Pop,
+) -> None:
+    api = serve(pop, EDGEPROXY_HEARTBEAT_TTL_SECS="0.5")
+    backend = running(pop, "a")
+    api.register(backend)
+    api.ask("POST", "/api/v1/backends/a/disable")
+    pop.proxy.wait_for("backend_deregistered", backend="a")
+    one = "/api/v1/backends/a"
+    for method, path, body in (
+        ("GET", one, None),
+        ("DELETE", one, None),
+        ("POST", f"{one}/enable", None),
+        ("PUT", f"{one}/weight", {"weight": 3}),
+        ("POST", f"{one}/drain", None),
+    ):
+        assert api.ask(method, path, body).status == 404, path
+    assert api.beat("a") == 404
+    (row,) = json.loads(run_edgeproxy("db", "show", "--json", folder=pop.folder).stdout)
+    assert (row["id"], row["healthy"]) == ("a", 0)
+    assert "its lease has ended" in row["fault"]
+    answer = api.register(backend)
+    assert (answer.status, answer.said["state"]) == (201, "unhealthy")
+    pop.proxy.wait_for("backend_deregistered", 2)
+    added = ("node", "add", "a", "sa", "127.0.0.1", str(backend.port))
+    assert run_edgeproxy(*added, folder=pop.folder).returncode == 0
+    wait_until(lambda: pop.reached() == "a", "the operator's node")
+    assert api.register(backend).status == 409
 
 
 def test_one_that_registers_after_its_lease_has_expired_gets_the_next_client(pop: Pop) -> None:

@@ -29,7 +29,8 @@ from edgeproxy.cluster.identity import begin_life
 from edgeproxy.cluster.settings import ReplicationSettings
 from edgeproxy.errors import EdgeProxyError, StoreError
 from edgeproxy.log import EventLog
-from edgeproxy.store.sqlite.database import create
+from edgeproxy.store.sqlite.database import create, transaction
+from edgeproxy.store.sqlite.leases import adopt
 
 log = EventLog("cluster")
 
@@ -80,7 +81,7 @@ class Agent:
         engine = self._make_engine(settings, self._node_id, life, self._region)
         self._engine = engine
         shadow = _shadow_of(settings.db_path)
-        create(self._database)
+        _prepare(self._database, self._node_id)
         self._bridge = Bridge(self._database, shadow, engine)
         self._worker = BridgeWorker(self._bridge)
         # What was edited while no agent ran is older than what comes from elsewhere now.
@@ -168,6 +169,16 @@ async def _lock_of(db_path: Path, stopping: asyncio.Event) -> int | None:
             return descriptor
     os.close(descriptor)
     return None
+
+
+def _prepare(database: Path, home: str) -> None:
+    """Make the routing database if it is missing, and let its leases be those of this POP."""
+    create(database)
+    try:
+        with transaction(database) as connection:
+            adopt(connection, home)
+    except StoreError as error:  # the bridge goes on trying to read it
+        log.warning("replication_stalled", part="database", reason=str(error))
 
 
 def _shadow_of(db_path: Path) -> Shadow:

@@ -1,11 +1,18 @@
-"""Ends the leases of registered backends that send no heartbeats, and deletes their rows.
+"""Ends the leases of registered backends that send no heartbeats, and deletes withheld rows.
 
-A backend whose lease expires takes no new clients from that moment; then its row is deleted. While
-the database cannot be written, the backend stays excluded, and every check tries the delete again.
+A backend whose lease expires takes no new clients from that moment: the gate marks it. Then the end
+of the lease is written, and the backend is in no table any more, at any POP, unless it has a lease
+at another one. While the database cannot be written, the backend stays marked, and every check
+tries again.
 
-Before a lease can expire, and several times in a TTL, the database says which backends have their
-home here. A backend that has registered with another POP loses its lease here, and its next
-heartbeat here gets "not registered".
+Several times in a TTL, and before a lease can expire, the database says who hears the backends:
+
+* One that has a live lease with another POP, too, is not marked, and is not missed here.
+* A mark is lifted when the backend has another live lease, or is in the table in force no more: it
+  would outlive the table, and keep clients from a backend that registers anew with another POP.
+* A lease that is not live in the database, such as one of a row that an operator deleted, ends here
+  without more. Its next heartbeat gets "not registered".
+* Backends that are withheld for long are deleted, whichever POPs they registered with.
 
 For the control plane's event loop.
 """
@@ -14,10 +21,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Collection
 
 from edgeproxy.core.backends.leases import Leases
-from edgeproxy.core.backends.registration import Deregister
+from edgeproxy.core.backends.registration import Edit, End, Ownership, Remove, removals
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
@@ -32,7 +39,7 @@ CHECK_SECS = 1.0
 OWNERSHIP_TIMEOUT_SECS = 1.0
 """How long the database may take to say which backends are ours; later, leases expire anyway."""
 OWNERSHIP_CHECKS_IN_TTL = 4
-"""Checks in one TTL. With 4, a backend that moved gets its 404 before its old lease expires."""
+"""Checks in one TTL: how old the knowledge is of who hears a backend elsewhere."""
 TURNS = 10
 """Turns of the loop that a heartbeat may take from its connection being accepted to being heard."""
 LATE_SECS = OWNERSHIP_TIMEOUT_SECS + 0.5
@@ -55,10 +62,13 @@ class LeaseWatch:
         self._table = table
         self._missed_heartbeats = missed_heartbeats
         self._metrics = metrics
-        self._overdue: set[str] = set()  # expired, with a row that is to be deleted
+        self._overdue: set[str] = set()  # expired, which is yet to be written
+        self._marked: set[str] = set()  # at the gate
+        self._ownership = Ownership()  # as last known
+        self._removals: list[Remove] = []  # yet to be written
         self._is_loaded = False
         self._ownership_due_at = 0.0
-        self._deletions: set[asyncio.Task[None]] = set()
+        self._writing: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Check the leases until this is cancelled."""
@@ -78,13 +88,13 @@ class LeaseWatch:
     async def load(self) -> None:
         """Begin a lease for every backend that is registered here, if the database can be read."""
         try:
-            known = await self._writer.known()
+            ownership = await self._writer.ownership()
         except StoreError as error:
             log.debug("leases_unread", reason=error)
             return
         self._is_loaded = True
         now = time.monotonic()
-        for backend_id in known & self._table.backends().keys():
+        for backend_id in ownership.here & self._table.backends().keys():
             if backend_id not in self._leases:
                 self._leases.register(backend_id, now)
         count_leases(self._leases, self._metrics)
@@ -104,25 +114,34 @@ class LeaseWatch:
             return
         self._missed_heartbeats.excuse(now)
         due_at = self._leases.next_at()
-        if due_at is not None and (due_at <= now or self._ownership_due_at <= now):
-            self._ownership_due_at = now + self._leases.ttl_secs / OWNERSHIP_CHECKS_IN_TTL
-            await self._forget_moved()
+        is_due = due_at is not None and due_at <= now
+        if is_due or self._ownership_due_at <= now or self._marked - self._overdue:
+            await self._look(now)
+        await self._expire(now)
+        count_leases(self._leases, self._metrics)
+        self._overdue.difference_update(self._leases)
+        is_writing = self._writing is not None and not self._writing.done()
+        if not is_writing and (self._overdue or self._removals):
+            self._writing = asyncio.ensure_future(self._write())
+
+    async def _expire(self, now: float) -> None:
+        """End the leases that are due, and keep clients from backends that have no other."""
+        elsewhere = self._ownership.elsewhere
+        left = self._leases.left(elsewhere, now)
         was_holding = self._leases.holding
-        expired = self._leases.expired(now)
+        expired = self._leases.expired(now, elsewhere)
         if self._leases.holding and not was_holding:
             log.warning("leases_held_back", leases=len(self._leases))
         elif was_holding and not self._leases.holding:
             log.info("leases_resumed", leases=len(self._leases))
+        for backend_id in left:
+            log.info("lease_moved", backend=backend_id)
         for backend_id in expired:
             log.warning("lease_expired", backend=backend_id, ttl_secs=self._leases.ttl_secs)
+        self._overdue.update(left, expired)
         if expired:
+            self._marked.update(expired)
             await self._table.mark(expired, expired=True)
-        self._overdue.update(expired)
-        count_leases(self._leases, self._metrics)
-        if self._overdue:
-            overdue = [backend_id for backend_id in self._overdue if backend_id not in self._leases]
-            self._overdue.clear()
-            self._begin(self._delete(overdue))
 
     async def _has_heard_all(self) -> bool:
         """Read what has come before now; return whether that is all that waits.
@@ -134,35 +153,50 @@ class LeaseWatch:
             await asyncio.sleep(0)
         return not self._missed_heartbeats.is_behind
 
-    async def _forget_moved(self) -> None:
-        """End the leases of backends that have another home now."""
-        leased = set(self._leases)
+    async def _look(self, now: float) -> None:
+        """Follow what the database says of who hears the backends."""
+        leased, written = set(self._leases), self._marked - self._overdue
         try:
             async with asyncio.timeout(OWNERSHIP_TIMEOUT_SECS):
-                ours = await self._writer.known()
+                self._ownership = await self._writer.ownership()
         except (StoreError, TimeoutError):
             return
-        for backend_id in leased - ours:
+        finally:
+            if self._ownership_due_at <= now:
+                self._ownership_due_at = now + self._leases.ttl_secs / OWNERSHIP_CHECKS_IN_TTL
+        for backend_id in leased - self._ownership.here:
             self._leases.forget(backend_id)
+        self._removals = removals(self._ownership.withheld, int(time.time()))
+        in_use = written - self._ownership.withheld.keys()
+        await self._lift(in_use | self._ownership.elsewhere)
 
-    async def _delete(self, overdue: list[str]) -> None:
-        """Delete the rows of backends whose lease has expired."""
-        outcomes = await asyncio.gather(
-            *(self._writer.write(Deregister(backend_id, is_expired=True)) for backend_id in overdue)
-        )
-        moved = []
-        for backend_id, outcome in zip(overdue, outcomes, strict=True):
+    async def _lift(self, in_use: Collection[str]) -> None:
+        """Take back the marks of backends that have another lease, or are in no table any more."""
+        table = self._table.backends()
+        lifted = {
+            backend_id
+            for backend_id in self._marked
+            if backend_id in in_use or backend_id in self._leases or backend_id not in table
+        }
+        self._marked -= lifted
+        await self._table.mark(lifted, expired=False)
+
+    async def _write(self) -> None:
+        """Write which leases have ended, and delete the rows that were withheld for long."""
+        ends = [End(backend_id, int(time.time())) for backend_id in self._overdue]
+        edits: list[Edit] = [*ends, *self._removals]
+        self._removals = []
+        outcomes = await asyncio.gather(*map(self._writer.write, edits))
+        in_use = set()
+        for end, outcome in zip(ends, outcomes, strict=False):
             if isinstance(outcome, StoreError):
-                if backend_id not in self._leases:
-                    self._overdue.add(backend_id)
-            elif outcome:
-                log.info("backend_deregistered", backend=backend_id, reason="expired")
+                continue
+            self._overdue.discard(end.backend_id)
+            if outcome:
+                log.info("backend_deregistered", backend=end.backend_id, reason="expired")
             else:
-                moved.append(backend_id)
-        if moved:
-            await self._table.mark(moved, expired=False)
-
-    def _begin(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._deletions.add(task)  # or it could be collected before it ends
-        task.add_done_callback(self._deletions.discard)
+                in_use.add(end.backend_id)
+        deleted = outcomes[len(ends) :].count(True)
+        if deleted:
+            log.info("withheld_deleted", rows=deleted)
+        await self._lift(in_use)

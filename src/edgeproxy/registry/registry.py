@@ -69,6 +69,7 @@ from edgeproxy.registry.writer import RegistrationWriter
 from edgeproxy.store.edits import (
     DISABLED,
     ENABLED,
+    LEASE_ENDED,
     Node,
     NodeEdits,
     RefusedError,
@@ -270,6 +271,8 @@ class Registry:
         try:
             if backend_id not in self._table.backends():
                 node = await self._writer.run(partial(self._nodes.get, backend_id))
+                if node.fault == LEASE_ENDED:
+                    raise self._unknown(backend_id)
                 written = _WRITTEN.get(action, values)
                 self._check_mended({**node.values, **written}, backend_id)
             await self._writer.run(partial(actions[action], backend_id, **values))

@@ -1,4 +1,4 @@
-"""Writes registrations and deregistrations: many in one transaction, then one new table.
+"""Writes registrations, deregistrations and ends of leases: many at a time, then one new table.
 
 Edits that arrive during a write wait, and the next write takes all of them. A caller gets its
 outcome when the table with its edit is in force and its lease has begun or ended.
@@ -17,7 +17,14 @@ from typing import TypeVar
 
 from edgeproxy.control.background_thread import BackgroundThread
 from edgeproxy.core.backends.leases import Leases
-from edgeproxy.core.backends.registration import Deregister, Edit, Outcome
+from edgeproxy.core.backends.registration import (
+    Deregister,
+    Edit,
+    End,
+    Outcome,
+    Ownership,
+    Register,
+)
 from edgeproxy.core.metrics import Metrics
 from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
@@ -55,9 +62,9 @@ class RegistrationWriter:
             self._writing = asyncio.ensure_future(self._write_all())
         return await done
 
-    async def known(self) -> set[str]:
-        """Return the ids of the backends whose home is this POP. Raises StoreError."""
-        return await self.run(self._rows.known)
+    async def ownership(self) -> Ownership:
+        """Return who hears the registered backends. Raises StoreError."""
+        return await self.run(self._rows.ownership)
 
     async def run(self, function: Callable[[], T]) -> T:
         """Return the result of a function that runs on the thread of the database."""
@@ -93,7 +100,7 @@ class RegistrationWriter:
 
     def _is_void(self, edit: Edit) -> bool:
         """Return whether this edit ends an expired lease that has been renewed since."""
-        return isinstance(edit, Deregister) and edit.is_expired and edit.backend_id in self._leases
+        return isinstance(edit, End) and edit.backend_id in self._leases
 
     async def _settle(self, edits: list[Edit], outcomes: list[Outcome]) -> None:
         """Begin and end the leases of a batch, and wait until the gate knows of them."""
@@ -102,12 +109,11 @@ class RegistrationWriter:
         for edit, outcome in zip(edits, outcomes, strict=True):
             if isinstance(outcome, StoreError):
                 continue
-            if isinstance(edit, Deregister):
-                if outcome or not edit.is_expired:
-                    self._leases.forget(edit.backend_id)
-                continue
-            self._leases.register(edit.backend.id, now)
-            registered.append(edit.backend.id)
+            if isinstance(edit, Register):
+                self._leases.register(edit.backend.id, now)
+                registered.append(edit.backend.id)
+            elif isinstance(edit, Deregister) or outcome:
+                self._leases.forget(edit.backend_id)
         count_leases(self._leases, self._metrics)
         # A backend may be about to be marked as expired. The gate takes the marks in order, so
         # this one comes last and holds.

@@ -28,10 +28,10 @@ from edgeproxy.core.routing.server_names import pattern
 from edgeproxy.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
     from edgeproxy.core.backends.backend import Backend
-    from edgeproxy.core.backends.registration import Edit, Outcome
+    from edgeproxy.core.backends.registration import Edit, Outcome, Ownership
 
 MAX_APP_CHARS = 128
 
@@ -70,6 +70,13 @@ class UnknownNodeError(StoreError):
         return f"{self.reason}: {guess}`edgeproxy db show` lists all"
 
 
+LEASE_ENDED = (
+    "its lease has ended: it is used again when it registers, and deleted when it has not done so "
+    "for an hour"
+)
+"""The fault of a row that has nothing wrong but belongs to a backend that is withheld."""
+
+
 class Node(NamedTuple):
     """One row of the routing database as it is, usable or not.
 
@@ -104,7 +111,10 @@ class NodeEdits(ABC):
 
     @abstractmethod
     def add(self, backend: Backend) -> Node:
-        """Insert a node (from `core.backends.rows.parse_node`) whose id is not in the table yet."""
+        """Insert a node (from `core.backends.rows.parse_node`) whose id is not in the table yet.
+
+        A registered backend that is withheld counts as none: its row goes.
+        """
 
     @abstractmethod
     def change(self, node_id: str, **values: object) -> Node:
@@ -172,14 +182,20 @@ class NodeEdits(ABC):
         return self.change(node_id, soft_limit=soft, hard_limit=hard)
 
 
-def nodes_of(rows: Sequence[Mapping[str, object]]) -> list[Node]:
-    """Return the nodes of these rows, by column; all rows of a table have the same columns."""
+def nodes_of(rows: Sequence[Mapping[str, object]], withheld: Container[object] = ()) -> list[Node]:
+    """Return the nodes of these rows, by column; all rows of a table have the same columns.
+
+    Those of backends that are `withheld` have the fault LEASE_ENDED.
+    """
     names = (*COLUMNS, COUNTRY) if rows and COUNTRY in rows[0] else COLUMNS
+
+    def fault(row: Mapping[str, object], parsed: object) -> str | None:
+        if row["id"] in withheld:
+            return LEASE_ENDED
+        return parsed.reason if isinstance(parsed, RowError) else None
+
     return [
-        Node(
-            {name: row[name] for name in names},
-            parsed.reason if isinstance(parsed, RowError) else None,
-        )
+        Node({name: row[name] for name in names}, fault(row, parsed))
         for row, parsed in zip(rows, parse_rows(rows), strict=True)
     ]
 
@@ -253,8 +269,8 @@ def check_gone(stored: object | None) -> None:
 class RegisteredRows(Protocol):
     """The registered backends of one routing database."""
 
-    def known(self) -> set[str]:
-        """Return the ids of the backends whose home is this POP. Raises StoreError."""
+    def ownership(self) -> Ownership:
+        """Return who hears the backends. Raises StoreError."""
 
     def apply(self, edits: Sequence[Edit]) -> list[Outcome]:
         """Apply all edits in order, in one transaction; return the outcome of each.

@@ -5,7 +5,7 @@ A row or route that cannot be used is skipped and named with the reason; the oth
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,8 +16,6 @@ from edgeproxy.core.routing.server_names import pattern
 
 ROUTES = "edgeproxy_routes"
 """The table of server names; it is optional."""
-LEASES = "edgeproxy_leases"
-"""The table of registered backends; it is optional."""
 
 
 MAX_ROWS = 500_000
@@ -75,12 +73,20 @@ def snapshot_of(
     rows: list[dict[str, object]],
     routes: Iterable[tuple[object, object]],
     rest: Pause = no_pause,
+    withheld: Container[object] = (),
 ) -> Snapshot:
-    """Return the snapshot of these rows; `core/backends/rows` checks each. Empties `rows`."""
+    """Return the snapshot of these rows; `core/backends/rows` checks each. Empties `rows`.
+
+    The rows of backends that are `withheld` count as none.
+    """
     backends: list[Backend] = []
     skipped: list[SkippedRow] = []
-    both = zip(rows, parse_rows(rows), strict=True)
-    for number, (row, parsed) in enumerate(paced(both, rest), start=1):
+
+    def used() -> Iterator[tuple[int, dict[str, object]]]:
+        return (each for each in enumerate(rows, start=1) if each[1].get("id") not in withheld)
+
+    both = zip(used(), parse_rows(row for _, row in used()), strict=True)
+    for (number, row), parsed in paced(both, rest):
         if isinstance(parsed, RowError):
             name = row.get("id")
             label = name[:MAX_NAME_CHARS] if isinstance(name, str) and name else f"row {number}"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.core.cluster.rows import BACKENDS, LEASES, Edit, Key
+from edgeproxy.store.sqlite import leases
 from edgeproxy.store.sqlite.database import SCHEMA, create, replace
 from edgeproxy.store.sqlite.nodes import Nodes
 from edgeproxy.store.sqlite.routes import Routes
@@ -79,8 +80,8 @@ def test_routes_and_leases_are_replicated(pops: list[Pop]) -> None:
     Routes(sa.path).set("*.example.com", "web")
     sa.add("a")
     sa.sql(
-        f"CREATE TABLE {LEASES} (id TEXT NOT NULL, home TEXT NOT NULL, country TEXT, "
-        "ended_at INTEGER, PRIMARY KEY (id, home))",
+        leases.TABLE,
+        leases.TRIGGER,
         f"INSERT INTO {LEASES} VALUES ('a', 'sa', 'BR', NULL)",
     )
     exchange(*pops)

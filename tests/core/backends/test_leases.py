@@ -102,6 +102,43 @@ def test_a_time_in_which_nothing_could_be_heard_is_nobodys_silence() -> None:
     assert kept.expired(160.0) == ["a"]
 
 
+def test_those_that_have_gone_to_another_pop_leave_and_are_not_missed() -> None:
+    kept = leases(*map(str, range(10)))
+    moved = {str(each) for each in range(8)}
+    kept.beat("9", 50.0)
+    assert kept.left(moved, TTL - 0.1) == []
+    assert kept.left(moved, TTL) == sorted(moved)
+    assert kept.expired(TTL, moved) == ["8"]
+    assert (set(kept), kept.expired_total, kept.holding) == ({"9"}, 1, False)
+
+
+def test_those_that_are_about_to_leave_hold_back_nobody() -> None:
+    kept = leases("dead", *map(str, range(9)))
+    for each in range(9):
+        kept.beat(str(each), 5.0)
+    elsewhere = {str(each) for each in range(8)}
+    kept.beat("8", TTL)
+    assert kept.left(elsewhere, TTL) == []
+    assert kept.expired(TTL, elsewhere) == ["dead"]
+
+
+def test_those_that_leave_do_so_while_others_are_held_back() -> None:
+    kept = leases(*map(str, range(10)))
+    assert kept.expired(TTL) == []
+    assert kept.holding
+    assert kept.left({"3"}, TTL) == ["3"]
+    assert kept.expired(TTL) == []
+    assert (kept.holding, len(kept)) == (True, 9)
+
+
+def test_who_is_heard_here_counts_wherever_else_it_is_heard() -> None:
+    kept = leases(*map(str, range(10)))
+    both = {str(each) for each in range(7)}
+    for each in both:
+        kept.beat(each, TTL)
+    assert kept.expired(TTL, both) == ["7", "8", "9"]
+
+
 @given(st.lists(st.floats(0.0, TTL), min_size=LEAST_QUIET, max_size=30), st.floats(0, 1000))
 def test_a_pop_that_is_cut_off_keeps_all(phases: list[float], later: float) -> None:
     """Whenever in a third of the TTL the last heartbeats were, before nobody was heard."""

@@ -89,6 +89,14 @@ def test_the_leases_of_a_backend_share_its_verdict(number: int) -> None:
     assert not verdict.edits or not verdict.undone
 
 
+def test_leases_of_a_row_that_is_meant_to_be_replaced_are_deletes() -> None:
+    """`edgeproxy node add` deletes a withheld row with its leases, and inserts its own."""
+    keys = {lease(each) for each in range(30)}
+    meant = {backend(each) for each in range(30)}
+    found = Differences(gone=keys, meant=meant, counts={LEASES: 30})
+    assert len(current(found).edits) == 30
+
+
 def test_leases_that_vanish_alone_are_braked() -> None:
     found = Differences(gone={lease(each) for each in range(30)}, counts={LEASES: 40})
     assert current(found).edits == []

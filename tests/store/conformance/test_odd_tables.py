@@ -161,7 +161,7 @@ def test_a_row_that_a_trigger_keeps_is_not_said_to_be_gone(empty: Kind) -> None:
     with pytest.raises(RefusedError, match="keeps it"):
         empty.nodes().delete("new")
     assert len(empty.rows()) == 1
-    assert empty.registrations().known() == {"new"}
+    assert empty.registrations().ownership().here == {"new"}
 
 
 def test_a_constraint_refuses_an_edit_and_is_named(empty: Kind) -> None:

@@ -89,7 +89,7 @@ def test_whoever_may_delete_a_node_may_delete_a_registered_one(
         f"GRANT SELECT, DELETE ON backends TO {user}; GRANT USAGE ON SCHEMA public TO {user};"
     )
     postgres.execute("DELETE FROM backends WHERE id = 'a'", user)
-    assert rows.known() == set()
+    assert rows.ownership().here == set()
     assert postgres.execute("SELECT * FROM edgeproxy_leases") == []
 
 

@@ -39,8 +39,8 @@ def rows(path: Path, sql: str) -> list[Any]:
         return connection.execute(sql).fetchall()
 
 
-def known(path: Path) -> set[str]:
-    return Registrations(path, 0.1).known()
+def known(path: Path) -> frozenset[str]:
+    return Registrations(path, 0.1).ownership().here
 
 
 def stored(path: Path) -> tuple[Backend, ...]:

@@ -33,6 +33,7 @@ from edgeproxy.core.cluster.rows import (
     key_values,
 )
 from edgeproxy.store.edits import lack_of_columns
+from edgeproxy.store.sqlite import leases
 from edgeproxy.store.sqlite.database import (
     READ_WAIT_SECS,
     ROUTES_TABLE,
@@ -48,12 +49,6 @@ from edgeproxy.store.sqlite.edit_watch import stamp_of
 
 MARKER_TABLE = "edgeproxy_bridge"
 MAX_TEXT_CHARS = 16_384
-_LEASES_TABLE = (
-    f"""CREATE TABLE IF NOT EXISTS r.{LEASES} (id TEXT NOT NULL, home TEXT NOT NULL, country TEXT,
-        ended_at INTEGER, PRIMARY KEY (id, home))""",
-    f"""CREATE TRIGGER IF NOT EXISTS r.{LEASES}_end AFTER DELETE ON backends
-        BEGIN DELETE FROM {LEASES} WHERE id = OLD.id; END""",  # noqa: S608
-)
 _REFUSALS = {
     sqlite3.SQLITE_ERROR,
     sqlite3.SQLITE_TOOBIG,
@@ -147,6 +142,8 @@ class RoutingFile:
                 check_integrity(self._connection, self.path, f"r.{check}")
         self._stamp = stamp
         is_replaced = self._shadow.file not in ("", self.identity) or BACKENDS not in tables
+        # Without its trigger no lease counts: the table of backends was made anew.
+        is_replaced |= LEASES in tables and not self._has(f"{LEASES}_end", "trigger")
         return Look(found, self._lineage(marker), is_replaced)
 
     def _lineage(self, marker: str) -> Lineage:
@@ -233,9 +230,9 @@ class RoutingFile:
         found = self._connection.execute(f"SELECT marker FROM r.{MARKER_TABLE}").fetchone()  # noqa: S608
         return "" if found is None else str(found[0])
 
-    def _has(self, name: str) -> bool:
-        query = "SELECT 1 FROM r.sqlite_master WHERE type = 'table' AND name = ?"
-        return self._connection.execute(query, (name,)).fetchone() is not None
+    def _has(self, name: str, kind: str = "table") -> bool:
+        query = "SELECT 1 FROM r.sqlite_master WHERE type = ? AND name = ?"
+        return self._connection.execute(query, (kind, name)).fetchone() is not None
 
     # -- writing ---------------------------------------------------------------------
 
@@ -270,9 +267,9 @@ class RoutingFile:
             run(SCHEMA.replace("CREATE TABLE ", "CREATE TABLE r.", 1))
         if any(key.table == ROUTES for key in rows):
             run(ROUTES_TABLE.replace("IF NOT EXISTS ", "IF NOT EXISTS r.", 1))
-        if any(key.table == LEASES for key in rows):
-            for statement in _LEASES_TABLE:
-                run(statement)
+        if any(key.table == LEASES for key in rows) or self._shadow.count(LEASES):
+            run(leases.TABLE.replace("CREATE TABLE ", "CREATE TABLE IF NOT EXISTS r.", 1))
+            run(leases.TRIGGER.replace("CREATE TRIGGER ", "CREATE TRIGGER IF NOT EXISTS r.", 1))
         run(f"CREATE TABLE IF NOT EXISTS r.{MARKER_TABLE} (marker TEXT)")
         run(
             f"CREATE TABLE IF NOT EXISTS r.{DELETIONS} "

@@ -13,13 +13,16 @@ because a POP has few backends and losing one of three is nothing unusual:
                 within the last TTL
     held back   if at least `LEAST_QUIET`, and more than half, are silent
 
+A backend that has a lease with another POP, too, may well be heard there. Its silence here says
+nothing about the network of this POP, so it does not count, and its lease is not held back.
+
 Time in which this process was suspended does not count as silence (`excuse`).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Container, Iterator
 
 QUIET_PART = 2 / 3
 LEAST_QUIET = 3
@@ -90,14 +93,21 @@ class Leases:
         for backend_id, heard in self._heard.items():
             self._heard[backend_id] = min(heard + secs, now)
 
-    def expired(self, now: float) -> list[str]:
-        """End the leases that are due; return their backends. None is due while `holding`."""
+    def left(self, elsewhere: Container[str], now: float) -> list[str]:
+        """End the due leases of backends that have one `elsewhere`; return those backends."""
+        left = [each for each in self._silent(self.ttl_secs, now) if each in elsewhere]
+        for backend_id in left:
+            del self._heard[backend_id]
+        return left
+
+    def expired(self, now: float, elsewhere: Container[str] = ()) -> list[str]:
+        """End the other leases that are due; return their backends. None is due while `holding`."""
         while self._gone and self._gone[0] <= now - self.ttl_secs:
             self._gone.popleft()
-        due = self._silent(self.ttl_secs, now)
+        due = [each for each in self._silent(self.ttl_secs, now) if each not in elsewhere]
         if not due and not self.holding:
             return []
-        if self._most_are_silent(now):
+        if self._most_are_silent(now, elsewhere):
             if not self.holding:
                 self.held_back += 1
             self.holding = True
@@ -120,9 +130,11 @@ class Leases:
             silent.append(backend_id)
         return silent
 
-    def _most_are_silent(self, now: float) -> bool:
-        silent = len(self._silent(self.ttl_secs * QUIET_PART, now)) + len(self._gone)
-        return silent >= LEAST_QUIET and silent * 2 > len(self._heard) + len(self._gone)
+    def _most_are_silent(self, now: float, elsewhere: Container[str]) -> bool:
+        quiet = self._silent(self.ttl_secs * QUIET_PART, now)
+        left = sum(each in elsewhere for each in quiet)
+        silent = len(quiet) - left + len(self._gone)
+        return silent >= LEAST_QUIET and silent * 2 > len(self) - left + len(self._gone)
 
     def _resume(self, now: float) -> None:
         """Most backends are heard again: give each silent one another whole TTL."""

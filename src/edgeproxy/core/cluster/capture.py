@@ -97,23 +97,24 @@ def _edit(key: Key, values: Values, before: Values | None) -> Edit:
 
 def _not_deleted(found: Differences, is_replaced: bool) -> set[Key]:
     """Return the rows whose absence is no delete."""
-    absent = found.gone - found.meant
+    absent = {key for key in found.gone if _row_of(key) not in found.meant}
     # The leases of a backend go with its row, by a trigger: they share its verdict.
-    with_row = {key for key in absent if key.table == LEASES and _backend_of(key) in found.gone}
+    with_row = {key for key in absent if key.table == LEASES and _row_of(key) in found.gone}
     braked: set[Key] = set()
     for table, count in found.counts.items():
         some = {key for key in absent - with_row if key.table == table}
         if is_replaced or _are_too_many(len(some), count):
             braked |= some
-    return braked | {key for key in with_row if _backend_of(key) in braked}
+    return braked | {key for key in with_row if _row_of(key) in braked}
 
 
 def _are_too_many(gone: int, count: int) -> bool:
     return gone > max(FEW_ROWS, count * MOST_SHARE) or gone == count > 1
 
 
-def _backend_of(lease: Key) -> Key:
-    return Key(BACKENDS, key_values(lease)[0])
+def _row_of(key: Key) -> Key:
+    """Return the row that a key depends on: a lease on its backend."""
+    return Key(BACKENDS, key_values(key)[0]) if key.table == LEASES else key
 
 
 def grouped(keys: Collection[Key]) -> Mapping[str, list[Key]]:

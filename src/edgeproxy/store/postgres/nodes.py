@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
 from edgeproxy.store.edits import (
+    LEASE_ENDED,
     MAX_GUESSES,
     Node,
     NodeEdits,
@@ -23,6 +24,7 @@ from edgeproxy.store.edits import (
     exists_already,
     nodes_of,
 )
+from edgeproxy.store.postgres.leases import ALONE, withheld_in
 from edgeproxy.store.postgres.schema import columns_of, columns_to_read
 
 if TYPE_CHECKING:
@@ -46,23 +48,28 @@ class PostgresNodes(NodeEdits):
     def read(self) -> list[Node]:
         """Return all nodes in the order of their ids, including deleted and faulty ones."""
 
-        async def work(connection: PostgresConnection) -> list[Any]:
+        async def work(connection: PostgresConnection) -> tuple[list[Any], dict[object, int]]:
             names = columns_to_read(await columns_of(connection, self.path))
-            return list(await connection.fetch(_select(names) + " ORDER BY id"))
+            rows = await connection.fetch(_select(names) + " ORDER BY id")
+            return list(rows), await withheld_in(connection)
 
-        rows = [dict(row) for row in self._link.read(work)]
-        return nodes_of(rows)
+        rows, withheld = self._link.read(work)
+        return nodes_of([dict(row) for row in rows], withheld)
 
     def add(self, backend: Backend) -> Node:
         """Insert a node (from `core.backends.rows.parse_node`) whose id is not in the table yet."""
 
         async def work(connection: PostgresConnection) -> Node:
             columns = await columns_of(connection, self.path)
+            if backend.id in await withheld_in(connection):
+                await connection.execute(ALONE)  # it may be about to register again
             await connection.execute(  # a table need not have a primary key
                 "SELECT pg_advisory_xact_lock(hashtextextended($1, 1))", backend.id
             )
             present = await self._find(connection, columns, backend.id)
-            if present is not None:
+            if present is not None and present.fault == LEASE_ENDED:
+                await self._delete(connection, columns, backend.id)
+            elif present is not None:
                 raise exists_already(backend.id, soft_deleted=present.values["deleted"] == 1)
             values = values_of(backend, columns)
             with refusals():
@@ -93,9 +100,7 @@ class PostgresNodes(NodeEdits):
         async def work(connection: PostgresConnection) -> Node:
             columns = await columns_of(connection, self.path)
             node = await self._get(connection, columns, node_id)
-            with refusals():
-                await connection.execute("DELETE FROM backends WHERE id = $1", node_id)
-            check_gone(await self._find(connection, columns, node_id))
+            await self._delete(connection, columns, node_id)
             return node
 
         return self._link.edit(work)
@@ -103,6 +108,11 @@ class PostgresNodes(NodeEdits):
     def close(self) -> None:
         """Close the connections to the server."""
         self._link.close()
+
+    async def _delete(self, connection: PostgresConnection, columns: list[str], name: str) -> None:
+        with refusals():
+            await connection.execute("DELETE FROM backends WHERE id = $1", name)
+        check_gone(await self._find(connection, columns, name))
 
     async def _get(self, connection: PostgresConnection, columns: list[str], name: str) -> Node:
         node = await self._find(connection, columns, name)
@@ -121,7 +131,7 @@ class PostgresNodes(NodeEdits):
             row = await connection.fetchrow(query, name)
         if row is None or row["id"] != name:  # the column may take 'Node' for 'node'
             return None
-        return nodes_of([dict(row)])[0]
+        return nodes_of([dict(row)], await withheld_in(connection))[0]
 
 
 def values_of(backend: Backend, columns: list[str]) -> dict[str, object]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
 from edgeproxy.store.edits import lack_of_columns
+from edgeproxy.store.leases import COLUMNS as LEASE_COLUMNS
+from edgeproxy.store.leases import LEASES
 from edgeproxy.store.postgres.connection import NO_TABLE, PostgresError
 from edgeproxy.store.postgres.link import CHANNEL
 from edgeproxy.store.postgres.url import PostgresUrl
@@ -40,7 +42,7 @@ BEGIN
     PERFORM pg_notify('{CHANNEL}', TG_TABLE_NAME);
     RETURN NULL;
 END $$"""
-_TRIGGER = """CREATE TRIGGER edgeproxy_notify
+TRIGGER = """CREATE TRIGGER edgeproxy_notify
     AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {table}
     FOR EACH STATEMENT EXECUTE FUNCTION edgeproxy_notify()"""
 
@@ -65,11 +67,13 @@ _PARTS = (
         (
             f"the trigger of {table}",
             f"EXISTS (SELECT FROM pg_trigger WHERE {_OURS} = to_regclass('{table}'))",
-            _TRIGGER.format(table=table),
+            TRIGGER.format(table=table),
         )
         for table in ("backends", ROUTES)
     ),
 )
+_ENDS_LEASES = f"""(SELECT count(*) = 2 FROM pg_trigger
+    WHERE tgrelid = to_regclass('backends') AND tgname LIKE '{LEASES}_end%')"""  # noqa: S608
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('edgeproxy schema', 0))"
 FINGERPRINT = (
     "SELECT count(*)::text || ' ' "
@@ -99,7 +103,7 @@ async def make_parts(connection: PostgresConnection) -> list[str]:
 
 async def columns_of(connection: PostgresConnection, url: PostgresUrl) -> list[str]:
     """Return the columns of `backends`, at least the documented ones. Raises PostgresError."""
-    columns = await _columns(connection, "backends")
+    columns = await columns_in(connection, "backends")
     if not columns:
         raise PostgresError(url, NO_TABLE)
     lack = lack_of_columns(columns)
@@ -110,7 +114,7 @@ async def columns_of(connection: PostgresConnection, url: PostgresUrl) -> list[s
 
 async def has_routes(connection: PostgresConnection) -> bool:
     """Return whether the table of server names exists and can be read."""
-    return {"pattern", "app"} <= set(await _columns(connection, ROUTES))
+    return {"pattern", "app"} <= set(await columns_in(connection, ROUTES))
 
 
 async def routes_of(connection: PostgresConnection) -> list[tuple[object, object]]:
@@ -125,14 +129,25 @@ async def routes_of(connection: PostgresConnection) -> list[tuple[object, object
     return [(row[0], row[1]) for row in rows]
 
 
+async def lease_columns(connection: PostgresConnection) -> list[str]:
+    """Return the columns of the table of leases; none where no lease counts.
+
+    That is without the table, or without its triggers: then `backends` was made anew.
+    """
+    return await columns_in(connection, LEASES, _ENDS_LEASES)
+
+
 async def fingerprint(connection: PostgresConnection, columns: list[str]) -> tuple[str, ...]:
     """Return a fingerprint of the rows, computed by the server: it changes when they change.
 
     It covers only these columns of `backends`, the ones that are read; others need not be visible.
+    That leases count no more changes it, too.
     """
     tables = {"backends": columns}
     if await has_routes(connection):
         tables[ROUTES] = ["pattern", "app"]
+    if "ended_at" in await lease_columns(connection):
+        tables[LEASES] = list(LEASE_COLUMNS)
     queries = [FINGERPRINT.format(names=", ".join(tables[name]), table=name) for name in tables]
     return tuple([str(await connection.fetchval(query)) for query in queries])
 
@@ -148,10 +163,12 @@ async def replace_all(connection: PostgresConnection) -> None:
     await connection.execute("DELETE FROM backends")
 
 
-async def _columns(connection: PostgresConnection, table: str) -> list[str]:
-    rows = await connection.fetch(
-        "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 "
-        "AND NOT attisdropped AND has_column_privilege(attrelid, attnum, 'SELECT') ORDER BY attnum",
-        table,
-    )
-    return [row[0] for row in rows]
+async def columns_in(
+    connection: PostgresConnection, table: str, condition: str = "true"
+) -> list[str]:
+    """Return the columns of a table that the user may read; none without it or the condition."""
+    query = f"""SELECT attname::text FROM pg_attribute
+        WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped
+        AND has_column_privilege(attrelid, attnum, 'SELECT') AND {condition}
+        ORDER BY attnum"""  # noqa: S608
+    return [row[0] for row in await connection.fetch(query, table)]

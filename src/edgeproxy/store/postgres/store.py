@@ -21,6 +21,7 @@ from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
 from edgeproxy.store import snapshot_file
 from edgeproxy.store.postgres.connection import NO_TABLE, PostgresError
+from edgeproxy.store.postgres.leases import withheld_in
 from edgeproxy.store.postgres.link import Link
 from edgeproxy.store.postgres.schema import (
     columns_of,
@@ -47,7 +48,7 @@ RETRY_SECS = 2.0
 SOON_SECS = 0.01
 """The delay after a notification, so that one read covers several edits."""
 
-_Read = tuple[tuple[str, ...], list[Any], list[tuple[object, object]]]
+_Read = tuple[tuple[str, ...], list[Any], list[tuple[object, object]], dict[object, int]]
 
 
 class PostgresStore:
@@ -179,10 +180,10 @@ class PostgresStore:
             log.info("database_created", path=self.path)
         self._is_noticed = False
         self._fingerprint = None
-        fingerprint_read, rows, routes = self.link.read(self._rows)
+        fingerprint_read, rows, routes, withheld = self.link.read(self._rows)
         self._read_at = time.monotonic()
         self._read_secs = self._read_at - begun
-        snapshot = snapshot_of(rows, routes, self.rest)
+        snapshot = snapshot_of(rows, routes, self.rest, withheld)
         self._fingerprint = fingerprint_read
         self._serves_kept = False
         return snapshot
@@ -196,6 +197,7 @@ class PostgresStore:
         columns = columns_to_read(await columns_of(connection, self.path))
         current = await fingerprint(connection, columns)
         routes = await routes_of(connection)
+        withheld = await withheld_in(connection)
         names = ", ".join(columns)
         cursor = await connection.cursor(f"SELECT {names} FROM backends ORDER BY id")  # noqa: S608
         rows: list[Any] = []
@@ -206,7 +208,7 @@ class PostgresStore:
                     raise PostgresError(self.path, fault)
             rows += some
             self.rest()
-        return current, rows, routes
+        return current, rows, routes, withheld
 
     # -- the local file ---------------------------------------------------------------
 

@@ -14,17 +14,19 @@ import stat
 import time
 from contextlib import closing, contextmanager, suppress
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
 from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.errors import StoreError
 from edgeproxy.store.edits import lack_of_columns
-from edgeproxy.store.snapshot import LEASES, ROUTES, Bounds
+from edgeproxy.store.snapshot import ROUTES, Bounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
+
+_R = TypeVar("_R", bound=tuple[object, ...])
 
 SCHEMA = """CREATE TABLE backends (
     id TEXT PRIMARY KEY,        -- unique name: sa-node-1
@@ -205,7 +207,7 @@ def read_rows(
     rows = connection.execute(f"SELECT {', '.join(names)} FROM backends")  # noqa: S608
     return [
         dict(zip(names, row, strict=True))
-        for row in paced(_within_bounds(rows, "backends", path), rest)
+        for row in paced(within_bounds(rows, "backends", path), rest)
     ]
 
 
@@ -218,9 +220,8 @@ def check_integrity(
             raise DatabaseError(path, _damaged(path, verdict.splitlines()[-1]))
 
 
-def _within_bounds(
-    rows: Iterable[tuple[object, ...]], table: str, path: Path
-) -> Iterator[tuple[object, ...]]:
+def within_bounds(rows: Iterable[_R], table: str, path: Path) -> Iterator[_R]:
+    """Yield the rows of a table. Raises `DatabaseError` if it holds too much."""
     bounds = Bounds(table)
     for row in rows:
         if (fault := bounds.fault_with(row)) is not None:
@@ -236,18 +237,7 @@ def read_routes(connection: sqlite3.Connection, path: Path) -> list[tuple[object
     if tables.fetchone() is None:
         return []
     rows = connection.execute(f"SELECT pattern, app FROM {ROUTES} ORDER BY pattern")  # noqa: S608
-    return [(row[0], row[1]) for row in _within_bounds(rows, ROUTES, path)]
-
-
-def read_countries(connection: sqlite3.Connection, path: Path) -> dict[object, object]:
-    """Return the countries that registered backends named, by id."""
-    tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (LEASES,))
-    if tables.fetchone() is None:
-        return {}
-    rows = connection.execute(
-        f"SELECT id, country FROM {LEASES} WHERE country IS NOT NULL"  # noqa: S608
-    )
-    return {row[0]: row[1] for row in _within_bounds(rows, LEASES, path)}
+    return [(row[0], row[1]) for row in within_bounds(rows, ROUTES, path)]
 
 
 def read_columns(connection: sqlite3.Connection, path: Path) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY, shown
 from edgeproxy.store.edits import (
+    LEASE_ENDED,
     MAX_GUESSES,
     Node,
     NodeEdits,
@@ -31,6 +32,7 @@ from edgeproxy.store.sqlite.database import (
     transaction,
 )
 from edgeproxy.store.sqlite.deletions import mark_deletion
+from edgeproxy.store.sqlite.leases import read_withheld
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -73,14 +75,17 @@ class Nodes(NodeEdits):
         """Return all nodes in the order of the table, including deleted and faulty ones."""
         with naming_faults(self._path), closing(connect(self._path, self._wait_secs)) as connection:
             rows = read_rows(connection, self._path)
-        return nodes_of(rows)
+            withheld = read_withheld(connection, self._path)
+        return nodes_of(rows, withheld)
 
     def add(self, backend: Backend) -> Node:
         """Insert a node (from `core.backends.rows.parse_node`) whose id is not in the table yet."""
         with transaction(self._path, self._wait_secs) as connection:
             columns = read_columns(connection, self._path)
             present = self._find(connection, backend.id)
-            if present is not None:
+            if present is not None and present.fault == LEASE_ENDED:
+                self._delete(connection, backend.id)
+            elif present is not None:
                 raise exists_already(backend.id, soft_deleted=present.values["deleted"] == 1)
             names = (*COLUMNS, COUNTRY) if COUNTRY in columns and backend.country else COLUMNS
             values = {name: getattr(backend, name) for name in names}
@@ -104,14 +109,17 @@ class Nodes(NodeEdits):
         """Delete the row of a node; return the node as it was."""
         with transaction(self._path, self._wait_secs) as connection:
             node = self._get(connection, node_id)
-            with refusals(connection, node_id):
-                connection.execute(DELETE, {"id": node_id})
-            check_gone(self._find(connection, node_id))
-            mark_deletion(connection, "backends", node_id)
+            self._delete(connection, node_id)
             return node
 
     def close(self) -> None:
         """Do nothing: the file is closed after each edit."""
+
+    def _delete(self, connection: sqlite3.Connection, node_id: str) -> None:
+        with refusals(connection, node_id):
+            connection.execute(DELETE, {"id": node_id})
+        check_gone(self._find(connection, node_id))
+        mark_deletion(connection, "backends", node_id)
 
     def _get(self, connection: sqlite3.Connection, node_id: str) -> Node:
         node = self._find(connection, node_id)
@@ -126,7 +134,10 @@ class Nodes(NodeEdits):
             row = connection.execute(_FIND, {"id": node_id}).fetchone()
         except UnicodeEncodeError:  # the argument is not UTF-8, so it equals no id
             return None
-        return None if row is None else nodes_of([dict(zip(columns, row, strict=True))])[0]
+        if row is None:
+            return None
+        withheld = read_withheld(connection, self._path)
+        return nodes_of([dict(zip(columns, row, strict=True))], withheld)[0]
 
 
 def insert(names: Collection[str]) -> str:

@@ -1,30 +1,34 @@
-"""Registered backends in an SQLite file: their rows, and the side table that names them.
+"""Registered backends in an SQLite file: their rows, and the side table of their leases.
 
-A registered backend is an ordinary row of `backends`. Its id is also in the side table
-`edgeproxy_leases`, together with its home, the POP that hears its heartbeats. So a proxy knows
-after a restart which backends must send heartbeats. A registration or a deregistration writes the
-side table; a heartbeat does not.
+A registered backend is an ordinary row of `backends`. The side table `edgeproxy_leases` says with
+which POPs it registered (`store/leases`). So a proxy knows after a restart which backends must send
+heartbeats. A registration, the end of a lease or a deregistration writes the side table; a
+heartbeat does not.
 
 A trigger deletes an id from the side table when any tool deletes the row: a node that an operator
 adds later has no lease. If the trigger is missing, the tables were created again, so the side table
 is emptied and all rows count as an operator's.
-
-The side table keeps the country, because the documented table has no column for it. If the table
-has that column, the country is written there too.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from edgeproxy.core.backends.registration import Edit, Outcome, Row, apply_changes, id_of
+from edgeproxy.core.backends.registration import (
+    Edit,
+    Outcome,
+    Ownership,
+    Row,
+    apply_changes,
+    id_of,
+)
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
 from edgeproxy.errors import StoreError
 from edgeproxy.store.edits import RefusedError, check_gone, check_usable
-from edgeproxy.store.snapshot import LEASES
+from edgeproxy.store.leases import COUNT, LEASES
 from edgeproxy.store.sqlite.database import (
     READ_WAIT_SECS,
     connect,
@@ -32,20 +36,15 @@ from edgeproxy.store.sqlite.database import (
     read_columns,
     transaction,
 )
+from edgeproxy.store.sqlite.deletions import mark_deletion
+from edgeproxy.store.sqlite.leases import make, read_ownership
 from edgeproxy.store.sqlite.nodes import DELETE, SAME_ID, insert, refusals, update
 
-_SIDE_TABLE = (
-    f"CREATE TABLE IF NOT EXISTS {LEASES} (id TEXT PRIMARY KEY, home TEXT NOT NULL, country TEXT)",
-    f"""CREATE TRIGGER IF NOT EXISTS {LEASES}_end AFTER DELETE ON backends
-        BEGIN DELETE FROM {LEASES} WHERE id = OLD.id; END""",  # noqa: S608
-    f"DELETE FROM {LEASES}",  # noqa: S608
-)
-_KNOWN = f"SELECT id FROM {LEASES} WHERE home = ? AND id IN (SELECT id FROM backends)"  # noqa: S608
-_FIND = f"""SELECT {", ".join(f"b.{name}" for name in COLUMNS)}, l.country, l.home
-    FROM backends b LEFT JOIN {LEASES} l ON l.id = b.id WHERE {SAME_ID.format("b.id")}"""  # noqa: S608
-_LEASE = f"""INSERT INTO {LEASES} (id, home, country) VALUES (:id, :home, :country)
-    ON CONFLICT (id) DO UPDATE SET home = excluded.home, country = excluded.country"""  # noqa: S608
-_COUNT = f"SELECT count(*) FROM {LEASES}"  # noqa: S608
+_FIND = f"SELECT {{}} FROM backends WHERE {SAME_ID.format('id')}"  # noqa: S608
+_LEASES = f"SELECT home, CAST(ended_at AS INTEGER), country FROM {LEASES} WHERE id = :id"  # noqa: S608
+_LEASE = f"""INSERT INTO {LEASES} (id, home, country, ended_at)
+    VALUES (:id, :home, :country, :ended_at) ON CONFLICT (id, home)
+    DO UPDATE SET country = excluded.country, ended_at = excluded.ended_at"""  # noqa: S608
 
 
 class Registrations:
@@ -59,12 +58,10 @@ class Registrations:
         self._wait_secs = wait_secs
         self._home = home
 
-    def known(self) -> set[str]:
-        """Return the ids of the backends whose home is this POP. Raises StoreError."""
+    def ownership(self) -> Ownership:
+        """Return who hears the backends. Raises StoreError."""
         with naming_faults(self._path), closing(connect(self._path, READ_WAIT_SECS)) as connection:
-            if not _has_side_table(connection):
-                return set()
-            return {str(row[0]) for row in connection.execute(_KNOWN, (self._home,))}
+            return read_ownership(connection, self._path, self._home)
 
     def apply(self, edits: Sequence[Edit]) -> list[Outcome]:
         """Apply all edits in order, in one transaction; return the outcome of each.
@@ -79,16 +76,17 @@ class Registrations:
     def _apply(self, edits: Sequence[Edit]) -> list[Outcome]:
         with transaction(self._path, self._wait_secs) as connection:
             has_country = COUNTRY in read_columns(connection, self._path)
-            for statement in _SIDE_TABLE if not _has_side_table(connection) else ():
-                _make(connection, statement)
-            (count,) = connection.execute(_COUNT).fetchone()
-            rows = dict(_rows_of(connection, {id_of(edit) for edit in edits}))
+            names = (*COLUMNS, COUNTRY) if has_country else COLUMNS
+            make(connection)
+            (count,) = connection.execute(COUNT).fetchone()
+            found = {each: self._row(connection, each, names) for each in set(map(id_of, edits))}
+            rows = {backend_id: row for backend_id, row in found.items() if row is not None}
             outcomes, changes = apply_changes(edits, rows, self._home, count)
             refused: dict[str, StoreError] = {}
             for backend_id, row in changes.items():
                 connection.execute("SAVEPOINT edit")
                 try:
-                    _write(connection, backend_id, row, backend_id in rows, has_country)
+                    self._write(connection, backend_id, row, rows.get(backend_id), names)
                 except RefusedError as error:
                     connection.execute("ROLLBACK TO edit")
                     refused[backend_id] = error
@@ -98,53 +96,50 @@ class Registrations:
                 for edit, outcome in zip(edits, outcomes, strict=True)
             ]
 
-
-def _rows_of(connection: sqlite3.Connection, backend_ids: set[str]) -> list[tuple[str, Row]]:
-    rows = []
-    for backend_id in backend_ids:
+    def _row(
+        self, connection: sqlite3.Connection, backend_id: str, names: Collection[str]
+    ) -> Row | None:
+        """Return a row as it is stored; its country is the one that it named at this home."""
         try:
-            row = connection.execute(_FIND, {"id": backend_id}).fetchone()
+            row = connection.execute(_FIND.format(", ".join(names)), {"id": backend_id}).fetchone()
         except UnicodeEncodeError:  # so it equals no id
-            continue
-        if row is not None:
-            *values, country, home = row
-            columns: Mapping[str, object] = dict(zip(COLUMNS, values, strict=True))
-            rows.append((backend_id, Row({**columns, COUNTRY: country or ""}, home)))
-    return rows
+            return None
+        if row is None:
+            return None
+        leases = connection.execute(_LEASES, {"id": backend_id}).fetchall()
+        countries = {home: country for home, _, country in leases}
+        values: dict[str, object] = {COUNTRY: countries.get(self._home)}
+        values |= dict(zip(names, row, strict=True))
+        values[COUNTRY] = values[COUNTRY] or ""
+        return Row(values, {home: ended_at for home, ended_at, _ in leases})
 
-
-def _write(
-    connection: sqlite3.Connection,
-    backend_id: str,
-    row: Row | None,
-    exists: bool,
-    has_country: bool,
-) -> None:
-    if row is None:
-        with refusals(connection, backend_id):
-            connection.execute(DELETE, {"id": backend_id})
-        check_gone(dict(_rows_of(connection, {backend_id})).get(backend_id))
-        return
-    values = {**row.values, "home": row.home, COUNTRY: row.values[COUNTRY] or None}
-    names = (*COLUMNS, COUNTRY) if has_country else COLUMNS
-    with refusals(connection, backend_id):
-        connection.execute(update(names[1:]) if exists else insert(names), values)
-    stored = dict(_rows_of(connection, {backend_id})).get(backend_id)
-    check_usable(None if stored is None else stored.values)
-    connection.execute(_LEASE, values)
-
-
-def _make(connection: sqlite3.Connection, statement: str) -> None:
-    """Make a part of the side table. Raises RefusedError if `backends` allows no trigger."""
-    try:
-        connection.execute(statement)
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
-            raise
-        raise RefusedError(f"a backend registers only in a plain table: {error}") from None
-
-
-def _has_side_table(connection: sqlite3.Connection) -> bool:
-    names = (LEASES, f"{LEASES}_end")
-    count = connection.execute("SELECT count(*) FROM sqlite_master WHERE name IN (?, ?)", names)
-    return bool(count.fetchone() == (2,))
+    def _write(
+        self,
+        connection: sqlite3.Connection,
+        backend_id: str,
+        row: Row | None,
+        stored: Row | None,
+        names: Collection[str],
+    ) -> None:
+        """Turn the row `stored` into `row`."""
+        is_left = stored is not None and (
+            row is None or not stored.leases.keys() <= row.leases.keys()
+        )
+        if is_left:  # it may have registered again since
+            with refusals(connection, backend_id):
+                connection.execute(DELETE, {"id": backend_id})
+            check_gone(self._row(connection, backend_id, names))
+            stored = None
+        if row is None:
+            mark_deletion(connection, "backends", backend_id)
+            return
+        ended_at = row.leases[self._home]
+        values = {**row.values, COUNTRY: row.values[COUNTRY] or None}
+        if ended_at is None:
+            if stored is None or stored.values != row.values:
+                write = insert(names) if stored is None else update([n for n in names if n != "id"])
+                with refusals(connection, backend_id):
+                    connection.execute(write, values)
+            found = self._row(connection, backend_id, names)
+            check_usable(None if found is None else found.values)
+        connection.execute(_LEASE, {**values, "home": self._home, "ended_at": ended_at})

@@ -34,11 +34,13 @@ from edgeproxy.store.sqlite.database import (
     connect,
     create,
     naming_faults,
-    read_countries,
     read_routes,
     read_rows,
 )
 from edgeproxy.store.sqlite.edit_watch import EditWatch, stamp_of
+from edgeproxy.store.sqlite.leases import read_countries, read_withheld
+
+_Read = tuple[int, list[dict[str, object]], list[tuple[object, object]], dict[object, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ class SqliteStore:
                 stamp = self._file_stamp() if connection.is_immutable else stamp
                 try:
                     bound(connection, self._deadline_secs, self.rest, lambda: self._is_interrupted)
-                    data_version, rows, routes = self._read(connection)
+                    data_version, rows, routes, withheld = self._read(connection)
                 except BaseException:
                     connection.close()
                     raise
@@ -128,14 +130,12 @@ class SqliteStore:
             connection.close()
             raise DatabaseError(self.path, "was changed while it was read: it is read again")
         self._connection, self._data_version, self._stamp = connection, data_version, stamp
-        snapshot = snapshot_of(rows, routes, self.rest)
+        snapshot = snapshot_of(rows, routes, self.rest, withheld)
         if self._watch is not None:
             self._watch.note_read(began_at)
         return snapshot
 
-    def _read(
-        self, connection: sqlite3.Connection
-    ) -> tuple[int, list[dict[str, object]], list[tuple[object, object]]]:
+    def _read(self, connection: sqlite3.Connection) -> _Read:
         connection.execute("PRAGMA query_only = 1")
         connection.execute("BEGIN")  # the version belongs to these rows
         data_version = _data_version(connection)
@@ -144,11 +144,12 @@ class SqliteStore:
         if countries and rows and COUNTRY not in rows[0]:
             for row in rows:
                 row[COUNTRY] = countries.get(row["id"])
+        withheld = read_withheld(connection, self.path)
         routes = read_routes(connection, self.path)
         connection.execute("COMMIT")
         # A first read may wait longer than the later checks on this connection.
         connection.execute(f"PRAGMA busy_timeout = {READ_WAIT_SECS * 1000:.0f}")
-        return data_version, rows, routes
+        return data_version, rows, routes, withheld
 
     def interrupt(self) -> None:
         """Make a read that is under way fail, and any later one."""
