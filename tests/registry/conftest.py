@@ -22,3 +22,10 @@ def brief(tmp_path: Path) -> Iterator[RegistryPop]:
     """One whose leases last for a second."""
     with closing(RegistryPop(tmp_path, ttl_secs=1.0)) as pop:
         yield pop
+
+
+@pytest.fixture
+def lasting(tmp_path: Path) -> Iterator[RegistryPop]:
+    """One whose leases last so long that the database is looked at only when something is up."""
+    with closing(RegistryPop(tmp_path, ttl_secs=6000.0)) as pop:
+        yield pop

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from edgeproxy.core.backends.registration import End
+from edgeproxy.core.backends.registration import End, Outcome, Ownership
 from edgeproxy.errors import StoreError
 from edgeproxy.store.sqlite.nodes import Nodes
 from tests.events import Events, events_of
@@ -169,31 +169,63 @@ def test_a_backend_that_registers_elsewhere_before_its_end_is_written_stays(
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("is_read", [False, True])
-def test_a_backend_that_registers_elsewhere_after_its_end_is_in_use_at_once(
-    brief: RegistryPop, is_read: bool
+def test_a_backend_that_is_heard_elsewhere_gets_clients_while_its_end_cannot_be_written(
+    brief: RegistryPop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether this POP has seen it withheld or not, and although the gate has drained it."""
+    def refuse(_edits: object) -> list[Outcome]:
+        raise StoreError("is read-only")
 
     async def scenario() -> None:
         await brief.register("a")
-        brief.admission.drain("a", draining=True)  # the gate forgets nothing of it
-        is_followed = [False]
-        follow = brief.follow
-
-        async def follow_late() -> None:
-            if is_followed[0]:
-                await follow()
-
-        brief.table._follow = follow_late
-        await watching_until(brief, lambda: not brief.ids_in_database(), "the end of its lease")
-        if is_read:
-            await follow()
-        assert brief.elsewhere(registering("a")) is True
-        is_followed[0] = True
-        await brief.table.publish()
+        monkeypatch.setattr(brief.rows, "apply", refuse)
+        await watching_until(brief, lambda: brief.is_expired("a"), "its lease has expired")
+        brief.elsewhere(registering("a"))
         await watching_until(brief, lambda: not brief.is_expired("a"), "the mark is taken back")
-        assert set(brief.admission.table.candidates) == {"a"}
+        assert brief.here() == {"a"}
+
+    asyncio.run(scenario())
+
+
+def test_a_mark_ends_with_the_table_whatever_can_be_read_then(
+    lasting: RegistryPop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would keep clients from the backend when that registers with another POP."""
+
+    def fail() -> Ownership:
+        raise StoreError("is away")
+
+    async def scenario() -> None:
+        await lasting.register("a")
+        lasting.admission.drain("a", draining=True)  # so the gate forgets nothing of it
+        lasting.leases.register("a", time.monotonic() - 6001)
+        lasting.rows.go_on.clear()
+        await watching_until(lasting, lambda: lasting.is_expired("a"), "its lease has expired")
+        monkeypatch.setattr(lasting.rows, "ownership", fail)
+        lasting.rows.go_on.set()
+        live = lasting.admission.load.known("a")
+        assert live is not None
+        await watching_until(lasting, lambda: not live.lease_expired, "the mark is taken back")
+        assert lasting.admission.load.known("a") is live
+        assert not lasting.admission.table.candidates
+
+    asyncio.run(scenario())
+
+
+def test_a_backend_that_registers_elsewhere_before_its_end_is_seen_is_in_use_soon(
+    lasting: RegistryPop,
+) -> None:
+    """No table was ever without it."""
+
+    async def scenario() -> None:
+        await lasting.register("a")
+        lasting.leases.register("a", time.monotonic() - 6001)
+        lasting.is_blind = True
+        await watching_until(lasting, lambda: not lasting.ids_in_database(), "its lease has ended")
+        assert lasting.elsewhere(registering("a")) is True
+        lasting.is_blind = False
+        assert lasting.is_expired("a")
+        await watching_until(lasting, lambda: not lasting.is_expired("a"), "the mark is taken back")
+        assert set(lasting.admission.table.candidates) == {"a"}
 
     asyncio.run(scenario())
 
