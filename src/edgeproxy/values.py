@@ -191,6 +191,14 @@ def listen_address(text: str) -> ListenAddress:
     return ListenAddress(str(address), int(port))
 
 
+def ip_address_text(text: str) -> str:
+    """Return an IP address in its normal form."""
+    try:
+        return str(ipaddress.ip_address(text.strip()))
+    except ValueError:
+        raise BadValueError("allowed is an IPv4 or IPv6 address, such as 10.50.0.1") from None
+
+
 def networks(text: str) -> tuple[Network, ...]:
     """Return networks separated by commas, for instance `10.0.0.0/8,2001:db8::/32`.
 

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.core.backends.backend import Backend
+from edgeproxy.core.backends.registration import End as EndLease
+from edgeproxy.core.backends.registration import Register
 from edgeproxy.errors import StoreError
 from edgeproxy.store.migration import Done, End, PostgresEnd, SqliteEnd, migrate
 from edgeproxy.store.postgres.url import PostgresSettings, PostgresUrl
@@ -59,6 +62,17 @@ def test_all_nodes_and_server_names_arrive_as_they_are(sides: tuple[Side, Side])
     assert target.kind.rows() == source.kind.rows()
     assert target.kind.store().read() == source.kind.store().read()
     assert take(sides) == Done(0, 0, 2, 0, 0, 0)
+
+
+def test_a_withheld_backend_is_left_behind(sides: tuple[Side, Side]) -> None:
+    source, target = sides
+    rows = source.kind.registrations("here")
+    rows.apply(
+        [Register(Backend(name, "myapp", "eu", "10.0.0.1", 80), most=9) for name in ("c", "d")]
+    )
+    rows.apply([EndLease("c", at=5)])
+    take(sides)
+    assert {row[0] for row in target.kind.rows()} == {"a", "b", "d"}
 
 
 def test_what_is_there_stays_and_what_differs_is_refused_unless_told(

@@ -51,6 +51,8 @@ class ReplicationSettings:
         db_path: The file in which the engine keeps its state.
         keys: The keys of the cluster; the first is used, the others are accepted.
         key_file: A file with these keys instead, one in a line.
+        advertise_addr: The IP address at which others reach this POP; empty: where its datagrams
+            come from.
         insecure: Do without a key although others can reach the addresses.
         corrosion_bin: The program of Corrosion.
     """
@@ -67,6 +69,7 @@ class ReplicationSettings:
     db_path: Path = Path("state.db")
     keys: Secret = NO_KEYS
     key_file: Path | None = None
+    advertise_addr: str = ""
     insecure: bool = False
     corrosion_bin: Path = Path("corrosion")
 

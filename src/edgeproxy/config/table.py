@@ -18,6 +18,7 @@ from edgeproxy.values import (
     command,
     host_header,
     http_path,
+    ip_address_text,
     interval,
     listen_address,
     name,
@@ -253,6 +254,9 @@ SETTINGS: tuple[Setting, ...] = (
                 "UDP address on which POPs watch each other"),
         setting("transport_addr", listen_address,
                 "UDP address on which POPs exchange changes, by QUIC"),
+        setting("advertise_addr", ip_address_text,
+                "IP address at which other POPs reach this one; unset: where its datagrams come "
+                "from"),
         setting("bootstrap_peers", peers,
                 "POPs to join through, separated by commas: HOST or HOST:GOSSIP_PORT"),
         setting("gossip_interval_ms", whole_number(50, 60_000),

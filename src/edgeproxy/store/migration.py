@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from edgeproxy.store.sqlite.database import (
     read_rows,
     transaction,
 )
+from edgeproxy.store.sqlite.leases import read_withheld
 from edgeproxy.store.sqlite.nodes import insert, update
 
 if TYPE_CHECKING:
@@ -136,10 +137,11 @@ class SqliteEnd:
         self.path = path
 
     def read(self) -> Cargo:
-        """Return the whole content. Raises StoreError."""
+        """Return the whole content but withheld backends. Raises StoreError."""
         with naming_faults(self.path), closing(connect(self.path, EDIT_WAIT_SECS)) as connection:
             connection.execute("BEGIN")
-            rows = read_rows(connection, self.path)
+            withheld = read_withheld(connection, self.path)
+            rows = [row for row in read_rows(connection, self.path) if row["id"] not in withheld]
             return Cargo(nodes_of(rows), _routes(read_routes(connection, self.path)))
 
     def write(self, decide: Callable[[Cargo], Change]) -> tuple[Change, bool]:
@@ -189,8 +191,15 @@ class PostgresEnd:
         return self._link.url
 
     def read(self) -> Cargo:
-        """Return the whole content. Raises StoreError."""
-        return self._link.read(self._read)
+        """Return the whole content but withheld backends. Raises StoreError."""
+        from edgeproxy.store.postgres.leases import withheld_in
+
+        async def work(connection: PostgresConnection) -> Cargo:
+            cargo, withheld = await self._read(connection), await withheld_in(connection)
+            nodes = [each for each in cargo.nodes if each.values["id"] not in withheld]
+            return replace(cargo, nodes=nodes)
+
+        return self._link.read(work)
 
     async def _read(self, connection: PostgresConnection) -> Cargo:
         from edgeproxy.store.postgres.schema import columns_of, columns_to_read, routes_of
