@@ -102,7 +102,7 @@ def need_namespaces() -> None:
         pytest.skip("needs root and the `ip` command to make network namespaces")
     try:
         for left in NAMESPACES.glob("edgeproxy-*-*-*"):
-            if not Path("/proc", left.name.split("-")[2]).exists():
+            if not Path("/proc", left.name.split("-")[-2]).exists():
                 ip("netns", "del", left.name)
         with Host("probe") as probe:
             probe.run(socket.socket).close()
