@@ -88,6 +88,10 @@ TESTED_ELSEWHERE = {
         "core/admission/test_admission.py, core/backends/test_rows.py",
     ): "backend live_state local_overrides",
     ("core/geo/", "core/geo/test_locator.py"): "origin",
+    (
+        "core/cluster/swim/",
+        "core/cluster/swim/test_membership.py",
+    ): "lists messages probing/prober pulls rng tuning voice",
     ("core/", "gate/test_gate.py"): "metrics",
     ("core/routing/", "core/routing/test_selection.py"): "choice",
     (
