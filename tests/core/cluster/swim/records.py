@@ -12,7 +12,9 @@ IDS = st.text(PRINTABLE, min_size=1, max_size=MAX_ID_BYTES)
 REGIONS = st.text(PRINTABLE, max_size=MAX_REGION_BYTES)
 ADDRESSES = st.builds(
     Address,
-    st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str),
+    st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6))
+    .filter(lambda ip: not ip.is_multicast and not ip.is_unspecified)
+    .map(str),
     st.integers(1, 65535),
 )
 U32, U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)

@@ -38,6 +38,7 @@ from edgeproxy.core.cluster.swim.tuning import (
     FORGET_EVERY,
     GOSSIP_EVERY,
     GOSSIP_TO,
+    JOIN_OWN,
     LATE_SECS,
     LEAVE_ROUNDS,
     MAX_INCARNATION,
@@ -237,7 +238,7 @@ class Membership:
         elif isinstance(message, Pull):
             contact = self._lists.contacts.asked_as(message.seq)
             if contact is not None:
-                contact.is_own = True
+                contact.ask_at = now + JOIN_OWN * self._tuning.period_secs
 
     def _give_way(self, other: Record) -> None:
         if not self._voice.is_silent:

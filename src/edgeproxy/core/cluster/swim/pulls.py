@@ -1,8 +1,8 @@
 """Asking others for the list of members: bootstrap addresses, and one member now and then.
 
-A bootstrap address is asked for ever while nobody behind it is up, less and less often. An address
-that turns out to be this node's own is not asked again. A list comes in pages; a page that does not
-come is asked for again, a few times.
+A bootstrap address is asked for ever while nobody behind it is up, less and less often. One that
+turns out to be this node's own is asked very rarely: it may come to lead elsewhere. A list comes in
+pages; a page that does not come is asked for again, a few times.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ class Contact:
 
     Attributes:
         node_id: Who answered there last; "" if nobody has.
-        is_own: Whether it leads to this node.
     """
 
-    __slots__ = ("address", "ask_at", "is_own", "node_id", "pause_periods", "seq")
+    __slots__ = ("address", "ask_at", "node_id", "pause_periods", "seq")
 
     def __init__(self, address: Address, now: float) -> None:
         self.address = address
@@ -30,7 +29,6 @@ class Contact:
         self.pause_periods: float = JOIN_FIRST
         self.seq = -1
         self.node_id = ""
-        self.is_own = False
 
 
 class Contacts:
@@ -52,7 +50,7 @@ class Contacts:
         """Return whom to ask now. `is_up`: whether somebody behind the address is up."""
         found = []
         for contact in self._contacts.values():
-            if contact.is_own or now < contact.ask_at:
+            if now < contact.ask_at:
                 continue
             if is_up(contact):
                 contact.pause_periods = JOIN_FIRST

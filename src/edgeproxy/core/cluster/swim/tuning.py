@@ -77,8 +77,9 @@ HEAL_SHARE = 4
 longer, +-50 % (foca announces to the dead every 65 s, memberlist never; own: a partition heals
 within seconds, and all together send a dead member at most four pings in a period)."""
 
-JOIN_FIRST, JOIN_MOST = 1, 30
-"""Pause between two tries to reach a bootstrap address, doubled each time (own)."""
+JOIN_FIRST, JOIN_MOST, JOIN_OWN = 1, 30, 600
+"""Pause between two tries to reach a bootstrap address, doubled each time; the last one for an
+address that led back to this node (own)."""
 
 DEAD_KEPT_SECS = 7 * 86400
 LEFT_KEPT_SECS = 86400
