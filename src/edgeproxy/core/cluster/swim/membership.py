@@ -156,8 +156,7 @@ class Membership:
             return self._voice.take_sends()
         member = self.roster.members.get(message.from_id)
         if member is not None and instance < member.record.instance:
-            self._voice.answer(member, now, source, member.record)
-            return self._voice.take_sends()
+            return self.receive_stale(now, source, message.from_id, instance)
         if not isinstance(message, Nack):
             for record in message.records:
                 self._hear(record, now, source, is_listed=isinstance(message, Page))
@@ -165,6 +164,18 @@ class Membership:
         member = self.roster.members.get(message.from_id)
         if member is None or instance > member.record.instance:
             self._lists.wonder(source, message.from_id, now)
+        return self._voice.take_sends()
+
+    def receive_stale(self, now: float, source: Address, node_id: str, instance: int) -> list[Send]:
+        """Hear from an earlier start of a member: tell it, if it still runs, that it is replaced.
+
+        It may also be a recorded datagram. So nothing it says is heard, and one answer a period
+        is all that it gets.
+        """
+        member = self.roster.members.get(node_id)
+        is_replaced = member is not None and instance < member.record.instance
+        if member is not None and is_replaced and self._rounds_left is None:
+            self._voice.answer(member, now, source, member.record)
         return self._voice.take_sends()
 
     def _respond(
