@@ -89,6 +89,10 @@ TESTED_ELSEWHERE = {
         "core/admission/test_admission.py, core/backends/test_rows.py",
     ): "backend live_state local_overrides",
     ("core/geo/", "core/geo/test_locator.py"): "origin",
+    (
+        "core/cluster/swim/",
+        "core/cluster/swim/test_membership.py",
+    ): "lists messages probing/prober pulls rng tuning voice",
     ("core/", "gate/test_gate.py"): "metrics",
     ("core/routing/", "core/routing/test_selection.py"): "choice",
     (
@@ -135,6 +139,12 @@ USED_FROM_OUTSIDE = {
     "engine/session_states.py",  # the conformance suite
     "cluster/",  # replication, which is not wired in yet
     "core/cluster/",  # replication, which is not wired in yet
+    "cluster/bootstrap.py",
+    "cluster/gossip.py",
+    "cluster/keys.py",
+    "cluster/sealing.py",
+    "cluster/udp_socket.py",
+    "wire/gossip.py",
     "library/",  # programs of others
     "log.py emit",  # logging
 }

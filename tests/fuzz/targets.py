@@ -6,10 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from edgeproxy.core.cluster.swim.messages import (
+    Ack,
+    Gossip,
+    Message,
+    Nack,
+    Page,
+    Ping,
+    PingRequest,
+    Pull,
+)
+from edgeproxy.core.cluster.swim.records import Address, Record, State
 from edgeproxy.core.geo.address import normalise
 from edgeproxy.core.routing.server_names import ServerNames
 from edgeproxy.host_name import host_name
-from edgeproxy.wire import client_hello, proxy_protocol, proxy_v1, proxy_v2
+from edgeproxy.wire import client_hello, gossip, proxy_protocol, proxy_v1, proxy_v2
 from edgeproxy.wire.client_hello import ClientHello
 from edgeproxy.wire.crc32c import crc32c
 from edgeproxy.wire.proxy_header import Endpoint, Header
@@ -38,6 +49,7 @@ class Target:
         tokens: What means something to it.
         check: Asserts what has to be true of a value and the bytes that it was decoded from.
         repair: Makes outer lengths and checksums right again, so that what is inside is reached.
+        is_datagram: It is given all bytes at once, so part of them has another answer.
     """
 
     name: str
@@ -47,6 +59,7 @@ class Target:
     tokens: Sequence[bytes]
     check: Callable[[object, bytes], None]
     repair: Callable[[bytes], bytes]
+    is_datagram: bool = False
 
 
 def _is_name(name: str | None) -> bool:
@@ -92,6 +105,13 @@ def check_hello(value: object, data: bytes) -> None:
     assert all(0 < len(protocol) <= 255 for protocol in value.alpn)
     assert value.legacy_version >> 8 == 3
     assert len(value.supported_versions) <= 127
+
+
+def check_message(value: object, data: bytes) -> None:
+    assert isinstance(value, Message)
+    assert len(data) <= gossip.MAX_BYTES
+    assert gossip.decode(gossip.encode(value)) == value
+    assert 0 < len(value.from_id) <= 64
 
 
 def repair_header(data: bytes) -> bytes:
@@ -167,6 +187,17 @@ _HELLOS = (
     records(message(server_name(b"x", kind=1), extension(PADDING, bytes(16_000))), [9000]),
 )
 
+_FRA = Record("fra", 7, 2, 0, "eu", Address("192.0.2.1", 4001), Address("2001:db8::1", 4002))
+_MESSAGES: tuple[Message, ...] = (
+    Ping("fra", "gru", 9, 1, 1_700_000_000_000, b"head", (_FRA,)),
+    Ack("gru", 9, 1, 1_700_000_000_000, 1_700_000_000_050, b"head", (_FRA, _FRA)),
+    PingRequest("fra", "gru", 10),
+    Nack("nrt", 10),
+    Gossip("fra", (_FRA.as_state(State.SUSPECT, "nrt"),)),
+    Pull("fra", 11, "gru", (_FRA,), bytes(20)),
+    Page("fra", 11, "gru", (_FRA,) * 3),
+)
+
 TARGETS = (
     Target(
         "PROXY protocol",
@@ -193,5 +224,19 @@ TARGETS = (
         ),
         check_hello,
         repair_hello,
+    ),
+    Target(
+        "gossip",
+        gossip.decode,
+        gossip.MAX_BYTES + 1,
+        tuple(map(gossip.encode, _MESSAGES)),
+        (
+            *(bytes((0x90 + number,)) for number in range(12)),
+            *(b"\xa3fra", b"\xc4\x01x", b"\xcf" + b"\xff" * 8, b"\xd3" + b"\xff" * 8),
+            *(b"\xce\xff\xff\xff\xff", b"\xa0", b"\xc0", b"\xd9\x40", b"\xa9192.0.2.1"),
+        ),
+        check_message,
+        lambda data: data,
+        is_datagram=True,
     ),
 )
