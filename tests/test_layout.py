@@ -73,6 +73,7 @@ TESTED_ELSEWHERE = {
     ),
     ("cli/", "system/test_control_socket.py, test_top.py"): "running/options running/top",
     ("api/http1/", "api/http1/test_connection.py"): "message",
+    ("cluster/", "cluster/test_transport.py"): "dials",
     ("config/", "config/test_load.py"): "file table",
     ("control/admin/", "system/test_control_socket.py"): "unix_socket",
     ("control/", "system/test_config_reload.py"): "file_watch",
@@ -132,7 +133,7 @@ USED_FROM_OUTSIDE = {
     "api/http1/connection.py",  # asyncio and httptools
     "cli/__init__.py serve_main",  # the entry point of edge-proxy
     "engine/session_states.py",  # the conformance suite
-    "cluster/auth.py",  # replication, which is not wired in yet
+    "cluster/transport.py",  # replication, which is not wired in yet
     "core/cluster/",
     "library/",  # programs of others
     "log.py emit",  # logging
@@ -317,8 +318,8 @@ def test_what_serves_the_first_client_does_not_import_asyncio() -> None:
     """A bare proxy starts fast: the control plane is imported when clients are served."""
     code = (
         "import sys, edgeproxy.process.app, edgeproxy.engine.portable.engine\n"
-        "late = {'asyncio', 'asyncpg', 'h11', 'h2', 'prometheus_client', 'cryptography',\n"
-        "        'edgeproxy.tls.certificates', 'msgspec', 'starlette'}\n"
+        "late = {'aioquic', 'asyncio', 'asyncpg', 'cryptography', 'edgeproxy.tls.certificates',\n"
+        "        'h11', 'h2', 'msgspec', 'prometheus_client', 'starlette'}\n"
         "late &= set(sys.modules)\n"
         "assert not late, late"
     )

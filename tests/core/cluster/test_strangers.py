@@ -8,27 +8,34 @@ from hypothesis import strategies as st
 from edgeproxy.core.cluster.strangers import Strangers
 
 ARRIVALS = st.lists(
-    st.tuples(st.sampled_from("abcdef"), st.floats(0, 1), st.booleans()), max_size=200
+    st.tuples(
+        st.sampled_from("abcdef"), st.floats(0, 1), st.sampled_from(["node", "fails", "stays"])
+    ),
+    max_size=200,
 )
 
 
 @given(ARRIVALS)
-def test_no_more_are_let_in_within_the_time_than_there_are_places(
-    arrivals: list[tuple[str, float, bool]],
+def test_places_are_held_until_the_end_and_for_a_time(
+    arrivals: list[tuple[str, float, str]],
 ) -> None:
     strangers = Strangers(limit=6, per_address=3, hold_secs=2)
     held: list[tuple[float, str]] = []
     now = 0.0
-    for address, pause_secs, is_node in arrivals:
+    for address, pause_secs, fate in arrivals:
         now += pause_secs
-        held = [(at, who) for at, who in held if at + 2 > now]
+        held = [(until, who) for until, who in held if until > now]
         has_room = len(held) < 6 and [who for _, who in held].count(address) < 3
         place = strangers.admit(address, now)
         assert (place is not None) == has_room
-        if place is not None and is_node:
+        if place is not None and fate == "node":
             strangers.proved(place)
+            strangers.ended(place)
+        elif place is not None and fate == "fails":
+            strangers.ended(place)
+            held.append((now + 2, address))
         elif place is not None:
-            held.append((now, address))
+            held.append((float("inf"), address))
 
 
 def test_one_address_cannot_take_the_places_of_others() -> None:
