@@ -158,7 +158,9 @@ class Stranger:
         self.on_accept(link)
 
     def _watch(self, link: Link) -> None:
-        link.uses = Uses(lambda: self.ready.append(link), self.heard.extend, self.ends.append)
+        link.uses = Uses(
+            lambda: self.ready.append(link), self.heard.extend, self.ends.append, self.ends.append
+        )
 
     def dial(self, node: Node) -> Link:
         link = self.endpoint.link()

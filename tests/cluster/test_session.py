@@ -16,7 +16,7 @@ import pytest
 
 from edgeproxy.cluster.auth import Exchange, Identity, Outcome
 from edgeproxy.cluster.quic.link import Link
-from edgeproxy.cluster.session import QUEUE_BYTES
+from edgeproxy.cluster.session import QUEUE_BYTES, WINDOW_BYTES
 from edgeproxy.wire import session as wire
 from edgeproxy.wire.session import Kind
 from tests.cluster.nodes import KEY, OTHER_KEY, Cluster, Keys, Node, Stranger, run, until
@@ -233,6 +233,28 @@ def test_a_node_that_ignores_the_credit_is_cut_off() -> None:
                 link.write(wire.frame(Kind.DATA, bytes(MIB)))
             await until(lambda: node.left, "it is out")
             assert node.left == [("b", "the peer sends more than it was allowed to")]
+
+    run(main())
+
+
+def test_frames_wait_at_both_ends_while_the_receiver_holds_them_and_come_afterwards() -> None:
+    async def main() -> None:
+        async with Cluster() as cluster:
+            node, other = await cluster.node("a"), await cluster.node("b")
+            node.dial(other)
+            await until(lambda: node.peers and other.peers, "a session")
+            other.transport.hold("a", True)
+            (session,) = other.transport._open
+            accepted = 0
+            while node.transport.send("b", bytes([accepted % 256]) * 50_000):
+                accepted += 1
+            await until(lambda: session._inflow.waiting_bytes > WINDOW_BYTES - 60_000, "a window")
+            assert session._inflow.waiting_bytes <= WINDOW_BYTES
+            assert (other.frames, node.transport.send("b", bytes(50_000))) == ([], False)
+            other.transport.hold("a", False)
+            await until(lambda: len(other.frames) == accepted, "all have come")
+            assert [frame[0] for _, frame in other.frames] == [n % 256 for n in range(accepted)]
+            assert node.transport.send("b", bytes(50_000))
 
     run(main())
 

@@ -11,6 +11,7 @@ import pytest
 
 from edgeproxy.cluster import session, transport
 from edgeproxy.cluster.quic import configuration
+from edgeproxy.cluster.quic.endpoint import Endpoint
 from edgeproxy.cluster.transport import TransportError
 from edgeproxy.errors import WireError
 from edgeproxy.values import ListenAddress
@@ -117,6 +118,49 @@ def test_frames_of_all_sizes_arrive_once_and_in_order_both_ways() -> None:
             for node, other in (nodes, nodes[::-1]):
                 await heard(node, len(sent[other.name]))
                 assert node.got_from(other.name) == sent[other.name]
+
+    run(main())
+
+
+@pytest.fixture
+def _bad_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lose, double and delay datagrams, so that they also arrive in another order."""
+    send, rng = Endpoint.send, random.Random(1)
+
+    def send_badly(self: Endpoint, datagram: bytes, address: object) -> None:
+        for _ in range(rng.choices((0, 1, 2), (5, 90, 5))[0]):
+            asyncio.get_running_loop().call_later(
+                rng.choice((0.0, 0.001, 0.02)), send, self, datagram, address
+            )
+
+    monkeypatch.setattr(Endpoint, "send", send_badly)
+
+
+@pytest.mark.usefixtures("_bad_network")
+def test_nodes_agree_and_frames_arrive_once_and_in_order_over_a_bad_network() -> None:
+    async def main() -> None:
+        rng = random.Random(2)
+        async with Cluster() as cluster:
+            nodes = [await cluster.node(name) for name in "abc"]
+            for node in nodes:
+                node.dial(*(other for other in nodes if other is not node))
+            await met(*nodes)
+            ends = [
+                (tuple(sorted((node.name, peer))), each.link.channel)
+                for node in nodes
+                for peer, each in node.transport._sessions.items()
+            ]
+            assert len(ends) == 6
+            assert len(set(ends)) == 3, "both ends of a pair use the same session"
+            sent = [rng.randbytes(rng.randrange(3000)) for _ in range(50)]
+            for frame in sent:
+                for node in nodes:
+                    for peer in node.peers:
+                        assert node.transport.send(peer, frame)
+            for node in nodes:
+                await heard(node, 2 * len(sent))
+                for peer in node.peers:
+                    assert node.got_from(peer) == sent
 
     run(main())
 

@@ -121,10 +121,11 @@ class Session:
         self._exchange: Exchange | None = None
         self._received = bytearray()
         self._inflow = Inflow(WINDOW_BYTES)
+        self._is_held = False
         self._loop = asyncio.get_running_loop()
         self._dealing: asyncio.Handle | None = None
         self._timer = self._loop.call_later(DIAL_SECS if dialled else LIMIT_SECS, self._too_late)
-        link.uses = Uses(self._ready, self._take, self._gone)
+        link.uses = Uses(self._ready, self._take, self._gone, self._fault)
 
     @property
     def is_chooser(self) -> bool:
@@ -143,6 +144,11 @@ class Session:
         assert self.is_chooser
         self.link.write(wire.frame(Kind.JOIN))
         self._begin()
+
+    def hold(self, is_held: bool) -> None:
+        """Hand no frames on, or go on: they wait here, and then at the other end."""
+        self._is_held = is_held
+        self._deal_soon()
 
     def close(self, why: str, refusal: Refusal | None = None) -> None:
         """End the session. The other end learns nothing of a refusal but that there was one."""
@@ -185,8 +191,7 @@ class Session:
                 del self._received[: start.size]
                 self._handle(start.kind, frame)
         except WireError as error:
-            is_stranger = self.peer is None
-            self.close(str(error), Refusal.MALFORMED if is_stranger else None)
+            self._fault(str(error))
 
     def _handle(self, kind: Kind, frame: bytes) -> None:
         match kind:
@@ -233,21 +238,24 @@ class Session:
         """Hand some frames on, the others in the next turn of the loop."""
         self._dealing = None
         frames = size = 0
-        while self._inflow and frames < FRAMES_AT_ONCE and size < BYTES_AT_ONCE:
+        while self._may_deal() and frames < FRAMES_AT_ONCE and size < BYTES_AT_ONCE:
             frame = self._inflow.take()
             frames, size = frames + 1, size + len(frame)
             try:
                 self._host.arrived(self, wire.body(frame))
             except Exception:  # noqa: BLE001
-                _LOG.bug("replication_frame_fault")
+                _LOG.bug("replication_frame_failed")
                 self.close("a frame could not be dealt with")
             if self.state is State.OVER:
                 return
         credit = self._inflow.due_credit()
         if credit is not None:
             self.link.write(wire.credit(credit))
-        if self._inflow:
+        if self._may_deal():
             self._deal_soon()
+
+    def _may_deal(self) -> bool:
+        return bool(self._inflow) and not self._is_held
 
     def _too_late(self) -> None:
         if self.dialled and self.state is State.OPENING:
@@ -256,6 +264,9 @@ class Session:
             self.close("it does not prove itself", Refusal.LATE)
         else:
             self.close("the other end has not chosen this session")
+
+    def _fault(self, why: str) -> None:
+        self.close(why, Refusal.MALFORMED if self.peer is None else None)
 
     def _gone(self, reason: str) -> None:
         self._finish(End(_GONE.get(reason, "the connection has ended")))

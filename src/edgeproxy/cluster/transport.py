@@ -143,6 +143,15 @@ class Transport:
         session = self._sessions.get(peer_id)
         return session is not None and session.send(frame)
 
+    def hold(self, peer_id: str, is_held: bool) -> None:
+        """Have the frames of this node wait, or come again, until the end of its session.
+
+        When its window is full, they wait at the other end. `on_frame` may call this.
+        """
+        session = self._sessions.get(peer_id)
+        if session is not None:
+            session.hold(is_held)
+
     def sessions(self) -> Mapping[str, SessionState]:
         """Return the sessions by node."""
         return {peer_id: self._state_of(each) for peer_id, each in self._sessions.items()}

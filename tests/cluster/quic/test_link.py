@@ -37,6 +37,7 @@ def test_who_uses_quic_in_another_way_is_sent_away(
             link.settle()
             await until(lambda: stranger.ends, "it is sent away", 1.5)
             assert not node.transport._open
+            assert node.refused() == {"malformed": 1}
 
     run(main())
 

@@ -25,6 +25,9 @@ from edgeproxy.cluster.quic import configuration as quic_configuration
 from edgeproxy.cluster.quic.link import Link
 
 BATCH = 64
+RETRIES_PER_SEC = 1000
+"""A flood of first datagrams takes no more time than these, and what drops the others."""
+
 LARGEST_DATAGRAM = 65535
 SOCKET_BUFFER_BYTES = 1 << 20
 
@@ -58,6 +61,7 @@ class Endpoint:
         self._on_accepted = on_accepted
         self._links: dict[bytes, Link] = {}
         self._retry = QuicRetryTokenHandler()
+        self._retries = (0, 0)  # in which second, and how many
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(udp, self._read)
 
@@ -151,6 +155,11 @@ class Endpoint:
         return link
 
     def _ask_for_address(self, header: QuicHeader, address: NetworkAddress, now: float) -> None:
+        second, asked = self._retries
+        asked = asked + 1 if second == int(now) else 1
+        self._retries = (int(now), asked)
+        if asked > RETRIES_PER_SEC:
+            return
         new_id = os.urandom(quic_configuration.CONNECTION_ID_BYTES)
         token = self._retry.create_token(
             address=address,

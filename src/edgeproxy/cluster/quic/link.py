@@ -2,8 +2,7 @@
 
 The endpoint hands it the datagrams of the peer and sends its own. Bytes arrive in order and once,
 `on_bytes` at a time. Nothing holds them back here: `cluster.session` bounds what is sent and what
-is waiting. `on_gone` comes once, with a
-text of the peer or of aioquic, unless this end has closed.
+is waiting. The end comes once, unless this end has closed.
 
 Until `trust`, the peer is a stranger, and may send only as many datagrams as a proof needs: aioquic
 reserves memory for what a peer announces.
@@ -44,11 +43,15 @@ class Wire(Protocol):
 
 
 class Uses(NamedTuple):
-    """Whom a link tells: that the handshake is complete, of bytes, and why it has ended."""
+    """Whom a link tells: that the handshake is complete, of bytes, and of its end.
+
+    `on_gone` is told what the peer or aioquic says of it, `on_fault` why this end had to close.
+    """
 
     on_ready: Callable[[], None]
     on_bytes: Callable[[bytes], None]
     on_gone: Callable[[str], None]
+    on_fault: Callable[[str], None]
 
 
 class Link:
@@ -141,7 +144,7 @@ class Link:
             for datagram, address in self._quic.datagrams_to_send(now=self._loop.time()):
                 self._wire.send(datagram, address)
         except Exception:  # noqa: BLE001
-            _LOG.bug("replication_link_fault")
+            _LOG.bug("replication_link_failed")
         self._drop()
 
     def _settle_soon(self) -> None:
@@ -199,13 +202,13 @@ class Link:
         try:
             step()
         except Exception:  # noqa: BLE001
-            _LOG.bug("replication_link_fault")
+            _LOG.bug("replication_link_failed")
             self._end("of a bug, which the log shows")
 
     def _end(self, why: str) -> None:
         if not self._is_closed:
             self.close()
-            self.uses.on_gone(why)
+            self.uses.on_fault(why)
 
     def _drop(self) -> None:
         self._is_closed = True
