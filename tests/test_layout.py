@@ -74,6 +74,7 @@ TESTED_ELSEWHERE = {
     ("cli/", "system/test_control_socket.py, test_top.py"): "running/options running/top",
     ("api/http1/", "api/http1/test_connection.py"): "message",
     ("cluster/", "cluster/bridge/test_bridge.py, conformance/"): "engine",
+    ("cluster/sessions/", "cluster/sessions/test_transport.py"): "dials",
     ("config/", "config/test_load.py"): "file table",
     ("control/admin/", "system/test_control_socket.py"): "unix_socket",
     ("control/", "system/test_config_reload.py"): "file_watch",
@@ -139,14 +140,10 @@ USED_FROM_OUTSIDE = {
     "engine/session_states.py",  # the conformance suite
     "cluster/",  # replication, which is not wired in yet
     "core/cluster/",  # replication, which is not wired in yet
-    "cluster/bootstrap.py",
-    "cluster/gossip.py",
-    "cluster/keys.py",
-    "cluster/sealing.py",
-    "cluster/udp_socket.py",
     "wire/gossip.py",
     "library/",  # programs of others
     "log.py emit",  # logging
+    "wire/session.py",  # replication
 }
 """Definitions, or folders of them, that something outside of the source calls."""
 
@@ -327,8 +324,8 @@ def test_what_serves_the_first_client_does_not_import_asyncio() -> None:
     """A bare proxy starts fast: the control plane is imported when clients are served."""
     code = (
         "import sys, edgeproxy.process.app, edgeproxy.engine.portable.engine\n"
-        "late = {'asyncio', 'asyncpg', 'h11', 'h2', 'prometheus_client', 'cryptography',\n"
-        "        'edgeproxy.tls.certificates', 'msgspec', 'starlette'}\n"
+        "late = {'aioquic', 'asyncio', 'asyncpg', 'cryptography', 'edgeproxy.tls.certificates',\n"
+        "        'h11', 'h2', 'msgspec', 'prometheus_client', 'starlette'}\n"
         "late &= set(sys.modules)\n"
         "assert not late, late"
     )
