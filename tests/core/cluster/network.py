@@ -127,7 +127,7 @@ class Network:
 
     def check(self) -> None:
         """Assert what must always be."""
-        by_past: dict[tuple[bytes, bytes], tuple[str, int]] = {}
+        by_past: dict[tuple[bytes, bytes], tuple[str, bytes]] = {}
         for name, node in self.nodes.items():
             assert self.rows(name) == self.expected(node.copy.vector), name
             past = (node.copy.vector_id, node.copy.generation_id)

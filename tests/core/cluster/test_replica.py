@@ -525,7 +525,7 @@ def test_a_greeting_says_what_it_must() -> None:
     copy = network.nodes["a"].copy
     assert isinstance(send.message, Hello)
     assert send.message.vector == {copy.origin: copy.own_head}
-    assert send.message.digest == network.stores["a"].digest()
+    assert int.from_bytes(send.message.digest) == network.stores["a"].digest()
 
 
 def test_a_pull_of_everything_ignores_the_vector() -> None:

@@ -37,7 +37,7 @@ class Hello(NamedTuple):
     origin: Origin
     vector_id: bytes
     generation_id: bytes
-    digest: int
+    digest: bytes
     vector: Vector | None
     generation: Generation
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from edgeproxy.core.cluster.cells import (
     ALIVE,
+    DIGEST_BYTES,
     GONE,
     LIFE,
     Cell,
@@ -130,9 +131,9 @@ class OwnCopy:
         return self._cached_ids()[3]
 
     @property
-    def digest(self) -> int:
+    def digest(self) -> bytes:
         """The sum over all cells."""
-        return self._store.digest()
+        return self._store.digest().to_bytes(DIGEST_BYTES)
 
     @property
     def clock(self) -> int:
