@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.cluster.state_file import StateFile
 from edgeproxy.core.cluster.cells import ALIVE, DIGESTS, GONE, LIFE, Cell, RowCells, digest_of
 from edgeproxy.core.cluster.rows import ROUTES, Key, Value
 from edgeproxy.core.cluster.store import Facts, MemoryStore, Store
 from edgeproxy.core.cluster.vectors import Head
 from tests.core.cluster.samples import BACKEND, ORIGINS, ROUTE
 
-KINDS: dict[str, Callable[[Path], Store]] = {"memory": lambda _: MemoryStore()}
+KINDS: dict[str, Callable[[Path], Store]] = {"file": StateFile, "memory": lambda _: MemoryStore()}
 ONE, OTHER = ORIGINS[:2]
 
 

@@ -101,7 +101,9 @@ def shown(key: Key, row: RowCells) -> Values | None:
 
 def shows_else(key: Key, before: RowCells, after: RowCells) -> bool:
     """Return whether a row shows something else, be it only a value of another type."""
-    return ascii(shown(key, before)) != ascii(shown(key, after))
+    if is_alive(before) != is_alive(after):
+        return key.table in TABLES
+    return is_alive(after) and ascii(shown(key, before)) != ascii(shown(key, after))
 
 
 def written(key: Key, before: Values | None, after: Values | None) -> dict[str, tuple[Value, ...]]:
@@ -128,8 +130,9 @@ def check_row(key: Key, values: Values) -> None:
         raise ValueError(f"{key.table!r} is not replicated")
     if not is_text(key.id, MAX_ID_BYTES):
         raise ValueError(f"an id of {key.table} is not UTF-8 or longer than {MAX_ID_BYTES} bytes")
+    columns = table.columns
     for name, value in values.items():
-        if name not in table.columns:
+        if name not in columns:
             raise ValueError(f"{key.table} has no replicated column {name!r}")
         if not is_value(value):
             raise ValueError(
