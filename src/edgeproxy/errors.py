@@ -46,6 +46,10 @@ class StoreError(EdgeProxyError):
         self.reason = reason or message
 
 
+class StateError(EdgeProxyError):
+    """The file with what this POP knows of the cluster could not be used; nothing has changed."""
+
+
 class GeoError(EdgeProxyError):
     """A geo database or override file cannot be used; the last good one stays in use."""
 

@@ -1,0 +1,1 @@
+"""What every store of a node's state does."""
