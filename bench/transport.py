@@ -19,8 +19,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from edgeproxy.cluster.auth import Identity
-from edgeproxy.cluster.transport import Transport
+from edgeproxy.cluster.sessions.auth import Identity
+from edgeproxy.cluster.sessions.transport import Transport
 from edgeproxy.control.awake_loop import AwakeLoop
 from edgeproxy.values import ListenAddress
 

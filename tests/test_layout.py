@@ -141,8 +141,6 @@ USED_FROM_OUTSIDE = {
     "cluster/",  # replication, which is not wired in yet
     "core/cluster/",  # replication, which is not wired in yet
     "wire/gossip.py",
-    "cluster/state_file.py",  # replication, which is not wired in yet
-    "core/cluster/",  # as above
     "library/",  # programs of others
     "wire/replication.py",  # as above
     "log.py emit",  # logging

@@ -41,14 +41,14 @@ def add_parser(commands: Any) -> None:
         asking = actions.add_parser(name, help=text, description=f"{text.capitalize()}.")
         asking.add_argument("what", metavar=takes)
         asking.set_defaults(run=run)
-    for name, text, run in (
+    for name, text, act in (
         ("leave", "leave the cluster until the agent starts again", run_leave),
         ("keygen", "print a new key for a cluster", run_keygen),
         ("rotate-key", "read the keys again, and show which are in use", run_rotate_key),
         ("agent", "run the agent, which the proxy starts by itself", run_agent),
     ):
         asking = actions.add_parser(name, help=text, description=f"{text.capitalize()}.")
-        asking.set_defaults(run=run)
+        asking.set_defaults(run=act)
 
 
 def run_agent(_arguments: argparse.Namespace) -> int:
@@ -68,7 +68,7 @@ def run_keygen(_arguments: argparse.Namespace) -> int:
     """Print a key."""
     from edgeproxy.cluster.builtin.keys import new_key
 
-    print(new_key())
+    print(new_key().reveal())
     return 0
 
 
@@ -132,7 +132,8 @@ def run_rotate_key(_arguments: argparse.Namespace) -> int:
 def for_people(status: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of a status."""
     ready = "ready" if status["ready"] else "NOT READY: it has heard of no other POP yet"
-    yield f"node      {status['node_id']} in cluster {status['cluster']} ({status['engine']}), {ready}"
+    name = f"{status['node_id']} in cluster {status['cluster']}"
+    yield f"node      {name} ({status['engine']}), {ready}"
     bridge = status["bridge"]
     yield f"edits     {bridge['edits']} taken from here, {bridge['rows']} rows written here"
     if bridge["fault"]:
@@ -150,7 +151,7 @@ def for_people(status: Mapping[str, Any]) -> Iterator[str]:
 def _table(members: list[Mapping[str, Any]]) -> str:
     from edgeproxy.cli.table import text_table
 
-    headers = ("pop", "state", "region", "address", "rtt", "clock", "behind")
+    headers = ("pop", "state", "region", "address", "rtt", "clock", "missing here", "there")
     rows = [
         (
             member["node_id"],
@@ -159,7 +160,8 @@ def _table(members: list[Mapping[str, Any]]) -> str:
             member["address"],
             "-" if member["rtt_ms"] is None else f"{member['rtt_ms']:.0f} ms",
             "-" if member["clock_offset_ms"] is None else f"{member['clock_offset_ms']:+.0f} ms",
-            "-" if member["behind"] is None else member["behind"],
+            "-" if member["missing_here"] is None else member["missing_here"],
+            "-" if member["missing_there"] is None else member["missing_there"],
         )
         for member in members
     ]

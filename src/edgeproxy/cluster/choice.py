@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from edgeproxy.cluster.engine import EngineError, RunningEngine
-from edgeproxy.cluster.settings import ReplicationSettings
+from edgeproxy.cluster.settings import BUILTIN, ReplicationSettings
 
 
 def make_engine(
     settings: ReplicationSettings, node_id: str, life: int, region: str
 ) -> RunningEngine:
     """Return the engine that the settings name, with its state, not started. Raises EngineError."""
-    raise EngineError(f"{settings.engine}")
+    if settings.engine == BUILTIN:
+        from edgeproxy.cluster.builtin.engine import BuiltinEngine
+
+        return BuiltinEngine(settings, node_id, life, region)
+    raise EngineError(f"EDGEPROXY_REPLICATION_ENGINE={settings.engine!r}: not in this release")

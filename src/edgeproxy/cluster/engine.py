@@ -18,18 +18,20 @@ class EngineError(EdgeProxyError):
     """The engine cannot do this now; nothing has changed."""
 
 
+class LostPositionError(EngineError):
+    """The state is not the one, or not as far, as when it gave this position."""
+
+
 class Changes(NamedTuple):
     """What has changed in an engine.
 
     Attributes:
         position: Where to go on from the next time; it means something to this engine alone.
         rows: The merged rows that may have changed; None for one that is gone.
-        is_complete: These are all rows there are; what is not among them is gone.
     """
 
     position: str
     rows: Mapping[Key, Values | None]
-    is_complete: bool = False
 
 
 class Engine(Protocol):
@@ -47,10 +49,14 @@ class Engine(Protocol):
         """Return the token of the last commit, "" before the first. Raises EngineError."""
 
     def changes(self, after: str) -> Changes:
-        """Return what has changed since a position; "" is the beginning. Raises EngineError."""
+        """Return what has changed since a position; "" is the beginning.
+
+        Raises LostPositionError for a position of a state that was lost or restored, for which no
+        difference can be told; and EngineError.
+        """
 
     def is_ready(self) -> bool:
-        """Return whether what other POPs have is known here, or that there are none."""
+        """Return whether all that another POP has is known here, or that there is none."""
 
 
 class RunningEngine(Engine, Protocol):

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from socket import gethostname
 
 from edgeproxy.cluster.settings import ReplicationSettings
 from edgeproxy.errors import EdgeProxyError, UsageError
 
-MAX_NODE_ID_BYTES = 64
+_NODE_ID = re.compile("[!-~]{1,64}")
 
 
 class IdentityError(EdgeProxyError):
@@ -31,10 +32,10 @@ def node_id_of(db_path: Path, configured: str) -> str:
     """Return the name of this POP, and keep it. Raises EdgeProxyError."""
     known, life = _read(path_beside(db_path))
     wanted = configured or known or gethostname()
-    if not wanted.isprintable() or not 0 < len(wanted.encode()) <= MAX_NODE_ID_BYTES:
+    if not _NODE_ID.fullmatch(wanted):
         raise UsageError(
-            f"EDGEPROXY_REPLICATION_NODE_ID={wanted!r}: allowed are 1 to {MAX_NODE_ID_BYTES} bytes "
-            "of printable text, unlike the name of any other POP"
+            f"EDGEPROXY_REPLICATION_NODE_ID={wanted!r}: allowed are 1 to 64 printable ASCII "
+            "characters without spaces, unlike the name of any other POP"
         )
     if wanted != known:
         _write(path_beside(db_path), wanted, life)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from edgeproxy.cluster.engine import Changes, EngineError
+from edgeproxy.cluster.engine import Changes, EngineError, LostPositionError
 from edgeproxy.core.cluster.rows import TABLES, Edit, Key, Value, Values
 
 Stamp = tuple[int, str]
@@ -45,6 +45,8 @@ class MemoryEngine:
 
     def changes(self, after: str) -> Changes:
         first = int(after or 0)
+        if first > len(self._changed):
+            raise LostPositionError("these rows are of another state")
         keys = dict.fromkeys(self._changed[first:])
         return Changes(str(len(self._changed)), {key: self.row(key) for key in keys})
 

@@ -17,6 +17,7 @@ from edgeproxy.store.sqlite import leases
 from edgeproxy.store.sqlite.database import SCHEMA, create, replace
 from edgeproxy.store.sqlite.nodes import Nodes
 from edgeproxy.store.sqlite.routes import Routes
+from tests.cluster.bridge.memory_engine import MemoryEngine
 from tests.cluster.bridge.pops import ROW, Pop, exchange
 
 MANY = [f"node-{number}" for number in range(40)]
@@ -465,6 +466,23 @@ def test_a_lost_shadow_loses_nothing(filled: list[Pop]) -> None:
     us.add("other")
     exchange(*filled)
     assert sa.ids == us.ids == {*MANY, "new", "other"}
+
+
+def test_a_lost_state_of_the_engine_deletes_nothing(filled: list[Pop]) -> None:
+    sa, us, _ = filled
+    sa.engine = MemoryEngine("sa", ready=False)
+    sa.die()
+    sa.start()
+    for _ in range(3):
+        sa.round()
+    assert sa.ids == set(MANY)
+    us.sql("UPDATE backends SET weight = 5 WHERE id = 'node-1'")
+    us.rounds()
+    sa.engine.hear(us.engine)
+    sa.engine.ready = True
+    sa.add("new")
+    exchange(*filled)
+    assert sa.table() == us.table() == {**dict.fromkeys(MANY, 1), "node-1": 5, "new": 1}
 
 
 def test_edits_found_at_a_start_count_from_when_the_file_was_written(pops: list[Pop]) -> None:

@@ -31,9 +31,9 @@ from pathlib import Path
 
 from edgeproxy.cluster.bridge.routing_file import Look, MovedError, RoutingFile
 from edgeproxy.cluster.bridge.shadow import Outbox, Pending, Shadow
-from edgeproxy.cluster.engine import Engine
+from edgeproxy.cluster.engine import Engine, LostPositionError
 from edgeproxy.core.cluster.capture import Lineage, Verdict, judge
-from edgeproxy.core.cluster.rows import TABLES, Edit, Key, Values
+from edgeproxy.core.cluster.rows import Edit, Key, Values
 from edgeproxy.log import EventLog
 from edgeproxy.store.sqlite.database import TableMissingError, create
 
@@ -107,6 +107,13 @@ class Bridge:
             if self._file.has_changed() and not self._take():
                 return False
             return self._bring()
+        except LostPositionError:
+            # What the engine had is not what is known here: rows must not go because it lacks them.
+            log.warning("replication_state_lost", hint="the rows here are compared anew")
+            with self._shadow.transaction():
+                self._shadow.forget()
+            self._file.close()
+            return False
         except BaseException:
             self._is_recovered = False
             self._file.close()
@@ -204,9 +211,6 @@ class Bridge:
         """Write what has changed elsewhere; return whether all of it is written."""
         changes = self._engine.changes(self._shadow.position)
         rows = dict(changes.rows)
-        if changes.is_complete:
-            known = set().union(*map(self._shadow.keys_of, TABLES))
-            rows |= dict.fromkeys(known - rows.keys())
         due: dict[Key, Values | None] = {
             key: values for key, values in rows.items() if values != self._shadow.row(key)
         }

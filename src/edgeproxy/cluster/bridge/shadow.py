@@ -143,6 +143,11 @@ class Shadow:
             (_EARLIER_MARKERS,),
         )
 
+    def forget(self) -> None:
+        """Forget everything, as if the routing database had never been seen."""
+        for table in (*TABLES, "progress", "markers"):
+            self.connection.execute(f"DELETE FROM {table}")  # noqa: S608
+
     @property
     def file(self) -> str:
         """Which file the routing database was at the last write."""

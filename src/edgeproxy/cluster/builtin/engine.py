@@ -23,9 +23,9 @@ from edgeproxy.cluster.builtin.gossip import Gossip
 from edgeproxy.cluster.builtin.members import membership_of, shown_members
 from edgeproxy.cluster.builtin.ring import Ring
 from edgeproxy.cluster.builtin.row_diff import RowDiff
-from edgeproxy.cluster.builtin.state_file import StateError, opened
+from edgeproxy.cluster.builtin.state_file import opened
 from edgeproxy.cluster.builtin.udp_socket import UdpSocket
-from edgeproxy.cluster.engine import Changes, EngineError
+from edgeproxy.cluster.engine import Changes, EngineError, LostPositionError
 from edgeproxy.cluster.sessions.auth import Identity
 from edgeproxy.cluster.sessions.transport import Transport
 from edgeproxy.cluster.settings import Peer, ReplicationSettings
@@ -34,7 +34,8 @@ from edgeproxy.core.cluster.replica import Replica
 from edgeproxy.core.cluster.rows import Edit, Key, Values
 from edgeproxy.core.cluster.swim.events import Event, EventKind
 from edgeproxy.core.cluster.swim.records import State
-from edgeproxy.errors import EdgeProxyError, WireError
+from edgeproxy.core.cluster.swim.tuning import Tuning
+from edgeproxy.errors import StateError, WireError
 from edgeproxy.log import EventLog
 from edgeproxy.wire.replication import decode, encode
 
@@ -44,14 +45,14 @@ ORIGIN_BYTES = 16
 CATCH_UP_SECS = 0.3
 """How long a push may take before a member that shows other rows is asked what it has."""
 LEAVE_SECS = 2.0
+MAX_SKEW_MS = 5_000
+"""A clock that is further off from all others is reported."""
 
 
 class BuiltinEngine:
     """The engine of one POP; see `cluster.engine.RunningEngine`."""
 
-    def __init__(
-        self, settings: ReplicationSettings, node_id: str, life: int, region: str
-    ) -> None:
+    def __init__(self, settings: ReplicationSettings, node_id: str, life: int, region: str) -> None:
         """Open the state. A damaged one is moved aside. Raises EdgeProxyError."""
         self._settings = settings
         self._node_id = node_id
@@ -92,23 +93,19 @@ class BuiltinEngine:
 
     def changes(self, after: str) -> Changes:
         """See `cluster.engine.Engine`."""
-        past, _, number = after.partition(":")
+        state_id, _, number = after.partition(":")
         with self._lock:
             position = self._store.position()
-            # Positions are of one state file: of another one, everything is read.
-            is_known = past == self._past() and int(number) <= position
+            if after and (state_id != self._store.state_id or int(number) > position):
+                raise LostPositionError("the state of the cluster is another one, or an older one")
             rows: dict[Key, Values | None] = {
-                row.key: row.values
-                for row in self._store.changed_after(int(number) if is_known else 0)
+                row.key: row.values for row in self._store.changed_after(int(number or 0))
             }
-            return Changes(f"{self._past()}:{position}", rows, is_complete=not is_known)
+            return Changes(f"{self._store.state_id}:{position}", rows)
 
     def is_ready(self) -> bool:
         """See `cluster.engine.Engine`."""
         return self._is_alone or self._has_met
-
-    def _past(self) -> str:
-        return self._store.facts().origin.hex()
 
     # -- for the loop ----------------------------------------------------------------
 
@@ -131,6 +128,7 @@ class BuiltinEngine:
             settings.cluster_name,
             settings.bootstrap_peers,
             self._member_changed,
+            Tuning(period_secs=settings.gossip_interval_ms / 1000).tick_secs,
         )
         self._show()
         self._tasks = [
@@ -204,7 +202,7 @@ class BuiltinEngine:
         if not self._is_for_a_diff(peer, message):
             self._do(lambda: self._replica.receive(peer, message, _now_ms()))
         if not self._has_met:
-            self._has_met = self._replica.has_compared
+            self._has_met = self._replica.is_level
             if self._has_met:
                 self._wake()
 

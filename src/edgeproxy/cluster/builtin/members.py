@@ -42,7 +42,7 @@ def membership_of(
 def shown_members(
     membership: Membership,
     sessions: Mapping[str, SessionState],
-    behind: Mapping[str, tuple[int, int]],
+    behind: Mapping[str, tuple[int, int] | None],
 ) -> list[dict[str, Any]]:
     """Return all other members, by name.
 

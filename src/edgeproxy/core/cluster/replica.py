@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from edgeproxy.core.cluster.counters import Counters
 from edgeproxy.core.cluster.messages import (
     VERSIONS,
     Cells,
@@ -63,45 +64,6 @@ class Rng(Protocol):
 
 
 @dataclass
-class Counters:
-    """What has happened since the start.
-
-    Attributes:
-        pushes: Transactions of others that were taken as they came.
-        duplicates: Those that were there already.
-        gaps: Those that were not the next of their origin.
-        refused: Messages with cells of another generation.
-        pulls: Pulls begun.
-        answers: Pulls that brought all.
-        unanswered: Pulls that were given up.
-        stale: Parts of answers that nobody waited for any more.
-        served: Pulls of others that were answered.
-        adoptions: Generations of others taken over.
-        drops: Times that old tombstones were dropped.
-        resets: Clones made of another node.
-        renounced: Origins given up because somebody else has used them.
-        divergences: Differences that must not be; an alarm.
-        incompatible: Greetings of nodes that speak no common version.
-    """
-
-    pushes: int = 0
-    duplicates: int = 0
-    gaps: int = 0
-    refused: int = 0
-    pulls: int = 0
-    answers: int = 0
-    unanswered: int = 0
-    stale: int = 0
-    served: int = 0
-    adoptions: int = 0
-    drops: int = 0
-    resets: int = 0
-    renounced: int = 0
-    divergences: int = 0
-    incompatible: int = 0
-
-
-@dataclass
 class _Pull:
     peer: str
     number: int
@@ -123,12 +85,28 @@ class Replica:
         self.counters = Counters()
         self._peers: dict[str, dict[Origin, Head]] = {}
         """What each peer is known to have seen."""
+        self._compared: set[str] = set()
+        """Whose vector has been heard in this session."""
+        self.is_level = False
+        """Whether all that some peer had seen has been seen here, since the start."""
         self._greeted_ms: dict[str, int] = {}
         self._pull: _Pull | None = None
         self._last_number = 0
         self._dropped_ms: int | None = None
         self._repaired_ms: int | None = None
         self._gone_position = 0
+
+    def greet(self, peer: str, now_ms: int) -> list[Send]:
+        """Ask a peer whether there is a difference, out of turn."""
+        is_due = _is_over(self._greeted_ms.get(peer), GREETING_GAP_MS, now_ms)
+        return [self._greeting(peer, now_ms)] if peer in self._peers and is_due else []
+
+    def behind(self, peer: str) -> tuple[int, int] | None:
+        """Return how many transactions are missing here, and at a peer; None if it is not known."""
+        theirs = self._peers.get(peer)
+        if theirs is None or peer not in self._compared:
+            return None
+        return _missing(self.copy.vector, theirs), _missing(theirs, self.copy.vector)
 
     def stop(self) -> None:
         """Note that the node stops in order, so that it keeps its origin."""
@@ -150,6 +128,7 @@ class Replica:
         """The session with a peer has ended."""
         self._peers.pop(peer, None)
         self._greeted_ms.pop(peer, None)
+        self._compared.discard(peer)
         if self._pull is not None and self._pull.peer == peer:
             self._pull = None
 
@@ -210,6 +189,8 @@ class Replica:
         if (hello.vector_id, hello.generation_id) == (copy.vector_id, copy.generation_id):
             copy.confirm(copy.own_head)
             self._peers[peer] = dict(copy.vector)
+            self._compared.add(peer)
+            self.is_level = True
             return [] if hello.digest == copy.digest else self._repair(peer, now_ms)
         if hello.vector is None:
             return [self._greeting(peer, now_ms)]
@@ -226,12 +207,14 @@ class Replica:
             return self._repair(peer, now_ms)
         if lacks(self.copy.vector, vector):
             return self._begin_pull(peer, Wanted.UNSEEN, now_ms)
+        self.is_level = True
         # Never answered by a greeting: the peer lacks something, so it pulls.
         return [self._greeting(peer, now_ms)] if lacks(vector, self.copy.vector) else []
 
     def _meet(self, peer: str, vector: Vector, now_ms: int) -> list[Send]:
         """Note what a peer has seen. If it knows another past of our origin, take a new one."""
         self._peers[peer] = dict(vector)
+        self._compared.add(peer)
         own, theirs = self.copy.own_head, vector.get(self.copy.origin, NOTHING)
         if theirs == own:
             self.copy.confirm(own)
@@ -381,7 +364,13 @@ class Replica:
         else:
             is_whole = answer.part == 0
             self.copy.take_answer(answer.cells, answer.vector, now_ms, is_whole)
+        self.is_level = True
         return sends + self._pull_next(now_ms)
+
+
+def _missing(vector: Vector, other: Vector) -> int:
+    """Return how many transactions another vector covers and this one does not."""
+    return sum(max(0, head.seq - vector.get(origin, NOTHING).seq) for origin, head in other.items())
 
 
 def _to_all(pushes: Iterable[Push]) -> list[Send]:

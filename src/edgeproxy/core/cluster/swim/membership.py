@@ -158,7 +158,9 @@ class Membership:
         if member is not None and instance < member.record.instance:
             return self.receive_stale(now, source, message.from_id, instance)
         if not isinstance(message, Nack):
-            for record in message.records:
+            for told in message.records:
+                is_own = told.node_id == message.from_id
+                record = told.reached_at(source) if is_own else told
                 self._hear(record, now, source, is_listed=isinstance(message, Page))
         self._respond(now, wall_ms, source, instance, message)
         member = self.roster.members.get(message.from_id)

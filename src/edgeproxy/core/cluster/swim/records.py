@@ -14,6 +14,8 @@ import msgspec
 
 from edgeproxy.core.cluster.swim.tuning import MAX_ID_BYTES, MAX_REGION_BYTES
 
+UNSPECIFIED = ("0.0.0.0", "::")  # noqa: S104
+
 
 class State(IntEnum):
     """The states of a member; of two at the same incarnation the larger one is believed."""
@@ -76,6 +78,19 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     def as_state(self, state: State, accuser: str = "", age_secs: int = 0) -> Record:
         """Return the record of the same life in another state."""
         return msgspec.structs.replace(self, state=state, accuser=accuser, age_secs=age_secs)
+
+    def reached_at(self, source: Address) -> Record:
+        """Return what a member says of itself, with where its datagrams come from.
+
+        A member that listens on all of its addresses does not know which one others reach.
+        """
+        if self.gossip.host not in UNSPECIFIED and self.transport.host not in UNSPECIFIED:
+            return self
+        gossip, transport = (
+            address._replace(host=source.host) if address.host in UNSPECIFIED else address
+            for address in (self.gossip, self.transport)
+        )
+        return msgspec.structs.replace(self, gossip=gossip, transport=transport)
 
     def refuting(self, incarnation: int) -> Record:
         """Return the record of this member, alive, that refutes what was said of `incarnation`."""
