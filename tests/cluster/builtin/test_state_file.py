@@ -74,7 +74,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from edgeproxy.cluster.builtin.state_file import StateFile
-from tests.cluster.test_state_file import START_MS, replica, route
+from tests.cluster.builtin.test_state_file import START_MS, replica, route
 node = replica(StateFile(Path(sys.argv[1])))
 for number in range(1 << 30):
     edits = [route(str(number), f"{name}.example") for name in range(20)]

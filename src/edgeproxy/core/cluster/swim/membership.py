@@ -280,6 +280,8 @@ class Membership:
         if self._rounds_left is not None:
             self._voice.is_silent = self._rounds_left == 0
             self._rounds_left -= 1
+        if not self._voice.rumours:
+            return
         secs = TELLS_DEAD * self._tuning.period_secs
         told = [
             member.record

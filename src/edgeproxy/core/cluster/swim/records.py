@@ -7,6 +7,7 @@ instance grows with every start of the member, the incarnation when it refutes a
 
 from __future__ import annotations
 
+import ipaddress
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -100,11 +101,23 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
 
 def fits(record: Record) -> bool:
-    """Whether a record of this node is within what others accept."""
+    """Whether others accept a record of this node."""
     texts = ((record.node_id, MAX_ID_BYTES), (record.region, MAX_REGION_BYTES))
-    return bool(record.node_id) and all(
+    are_plain = all(
         text.isascii() and text.isprintable() and len(text) <= most for text, most in texts
     )
+    are_own = is_of_one_host(record.gossip) and is_of_one_host(record.transport)
+    return bool(record.node_id) and are_plain and are_own
+
+
+def is_of_one_host(address: Address) -> bool:
+    """Whether it is an IP address in its plain form that leads to one machine, and a port."""
+    try:
+        ip = ipaddress.ip_address(address.host)
+    except ValueError:
+        return False
+    is_one = not ip.is_unspecified and not ip.is_multicast
+    return is_one and str(ip) == address.host and "%" not in str(ip) and 0 < address.port < 65536
 
 
 def encoded_bytes(record: Record) -> int:

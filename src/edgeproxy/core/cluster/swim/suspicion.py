@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 
+from edgeproxy.core.cluster.swim.tuning import SUSPICION_ALONE
+
 
 class Suspicion:
     """One member that is suspected."""
@@ -21,6 +23,8 @@ class Suspicion:
         self._accusers = {accuser}
         self._least_secs, self._most_secs = secs
         self._wanted = wanted
+        if not wanted:
+            self._least_secs *= SUSPICION_ALONE
         self.started_at = started_at
 
     def confirm(self, accuser: str) -> bool:
@@ -42,7 +46,3 @@ class Suspicion:
         decay = math.log(confirmations + 1) / math.log(self._wanted + 1)
         secs = self._most_secs - (self._most_secs - self._least_secs) * decay
         return self.started_at + max(self._least_secs, secs)
-
-    def is_confirmed(self) -> bool:
-        """Whether it lasts the least time already."""
-        return len(self._accusers) > self._wanted
