@@ -18,6 +18,7 @@ def main() -> int:
     parser.add_argument("--secs", type=float, default=60.0)
     parser.add_argument("--without", choices=sorted(RULES), help="take a rule away")
     parser.add_argument("--parts", action="store_true", help="one cell in each part of an answer")
+    parser.add_argument("--steady", action="store_true", help="no clock jumps")
     for name, default in Bounds()._asdict().items():
         if isinstance(default, int):
             parser.add_argument(f"--{name}", type=int, default=default)
@@ -28,6 +29,8 @@ def main() -> int:
     kinds = RULES[given.without] if given.without else (Replica, OwnCopy)
     names = [name for name in Bounds._fields if hasattr(given, name)]
     bounds = Bounds(**{name: getattr(given, name) for name in names})
+    if given.steady:
+        bounds = bounds._replace(jumps_ms=(0,))
     began_at = time.monotonic()
     found = search(first_world(bounds, kinds), lambda _: time.monotonic() - began_at > given.secs)
     secs = time.monotonic() - began_at
