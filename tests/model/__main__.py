@@ -8,7 +8,7 @@ import time
 from edgeproxy.core.cluster import messages
 from edgeproxy.core.cluster.own_copy import OwnCopy
 from edgeproxy.core.cluster.replica import Replica
-from tests.model.broken import RULES
+from tests.model.broken import BOUNDS, RULES
 from tests.model.search import search
 from tests.model.world import Bounds, first_world
 
@@ -16,7 +16,9 @@ from tests.model.world import Bounds, first_world
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.model")
     parser.add_argument("--secs", type=float, default=60.0)
-    parser.add_argument("--without", choices=sorted(RULES), help="take a rule away")
+    parser.add_argument(
+        "--without", choices=sorted(RULES), help="take a rule away; sets all bounds"
+    )
     parser.add_argument("--parts", action="store_true", help="one cell in each part of an answer")
     parser.add_argument("--steady", action="store_true", help="no clock jumps")
     for name, default in Bounds()._asdict().items():
@@ -31,6 +33,8 @@ def main() -> int:
     bounds = Bounds(**{name: getattr(given, name) for name in names})
     if given.steady:
         bounds = bounds._replace(jumps_ms=(0,))
+    if given.without:
+        bounds = BOUNDS[given.without]
     began_at = time.monotonic()
     found = search(first_world(bounds, kinds), lambda _: time.monotonic() - began_at > given.secs)
     secs = time.monotonic() - began_at

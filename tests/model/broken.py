@@ -11,6 +11,7 @@ from edgeproxy.core.cluster.own_copy import OwnCopy, _Change
 from edgeproxy.core.cluster.replica import Replica
 from edgeproxy.core.cluster.rows import Key
 from edgeproxy.core.cluster.vectors import Generation, Head, Origin, Vector
+from tests.model.world import Bounds
 
 
 class AnyGeneration(Replica):
@@ -90,3 +91,16 @@ RULES: dict[str, tuple[type[Replica], type[OwnCopy]]] = {
     "say what is dropped": (Replica, UnwaryDrop),
 }
 """What can be taken away, and the classes without it."""
+
+_STEADY = (0,)
+BOUNDS = {
+    "generation id": Bounds(begin="known", writes=2, answers=0, jumps_ms=_STEADY),
+    "next of its origin": Bounds(nodes=2),
+    "seen before adopting": Bounds(begin="known", writes=2, answers=1, jumps_ms=_STEADY),
+    "new origin": Bounds(begin="away", writes=2, answers=0, jumps_ms=_STEADY),
+    "clock follows": Bounds(begin="known", writes=3, answers=0, resets=0),
+    "new stamp": Bounds(begin="away", writes=2, answers=0),
+    "write anew": Bounds(begin="away", writes=2, answers=0, jumps_ms=_STEADY),
+    "say what is dropped": Bounds(begin="known", writes=2, answers=0, jumps_ms=_STEADY),
+}
+"""In which the fault is found soon."""

@@ -7,27 +7,16 @@ import pytest
 from edgeproxy.core.cluster import messages
 from edgeproxy.core.cluster.own_copy import OwnCopy
 from edgeproxy.core.cluster.replica import Replica
-from tests.model.broken import RULES
+from tests.model.broken import BOUNDS, RULES
 from tests.model.search import search
 from tests.model.world import Bounds, first_world
 
 STEADY = (0,)
 
-WITHOUT = {
-    "generation id": Bounds(begin="known", writes=2, answers=0, jumps_ms=STEADY),
-    "next of its origin": Bounds(nodes=2),
-    "seen before adopting": Bounds(begin="known", writes=2, answers=1, jumps_ms=STEADY),
-    "new origin": Bounds(begin="away", writes=2, answers=0, jumps_ms=STEADY),
-    "clock follows": Bounds(begin="known", writes=3, answers=0, resets=0),
-    "new stamp": Bounds(begin="away", writes=2, answers=0),
-    "write anew": Bounds(begin="away", writes=2, answers=0, jumps_ms=STEADY),
-    "say what is dropped": Bounds(begin="known", writes=2, answers=0, jumps_ms=STEADY),
-}
-
 
 @pytest.mark.parametrize("rule", RULES)
 def test_without_a_rule_something_goes_wrong(rule: str) -> None:
-    found = search(first_world(WITHOUT[rule], RULES[rule]), lambda states: states > 10_000)
+    found = search(first_world(BOUNDS[rule], RULES[rule]), lambda states: states > 10_000)
     assert found.fault, found
 
 
