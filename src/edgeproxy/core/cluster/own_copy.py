@@ -212,7 +212,7 @@ class OwnCopy:
             self._store.set_row(change.key, change.row, merged(change.row, cells))
         chained = chain_after(head.chain, written_cells)
         self._store.set_heads({origin: Head(head.seq + 1, chained)})
-        self._follow(stamp)
+        self._store.set_facts(self._store.facts()._replace(clock=stamp))
         return Push(self.generation_id, origin, head.seq + 1, head.chain, tuple(written_cells))
 
     def _stamp(self, changes: Iterable[_Change], now_ms: int) -> int:
@@ -221,6 +221,7 @@ class OwnCopy:
         return tick(self.clock, now_ms, max(replaced, default=0))
 
     def _follow(self, stamp: int) -> None:
+        """Let the clock show at least what others have given."""
         facts = self._store.facts()
         if stamp > facts.clock:
             self._store.set_facts(facts._replace(clock=stamp))
