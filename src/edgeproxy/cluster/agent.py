@@ -35,7 +35,6 @@ from edgeproxy.store.sqlite.leases import adopt
 log = EventLog("cluster")
 
 LOCK_LOOK_SECS = 0.1
-OUTPUT_CLOSED = b""
 
 MakeEngine = Callable[[ReplicationSettings, str, int, str], RunningEngine]
 
