@@ -33,14 +33,19 @@ def node_id_of(db_path: Path, configured: str) -> str:
     """Return the name of this POP, and keep it. Raises EdgeProxyError."""
     known, life = _read(path_beside(db_path))
     wanted = configured or known or gethostname()
-    if not _NODE_ID.fullmatch(wanted):
-        raise UsageError(
-            f"EDGEPROXY_REPLICATION_NODE_ID={wanted!r}: allowed are 1 to 64 printable ASCII "
-            "characters without spaces, unlike the name of any other POP"
-        )
+    check_node_id(wanted)
     if wanted != known:
         _write(path_beside(db_path), wanted, life)
     return wanted
+
+
+def check_node_id(name: str) -> None:
+    """Raise UsageError if a POP cannot have this name."""
+    if not _NODE_ID.fullmatch(name):
+        raise UsageError(
+            f"EDGEPROXY_REPLICATION_NODE_ID={name!r}: allowed are 1 to 64 printable ASCII "
+            "characters without spaces, unlike the name of any other POP"
+        )
 
 
 def home_of(settings: ReplicationSettings, configured: str | None) -> str | None:
