@@ -1,0 +1,342 @@
+"""Whole POPs that share a routing table: real proxies and agents on the hosts of an underlay.
+
+Each POP has a folder with a routing database, a region and a host of the underlay. Its proxy
+accepts clients on that host, at port 8080, and starts its agent by itself.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+from edgeproxy.cluster.agent_socket import AgentError, ask
+from edgeproxy.cluster.builtin.keys import new_key
+from tests.store.editing import DOCUMENTED_TABLE, execute
+from tests.system.namespaces import Host
+from tests.system.proxy import EDGEPROXY, SERVE, RunningProxy, clean_environment, run_edgeproxy
+from tests.underlay import Link, Underlay
+from tests.waiting import wait_until
+
+CLIENT_PORT, API_PORT, GOSSIP_PORT = 8080, 8081, 4001
+REGIONS = ("sa", "us", "eu", "ap")
+PATIENCE_SECS = 30.0
+
+COLUMNS = "id app region wg_ip port healthy weight soft_limit hard_limit deleted".split()
+
+Row = tuple[Any, ...]
+
+
+class TimedProxy(RunningProxy):
+    """A proxy whose lines are stamped, under `at`, when they come (monotonic seconds)."""
+
+    def _take(self, line: str) -> None:
+        count = len(self.events)
+        at = time.monotonic()
+        super()._take(line)
+        if len(self.events) > count:
+            self.events[-1]["at"] = at
+
+
+class ClusterPop:
+    """One POP. `proxy` is the one that was started last.
+
+    Attributes:
+        variables: The settings of its proxy; changes count from the next start on.
+    """
+
+    proxy: TimedProxy
+
+    def __init__(self, name: str, host: Host, folder: Path, variables: Mapping[str, str]) -> None:
+        self.name = name
+        self.host = host
+        self.folder = folder
+        self.database = folder / "routing.db"
+        self.state = folder / "state.db"
+        self.variables = dict(variables)
+        self._opened = ExitStack()
+        folder.mkdir()
+
+    # -- its processes ------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Start the proxy; return once it accepts clients."""
+        self.begin()
+        self.proxy.wait_until_ready()
+        return self
+
+    def begin(self) -> None:
+        """Start the proxy; return at once."""
+        if not self.database.exists():
+            execute(self.database, DOCUMENTED_TABLE)
+        self.proxy = TimedProxy(self.folder, self.variables, command=self.host.command(SERVE))
+
+    @property
+    def agent_pid(self) -> int:
+        """The agent that was started last."""
+        return int(self.proxy.wait_for("agent_started")["pid"] and self._agents()[-1])
+
+    def _agents(self) -> list[int]:
+        return [int(line["pid"]) for line in self.proxy.seen("agent_started")]
+
+    def crash(self) -> None:
+        """End the proxy and the agent with SIGKILL, so that neither says a word."""
+        for pid in (self.proxy.pid, self.agent_pid):
+            _signal(pid, signal.SIGSTOP)
+        for pid in (self.proxy.pid, self.agent_pid):
+            _signal(pid, signal.SIGKILL)
+        self.proxy.kill()
+
+    def pause(self) -> None:
+        """Let no process of this POP run."""
+        for pid in (self.proxy.pid, self.agent_pid):
+            _signal(pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let them run on."""
+        for pid in (self.proxy.pid, self.agent_pid):
+            _signal(pid, signal.SIGCONT)
+
+    def kill_agent(self) -> None:
+        """End the agent with SIGKILL; the proxy starts another one."""
+        _signal(self.agent_pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Close what is open and end what runs."""
+        self._opened.close()
+        if hasattr(self, "proxy"):
+            if self.proxy.is_running():
+                _signal(self.proxy.pid, signal.SIGCONT)
+            self.crash() if self._agents() else self.proxy.kill()
+
+    # -- its table ------------------------------------------------------------------------
+
+    def edit(self, sql: str) -> None:
+        """Change the routing database as another program does."""
+        execute(self.database, sql)
+
+    def add(self, *ids: str, weight: int = 1, wg_ip: str = "127.0.0.1", port: int = 9) -> None:
+        """Insert rows, in one transaction."""
+        values = ", ".join(
+            f"('{each}', 'myapp', 'sa', '{wg_ip}', {port}, 1, {weight}, 100, 200, 0)"
+            for each in ids
+        )
+        self.edit(f"INSERT INTO backends ({', '.join(COLUMNS)}) VALUES {values};")
+
+    def set_weight(self, backend_id: str, weight: int) -> None:
+        """Change one value."""
+        self.edit(f"UPDATE backends SET weight = {weight} WHERE id = '{backend_id}';")
+
+    def rows(self) -> dict[str, Row]:
+        """Return the documented columns of the routing database, by id."""
+        uri = f"file:{self.database}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=10)) as connection:
+            found = connection.execute(f"SELECT {', '.join(COLUMNS)} FROM backends").fetchall()
+        return {row[0]: row for row in found}
+
+    def weights(self) -> dict[str, int]:
+        """Return the weights that are in force, by id."""
+        return {each["id"]: each["weight"] for each in self.ask_proxy("/status")["backends"]}
+
+    def ask_proxy(self, path: str, method: str = "GET") -> Any:
+        """Return what the proxy answers on its control socket."""
+        connection = http.client.HTTPConnection("localhost", timeout=PATIENCE_SECS)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        with closing(connection):
+            connection.sock.settimeout(PATIENCE_SECS)
+            connection.sock.connect(str(self.folder / "control"))
+            connection.request(method, path)
+            return json.loads(connection.getresponse().read())
+
+    def wait_for_weights(self, wanted: Mapping[str, int], secs: float = PATIENCE_SECS) -> None:
+        """Wait until exactly these backends and weights are in force."""
+        try:
+            wait_until(lambda: self.weights() == wanted, f"{wanted} in force", secs)
+        except AssertionError as error:
+            raise AssertionError(
+                f"{self.name}: {error}: {self.weights()}\n{self.proxy.told()}"
+            ) from None
+
+    # -- its cluster --------------------------------------------------------------------
+
+    def run(self, *words: str) -> Any:
+        """Run a command of edgeProxy with the settings of this POP."""
+        return run_edgeproxy(
+            *words, folder=self.folder, command=self.host.command(EDGEPROXY), **self.variables
+        )
+
+    def status(self) -> Mapping[str, Any] | None:
+        """Return what the agent says of itself, None if there is none that answers."""
+        with suppress(AgentError):
+            answer: Mapping[str, Any] = ask(self.state, "status")
+            return answer
+        return None
+
+    def members(self) -> dict[str, Mapping[str, Any]]:
+        """Return the other members that the agent knows, by name."""
+        return {each["node_id"]: each for each in (self.status() or {"members": ()})["members"]}
+
+    def connected(self) -> set[str]:
+        """Return with whom the agent exchanges changes."""
+        return {name for name, each in self.members().items() if each["is_connected"]}
+
+    # -- its clients ----------------------------------------------------------------------
+
+    def connect(self, port: int = CLIENT_PORT) -> socket.socket:
+        """Return a connection from the host of this POP to its proxy or its API."""
+        address = ("127.0.0.1", port)
+        return self.host.run(partial(socket.create_connection, address, PATIENCE_SECS))
+
+    def reached(self) -> str:
+        """Return what a backend greets a client with, "" for none; it leaves."""
+        with suppress(ConnectionError), self.connect() as client:
+            return client.makefile("r").readline().strip()
+        return ""
+
+    def ask_api(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        """Return the status and the content of an answer of the API."""
+        connection = http.client.HTTPConnection("127.0.0.1", API_PORT, timeout=PATIENCE_SECS)
+        with closing(connection):
+            connection.sock = self.connect(API_PORT)
+            headers = {"Content-Type": "application/json"} if body is not None else {}
+            connection.request(method, path, body and json.dumps(body), headers)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read() or b"null")
+
+
+class Cluster:
+    """POPs that know each other, in a `with` block; none of them is started by that.
+
+    Attributes:
+        underlay: The network between them.
+        pops: The POPs, by name.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], *, seed: int = 0, **more: str) -> None:
+        """`more` are settings of all of them."""
+        self.underlay = Underlay(names, seed=seed)
+        self.pops: dict[str, ClusterPop] = {}
+        self.key = new_key().reveal()
+        self._folder = folder
+        self._names = list(names)
+        self._more = more
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(self.underlay)
+            for number, name in enumerate(self._names):
+                variables = self.variables(name, REGIONS[number % len(REGIONS)])
+                host = self.underlay.hosts[name]
+                self.pops[name] = pop = ClusterPop(name, host, self._folder / name, variables)
+                stack.callback(pop.close)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def __getitem__(self, name: str) -> ClusterPop:
+        return self.pops[name]
+
+    def __iter__(self) -> Any:
+        return iter(self.pops.values())
+
+    def variables(self, name: str, region: str) -> dict[str, str]:
+        """Return the settings of a POP that joins through all others."""
+        peers = ",".join(self.underlay.address(each) for each in self._names if each != name)
+        address = self.underlay.address(name)
+        return {
+            "EDGEPROXY_LISTEN_ADDR": f"0.0.0.0:{CLIENT_PORT}",
+            "EDGEPROXY_REGION": region,
+            "EDGEPROXY_DB_RELOAD_SECS": "5",
+            "EDGEPROXY_CONTROL_SOCKET": "control",
+            "EDGEPROXY_API_ENABLED": "true",
+            "EDGEPROXY_API_LISTEN_ADDR": f"127.0.0.1:{API_PORT}",
+            "EDGEPROXY_REPLICATION_ENABLED": "true",
+            "EDGEPROXY_REPLICATION_NODE_ID": name,
+            "EDGEPROXY_REPLICATION_GOSSIP_ADDR": f"{address}:{GOSSIP_PORT}",
+            "EDGEPROXY_REPLICATION_TRANSPORT_ADDR": f"{address}:{GOSSIP_PORT + 1}",
+            "EDGEPROXY_REPLICATION_BOOTSTRAP_PEERS": peers,
+            "EDGEPROXY_REPLICATION_KEYS": self.key,
+            **self._more,
+        }
+
+    def start(self, *names: str) -> None:
+        """Start these POPs, or all; return when each is connected with each other."""
+        started = [self.pops[name] for name in names or self._names]
+        for pop in started:
+            pop.begin()
+        for pop in started:
+            pop.proxy.wait_until_ready()
+        self.wait_until_connected(*names)
+
+    def wait_until_connected(self, *names: str, secs: float = PATIENCE_SECS) -> None:
+        """Wait until each of these POPs exchanges changes with all others of them."""
+        wanted = set(names or self._names)
+
+        def are_connected() -> bool:
+            return all(wanted - {name} <= self.pops[name].connected() for name in wanted)
+
+        wait_until(are_connected, f"connections between {wanted}", secs)
+
+    def spread(self, least_ms: float, most_ms: float) -> None:
+        """Give each pair of hosts another delay between these, in one direction."""
+        pairs = sorted({tuple(sorted(pair)) for pair in self.underlay.links})
+        step = (most_ms - least_ms) / max(1, len(pairs) - 1)
+        for number, (one, other) in enumerate(pairs):
+            self.underlay.set(one, other, Link(delay_ms=least_ms + number * step))
+
+    def wait_until_equal(
+        self, *names: str, secs: float = PATIENCE_SECS, rows: Iterable[str] | None = None
+    ) -> dict[str, Row]:
+        """Wait until the tables of these POPs, or of all, are equal; return the rows.
+
+        With `rows`, they must have exactly these ids.
+        """
+        pops = [self.pops[name] for name in names or self._names]
+        wanted = None if rows is None else set(rows)
+
+        def are_equal() -> bool:
+            tables = [pop.rows() for pop in pops]
+            is_wanted = wanted is None or tables[0].keys() == wanted
+            return is_wanted and all(table == tables[0] for table in tables)
+
+        try:
+            wait_until(are_equal, "equal tables", secs)
+        except AssertionError as error:
+            tables = "\n".join(f"{pop.name}: {_short(pop.rows())}" for pop in pops)
+            told = "\n".join(f"-- {pop.name}\n{pop.proxy.told()}" for pop in pops)
+            raise AssertionError(f"{error}\n{tables}\n{told}") from None
+        return pops[0].rows()
+
+
+def processor_secs(pid: int) -> float:
+    """Return the processor time of all threads of a process, as the scheduler counts it."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the resident memory of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _short(rows: Mapping[str, Row]) -> str:
+    return f"{len(rows)} rows {list(rows.values())[:20]}"
