@@ -9,13 +9,11 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import re
 import signal
 import socket
 import sqlite3
-import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
@@ -25,7 +23,7 @@ from edgeproxy.cluster.agent_socket import AgentError, ask
 from edgeproxy.cluster.builtin.keys import new_key
 from tests.store.editing import DOCUMENTED_TABLE, execute
 from tests.system.namespaces import Host
-from tests.system.proxy import EDGEPROXY, SERVE, RunningProxy, clean_environment, run_edgeproxy
+from tests.system.proxy import EDGEPROXY, SERVE, RunningProxy, run_edgeproxy
 from tests.underlay import Link, Underlay
 from tests.waiting import wait_until
 
@@ -33,7 +31,18 @@ CLIENT_PORT, API_PORT, GOSSIP_PORT = 8080, 8081, 4001
 REGIONS = ("sa", "us", "eu", "ap")
 PATIENCE_SECS = 30.0
 
-COLUMNS = "id app region wg_ip port healthy weight soft_limit hard_limit deleted".split()
+COLUMNS = [
+    "id",
+    "app",
+    "region",
+    "wg_ip",
+    "port",
+    "healthy",
+    "weight",
+    "soft_limit",
+    "hard_limit",
+    "deleted",
+]
 
 Row = tuple[Any, ...]
 
@@ -210,7 +219,9 @@ class ClusterPop:
         with closing(connection):
             connection.sock = self.connect(API_PORT)
             headers = {"Content-Type": "application/json"} if body is not None else {}
-            connection.request(method, path, body and json.dumps(body), headers)
+            connection.request(
+                method, path, json.dumps(body) if body is not None else None, headers
+            )
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read() or b"null")
 

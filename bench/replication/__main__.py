@@ -18,10 +18,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.replication.edits import measure_edits
+from bench.replication.faults import (
+    measure_accusations,
+    measure_crashes,
+    measure_partitions,
+    measure_writer,
+)
 from bench.replication.figures import Bench
 
 SECTIONS: dict[str, Callable[[Bench], None]] = {
     "edits": measure_edits,
+    "partition": measure_partitions,
+    "writer": measure_writer,
+    "crash": measure_crashes,
+    "accusations": measure_accusations,
 }
 
 

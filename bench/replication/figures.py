@@ -14,12 +14,14 @@ class Bench(NamedTuple):
         folder: For files.
         pops: How many POPs a cluster has.
         quick: Whether a tenth of the samples will do.
+        partition_secs: How long links are cut.
+        watch_secs: For how long false accusations are looked for.
     """
 
     folder: Path
     pops: int
     quick: bool
-    partitions: Sequence[float]
+    partition_secs: Sequence[float]
     watch_secs: float
 
     def many(self, count: int) -> int:
