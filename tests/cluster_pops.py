@@ -13,7 +13,7 @@ import signal
 import socket
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
@@ -74,7 +74,6 @@ class ClusterPop:
         self.database = folder / "routing.db"
         self.state = folder / "state.db"
         self.variables = dict(variables)
-        self._opened = ExitStack()
         folder.mkdir()
 
     # -- its processes ------------------------------------------------------------------
@@ -87,34 +86,46 @@ class ClusterPop:
 
     def begin(self) -> None:
         """Start the proxy; return at once."""
-        if not self.database.exists():
-            execute(self.database, DOCUMENTED_TABLE)
+        self.create()
         self.proxy = TimedProxy(self.folder, self.variables, command=self.host.command(SERVE))
+        self.pid = self.proxy.pid
+
+    def upgrade(self) -> None:
+        """Let a successor of the proxy take over; return once it has and the old one has ended."""
+        self.pid = self.ask_proxy("/upgrade", "POST")["pid"]
+        wait_until(lambda: not self.proxy.is_running(), "the end of the old one")
 
     @property
     def agent_pid(self) -> int:
         """The agent that was started last."""
-        return int(self.proxy.wait_for("agent_started")["pid"] and self._agents()[-1])
+        self.proxy.wait_for("agent_started")
+        return self._agents()[-1]
 
     def _agents(self) -> list[int]:
         return [int(line["pid"]) for line in self.proxy.seen("agent_started")]
 
     def crash(self) -> None:
         """End the proxy and the agent with SIGKILL, so that neither says a word."""
-        for pid in (self.proxy.pid, self.agent_pid):
-            _signal(pid, signal.SIGSTOP)
-        for pid in (self.proxy.pid, self.agent_pid):
-            _signal(pid, signal.SIGKILL)
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in (self.pid, self.agent_pid):
+                _signal(pid, number)
         self.proxy.kill()
+
+    def stop(self) -> None:
+        """Stop the proxy in order, and wait until the agent has ended too."""
+        agent_pid = self.agent_pid
+        _signal(self.pid, signal.SIGTERM)
+        assert self.proxy.wait_for_exit() == 0, self.proxy.told()
+        wait_until(lambda: not Path(f"/proc/{agent_pid}").exists(), "the end of the agent")
 
     def pause(self) -> None:
         """Let no process of this POP run."""
-        for pid in (self.proxy.pid, self.agent_pid):
+        for pid in (self.pid, self.agent_pid):
             _signal(pid, signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let them run on."""
-        for pid in (self.proxy.pid, self.agent_pid):
+        for pid in (self.pid, self.agent_pid):
             _signal(pid, signal.SIGCONT)
 
     def kill_agent(self) -> None:
@@ -122,14 +133,16 @@ class ClusterPop:
         _signal(self.agent_pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Close what is open and end what runs."""
-        self._opened.close()
+        """End what runs."""
         if hasattr(self, "proxy"):
-            if self.proxy.is_running():
-                _signal(self.proxy.pid, signal.SIGCONT)
             self.crash() if self._agents() else self.proxy.kill()
 
     # -- its table ------------------------------------------------------------------------
+
+    def create(self) -> None:
+        """Make an empty table, unless there is one."""
+        if not self.database.exists():
+            execute(self.database, DOCUMENTED_TABLE)
 
     def edit(self, sql: str) -> None:
         """Change the routing database as another program does."""
@@ -168,10 +181,15 @@ class ClusterPop:
             connection.request(method, path)
             return json.loads(connection.getresponse().read())
 
-    def wait_for_weights(self, wanted: Mapping[str, int], secs: float = PATIENCE_SECS) -> None:
-        """Wait until exactly these backends and weights are in force."""
+    def wait_for(self, **wanted: int | None) -> None:
+        """Wait until these weights are in force, by id; None for a backend that is not there."""
+
+        def are_there() -> bool:
+            weights = self.weights()
+            return all(weights.get(each) == weight for each, weight in wanted.items())
+
         try:
-            wait_until(lambda: self.weights() == wanted, f"{wanted} in force", secs)
+            wait_until(are_there, f"{wanted} in force", PATIENCE_SECS)
         except AssertionError as error:
             raise AssertionError(
                 f"{self.name}: {error}: {self.weights()}\n{self.proxy.told()}"
@@ -234,14 +252,22 @@ class Cluster:
         pops: The POPs, by name.
     """
 
-    def __init__(self, folder: Path, names: Sequence[str], *, seed: int = 0, **more: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        names: Sequence[str],
+        *,
+        is_ipv6: bool = False,
+        more: Mapping[str, str] | None = None,
+    ) -> None:
         """`more` are settings of all of them."""
-        self.underlay = Underlay(names, seed=seed)
+        self._is_ipv6 = is_ipv6
+        self.underlay = Underlay(names)
         self.pops: dict[str, ClusterPop] = {}
         self.key = new_key().reveal()
         self._folder = folder
         self._names = list(names)
-        self._more = more
+        self._more = dict(more or {})
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -260,13 +286,19 @@ class Cluster:
     def __getitem__(self, name: str) -> ClusterPop:
         return self.pops[name]
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[ClusterPop]:
         return iter(self.pops.values())
+
+    def address(self, name: str) -> str:
+        """Return the address of a POP for others, as settings take it."""
+        if self._is_ipv6:
+            return f"[{self.underlay.address_6(name)}]"
+        return self.underlay.address(name)
 
     def variables(self, name: str, region: str) -> dict[str, str]:
         """Return the settings of a POP that joins through all others."""
-        peers = ",".join(self.underlay.address(each) for each in self._names if each != name)
-        address = self.underlay.address(name)
+        peers = ",".join(self.address(each) for each in self._names if each != name)
+        address = self.address(name)
         return {
             "EDGEPROXY_LISTEN_ADDR": f"0.0.0.0:{CLIENT_PORT}",
             "EDGEPROXY_REGION": region,
@@ -282,6 +314,21 @@ class Cluster:
             "EDGEPROXY_REPLICATION_KEYS": self.key,
             **self._more,
         }
+
+    def newcomer(self, name: str, folder: Path, **more: str) -> ClusterPop:
+        """Return another POP, on the first host, at ports of its own; who asks closes it."""
+        host = self.underlay.hosts[self._names[0]]
+        address = self.address(self._names[0])
+        apart = {
+            "EDGEPROXY_LISTEN_ADDR": "127.0.0.1:0",
+            "EDGEPROXY_API_ENABLED": "false",
+            "EDGEPROXY_REPLICATION_GOSSIP_ADDR": f"{address}:{GOSSIP_PORT + 1000}",
+            "EDGEPROXY_REPLICATION_TRANSPORT_ADDR": f"{address}:{GOSSIP_PORT + 1001}",
+            "EDGEPROXY_REPLICATION_BOOTSTRAP_PEERS": ",".join(map(self.address, self._names)),
+        }
+        settings = {**self.variables(self._names[0], REGIONS[-1]), **apart}
+        settings["EDGEPROXY_REPLICATION_NODE_ID"] = name
+        return ClusterPop(name, host, folder, {**settings, **more})
 
     def start(self, *names: str) -> None:
         """Start these POPs, or all; return when each is connected with each other."""
@@ -309,19 +356,17 @@ class Cluster:
             self.underlay.set(one, other, Link(delay_ms=least_ms + number * step))
 
     def wait_until_equal(
-        self, *names: str, secs: float = PATIENCE_SECS, rows: Iterable[str] | None = None
+        self, *names: str | ClusterPop, secs: float = PATIENCE_SECS
     ) -> dict[str, Row]:
-        """Wait until the tables of these POPs, or of all, are equal; return the rows.
-
-        With `rows`, they must have exactly these ids.
-        """
-        pops = [self.pops[name] for name in names or self._names]
-        wanted = None if rows is None else set(rows)
+        """Wait until the tables of these POPs, or of all, are equal; return the rows."""
+        pops = [
+            name if isinstance(name, ClusterPop) else self.pops[name]
+            for name in names or self._names
+        ]
 
         def are_equal() -> bool:
-            tables = [pop.rows() for pop in pops]
-            is_wanted = wanted is None or tables[0].keys() == wanted
-            return is_wanted and all(table == tables[0] for table in tables)
+            table = pops[0].rows()
+            return all(pop.rows() == table for pop in pops[1:])
 
         try:
             wait_until(are_equal, "equal tables", secs)

@@ -15,7 +15,7 @@ LEAST_MS, MOST_MS = 5, 150
 EDITS = 100
 SETTLE_SECS = 3.0
 """Round trips are known by then."""
-LOOK_SECS = 0.004
+LOOK_SECS = 0.02
 PATIENCE_SECS = 20.0
 
 
