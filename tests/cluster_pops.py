@@ -22,6 +22,7 @@ from typing import Any, Self
 from edgeproxy.cluster.agent_socket import AgentError, ask
 from edgeproxy.cluster.builtin.keys import new_key
 from tests.store.editing import DOCUMENTED_TABLE, execute
+from tests.system.backends import Backend
 from tests.system.namespaces import Host
 from tests.system.proxy import EDGEPROXY, SERVE, RunningProxy, run_edgeproxy
 from tests.underlay import Link, Underlay
@@ -30,6 +31,12 @@ from tests.waiting import wait_until
 CLIENT_PORT, API_PORT, GOSSIP_PORT = 8080, 8081, 4001
 REGIONS = ("sa", "us", "eu", "ap")
 PATIENCE_SECS = 30.0
+QUICK = {
+    "EDGEPROXY_REPLICATION_GOSSIP_INTERVAL_MS": "200",
+    "EDGEPROXY_REPLICATION_SYNC_INTERVAL_MS": "1000",
+    "EDGEPROXY_HEARTBEAT_TTL_SECS": "2",
+}
+"""Settings with which tests need not wait for long."""
 
 COLUMNS = [
     "id",
@@ -347,6 +354,16 @@ class Cluster:
             return all(wanted - {name} <= self.pops[name].connected() for name in wanted)
 
         wait_until(are_connected, f"connections between {wanted}", secs)
+
+    def backend_at(self, name: str) -> Backend:
+        """Return a backend that runs on the host of a POP; who asks closes it."""
+
+        def started() -> Backend:
+            backend = Backend(f"at-{name}", self.underlay.address(name))
+            backend.start()
+            return backend
+
+        return self.underlay.hosts[name].run(started)
 
     def spread(self, least_ms: float, most_ms: float) -> None:
         """Give each pair of hosts another delay between these, in one direction."""

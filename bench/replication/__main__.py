@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.replication.costs import measure_idle, measure_latency, measure_tables
 from bench.replication.edits import measure_edits
 from bench.replication.faults import (
     measure_accusations,
@@ -32,6 +33,9 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
     "writer": measure_writer,
     "crash": measure_crashes,
     "accusations": measure_accusations,
+    "tables": measure_tables,
+    "idle": measure_idle,
+    "latency": measure_latency,
 }
 
 

@@ -3,46 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from edgeproxy.cluster.builtin.keys import new_key
-from tests.cluster_pops import Cluster, ClusterPop
+from tests.cluster_pops import QUICK, Cluster, ClusterPop
 from tests.cluster_storm import Clients, Editor
-from tests.system.backends import Backend
 from tests.underlay import need_underlay
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.system
 
-TTL_SECS = 2
-QUICK = {
-    "EDGEPROXY_REPLICATION_GOSSIP_INTERVAL_MS": "200",
-    "EDGEPROXY_REPLICATION_SYNC_INTERVAL_MS": "1000",
-    "EDGEPROXY_HEARTBEAT_TTL_SECS": str(TTL_SECS),
-}
-
 Edit = Callable[[ClusterPop], object]
-
-
-@pytest.fixture(scope="module")
-def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    need_underlay()
-    with Cluster(tmp_path_factory.mktemp("cluster"), ["a", "b", "c"], more=QUICK) as cluster:
-        cluster.start()
-        yield cluster
-
-
-@pytest.fixture
-def cluster(_cluster: Cluster) -> Cluster:
-    """Three POPs that are connected, with what earlier tests have left in their tables."""
-    _cluster.underlay.heal()
-    _cluster.wait_until_connected()
-    _cluster.wait_until_equal()
-    return _cluster
 
 
 def by_sqlite(pop: ClusterPop) -> None:
@@ -88,24 +63,12 @@ def test_every_pop_says_who_is_in_the_cluster(cluster: Cluster) -> None:
 
 
 def test_a_backend_that_registers_at_one_pop_is_served_by_all(cluster: Cluster) -> None:
-    with closing(backend_at(cluster, "a")) as backend:
+    with closing(cluster.backend_at("a")) as backend:
         assert register(cluster["a"], backend.id, backend.host, backend.port) == 201
         for pop in cluster:
             only(pop, backend.id)
             wait_until(lambda: pop.reached() == backend.id, f"served by {pop.name}")  # noqa: B023
         assert cluster["a"].ask_api("DELETE", f"/api/v1/backends/{backend.id}")[0] < 300
-
-
-def backend_at(cluster: Cluster, name: str) -> Backend:
-    """Return a backend that runs on the host of a POP."""
-    address = cluster.underlay.address(name)
-
-    def started() -> Backend:
-        backend = Backend(f"at-{name}", address)
-        backend.start()
-        return backend
-
-    return cluster.underlay.hosts[name].run(started)
 
 
 def only(pop: ClusterPop, backend_id: str) -> None:
@@ -197,7 +160,7 @@ def test_keys_are_replaced_without_a_gap(tmp_path: Path) -> None:
 
 def test_a_pop_is_upgraded_while_edits_go_on(cluster: Cluster) -> None:
     a, b, _ = cluster
-    with closing(backend_at(cluster, "c")) as backend:
+    with closing(cluster.backend_at("c")) as backend:
         a.add(backend.id, wg_ip=backend.host, port=backend.port)
         only(b, backend.id)
         with Clients(b) as clients, Editor(a, "during") as editor:
