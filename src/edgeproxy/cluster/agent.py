@@ -53,16 +53,9 @@ class Agent:
         self._node_id = ""
 
     def run(self) -> int:
-        """Replicate until a signal, or the end of standard input.
-
-        What prevents that is a line of the log: nothing else may be on the stderr of the proxy.
-        """
-        try:
-            with suppress(KeyboardInterrupt):
-                asyncio.run(self._run())
-        except EdgeProxyError as error:
-            log.error("replication_failed", reason=str(error))
-            return 1
+        """Replicate until a signal, or the end of standard input. Raises EdgeProxyError."""
+        with suppress(KeyboardInterrupt):
+            asyncio.run(self._run())
         return 0
 
     async def _run(self) -> None:
