@@ -21,6 +21,7 @@ STARTS_PROCESSES = {
     "cli/register.py",  # the same, without the token
     "process/handover.py",  # a successor, which gets all; process 1 starts none
     "cli/demo/environment.py",  # a demo is no process 1
+    "cli/demo/proxy.py",  # as above
 }
 AS_PROCESS_1 = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 

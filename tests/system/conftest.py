@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.pop import Pop
+from tests.system.running_demo import RunningDemo
 
 DESCRIPTORS = 8192
 
@@ -26,3 +27,9 @@ def _room_for_sockets() -> None:
 def pop(tmp_path: Path) -> Iterator[Pop]:
     with closing(Pop(tmp_path)) as pop:
         yield pop
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[RunningDemo]:
+    with closing(RunningDemo(tmp_path)) as demo:
+        yield demo
