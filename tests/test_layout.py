@@ -68,9 +68,10 @@ TESTED_ELSEWHERE = {
         "system/test_commands.py, test_configuration.py, test_demo.py, test_register.py",
     ): (
         "config database/migrate database/opening database/options "
-        "database/output demo/command demo/connection demo/environment register "
+        "database/output demo/command demo/connection demo/environment demo/proxy register "
         "running/drain running/explain running/upgrade serve"
     ),
+    ("cli/demo/cluster/", "system/test_cluster_demo.py"): "environment pop steps visitors",
     ("cli/", "system/test_control_socket.py, test_top.py"): "running/options running/top",
     ("api/http1/", "api/http1/test_connection.py"): "message",
     ("cluster/", "cluster/bridge/test_bridge.py, conformance/"): "engine",

@@ -171,7 +171,7 @@ class Routing:
     def rows(self) -> dict[Key, Values]:
         with closing(sqlite3.connect(self.path)) as connection:
             names = ", ".join(("id", *COLUMNS))
-            found = connection.execute(f"SELECT {names} FROM backends").fetchall()  # noqa: S608
+            found = connection.execute(f"SELECT {names} FROM backends").fetchall()
         return {
             Key(BACKENDS, row[0]): {"country": None, **dict(zip(COLUMNS, row[1:], strict=True))}
             for row in found
@@ -189,14 +189,14 @@ class Routing:
             values = ("myapp", "sa", "10.50.1.1", unique % 60_000, 1, 0, 1, unique, unique)
             names = ", ".join(COLUMNS)
             marks = ", ".join("?" * len(COLUMNS))
-            self._run(f"INSERT INTO backends (id, {names}) VALUES (?, {marks})", row_id, *values)  # noqa: S608
+            self._run(f"INSERT INTO backends (id, {names}) VALUES (?, {marks})", row_id, *values)
             done = "inserts"
         elif self._rng.random() < 0.3:
             self._run("DELETE FROM backends WHERE id = ?", row_id)
             done = "deletes"
         else:
             column = self._rng.choice(("weight", "soft_limit"))
-            self._run(f"UPDATE backends SET {column} = ? WHERE id = ?", unique, row_id)  # noqa: S608
+            self._run(f"UPDATE backends SET {column} = ? WHERE id = ?", unique, row_id)
             done = f"updates {column} of"
         now = self.rows().get(key)
         first = self._edited[key][0] if key in self._edited else before
@@ -251,7 +251,7 @@ class Routing:
 def _marker_of(path: Path) -> str:
     with closing(sqlite3.connect(path)) as connection:
         try:
-            found = connection.execute(f"SELECT marker FROM {MARKER_TABLE}").fetchone()  # noqa: S608
+            found = connection.execute(f"SELECT marker FROM {MARKER_TABLE}").fetchone()
         except sqlite3.OperationalError:
             return ""
     return "" if found is None else str(found[0])

@@ -22,7 +22,7 @@ from tests.sim.pop import Machines, Pop
 from tests.sim.routing import IDS
 from tests.sim.store import PLACES
 
-DISKS = Path("/dev/shm")  # noqa: S108
+DISKS = Path("/dev/shm")
 REST_SECS = 900.0
 DEAD_SECS = 90.0
 SKEW_MS = 600_000
@@ -92,7 +92,7 @@ class World:
                 rest_secs = self._come_to_rest()
             except Fault as found:
                 fault = str(found)
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 fault = f"{type(error).__name__}: {error}"
                 logging.getLogger(__name__).debug("fault", exc_info=True)
             finally:

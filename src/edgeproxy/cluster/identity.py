@@ -14,6 +14,7 @@ import secrets
 from pathlib import Path
 from socket import gethostname
 
+from edgeproxy import regular_file
 from edgeproxy.cluster.settings import ReplicationSettings
 from edgeproxy.errors import EdgeProxyError, UsageError
 
@@ -71,7 +72,7 @@ def begin_life(db_path: Path, configured: str, now_ms: int) -> tuple[str, int]:
 
 def _read(path: Path) -> tuple[str, int]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(regular_file.read_text(path, regular_file.MAX_TOKEN_BYTES))
         name, life = content["node_id"], content["life"]
         if isinstance(name, str) and type(life) is int:
             return name, life
