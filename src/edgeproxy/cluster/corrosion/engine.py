@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeproxy.cluster.corrosion import admin
-from edgeproxy.cluster.corrosion.cluster_facts import read_facts
+from edgeproxy.cluster.corrosion.cluster_facts import read_facts, set_cluster_id
 from edgeproxy.cluster.corrosion.configuration import (
     POPS,
     TLS_FILES,
@@ -187,7 +187,8 @@ class CorrosionEngine:
         self._state.close()
 
     def _prepare(self) -> Place:
-        """Write what Corrosion reads at a start."""
+        """Write what Corrosion reads at a start. Raises EngineError."""
+        set_cluster_id(self._path, cluster_id_of(self._settings.cluster_name))
         place = Place(self._folder, free_port(), secrets.token_hex(32))
         for path, text in (
             (place.schema, schema_text()),
@@ -234,10 +235,7 @@ class CorrosionEngine:
             self._wake()
 
     async def _introduce(self, place: Place, facts: Facts) -> None:
-        """Let the others know which cluster and POP this is. Raises EngineError."""
-        cluster_id = cluster_id_of(self._settings.cluster_name)
-        if facts.cluster_id != cluster_id:
-            await admin.ask(place.admin_socket, admin.set_id(cluster_id))
+        """Let the others know which POP this is. Raises EngineError."""
         if facts.pops.get(facts.actor) != self._pop:
             await asyncio.to_thread(_execute, place, _INTRODUCTION, [facts.actor, *self._pop])
 
