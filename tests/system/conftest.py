@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster_pops import QUICK, Cluster
 from tests.system.pop import Pop
+from tests.underlay import need_underlay
 
 DESCRIPTORS = 8192
 
@@ -26,3 +28,20 @@ def _room_for_sockets() -> None:
 def pop(tmp_path: Path) -> Iterator[Pop]:
     with closing(Pop(tmp_path)) as pop:
         yield pop
+
+
+@pytest.fixture(scope="module")
+def _three_pops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    need_underlay()
+    with Cluster(tmp_path_factory.mktemp("cluster"), ["a", "b", "c"], more=QUICK) as cluster:
+        cluster.start()
+        yield cluster
+
+
+@pytest.fixture
+def cluster(_three_pops: Cluster) -> Cluster:
+    """Three POPs that are connected, with what earlier tests have left in their tables."""
+    _three_pops.underlay.heal()
+    _three_pops.wait_until_connected()
+    _three_pops.wait_until_equal()
+    return _three_pops

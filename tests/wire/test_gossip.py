@@ -139,7 +139,7 @@ def gossip_with(**fields: object) -> bytes:
         (gossip_with(state=-1), "out of range"),
         (gossip_with(gossip=Address("192.0.2.1", 0)), "one host"),
         (gossip_with(gossip=Address("www.example.com", 1)), "one host"),
-        (gossip_with(gossip=Address("0.0.0.0", 1)), "one host"),
+        (gossip_with(gossip=Address("224.0.0.1", 1)), "one host"),
         (gossip_with(gossip=Address("ff02::1", 1)), "one host"),
         (gossip_with(transport=Address("fe80::1%eth0", 1)), "one host"),
         (gossip_with(transport=Address("2001:DB8::1", 1)), "one host"),

@@ -27,7 +27,7 @@ from edgeproxy.cluster.bridge.worker import BridgeWorker
 from edgeproxy.cluster.engine import RunningEngine
 from edgeproxy.cluster.identity import begin_life
 from edgeproxy.cluster.settings import ReplicationSettings
-from edgeproxy.errors import EdgeProxyError, StoreError
+from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
 from edgeproxy.store.sqlite.database import create, transaction
 from edgeproxy.store.sqlite.leases import adopt
@@ -35,7 +35,6 @@ from edgeproxy.store.sqlite.leases import adopt
 log = EventLog("cluster")
 
 LOCK_LOOK_SECS = 0.1
-OUTPUT_CLOSED = b""
 
 MakeEngine = Callable[[ReplicationSettings, str, int, str], RunningEngine]
 
@@ -197,10 +196,6 @@ def _shadow_of(db_path: Path) -> Shadow:
 
 def run(settings: ReplicationSettings, database: Path, region: str) -> int:
     """Run an agent with the engine that the settings name. Raises EdgeProxyError."""
-    if not settings.enabled:
-        raise EdgeProxyError(
-            "replication is off: set EDGEPROXY_REPLICATION_ENABLED=true, here and for the proxy"
-        )
     from edgeproxy.cluster.choice import make_engine
 
     return Agent(settings, database, region, make_engine).run()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 from pathlib import Path
 from socket import gethostname
 
@@ -32,14 +33,19 @@ def node_id_of(db_path: Path, configured: str) -> str:
     """Return the name of this POP, and keep it. Raises EdgeProxyError."""
     known, life = _read(path_beside(db_path))
     wanted = configured or known or gethostname()
-    if not _NODE_ID.fullmatch(wanted):
-        raise UsageError(
-            f"EDGEPROXY_REPLICATION_NODE_ID={wanted!r}: allowed are 1 to 64 printable ASCII "
-            "characters without spaces, unlike the name of any other POP"
-        )
+    check_node_id(wanted)
     if wanted != known:
         _write(path_beside(db_path), wanted, life)
     return wanted
+
+
+def check_node_id(name: str) -> None:
+    """Raise UsageError if a POP cannot have this name."""
+    if not _NODE_ID.fullmatch(name):
+        raise UsageError(
+            f"EDGEPROXY_REPLICATION_NODE_ID={name!r}: allowed are 1 to 64 printable ASCII "
+            "characters without spaces, unlike the name of any other POP"
+        )
 
 
 def home_of(settings: ReplicationSettings, configured: str | None) -> str | None:
@@ -50,10 +56,15 @@ def home_of(settings: ReplicationSettings, configured: str | None) -> str | None
 
 
 def begin_life(db_path: Path, configured: str, now_ms: int) -> tuple[str, int]:
-    """Return the name of this POP and the number of the life that begins now."""
+    """Return the name of this POP and the number of the life that begins now.
+
+    Two copies of one disk begin lives of different numbers.
+    """
+    from edgeproxy.core.cluster.swim.records import next_instance
+
     name = node_id_of(db_path, configured)
     _, last = _read(path_beside(db_path))
-    life = max(last + 1, now_ms)
+    life = next_instance(last, now_ms, secrets.randbits(16))
     _write(path_beside(db_path), name, life)
     return name, life
 

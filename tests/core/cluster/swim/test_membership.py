@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 
 from edgeproxy.core.cluster.swim.events import EventKind
@@ -55,6 +56,18 @@ def test_all_find_each_other_within_seconds(size: int) -> None:
     simulation = Simulation(1)
     nodes = [simulation.start(number, [address_of(0)]) for number in range(size)]
     assert simulation.run_until(lambda: simulation.is_whole(nodes), 20) < 5
+
+
+def test_only_the_member_itself_may_leave_its_address_open() -> None:
+    me, other = record_of(0), record_of(1)
+    nowhere = Address("0.0.0.0", 4001)
+    told = msgspec.structs.replace(other, gossip=nowhere, transport=nowhere)
+    membership = Membership(me, Tuning(), random.Random(1), 0.0)
+    source = Address("192.0.2.7", 4001)
+    membership.receive(1.0, 0, source, 1, Gossip("node-9", (told,)))
+    assert other.node_id not in membership.roster.members
+    membership.receive(1.0, 0, source, other.instance, Gossip(other.node_id, (told,)))
+    assert membership.roster.members[other.node_id].record.gossip == source
 
 
 @pytest.mark.parametrize("size", [3, 10])
@@ -474,6 +487,22 @@ def test_a_suspect_is_not_judged_by_the_time_of_a_pause(
     start = resumed_at + dies_after_secs - 0.2
     ticks(membership, start, start + 0.5)
     assert membership.roster.members["node-1"].state == State.DEAD
+
+
+def test_a_suspect_is_asked_before_it_is_buried_and_answers_with_its_own_record() -> None:
+    membership = machine(a=record_of(1), b=record_of(2), c=record_of(3))
+    accusation = record_of(1).as_state(State.SUSPECT, "node-2")
+    membership.receive(0.0, 0, SOURCE, 1, Gossip("node-2", (accusation,)))
+    ticks(membership, 0.05, 1.0)
+    asked = [send.message for tick in range(3) for send in membership.tick(1 + tick * 0.05, 0)]
+    pings = [each for each in asked if isinstance(each, Ping) and each.to_id == "node-1"]
+    assert pings
+    assert pings[0].records[0] == accusation
+    suspect = Membership(record_of(1).refuting(4), Tuning(), random.Random(2), 0.0)
+    (sent,) = suspect.receive(1.0, 0, SOURCE, 1, pings[0])
+    assert isinstance(sent.message, Ack)
+    assert sent.message.records[0] == suspect.me
+    assert suspect.me.incarnation == 5
 
 
 def test_whoever_left_says_nothing_any_longer() -> None:

@@ -46,7 +46,7 @@ def test_ids_that_others_would_refuse_do_not_fit() -> None:
 
 
 def test_an_address_that_leads_nowhere_in_particular_does_not_fit() -> None:
-    for host in ("0.0.0.0", "::", "ff02::1", "pop1", "2001:DB8::1", "fe80::1%eth0", ""):
+    for host in ("224.0.0.1", "ff02::1", "pop1", "2001:DB8::1", "fe80::1%eth0", ""):
         address = Address(host, 4001)
         assert not fits(msgspec.structs.replace(record_of(1), gossip=address)), host
         assert not fits(msgspec.structs.replace(record_of(1), transport=address)), host
@@ -67,3 +67,12 @@ def test_two_clones_of_a_disk_get_different_instances() -> None:
 def test_an_address_of_version_6_is_shown_in_brackets() -> None:
     assert str(Address("2001:db8::1", 4001)) == "[2001:db8::1]:4001"
     assert str(Address("192.0.2.1", 4001)) == "192.0.2.1:4001"
+
+
+def test_a_member_that_listens_everywhere_is_reached_where_its_datagrams_come_from() -> None:
+    everywhere = Address("0.0.0.0", 4001)
+    told = msgspec.structs.replace(record_of(1), gossip=everywhere)
+    assert not told.has_addresses
+    known = told.reached_at(Address("192.0.2.7", 9))
+    assert (known.gossip, known.transport) == (Address("192.0.2.7", 4001), told.transport)
+    assert known.reached_at(Address("192.0.2.8", 9)) == known

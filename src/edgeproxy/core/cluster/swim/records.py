@@ -80,12 +80,17 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
         """Return the record of the same life in another state."""
         return msgspec.structs.replace(self, state=state, accuser=accuser, age_secs=age_secs)
 
+    @property
+    def has_addresses(self) -> bool:
+        """Whether it says where the member is reached."""
+        return self.gossip.host not in UNSPECIFIED and self.transport.host not in UNSPECIFIED
+
     def reached_at(self, source: Address) -> Record:
         """Return what a member says of itself, with where its datagrams come from.
 
         A member that listens on all of its addresses does not know which one others reach.
         """
-        if self.gossip.host not in UNSPECIFIED and self.transport.host not in UNSPECIFIED:
+        if self.has_addresses:
             return self
         gossip, transport = (
             address._replace(host=source.host) if address.host in UNSPECIFIED else address
@@ -111,13 +116,20 @@ def fits(record: Record) -> bool:
 
 
 def is_of_one_host(address: Address) -> bool:
-    """Whether it is an IP address in its plain form that leads to one machine, and a port."""
+    """Whether it is an IP address in its plain form that leads to one machine, and a port.
+
+    A member that listens on all of its addresses says the unspecified one (`reached_at`).
+    """
     try:
         ip = ipaddress.ip_address(address.host)
     except ValueError:
         return False
-    is_one = not ip.is_unspecified and not ip.is_multicast
-    return is_one and str(ip) == address.host and "%" not in str(ip) and 0 < address.port < 65536
+    return (
+        not ip.is_multicast
+        and str(ip) == address.host
+        and "%" not in str(ip)
+        and 0 < address.port < 65536
+    )
 
 
 def encoded_bytes(record: Record) -> int:

@@ -13,9 +13,14 @@ from edgeproxy.core.cluster.swim.tuning import SUSPICION_ALONE
 
 
 class Suspicion:
-    """One member that is suspected."""
+    """One member that is suspected.
 
-    __slots__ = ("_accusers", "_least_secs", "_most_secs", "_wanted", "started_at")
+    Attributes:
+        started_at: When the time to refute began.
+        asked_at: When this node last asked the suspect; 0 if it has not yet.
+    """
+
+    __slots__ = ("_accusers", "_least_secs", "_most_secs", "_wanted", "asked_at", "started_at")
 
     def __init__(
         self, accuser: str, started_at: float, secs: tuple[float, float], wanted: int
@@ -26,6 +31,7 @@ class Suspicion:
         if not wanted:
             self._least_secs *= SUSPICION_ALONE
         self.started_at = started_at
+        self.asked_at = 0.0
 
     def confirm(self, accuser: str) -> bool:
         """Count one more accuser; return whether that is news."""

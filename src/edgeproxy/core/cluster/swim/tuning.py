@@ -37,6 +37,10 @@ SUSPICION_MULT = 4
 SUSPICION_MOST = 6
 """Suspicion without confirmations lasts this much longer (memberlist `SuspicionMaxTimeoutMult`)."""
 
+SUSPECT_ASKED_AFTER, SUSPECT_ASKED_EVERY = 1.0, 0.5
+"""After so long, and so often, whoever still holds a suspicion pings the suspect (own: gossip alone
+leaves a refutation unknown to 0.4 % of members at 30 % loss, and these would bury a live one)."""
+
 SUSPICION_ALONE = 2
 """Where nobody can confirm it, of two members, it lasts this * the least (own: at 30 % loss, a
 refutation is lost for the least time every other day, for twice that practically never)."""
