@@ -49,10 +49,6 @@ def test_all_frames_until_success_are_the_answer(tmp_path: Path) -> None:
     assert answered(tmp_path, answer) == [{"id": 1}, {"id": 2}, {"Cluster": "Members"}]
 
 
-def test_a_command_may_have_a_value(tmp_path: Path) -> None:
-    assert answered(tmp_path, frame("Success"), admin.set_id(7)) == [{"Cluster": {"SetId": 7}}]
-
-
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [

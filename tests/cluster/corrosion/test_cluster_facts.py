@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.cluster.corrosion.cluster_facts import read_facts
+from edgeproxy.cluster.corrosion.cluster_facts import read_facts, set_cluster_id
 from edgeproxy.cluster.corrosion.configuration import POPS, schema_text
 from edgeproxy.cluster.corrosion.members import Facts, Pop
 from edgeproxy.cluster.engine import EngineError
@@ -52,6 +52,18 @@ def test_a_state_that_is_not_made_yet_is_a_fault(tmp_path: Path, content: bytes 
         path.write_bytes(content)
     with pytest.raises(EngineError, match="cannot be read"):
         read_facts(path)
+
+
+def test_the_number_of_the_cluster_is_there_before_anything_else(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    for cluster_id in (7, 8):
+        set_cluster_id(path, cluster_id)
+        with closing(sqlite3.connect(path)) as connection:
+            rows = connection.execute("SELECT key, value FROM __corro_state").fetchall()
+            assert rows == [("cluster_id", cluster_id)]
+            assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+    with pytest.raises(EngineError, match="cannot be written"):
+        set_cluster_id(tmp_path, 7)
 
 
 @needs_corrosion

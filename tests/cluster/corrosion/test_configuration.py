@@ -42,6 +42,7 @@ def test_the_settings_are_in_the_file() -> None:
         "client_addr": "10.50.0.1:0",
         "bootstrap": ["pop-us.example:4001", "[fd00::1]:5001"],
         "plaintext": True,
+        "idle_timeout_secs": 5,
     }
     assert told["api"] == {"addr": "127.0.0.1:4999", "authz": {"bearer-token": "secret"}}
     assert told["perf"]["max_sync_backoff"] == 5

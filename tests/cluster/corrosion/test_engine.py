@@ -21,7 +21,7 @@ from edgeproxy.cluster.corrosion.link import NoAnswerError
 from edgeproxy.cluster.corrosion.members import Facts
 from edgeproxy.cluster.engine import EngineError
 from edgeproxy.cluster.settings import Peer, ReplicationSettings
-from edgeproxy.core.cluster.rows import BACKENDS, Edit, Key
+from edgeproxy.core.cluster.rows import BACKENDS, LEASES, Edit, Key, id_of
 from edgeproxy.values import ListenAddress
 from tests.cluster.corrosion.exchanges import A
 from tests.cluster.corrosion.pops import Corrosion, corrosions, needs_corrosion, stop
@@ -293,7 +293,7 @@ def test_one_that_is_killed_comes_back_with_what_it_had(both: list[Corrosion]) -
 
 
 @needs_corrosion
-def test_the_members_have_their_names(both: list[Corrosion]) -> None:
+def test_a_member_has_its_name_and_is_forgotten_when_it_is_gone(both: list[Corrosion]) -> None:
     sa, us = both
 
     def is_shown() -> bool:
@@ -310,4 +310,11 @@ def test_the_members_have_their_names(both: list[Corrosion]) -> None:
     wait_until(
         lambda: not any(each["is_connected"] for each in sa.engine.status()["members"]), "a leave"
     )
+    mine, theirs = (Key(LEASES, id_of(("a", home))) for home in ("sa", "us"))
+    sa.commit(
+        [Edit(key, {"country": "BR", "ended_at": None}) for key in (mine, theirs)], "1", "", 0
+    )
     assert "us is forgotten" in str(sa.ask("forget", node="us"))
+    ends = {key: values["ended_at"] for key, values in sa.rows().items()}
+    assert ends[mine] is None
+    assert ends[theirs] is not None

@@ -197,6 +197,18 @@ def test_its_log_is_in_ours(line: bytes, level: str) -> None:
     assert "Member Up" in fields["message"]
 
 
+def test_a_long_message_is_one_short_line() -> None:
+    with events_of("cluster") as events:
+        tell(
+            b'{"level": "WARN", "fields": {"message": "SLOW query\\n   SELECT '
+            + b"x" * 999
+            + b'"}}'
+        )
+    message = events.all[0][2]["message"]
+    assert message.startswith("SLOW query SELECT xx")
+    assert len(message) == program_module.MAX_MESSAGE_CHARS
+
+
 def test_a_line_without_end_does_not_stop_the_log() -> None:
     async def run() -> None:
         reader = asyncio.StreamReader(limit=100)

@@ -64,6 +64,9 @@ def test_before_corrosion_has_made_its_file_there_is_nothing(state: State) -> No
     first = state.file.changes("")
     assert first.rows == {}
     assert state.file.changes(first.position) == first
+    state.make()
+    state.edit(Edit(A, BACKEND))
+    assert state.file.changes(first.position).rows == {A: BACKEND}
 
 
 def test_all_rows_come_first_and_then_what_has_changed(state: State) -> None:

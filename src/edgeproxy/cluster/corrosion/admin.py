@@ -18,12 +18,6 @@ MAX_FRAME_BYTES = 16 << 20
 
 MEMBERS = {"Cluster": "Members"}
 MEMBERSHIP = {"Cluster": "MembershipStates"}
-REJOIN = {"Cluster": "Rejoin"}
-
-
-def set_id(cluster_id: int) -> dict[str, object]:
-    """Return the command that sets the number of the cluster."""
-    return {"Cluster": {"SetId": cluster_id}}
 
 
 async def ask(path: Path, command: object, answer_secs: float = ANSWER_SECS) -> list[Any]:

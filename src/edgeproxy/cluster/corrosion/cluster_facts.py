@@ -1,4 +1,8 @@
-"""What the state of Corrosion says of the cluster: who is who, and what is known and missing."""
+"""What the state of Corrosion says of the cluster: who is who, and what is known and missing.
+
+The number of the cluster is written there before Corrosion starts, which it provides for. Changed
+while it runs, it would take no changes on connections that it has (as of 1.0).
+"""
 
 from __future__ import annotations
 
@@ -42,3 +46,18 @@ def read_facts(path: Path) -> Facts:
             return Facts(actor, int(cluster_id[0]), pops, missing, sum(counts))
     except (sqlite3.Error, TypeError, ValueError) as error:
         raise EngineError(f"the state {path} cannot be read: {error}") from None
+
+
+def set_cluster_id(path: Path, cluster_id: int) -> None:
+    """Set the number of the cluster, while Corrosion does not run. Raises EngineError."""
+    try:
+        with closing(sqlite3.connect(path, timeout=WAIT_SECS, isolation_level=None)) as connection:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # as it does, in a new file
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS __corro_state (key TEXT NOT NULL PRIMARY KEY, value)"
+            )
+            connection.execute(
+                "INSERT OR REPLACE INTO __corro_state VALUES ('cluster_id', ?)", (cluster_id,)
+            )
+    except sqlite3.Error as error:
+        raise EngineError(f"the state {path} cannot be written: {error}") from None

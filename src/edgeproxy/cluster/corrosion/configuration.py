@@ -20,6 +20,9 @@ from edgeproxy.values import ListenAddress
 POPS = "edgeproxy_pops"
 """The name and region behind each actor of Corrosion; a row is written by its POP alone."""
 CACHE_KIB = 64 << 10
+IDLE_SECS = 5
+"""How long others keep to a connection with a Corrosion that died: until then they send into it,
+and one that has started again hears nothing. Its own setting is 30."""
 TLS_FILES = (
     "ca_cert.pem",
     "server_cert.pem",
@@ -106,6 +109,7 @@ def configuration_text(settings: ReplicationSettings, place: Place) -> str:
         f"client_addr = {_quoted(client)}",
         f"bootstrap = [{', '.join(map(_quoted, settings.bootstrap_peers))}]",
         f"plaintext = {'true' if tls is None else 'false'}",
+        f"idle_timeout_secs = {IDLE_SECS}",
         *([] if tls is None else _tls_lines(tls.absolute())),
         "[api]",
         f'addr = "127.0.0.1:{place.port}"',

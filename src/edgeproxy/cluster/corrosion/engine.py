@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeproxy.cluster.corrosion import admin
-from edgeproxy.cluster.corrosion.cluster_facts import read_facts
+from edgeproxy.cluster.corrosion.cluster_facts import read_facts, set_cluster_id
 from edgeproxy.cluster.corrosion.configuration import (
     POPS,
     TLS_FILES,
@@ -38,10 +38,10 @@ from edgeproxy.cluster.corrosion.link import Link, NoAnswerError
 from edgeproxy.cluster.corrosion.members import Facts, Pop, has_synced, shown_members
 from edgeproxy.cluster.corrosion.program import Program, free_port
 from edgeproxy.cluster.corrosion.state_file import StateFile
-from edgeproxy.cluster.corrosion.statements import commit_statements
+from edgeproxy.cluster.corrosion.statements import Statement, commit_statements
 from edgeproxy.cluster.engine import Changes, EngineError
 from edgeproxy.cluster.settings import ReplicationSettings
-from edgeproxy.core.cluster.rows import Edit
+from edgeproxy.core.cluster.rows import LEASES, Edit
 from edgeproxy.log import EventLog
 
 log = EventLog("cluster")
@@ -55,6 +55,7 @@ _INTRODUCTION = (
     "ON CONFLICT (actor_id) DO UPDATE SET node_id = excluded.node_id, region = excluded.region"
 )
 _OBLIVION = f"DELETE FROM {POPS} WHERE node_id = ?"  # noqa: S608
+_END = f"UPDATE {LEASES} SET ended_at = ? WHERE home = ? AND ended_at IS NULL"  # noqa: S608
 
 
 class CorrosionEngine:
@@ -187,7 +188,8 @@ class CorrosionEngine:
         self._state.close()
 
     def _prepare(self) -> Place:
-        """Write what Corrosion reads at a start."""
+        """Write what Corrosion reads at a start. Raises EngineError."""
+        set_cluster_id(self._path, cluster_id_of(self._settings.cluster_name))
         place = Place(self._folder, free_port(), secrets.token_hex(32))
         for path, text in (
             (place.schema, schema_text()),
@@ -234,12 +236,10 @@ class CorrosionEngine:
             self._wake()
 
     async def _introduce(self, place: Place, facts: Facts) -> None:
-        """Let the others know which cluster and POP this is. Raises EngineError."""
-        cluster_id = cluster_id_of(self._settings.cluster_name)
-        if facts.cluster_id != cluster_id:
-            await admin.ask(place.admin_socket, admin.set_id(cluster_id))
+        """Let the others know which POP this is. Raises EngineError."""
         if facts.pops.get(facts.actor) != self._pop:
-            await asyncio.to_thread(_execute, place, _INTRODUCTION, [facts.actor, *self._pop])
+            introduction: Statement = (_INTRODUCTION, [facts.actor, *self._pop])
+            await asyncio.to_thread(_execute, place, [introduction])
 
     # -- operators -------------------------------------------------------------------
 
@@ -273,7 +273,7 @@ class CorrosionEngine:
         raise EngineError(REFUSED.get(name, f"Corrosion has no command {name}"))
 
     async def _forget(self, node_id: str) -> str:
-        """Take the name off the list of those that no POP has any more."""
+        """Take a POP off the list, and end the leases that only it could end."""
         known = {pop.node_id for pop in self._facts.pops.values()}
         if node_id not in known:
             raise EngineError(
@@ -285,7 +285,8 @@ class CorrosionEngine:
             raise EngineError(f"{node_id} is up")
         if place is None:
             raise EngineError(f"Corrosion does not run: {self._program.fault}")
-        await asyncio.to_thread(_execute, place, _OBLIVION, [node_id])
+        ends: list[Statement] = [(_OBLIVION, [node_id]), (_END, [int(time.time()), node_id])]
+        await asyncio.to_thread(_execute, place, ends)
         return f"{node_id} is forgotten; Corrosion drops its address two days after it was lost"
 
 
@@ -300,10 +301,10 @@ REFUSED = {
 }
 
 
-def _execute(place: Place, text: str, parameters: list[str]) -> None:
+def _execute(place: Place, statements: Sequence[Statement]) -> None:
     link = Link(place.port, place.secret)
     try:
-        link.execute([(text, [*parameters])])
+        link.execute(statements)
     finally:
         link.close()
 

@@ -37,6 +37,8 @@ END_SECS = 8.0
 """How long it may take to leave the cluster; it allows itself five."""
 LOCK_LOOK_SECS = 0.05
 MAX_LINE_BYTES = 64 << 10
+MAX_MESSAGE_CHARS = 300
+"""Slow queries are in it whole."""
 _SECTIONS = {"db", "api", "gossip", "perf", "admin", "telemetry", "log", "consul", "reaper"}
 """What Corrosion would also read from its environment."""
 
@@ -212,7 +214,7 @@ def tell(line: bytes) -> None:
     level, target, message = "WARN", "", text
     with suppress(ValueError, KeyError, TypeError):
         content = json.loads(text)
-        level, target = content["level"], content.get("target", "")
-        message = content["fields"].get("message", text)
+        level, target = str(content["level"]), content.get("target", "")
+        message = str(content["fields"].get("message", text))
     report = {"ERROR": log.warning, "WARN": log.warning}.get(level, log.debug)
-    report("corrosion", target=target, message=message)
+    report("corrosion", target=target, message=" ".join(message.split())[:MAX_MESSAGE_CHARS])

@@ -121,7 +121,10 @@ class StateFile:
             return
         (actor,) = run(ACTOR).fetchone()
         with self._writing():
-            if (actor,) != run("SELECT actor FROM facts").fetchone():
+            (known,) = run("SELECT actor FROM facts").fetchone()
+            if not known:
+                run("UPDATE facts SET actor = ?", (actor,))
+            elif known != actor:
                 for name in TABLES:
                     run(f"DELETE FROM main.{name}")  # noqa: S608
                 run(

@@ -19,13 +19,16 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from multiprocessing.managers import BaseManager
 from pathlib import Path
+from typing import Protocol
 
 from edgeproxy.cluster.bridge.bridge import Bridge
 from edgeproxy.cluster.bridge.shadow import Shadow
 from edgeproxy.cluster.engine import Engine, EngineError
+from edgeproxy.core.cluster.rows import Edit
 from edgeproxy.errors import StoreError
 from edgeproxy.store.sqlite.database import create
 from tests.cluster.bridge.memory_engine import MemoryEngine
@@ -61,13 +64,31 @@ class Engines:
     def committed(self) -> list[tuple[str, str, object]]:
         """Return the POP, the row and the weight of each edit of a weight, in order."""
         with self._lock:
-            return [
-                (node, key.id, None if values is None else values.get("weight"))
-                for node, engine in self._engines.items()
-                for edits in engine.commits
-                for key, values in edits
-                if values is None or "weight" in values
-            ]
+            return weights({node: engine.commits for node, engine in self._engines.items()})
+
+    def stop(self) -> None:
+        """End, before the process does."""
+
+
+class AnyEngines(Protocol):
+    """The engines of all POPs, which hear of each other by themselves."""
+
+    def call(self, node: str, method: str, *arguments: object) -> object: ...
+
+    def committed(self) -> list[tuple[str, str, object]]: ...
+
+    def stop(self) -> None: ...
+
+
+def weights(commits: Mapping[str, Sequence[Sequence[Edit]]]) -> list[tuple[str, str, object]]:
+    """Return the POP, the row and the weight of each edit of a weight."""
+    return [
+        (node, key.id, None if values is None else values.get("weight"))
+        for node, all_edits in commits.items()
+        for edits in all_edits
+        for key, values in edits
+        if values is None or "weight" in values
+    ]
 
 
 class EnginesProcess(BaseManager):
@@ -111,19 +132,22 @@ def fork_bridge(path: Path, address: str, node: str) -> int:
 
 
 EnginesProcess.register("Engines_", lambda: SHARED_ENGINES[0])
-SHARED_ENGINES: list[Engines] = []
+SHARED_ENGINES: list[AnyEngines] = []
 
 
-def serve(folder: Path) -> tuple[int, str]:
+def serve(folder: Path, make_engines: Callable[[], AnyEngines]) -> tuple[int, str]:
     """Start the engines in a process of their own; return its pid and address."""
     address = str(folder / "engines")
     pid = os.fork()
     if pid:
         return pid, address
     try:
-        SHARED_ENGINES.append(Engines())
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+        SHARED_ENGINES.append(make_engines())
         EnginesProcess(address=address, authkey=b"test").get_server().serve_forever()
     finally:
+        for engines in SHARED_ENGINES:
+            engines.stop()
         os._exit(0)
 
 
@@ -192,19 +216,29 @@ def table(path: Path) -> dict[str, int]:
         return dict(connection.execute("SELECT id, weight FROM backends").fetchall())
 
 
-def storm(folder: Path, kills: int, seed: int) -> str:
+def storm(
+    folder: Path,
+    kills: int,
+    seed: int,
+    make_engines: Callable[[], AnyEngines] = Engines,
+    deadline_secs: float = 20.0,
+) -> str:
     """Kill bridges so many times; return what happened. Fails if anything was lost or repeated."""
     rng = random.Random(seed)
     paths = {node: folder / f"{node}.db" for node in NODES}
     for path in paths.values():
         create(path)
-    engines_pid, address = serve(folder)
-    wait_until(lambda: Path(address).exists(), "the engines")
+    engines_pid, address = serve(folder, make_engines)
+    wait_until(lambda: Path(address).exists(), "the engines", 120)
     pids = {node: fork_bridge(path, address, node) for node, path in paths.items()}
     editors = Editors(paths, rng)
     try:
         editors.fill()
-        wait_until(lambda: all(table(path) == editors.expected() for path in paths.values()))
+        wait_until(
+            lambda: all(table(path) == editors.expected() for path in paths.values()),
+            "all rows everywhere",
+            deadline_secs,
+        )
         killed_at: dict[str, float] = dict.fromkeys(NODES, time.monotonic())
         done = 0
         while done < kills:
@@ -219,13 +253,14 @@ def storm(folder: Path, kills: int, seed: int) -> str:
         wait_until(
             lambda: all(table(path) == editors.expected() for path in paths.values()),
             f"equal tables (seed {seed})",
+            deadline_secs,
         )
         process = EnginesProcess(address=address, authkey=b"test")
         process.connect()
         check_commits(process.Engines_().committed())  # type: ignore[attr-defined]
     finally:
         for pid in (*pids.values(), engines_pid):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGTERM if pid == engines_pid else signal.SIGKILL)
             os.waitpid(pid, 0)
     return f"{done} bridges killed, {editors.edits} edits, seed {seed}: none lost, none repeated"
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from edgeproxy.core.cluster.rows import Edit
 from tests.cluster.bridge import test_bridge
 from tests.cluster.bridge.pops import Pop, exchange
-from tests.cluster.corrosion.pops import corrosions, needs_corrosion, stop
+from tests.cluster.corrosion.pops import Corrosion, corrosions, needs_corrosion, stop
 
 pytestmark = needs_corrosion
 
@@ -32,14 +34,27 @@ CASES = """
 """
 
 
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Corrosion]]:
+    """Three engines of one cluster, which serve one test after another."""
+    engines = corrosions(tmp_path_factory.mktemp("corrosion"), ("sa", "us", "eu"))
+    yield engines
+    stop(engines)
+
+
 @pytest.fixture
-def pops(tmp_path: Path) -> Iterator[list[Pop]]:
-    """Three POPs that have heard of each other."""
-    engines = corrosions(tmp_path, ("sa", "us", "eu"))
+def pops(engines: list[Corrosion], tmp_path: Path) -> Iterator[list[Pop]]:
+    """Three POPs that have heard of each other, without rows."""
+    for each in engines:
+        each.commits.clear()
     found = [Pop(tmp_path, each.node_id, engine=each) for each in engines]
     exchange(*found)
     yield found
-    stop(engines)
+    first = engines[0]
+    edits = [Edit(key, None) for key in first.rows()]
+    first.commit(edits, os.urandom(8).hex(), first.last_token(), 0)
+    for each in engines[1:]:
+        each.hear(first)
 
 
 filled = test_bridge.filled
