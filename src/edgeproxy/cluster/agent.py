@@ -62,7 +62,7 @@ class Agent:
             with suppress(KeyboardInterrupt):
                 asyncio.run(self._run())
         except EdgeProxyError as error:
-            log.error("replication_failed", reason=str(error))
+            log.error("replication_failed", reason=str(error))  # noqa: TRY400 — no bug
             return 1
         return 0
 
