@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hmac
 import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -34,10 +35,21 @@ ANY_PORT = ListenAddress("127.0.0.1", 0)
 
 
 class Key:
-    """A ring of one key."""
+    """A key, and a ring of it alone."""
 
-    primary = b"only"
-    keys: Mapping[bytes, bytes] = {b"only": bytes(32)}
+    id = b"only"
+
+    @property
+    def primary(self) -> Key:
+        """The only one."""
+        return self
+
+    def __iter__(self) -> Iterator[Key]:
+        yield self
+
+    def derived(self, purpose: bytes) -> bytes:
+        """Return a key for a purpose."""
+        return hmac.digest(bytes(32), purpose, "sha256")
 
 
 async def until(condition: Callable[[], object], pause_secs: float = PAUSE_SECS) -> None:

@@ -68,12 +68,16 @@ TESTED_ELSEWHERE = {
         "system/test_commands.py, test_configuration.py, test_demo.py, test_register.py",
     ): (
         "config database/migrate database/opening database/options "
-        "database/output demo/command demo/connection demo/environment register "
+        "database/output demo/command demo/connection demo/environment demo/proxy register "
         "running/drain running/explain running/upgrade serve"
     ),
+    ("cli/demo/cluster/", "system/test_cluster_demo.py"): "environment pop steps visitors",
     ("cli/", "system/test_control_socket.py, test_top.py"): "running/options running/top",
     ("api/http1/", "api/http1/test_connection.py"): "message",
     ("cluster/", "cluster/bridge/test_bridge.py, conformance/"): "engine",
+    ("cluster/", "system/test_cluster.py"): (
+        "agent builtin/engine builtin/members choice supervisor"
+    ),
     ("cluster/sessions/", "cluster/sessions/test_transport.py"): "dials",
     ("config/", "config/test_load.py"): "file table",
     ("control/admin/", "system/test_control_socket.py"): "unix_socket",
@@ -89,6 +93,7 @@ TESTED_ELSEWHERE = {
         "core/backends/",
         "core/admission/test_admission.py, core/backends/test_rows.py",
     ): "backend live_state local_overrides",
+    ("core/cluster/", "core/cluster/test_replica.py"): "counters",
     ("core/geo/", "core/geo/test_locator.py"): "origin",
     (
         "core/cluster/swim/",
@@ -138,13 +143,8 @@ USED_FROM_OUTSIDE = {
     "api/http1/connection.py",  # asyncio and httptools
     "cli/__init__.py serve_main",  # the entry point of edge-proxy
     "engine/session_states.py",  # the conformance suite
-    "cluster/",  # replication, which is not wired in yet
-    "core/cluster/",  # replication, which is not wired in yet
-    "wire/gossip.py",
     "library/",  # programs of others
-    "wire/replication.py",  # as above
     "log.py emit",  # logging
-    "wire/session.py",  # replication
 }
 """Definitions, or folders of them, that something outside of the source calls."""
 

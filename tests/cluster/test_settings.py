@@ -60,6 +60,42 @@ def test_open_addresses_need_a_key() -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({}, None),
+        ({"gossip_addr": ListenAddress("10.50.0.1", 4001)}, "without TLS anybody"),
+        ({"gossip_addr": ListenAddress("10.50.0.1", 4001), "insecure": True}, None),
+        (
+            {
+                "gossip_addr": ListenAddress("10.50.0.1", 4001),
+                "corrosion_tls_dir": Path("tls"),
+            },
+            None,
+        ),
+        ({"gossip_addr": ListenAddress("0.0.0.0", 4001), "insecure": True}, "name the address"),
+        (
+            {
+                "gossip_addr": ListenAddress("0.0.0.0", 4001),
+                "insecure": True,
+                "advertise_addr": "10.50.0.1",
+            },
+            None,
+        ),
+        ({"transport_addr": ListenAddress("0.0.0.0", 4001)}, None),
+        ({"keys": Secret("k")}, "certificates instead"),
+        ({"key_file": Path("k")}, "certificates instead"),
+    ],
+)
+def test_corrosion_has_one_address_and_certificates(
+    change: dict[str, object], what: str | None
+) -> None:
+    settings = replace(LOOPBACK, engine="corrosion", **change)  # type: ignore[arg-type]
+    faults = faults_of(settings, DATABASE, uses_server=False)
+    assert len(faults) == (what is not None)
+    assert all(str(what) in fault for fault in faults)
+
+
+@pytest.mark.parametrize(
     ("settings", "uses_server", "what"),
     [
         (LOOPBACK, True, "POSTGRES_ENABLED"),

@@ -18,9 +18,12 @@ from tests.waiting import wait_until
 SOURCE = Path(children.__file__).parent.parent
 STARTS_PROCESSES = {
     "control/health/command.py",  # enters them in RUNNING, with an environment of their own
+    "cluster/supervisor.py",  # enters them in RUNNING; the agent has the settings of the proxy
+    "cluster/corrosion/program.py",  # of the agent, which is no process 1
     "cli/register.py",  # the same, without the token
     "process/handover.py",  # a successor, which gets all; process 1 starts none
     "cli/demo/environment.py",  # a demo is no process 1
+    "cli/demo/proxy.py",  # as above
 }
 AS_PROCESS_1 = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.cluster_pops import QUICK, Cluster
 from tests.system.pop import Pop
+from tests.system.running_demo import RunningDemo
 from tests.underlay import need_underlay
 
 DESCRIPTORS = 8192
@@ -45,3 +46,9 @@ def cluster(_three_pops: Cluster) -> Cluster:
     _three_pops.wait_until_connected()
     _three_pops.wait_until_equal()
     return _three_pops
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[RunningDemo]:
+    with closing(RunningDemo(tmp_path)) as demo:
+        yield demo

@@ -76,7 +76,7 @@ def test_an_address_in_use_is_named_and_taken_once_it_is_free(tmp_path: Path) ->
             a.start()
             b.start()
             a.wait_for(x=1)
-            reason = a.proxy.wait_for("replication_failed")["reason"]
+            reason = a.proxy.wait_for("agent_failed")["reason"]
             assert f"cannot listen on {address[0]}:{address[1]} (UDP)" in reason
             assert "another process uses it" in reason
         b.wait_for(x=1)

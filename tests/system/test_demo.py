@@ -2,127 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
+from tests.system.running_demo import DEADLINE_SECS, RunningDemo
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.system
 
-DEADLINE_SECS = 120
 
-
-class Demo:
-    """One `edgeproxy demo`; all of its processes are known by their TMPDIR."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        self._tmp_path = tmp_path
-        self._process: subprocess.Popen[str] | None = None
-        self.seen = ""
-
-    def start(self, *words: str, **variables: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "edgeproxy", "demo", *words],
-            env={
-                **os.environ,
-                "PYTHONIOENCODING": "utf-8",
-                **variables,
-                "TMPDIR": str(self._tmp_path),
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    @property
-    def process(self) -> subprocess.Popen[str]:
-        assert self._process is not None
-        return self._process
-
-    def read_until(self, text: str) -> None:
-        """Read what is printed up to a line that holds `text`."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.seen += line
-            if text in line:
-                return
-        raise AssertionError(f"{text!r} never appeared in:\n{self.seen}{self.end()}")
-
-    def end(self) -> str:
-        """Wait for the end; return what was written to stderr."""
-        assert self.process.stdout is not None
-        assert self.process.stderr is not None
-        self.seen += self.process.stdout.read()
-        self.process.wait(DEADLINE_SECS)
-        return self.process.stderr.read()
-
-    def signal(self, number: int) -> None:
-        self.process.send_signal(number)
-
-    def running(self) -> dict[int, str]:
-        """Return the command lines of all processes of this demo by their id."""
-        mark = f"TMPDIR={self._tmp_path}\0".encode()
-        found = {}
-        for directory in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):  # it has ended, or is somebody else's
-                if mark in (directory / "environ").read_bytes():
-                    command = (directory / "cmdline").read_bytes().replace(b"\0", b" ")
-                    if command:
-                        found[int(directory.name)] = command.decode().strip()
-        return found
-
-    def proxy_pid(self) -> int | None:
-        """Return the id of the proxy's process if it runs."""
-        for pid, command in self.running().items():
-            if command.endswith("edgeproxy serve"):
-                return pid
-        return None
-
-    def kill_proxy(self) -> None:
-        """Kill the proxy as soon as there is one."""
-        wait_until(self.proxy_pid, "the demo starts a proxy")
-        pid = self.proxy_pid()
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-
-    def expect_nothing_left(self) -> None:
-        assert self.running() == {}
-        assert list(self._tmp_path.iterdir()) == []
-
-    def close(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            for pid in self.running():
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            self._process.communicate()
-
-
-@pytest.fixture
-def demo(tmp_path: Path) -> Iterator[Demo]:
-    demo = Demo(tmp_path)
-    yield demo
-    demo.close()
-
-
-def proxy_address(demo: Demo) -> tuple[str, int]:
+def proxy_address(demo: RunningDemo) -> tuple[str, int]:
     found = re.search(r"listen=([\d.]+):(\d+)", demo.seen)
     assert found, demo.seen
     return found[1], int(found[2])
 
 
-def test_it_shows_the_main_job_and_leaves_nothing(demo: Demo) -> None:
+def test_it_shows_the_main_job_and_leaves_nothing(demo: RunningDemo) -> None:
     demo.start()
     err = demo.end()
     assert (demo.process.returncode, err) == (0, ""), demo.seen
@@ -153,7 +54,9 @@ def test_it_shows_the_main_job_and_leaves_nothing(demo: Demo) -> None:
     assert "\x1b" not in demo.seen, "no colours where there is no terminal"
 
 
-def test_it_is_undisturbed_by_settings_from_outside_and_by_a_poor_encoding(demo: Demo) -> None:
+def test_it_is_undisturbed_by_settings_from_outside_and_by_a_poor_encoding(
+    demo: RunningDemo,
+) -> None:
     demo.start(
         PYTHONIOENCODING="ascii",
         EDGEPROXY_CONFIG="/nonexistent",
@@ -166,14 +69,14 @@ def test_it_is_undisturbed_by_settings_from_outside_and_by_a_poor_encoding(demo:
     assert "ok a new connection is refused" in demo.seen
 
 
-def test_it_fits_80_columns(demo: Demo) -> None:
+def test_it_fits_80_columns(demo: RunningDemo) -> None:
     demo.start("--keep")
     demo.read_until("Ctrl+C")
     ours = [line for line in demo.seen.splitlines() if "/" not in line]  # paths may be long
     assert max(map(len, ours)) <= 80
 
 
-def test_it_fails_when_the_proxy_dies_under_it(demo: Demo) -> None:
+def test_it_fails_when_the_proxy_dies_under_it(demo: RunningDemo) -> None:
     demo.start()
     demo.kill_proxy()
     demo.end()
@@ -183,7 +86,7 @@ def test_it_fails_when_the_proxy_dies_under_it(demo: Demo) -> None:
     demo.expect_nothing_left()
 
 
-def test_it_shows_what_a_proxy_says_that_does_not_start(demo: Demo) -> None:
+def test_it_shows_what_a_proxy_says_that_does_not_start(demo: RunningDemo) -> None:
     demo.start(EDGEPROXY_ENGINE="steam")
     demo.end()
     assert demo.process.returncode == 1, demo.seen
@@ -201,17 +104,16 @@ def test_it_shows_what_a_proxy_says_that_does_not_start(demo: Demo) -> None:
         ("3. ", signal.SIGINT),
     ],
 )
-def test_nothing_is_left_when_it_is_interrupted(demo: Demo, moment: str, number: int) -> None:
+def test_nothing_is_left_when_it_is_interrupted(
+    demo: RunningDemo, moment: str, number: int
+) -> None:
     demo.start()
     demo.read_until(moment)
     demo.signal(number)
-    err = demo.end()
-    assert demo.process.returncode == 128 + number, demo.seen
-    assert err == f"edgeproxy: demo ended by {signal.Signals(number).name}\n"
-    demo.expect_nothing_left()
+    demo.expect_ended_by(number)
 
 
-def test_nothing_is_left_when_its_reader_leaves(demo: Demo) -> None:
+def test_nothing_is_left_when_its_reader_leaves(demo: RunningDemo) -> None:
     demo.start()
     demo.read_until("1. ")
     assert demo.process.stdout is not None
@@ -222,7 +124,7 @@ def test_nothing_is_left_when_its_reader_leaves(demo: Demo) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_kept_it_serves_until_interrupted_and_lets_open_connections_finish(
-    demo: Demo, number: int
+    demo: RunningDemo, number: int
 ) -> None:
     demo.start("--keep")
     demo.read_until("Ctrl+C")
@@ -243,7 +145,7 @@ def test_kept_it_serves_until_interrupted_and_lets_open_connections_finish(
     demo.expect_nothing_left()
 
 
-def test_what_it_offers_to_try_when_kept_works(demo: Demo) -> None:
+def test_what_it_offers_to_try_when_kept_works(demo: RunningDemo) -> None:
     demo.start("--keep")
     demo.read_until("Ctrl+C")
     offered = [line for line in demo.seen.splitlines() if line.startswith("    ")]
@@ -266,7 +168,7 @@ def test_what_it_offers_to_try_when_kept_works(demo: Demo) -> None:
     demo.end()
 
 
-def test_kept_it_ends_at_once_when_interrupted_twice(demo: Demo) -> None:
+def test_kept_it_ends_at_once_when_interrupted_twice(demo: RunningDemo) -> None:
     demo.start("--keep")
     demo.read_until("Ctrl+C")
     address = proxy_address(demo)
@@ -281,7 +183,7 @@ def test_kept_it_ends_at_once_when_interrupted_twice(demo: Demo) -> None:
     demo.expect_nothing_left()
 
 
-def test_kept_it_fails_when_the_proxy_ends_by_itself(demo: Demo) -> None:
+def test_kept_it_fails_when_the_proxy_ends_by_itself(demo: RunningDemo) -> None:
     demo.start("--keep")
     demo.read_until("Ctrl+C")
     demo.kill_proxy()

@@ -16,6 +16,7 @@ from edgeproxy.registry.errors import (
     InvalidClientError,
     NotOwnerError,
     NotRegisteredError,
+    NotReplicatedError,
     RegistryError,
     UnavailableError,
     UnknownBackendError,
@@ -27,6 +28,7 @@ STATUS_OF: Mapping[type[RegistryError], int] = {
     ForbiddenAddressError: 403,
     UnknownBackendError: 404,
     NotRegisteredError: 404,
+    NotReplicatedError: 404,
     ConflictError: 409,
     UnavailableError: 503,
 }

@@ -75,7 +75,15 @@ def answer(content: object, status: int = 200, **headers: str) -> Response:
 
 async def health(registry: Registry, _request: Request) -> Response:
     """Answer that this process lives."""
-    return answer(registry.health())
+    content: dict[str, object] = msgspec.to_builtins(registry.health())
+    if content["cluster"] is None:
+        del content["cluster"]
+    return answer(content)
+
+
+async def cluster(registry: Registry, _request: Request) -> Response:
+    """Answer what the agent of the cluster said last."""
+    return answer(registry.cluster())
 
 
 async def ready(registry: Registry, _request: Request) -> Response:
@@ -196,6 +204,15 @@ ONE = f"{V1}/backends/{{id}}"
 View = views.BackendView
 
 OPERATIONS = (
+    Operation(
+        "GET",
+        f"{V1}/cluster",
+        "cluster",
+        "The POPs that share this routing table, as the agent of this one sees them.",
+        cluster,
+        dict[str, Any],
+        faults=(404,),
+    ),
     Operation("GET", "/health", "health", "Whether this process is alive.", health, views.Health),
     Operation(
         "GET",

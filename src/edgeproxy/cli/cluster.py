@@ -55,11 +55,20 @@ def run_agent(_arguments: argparse.Namespace) -> int:
     """Replicate until a signal ends it."""
     from edgeproxy import log as events
     from edgeproxy.cluster.agent import run
+    from edgeproxy.errors import EdgeProxyError, UsageError
 
     config = _config()
+    if not config.replication.enabled:
+        raise EdgeProxyError(
+            "replication is off: set EDGEPROXY_REPLICATION_ENABLED=true, here and for the proxy"
+        )
     events.start(config.log)
+    log = events.EventLog("cluster")
     try:
         return run(config.replication, config.database.path, config.admission.region)
+    except EdgeProxyError as error:
+        log.error("agent_failed", reason=str(error))  # noqa: TRY400
+        return 2 if isinstance(error, UsageError) else 1
     finally:
         events.stop()
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from socket import gethostname
 from typing import TYPE_CHECKING
 
 from edgeproxy.errors import EdgeProxyError, UsageError
@@ -64,6 +65,7 @@ def check(environ: Mapping[str, str]) -> Findings:
         ("the driver for PostgreSQL", _driver, {"postgres"}),
         ("the engine", _engine, {"engine"}),
         ("the access log and Unix sockets", _files, LISTENING),
+        ("the keys of the cluster", _cluster, {"replication"}),
         ("the routing database", _database, {"database", "postgres"}),
     ):
         if parts & unsure:
@@ -107,6 +109,15 @@ def _token(config: Config) -> _Checks:
 
     if config.api.enabled:
         yield lambda: token_of(config.api)
+
+
+def _cluster(config: Config) -> _Checks:
+    if config.replication.enabled:
+        from edgeproxy.cluster.builtin.ring import Ring
+        from edgeproxy.cluster.identity import check_node_id
+
+        yield lambda: Ring(config.replication)
+        yield lambda: check_node_id(config.replication.node_id or gethostname())
 
 
 def _tls(config: Config) -> _Checks:

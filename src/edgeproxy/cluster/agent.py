@@ -27,7 +27,7 @@ from edgeproxy.cluster.bridge.worker import BridgeWorker
 from edgeproxy.cluster.engine import RunningEngine
 from edgeproxy.cluster.identity import begin_life
 from edgeproxy.cluster.settings import ReplicationSettings
-from edgeproxy.errors import EdgeProxyError, StoreError
+from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
 from edgeproxy.store.sqlite.database import create, transaction
 from edgeproxy.store.sqlite.leases import adopt
@@ -35,7 +35,6 @@ from edgeproxy.store.sqlite.leases import adopt
 log = EventLog("cluster")
 
 LOCK_LOOK_SECS = 0.1
-OUTPUT_CLOSED = b""
 
 MakeEngine = Callable[[ReplicationSettings, str, int, str], RunningEngine]
 
@@ -54,16 +53,9 @@ class Agent:
         self._node_id = ""
 
     def run(self) -> int:
-        """Replicate until a signal, or the end of standard input.
-
-        What prevents that is a line of the log: nothing else may be on the stderr of the proxy.
-        """
-        try:
-            with suppress(KeyboardInterrupt):
-                asyncio.run(self._run())
-        except EdgeProxyError as error:
-            log.error("replication_failed", reason=str(error))  # noqa: TRY400 — no bug
-            return 1
+        """Replicate until a signal, or the end of standard input. Raises EdgeProxyError."""
+        with suppress(KeyboardInterrupt):
+            asyncio.run(self._run())
         return 0
 
     async def _run(self) -> None:
@@ -204,10 +196,6 @@ def _shadow_of(db_path: Path) -> Shadow:
 
 def run(settings: ReplicationSettings, database: Path, region: str) -> int:
     """Run an agent with the engine that the settings name. Raises EdgeProxyError."""
-    if not settings.enabled:
-        raise EdgeProxyError(
-            "replication is off: set EDGEPROXY_REPLICATION_ENABLED=true, here and for the proxy"
-        )
     from edgeproxy.cluster.choice import make_engine
 
     return Agent(settings, database, region, make_engine).run()

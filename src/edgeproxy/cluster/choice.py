@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeproxy.cluster.engine import EngineError, RunningEngine
+from edgeproxy.cluster.engine import RunningEngine
 from edgeproxy.cluster.settings import BUILTIN, ReplicationSettings
 
 
@@ -14,4 +14,6 @@ def make_engine(
         from edgeproxy.cluster.builtin.engine import BuiltinEngine
 
         return BuiltinEngine(settings, node_id, life, region)
-    raise EngineError(f"EDGEPROXY_REPLICATION_ENGINE={settings.engine!r}: not in this release")
+    from edgeproxy.cluster.corrosion.engine import CorrosionEngine
+
+    return CorrosionEngine(settings, node_id, life, region)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 from pathlib import Path
 from socket import gethostname
 
+from edgeproxy import regular_file
 from edgeproxy.cluster.settings import ReplicationSettings
 from edgeproxy.errors import EdgeProxyError, UsageError
 
@@ -32,14 +34,19 @@ def node_id_of(db_path: Path, configured: str) -> str:
     """Return the name of this POP, and keep it. Raises EdgeProxyError."""
     known, life = _read(path_beside(db_path))
     wanted = configured or known or gethostname()
-    if not _NODE_ID.fullmatch(wanted):
-        raise UsageError(
-            f"EDGEPROXY_REPLICATION_NODE_ID={wanted!r}: allowed are 1 to 64 printable ASCII "
-            "characters without spaces, unlike the name of any other POP"
-        )
+    check_node_id(wanted)
     if wanted != known:
         _write(path_beside(db_path), wanted, life)
     return wanted
+
+
+def check_node_id(name: str) -> None:
+    """Raise UsageError if a POP cannot have this name."""
+    if not _NODE_ID.fullmatch(name):
+        raise UsageError(
+            f"EDGEPROXY_REPLICATION_NODE_ID={name!r}: allowed are 1 to 64 printable ASCII "
+            "characters without spaces, unlike the name of any other POP"
+        )
 
 
 def home_of(settings: ReplicationSettings, configured: str | None) -> str | None:
@@ -50,17 +57,22 @@ def home_of(settings: ReplicationSettings, configured: str | None) -> str | None
 
 
 def begin_life(db_path: Path, configured: str, now_ms: int) -> tuple[str, int]:
-    """Return the name of this POP and the number of the life that begins now."""
+    """Return the name of this POP and the number of the life that begins now.
+
+    Two copies of one disk begin lives of different numbers.
+    """
+    from edgeproxy.core.cluster.swim.records import next_instance
+
     name = node_id_of(db_path, configured)
     _, last = _read(path_beside(db_path))
-    life = max(last + 1, now_ms)
+    life = next_instance(last, now_ms, secrets.randbits(16))
     _write(path_beside(db_path), name, life)
     return name, life
 
 
 def _read(path: Path) -> tuple[str, int]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(regular_file.read_text(path, regular_file.MAX_TOKEN_BYTES))
         name, life = content["node_id"], content["life"]
         if isinstance(name, str) and type(life) is int:
             return name, life

@@ -55,6 +55,7 @@ class ReplicationSettings:
             come from.
         insecure: Do without a key although others can reach the addresses.
         corrosion_bin: The program of Corrosion.
+        corrosion_tls_dir: The folder with the certificates of Corrosion; None: no TLS.
     """
 
     enabled: bool = False
@@ -72,6 +73,7 @@ class ReplicationSettings:
     advertise_addr: str = ""
     insecure: bool = False
     corrosion_bin: Path = Path("corrosion")
+    corrosion_tls_dir: Path | None = None
 
     @property
     def has_keys(self) -> bool:
@@ -106,6 +108,7 @@ def faults_of(settings: ReplicationSettings, database: Path, *, uses_server: boo
     """Return what is missing or contradicts itself. `uses_server`: backends come from a server."""
     if not settings.enabled:
         return []
+    is_builtin = settings.engine == BUILTIN
     faults = []
     if uses_server:
         faults.append(
@@ -121,6 +124,11 @@ def faults_of(settings: ReplicationSettings, database: Path, *, uses_server: boo
         faults.append(
             "EDGEPROXY_REPLICATION_KEYS and EDGEPROXY_REPLICATION_KEY_FILE are both set; set one"
         )
+    return faults + (_faults_of_builtin(settings) if is_builtin else _faults_of_corrosion(settings))
+
+
+def _faults_of_builtin(settings: ReplicationSettings) -> list[str]:
+    faults = []
     for variable, address in (
         ("GOSSIP_ADDR", settings.gossip_addr),
         ("TRANSPORT_ADDR", settings.transport_addr),
@@ -132,10 +140,33 @@ def faults_of(settings: ReplicationSettings, database: Path, *, uses_server: boo
                 "it could change the routing table; make one with `edgeproxy cluster keygen`, set "
                 "EDGEPROXY_REPLICATION_KEYS at every POP, or set EDGEPROXY_REPLICATION_INSECURE"
             )
-    same = settings.gossip_addr.port == settings.transport_addr.port != 0
-    if same and settings.engine == BUILTIN:
+    if settings.gossip_addr.port == settings.transport_addr.port != 0:
         faults.append(
             f"EDGEPROXY_REPLICATION_TRANSPORT_ADDR='{settings.transport_addr}': its port is that "
             "of EDGEPROXY_REPLICATION_GOSSIP_ADDR; both are UDP, so they need two"
+        )
+    return faults
+
+
+def _faults_of_corrosion(settings: ReplicationSettings) -> list[str]:
+    faults = []
+    address = ipaddress.ip_address(settings.gossip_addr.host)
+    listens = f"EDGEPROXY_REPLICATION_GOSSIP_ADDR='{settings.gossip_addr}'"
+    if settings.has_keys:
+        faults.append(
+            "EDGEPROXY_REPLICATION_KEYS or EDGEPROXY_REPLICATION_KEY_FILE is set, and the engine "
+            "is corrosion, which has certificates instead: unset it, and see "
+            "EDGEPROXY_CORROSION_TLS_DIR"
+        )
+    if not address.is_loopback and settings.corrosion_tls_dir is None and not settings.insecure:
+        faults.append(
+            f"{listens}: without TLS anybody who reaches it could change the routing table; make "
+            "certificates with `corrosion tls` and set EDGEPROXY_CORROSION_TLS_DIR at every POP, "
+            "or set EDGEPROXY_REPLICATION_INSECURE, as between WireGuard addresses"
+        )
+    if address.is_unspecified and not settings.advertise_addr:
+        faults.append(
+            f"{listens}: Corrosion tells others where it listens: name the address at which they "
+            "reach this POP, or set EDGEPROXY_REPLICATION_ADVERTISE_ADDR"
         )
     return faults

@@ -67,7 +67,7 @@ class Supervisor:
             self._end()
 
     def _start(self) -> None:
-        command = [sys.executable, "-m", "edgeproxy", "cluster", "agent"]
+        command = [sys.executable, "-P", "-m", "edgeproxy", "cluster", "agent"]
         self._process = process = subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603
         RUNNING[process.pid] = process.poll
         log.info("agent_started", pid=process.pid)

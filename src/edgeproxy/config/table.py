@@ -276,6 +276,10 @@ SETTINGS: tuple[Setting, ...] = (
         setting("corrosion_bin", Path,
                 "the program of Corrosion, for the engine corrosion",
                 variable="EDGEPROXY_CORROSION_BIN"),
+        setting("corrosion_tls_dir", Path,
+                "a folder with the certificates of Corrosion, as `corrosion tls` names them; "
+                "unset: no TLS",
+                variable="EDGEPROXY_CORROSION_TLS_DIR"),
     )),
     *section("proxy", part="engine", variables="", rows=(
         setting("engine", one_of(*KINDS),

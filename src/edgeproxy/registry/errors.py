@@ -58,6 +58,15 @@ class UnknownBackendError(RegistryError):
         super().__init__(reason, "id")
 
 
+class NotReplicatedError(RegistryError):
+    """The routing table is that of this POP alone."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the routing table is that of this POP alone; see EDGEPROXY_REPLICATION_ENABLED"
+        )
+
+
 class NotRegisteredError(RegistryError):
     """The backend has no lease here: it never registered, or its lease expired."""
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from itertools import islice
+from typing import Any
 
 from edgeproxy.control.observe.json_pieces import array, encoded
 from edgeproxy.control.observe.renderer import BusyError, Pieces
@@ -44,6 +45,7 @@ from edgeproxy.registry.errors import (
     InvalidClientError,
     NotOwnerError,
     NotRegisteredError,
+    NotReplicatedError,
     StoreUnavailableError,
     TooManyBackendsError,
     UnavailableError,
@@ -147,6 +149,13 @@ class Registry:
     def health(self) -> Health:
         """Return the health of this process."""
         return health_of(self._status, self._table.count(), self._admission.table.pop_region)
+
+    def cluster(self) -> Mapping[str, Any]:
+        """Return what the agent of the cluster said last."""
+        found = self._status.cluster()
+        if found is None:
+            raise NotReplicatedError
+        return found
 
     def readiness(self) -> Readiness:
         """Return whether clients would be served."""

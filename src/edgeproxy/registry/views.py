@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from edgeproxy.control.observe.status import Status
 from edgeproxy.core.admission.admission import Admission
@@ -55,8 +58,25 @@ class BackendView:
 
 
 @dataclass(slots=True)
+class ClusterHealth:
+    """The POPs that share this routing table, as this one sees them.
+
+    `ready`: all that another POP has is known here, or there is none. `stalled`: why edits cannot
+    be carried between the routing database and the cluster. `behind` counts the transactions of
+    others that are missing here.
+    """
+
+    node_id: str
+    ready: bool
+    stalled: str | None
+    alive: int
+    dead: int
+    behind: int
+
+
+@dataclass(slots=True)
 class Health:
-    """This process lives."""
+    """This process lives. `cluster` is there with replication, while its agent answers."""
 
     status: str
     version: str
@@ -64,6 +84,7 @@ class Health:
     uptime_secs: int
     engine: str
     region: str
+    cluster: ClusterHealth | None = None
 
 
 @dataclass(slots=True)
@@ -91,7 +112,24 @@ class TableView:
 
 def health_of(status: Status, backends: int, region: str) -> Health:
     """Return that this process lives."""
-    return Health("ok", VERSION, backends, int(status.uptime_secs()), status.engine_kind, region)
+    uptime_secs = int(status.uptime_secs())
+    cluster = _cluster_health(status.cluster() or {})
+    return Health("ok", VERSION, backends, uptime_secs, status.engine_kind, region, cluster)
+
+
+def _cluster_health(agent: Mapping[str, Any]) -> ClusterHealth | None:
+    """Return what the agent said last, in short; None if it says nothing."""
+    if "node_id" not in agent:
+        return None
+    states = Counter(member["state"] for member in agent["members"])
+    return ClusterHealth(
+        agent["node_id"],
+        agent["ready"],
+        agent["bridge"]["fault"] or None,
+        1 + states["alive"],
+        states["suspect"] + states["dead"],
+        sum(member["missing_here"] or 0 for member in agent["members"]),
+    )
 
 
 class ReadinessCheck:

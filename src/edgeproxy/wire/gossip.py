@@ -10,12 +10,10 @@ Whoever holds the key of the cluster may send anything: so everything is checked
 
 from __future__ import annotations
 
-import ipaddress
-
 import msgspec
 
 from edgeproxy.core.cluster.swim.messages import Ack, Message, Nack, Page, Ping, PingRequest, Pull
-from edgeproxy.core.cluster.swim.records import Address, Record
+from edgeproxy.core.cluster.swim.records import Record, is_of_one_host
 from edgeproxy.core.cluster.swim.tuning import (
     MAX_ID_BYTES,
     MAX_INCARNATION,
@@ -28,6 +26,7 @@ MAX_BYTES = 1136
 """A datagram of 1,200 bytes, which every path carries whole, without its seal."""
 
 MAX_NUMBER = 2**63 - 1
+MAX_STATE = 127
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
@@ -84,13 +83,17 @@ def _check_record(record: Record) -> None:
         _check_id(record.accuser)
     if not _is_plain(record.region) or len(record.region) > MAX_REGION_BYTES:
         raise WireError("a record of membership has a region that is too long or not plain")
-    _check_address(record.gossip)
-    _check_address(record.transport)
+    if not is_of_one_host(record.gossip):
+        raise WireError("a gossip address is not that of one host in its plain form")
+    if not is_of_one_host(record.transport):
+        raise WireError("a transport address is not that of one host in its plain form")
     if not 0 <= record.instance < 2**64:
         raise WireError("a record of membership has an instance out of range")
     if not 0 <= record.incarnation <= MAX_INCARNATION:
         raise WireError("a record of membership has an incarnation out of range")
-    _check_numbers(record.state, record.proto_min, record.proto_max, record.age_secs)
+    if not 0 <= record.state <= MAX_STATE:
+        raise WireError("a record of membership has a state out of range")
+    _check_numbers(record.proto_min, record.proto_max, record.age_secs)
 
 
 def _check_id(node_id: str) -> None:
@@ -112,16 +115,3 @@ def _check_payload(payload: bytes) -> None:
 def _check_numbers(*numbers: int) -> None:
     if min(numbers) < 0 or max(numbers) > MAX_NUMBER:
         raise WireError("a number is out of range")
-
-
-def _check_address(address: Address) -> None:
-    if not 0 < address.port < 65536:
-        raise WireError("a port is out of range")
-    try:
-        ip = ipaddress.ip_address(address.host)
-    except ValueError:
-        raise WireError("an address of a member is no IP address") from None
-    if str(ip) != address.host or "%" in address.host:
-        raise WireError("an address of a member is not in its plain form")
-    if ip.is_unspecified or ip.is_multicast:
-        raise WireError("an address of a member is not that of one host")

@@ -3,8 +3,8 @@
     version 1   kind 1   the fields as MessagePack, in the order of `core.cluster.messages`
 
 A frame has at most 1 MiB. Nothing in it is trusted: a message that is decoded is one that a node
-could have sent, by its form. The form of a greeting never changes, so that nodes of any versions
-can tell each other which they speak; all else is of the version that both do.
+could have sent, by its form. A greeting is of version 1 for ever, so that nodes of any versions can
+tell each other which they speak; all else is of the newest.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ MAX_VALUES = 32
 MAX_NAME_BYTES = 64
 _MAX_NUMBER = (1 << 63) - 1
 _MAX_VERSION = 255
+_HELLO_VERSION = 1
 
 _KINDS: dict[int, type[Message]] = {1: Hello, 2: Push, 3: Pull, 4: Cells, 5: Reset}
 _NUMBERS = {kind: number for number, kind in _KINDS.items()}
@@ -55,14 +56,16 @@ def encode(message: Message) -> bytes:
     body = msgspec.msgpack.encode(message)
     if _HEADER_BYTES + len(body) > MAX_FRAME_BYTES:
         raise WireError("the replication message is longer than 1 MiB")
-    return bytes((VERSIONS[1], _NUMBERS[type(message)])) + body
+    version = _HELLO_VERSION if isinstance(message, Hello) else VERSIONS[1]
+    return bytes((version, _NUMBERS[type(message)])) + body
 
 
 def decode(frame: bytes) -> Message:
     """Return the message in a whole frame. Raises WireError if it holds none."""
     if not _HEADER_BYTES < len(frame) <= MAX_FRAME_BYTES:
         raise WireError("a replication frame is empty or longer than 1 MiB")
-    if not VERSIONS[0] <= frame[0] <= VERSIONS[1]:
+    is_greeting = (frame[0], frame[1]) == (_HELLO_VERSION, _NUMBERS[Hello])
+    if not is_greeting and not VERSIONS[0] <= frame[0] <= VERSIONS[1]:
         raise WireError("a replication frame is of a version that is not spoken here")
     decoder = _DECODERS.get(frame[1])
     if decoder is None:

@@ -5,23 +5,34 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any, Protocol
 
 from edgeproxy.cluster.bridge.bridge import Bridge
 from edgeproxy.cluster.bridge.shadow import Shadow
+from edgeproxy.cluster.engine import Engine
 from edgeproxy.store.sqlite.database import create
 from tests.cluster.bridge.memory_engine import MemoryEngine
 
 ROW = "('{id}', 'myapp', 'sa', '10.50.1.1', 8080, 1, {weight}, 50, 100, 0)"
 
 
+class TestedEngine(Engine, Protocol):
+    """An engine of tests that can be told to hear of another one, and hears all it has."""
+
+    def hear(self, other: Any) -> None: ...
+
+
 class Pop:
     """One POP. `now` is its time, in Unix and in monotonic seconds."""
 
-    def __init__(self, folder: Path, name: str, *, ready: bool = True) -> None:
+    def __init__(
+        self, folder: Path, name: str, *, ready: bool = True, engine: TestedEngine | None = None
+    ) -> None:
         self.name = name
         self.now = 1_900_000_000.0
         self.path = folder / f"{name}.db"
-        self.engine = MemoryEngine(name, ready=ready)
+        # Any other engine is for tests that know none in particular.
+        self.engine: MemoryEngine = engine or MemoryEngine(name, ready=ready)  # type: ignore[assignment]
         create(self.path)
         self.start()
 

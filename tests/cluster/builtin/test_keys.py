@@ -45,6 +45,7 @@ def test_a_file_has_one_key_a_line(tmp_path: Path) -> None:
         (base64.b64encode(bytes(32)).decode(), "zeros"),
         (f"{ONE.reveal()},{ONE.reveal()}", "twice"),
     ],
+    ids=["empty", "comma", "remark", "text", "accents", "short", "long", "zeros", "twice"],
 )
 def test_what_is_no_ring_is_refused_without_being_shown(text: str, error: str) -> None:
     with pytest.raises(BadValueError, match=error) as raised:

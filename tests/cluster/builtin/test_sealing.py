@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import random
 from collections.abc import Callable
 
@@ -25,6 +26,10 @@ from edgeproxy.values import Secret
 from edgeproxy.wire import gossip
 
 OLD, NEW = new_key(), new_key()
+GOLDEN = (
+    "454701005ba9d52cb7c9160ae11e2a66000000000000000700000000000000000000000000000000"
+    "4401787747c4a9b8c9405c1c39d63c0bf96d9acba8bab65ddd0280e2"
+)
 
 
 def ring(*keys: Secret) -> KeyRing:
@@ -220,3 +225,14 @@ def test_a_hundred_thousand_hostile_datagrams_open_nothing() -> None:
 @settings(max_examples=300)
 def test_any_bytes_are_dropped(data: bytes) -> None:
     assert isinstance(opener().open(data), Dropped)
+
+
+def test_a_datagram_of_version_1_is_these_bytes_and_opens_in_every_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("secrets.token_bytes", bytes)
+    key = key_ring(Secret(base64.b64encode(bytes(range(32))).decode()))
+    datagram = Sealer(key, "prod", "fra-1", 7).seal(b"body")
+    assert datagram.hex() == GOLDEN
+    result = opened(Opener(key, "prod").open(bytes.fromhex(GOLDEN)))
+    assert (result.body, result.instance) == (b"body", 7)

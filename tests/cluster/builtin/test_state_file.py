@@ -74,7 +74,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from edgeproxy.cluster.builtin.state_file import StateFile
-from tests.cluster.test_state_file import START_MS, replica, route
+from tests.cluster.builtin.test_state_file import START_MS, replica, route
 node = replica(StateFile(Path(sys.argv[1])))
 for number in range(1 << 30):
     edits = [route(str(number), f"{name}.example") for name in range(20)]
@@ -112,3 +112,27 @@ def test_a_cell_that_is_no_cell_is_damage(tmp_path: Path) -> None:
         store.row(ROUTE)
     with pytest.raises(StateError, match="is damaged"):
         list(store.beyond({}))
+
+
+def test_no_question_reads_a_whole_table(tmp_path: Path) -> None:
+    store = StateFile(tmp_path / "state.db")
+    asked: list[str] = []
+    store._connection.set_trace_callback(asked.append)
+    replica(store).write([route("x")], "", START_MS)
+    for answers in (
+        store.beyond({}),
+        store.tombstones(),
+        store.changed_after(0),
+        store.staged(),
+        store.unstaged(),
+    ):
+        list(answers)
+    store._connection.set_trace_callback(None)
+    plans = [
+        (question, step[3])
+        for question in set(asked)
+        if question.startswith("SELECT")
+        for step in store._connection.execute(f"EXPLAIN QUERY PLAN {question}")
+    ]
+    assert len(plans) > 6
+    assert [plan for plan in plans if plan[1].startswith("SCAN") and "INDEX" not in plan[1]] == []

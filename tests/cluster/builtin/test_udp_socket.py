@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from edgeproxy.cluster.builtin.udp_socket import MOST_AT_ONCE, UdpSocket, own_host
+from edgeproxy.cluster.builtin.udp_socket import MOST_AT_ONCE, UdpSocket
 from edgeproxy.core.cluster.swim.records import Address
 from edgeproxy.errors import ConfigError
 from edgeproxy.values import ListenAddress
@@ -98,9 +98,3 @@ def test_an_address_in_use_is_an_error_that_says_what_to_do(four: UdpSocket) -> 
 def test_an_address_of_another_machine_is_an_error_that_says_what_is_allowed() -> None:
     with pytest.raises(ConfigError, match=r"192\.0\.2\.1:4001.*its own"):
         UdpSocket(ListenAddress("192.0.2.1", 4001))
-
-
-def test_the_own_address_is_that_on_the_way_to_another() -> None:
-    assert own_host([]) is None
-    assert own_host([Address("127.0.0.1", 9)]) is None
-    assert own_host([Address("127.0.0.1", 9), Address("127.0.0.2", 9)]) == "127.0.0.1"

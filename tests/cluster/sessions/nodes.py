@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import hmac
 import random
 import socket
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing
 from typing import Any, Self
 
@@ -22,19 +23,29 @@ KEY = b"k" * 32
 OTHER_KEY = b"o" * 32
 
 
+class StubKey:
+    """A key, without the care that one for use needs."""
+
+    def __init__(self, secret: bytes, id_: bytes | None = None) -> None:
+        self._secret = secret
+        self.id = id_ or hashlib.sha256(b"id" + secret).digest()[:4]
+
+    def derived(self, purpose: bytes) -> bytes:
+        return hmac.digest(self._secret, purpose, "sha256")
+
+
 class Keys:
-    """A ring that tests change."""
+    """A ring: the first key is the primary one."""
 
     def __init__(self, *secrets: bytes) -> None:
-        self.secrets = secrets
+        self._keys = tuple(map(StubKey, secrets))
 
     @property
-    def keys(self) -> Mapping[bytes, bytes]:
-        return {hashlib.sha256(each).digest()[:4]: each for each in self.secrets}
+    def primary(self) -> StubKey:
+        return self._keys[0]
 
-    @property
-    def primary(self) -> bytes:
-        return next(iter(self.keys))
+    def __iter__(self) -> Iterator[StubKey]:
+        return iter(self._keys)
 
 
 async def until(
@@ -60,11 +71,10 @@ class Node:
         versions: tuple[int, int] = (1, 1),
     ) -> None:
         self.name = name
-        self.ring = Keys(*(secrets or (KEY,)))
         self.joined: list[str] = []
         self.left: list[tuple[str, str]] = []
         self.frames: list[tuple[str, bytes]] = []
-        identity = Identity(name, cluster, self.ring, versions)
+        identity = Identity(name, cluster, Keys(*(secrets or (KEY,))), versions)
         self.transport = Transport(
             identity, self.joined.append, self._take, self._leave, random.Random(name)
         )

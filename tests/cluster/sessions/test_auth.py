@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,35 +9,24 @@ from hypothesis import strategies as st
 from edgeproxy.cluster.sessions.auth import HINTS, Exchange, Identity, Outcome, Peer, Refusal
 from edgeproxy.wire import session as wire
 from edgeproxy.wire.session import Auth, Hello, Kind
+from tests.cluster.sessions.nodes import Keys, StubKey
 
 OLD, NEW = b"o" * 32, b"n" * 32
+OLD_ID, NEW_ID = StubKey(OLD).id, StubKey(NEW).id
 CHANNEL = b"channel of this connection"
 
 
-@dataclass
-class Keys:
-    """A ring: the first key is the primary one."""
+class Forged(Keys):
+    """A key with the id of another one."""
 
-    secrets: tuple[bytes, ...] = (OLD,)
-    ids: dict[bytes, bytes] = field(default_factory=dict)
-
-    @staticmethod
-    def id_of(secret: bytes) -> bytes:
-        return hashlib.sha256(b"id" + secret).digest()[:4]
-
-    @property
-    def keys(self) -> Mapping[bytes, bytes]:
-        return {self.ids.get(each, self.id_of(each)): each for each in self.secrets}
-
-    @property
-    def primary(self) -> bytes:
-        return next(iter(self.keys))
+    def __init__(self) -> None:
+        self._keys = (StubKey(NEW, OLD_ID),)
 
 
 def node(
     name: str, *secrets: bytes, cluster: str = "edge", versions: tuple[int, int] = (1, 1)
 ) -> Identity:
-    return Identity(name, cluster, Keys(secrets or (OLD,)), versions)
+    return Identity(name, cluster, Keys(*(secrets or (OLD,))), versions)
 
 
 def frames(sent: bytes) -> list[tuple[Kind, bytes]]:
@@ -84,7 +69,7 @@ def run(
 
 
 def test_two_nodes_of_a_cluster_learn_who_the_other_is() -> None:
-    key_id = Keys.id_of(OLD)
+    key_id = OLD_ID
     ours, theirs = run(node("a"), node("b"))
     assert ours == Outcome(Peer("b", 1, key_id))
     assert isinstance(theirs, Outcome)
@@ -106,7 +91,7 @@ def test_any_key_of_the_ring_is_accepted_and_answered_with(
     ours, theirs = run(node("a", *one), node("b", *other))
     assert isinstance(ours, Outcome)
     assert isinstance(theirs, Outcome)
-    assert ours.peer.key_id == theirs.peer.key_id == Keys.id_of(one[0])
+    assert ours.peer.key_id == theirs.peer.key_id == Keys(*one).primary.id
 
 
 @pytest.mark.parametrize(
@@ -123,12 +108,12 @@ def test_a_node_that_does_not_belong_here_gets_no_answer(other: Identity, refusa
 
 
 def test_a_key_with_the_id_of_another_one_is_found_out() -> None:
-    forged = Identity("b", "edge", Keys((NEW,), {NEW: Keys.id_of(OLD)}))
+    forged = Identity("b", "edge", Forged())
     assert run(node("a"), forged) == (None, Refusal.PROOF)
 
 
 def test_who_dials_finds_out_who_answers_with_a_forged_key() -> None:
-    forged = Identity("b", "edge", Keys((NEW,), {NEW: Keys.id_of(OLD)}))
+    forged = Identity("b", "edge", Forged())
     reply = hear(answerer(forged), dialler(forged_as(forged, "a")).opening())
     assert isinstance(reply, Outcome)
     dials = dialler(node("a"))
@@ -178,7 +163,21 @@ def test_what_a_node_has_sent_is_no_answer_to_it() -> None:
     assert hear(dials, dials.opening()) is Refusal.PROOF
     one, other = dialler(node("a")), dialler(node("b"))
     other.opening()
-    assert hear(other, one.opening()) is Refusal.PROOF, "the role is in the proof"
+    assert hear(other, one.opening()) is Refusal.PROOF
+
+
+def test_everything_that_a_proof_is_about_changes_it() -> None:
+    me, key = node("a"), StubKey(OLD)
+    proofs = {
+        me.proof(key, b"dialled", b"channel", (b"one", b"other")),
+        me.proof(key, b"answered", b"channel", (b"one", b"other")),
+        me.proof(key, b"dialled", b"another", (b"one", b"other")),
+        me.proof(key, b"dialled", b"channel", (b"other", b"one")),
+        me.proof(key, b"dialled", b"channel", (b"one", b"othe", b"r")),
+        me.proof(StubKey(NEW), b"dialled", b"channel", (b"one", b"other")),
+        node("a", cluster="other").proof(key, b"dialled", b"channel", (b"one", b"other")),
+    }
+    assert len(proofs) == 7
 
 
 @given(st.data())
@@ -215,7 +214,7 @@ BODIES = (
     )
     | st.builds(
         lambda key_id, mac: wire.body(wire.auth(Auth(key_id, mac))),
-        st.sampled_from([Keys.id_of(OLD), Keys.id_of(NEW)]),
+        st.sampled_from([OLD_ID, NEW_ID]),
         st.binary(min_size=32, max_size=32),
     )
 )

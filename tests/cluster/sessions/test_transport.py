@@ -20,6 +20,7 @@ from tests.cluster.sessions.nodes import (
     KEY,
     OTHER_KEY,
     Cluster,
+    Keys,
     Node,
     free_port,
     run,
@@ -63,7 +64,7 @@ def test_a_node_that_is_dialled_and_the_one_that_dials_have_a_session() -> None:
             assert (ours.dialled, theirs.dialled) == (True, False)
             assert (ours.address, theirs.address) == (other.address, one.address)
             assert ours.version == theirs.version == 1
-            assert ours.key_id == one.ring.primary
+            assert ours.key_id == Keys(KEY).primary.id
             await until(lambda: one.transport.sessions()["a"].rtt_secs, "the round-trip time")
 
     run(main())
@@ -363,12 +364,11 @@ def test_keys_are_changed_without_a_gap() -> None:
             await met(*nodes)
             for secrets in ((KEY, OTHER_KEY), (OTHER_KEY, KEY), (OTHER_KEY,)):
                 for node in nodes:
-                    node.ring.secrets = secrets
-                    node.transport.keys_changed()
+                    node.transport.keys_changed(Keys(*secrets))
                     await met(*nodes)
             for node in nodes:
                 assert {each.key_id for each in node.transport.sessions().values()} == {
-                    node.ring.primary
+                    Keys(OTHER_KEY).primary.id
                 }
                 assert node.refused() == {}
                 # Only the removal of the old key ends sessions: each once, or twice if its other
@@ -384,7 +384,7 @@ def test_a_node_without_a_common_key_stays_out_until_it_has_one() -> None:
             one, other = await cluster.node("a", KEY), await cluster.node("b", OTHER_KEY)
             one.dial(other)
             await until(lambda: other.refused() == {"unknown_key": 1}, "it is refused")
-            other.ring.secrets = (OTHER_KEY, KEY)
+            other.transport.keys_changed(Keys(OTHER_KEY, KEY))
             await met(one, other)
 
     run(main())

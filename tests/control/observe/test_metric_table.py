@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from edgeproxy.control.observe.cluster_metrics import CLUSTER_METRICS
 from edgeproxy.control.observe.metric_table import (
     BACKEND_LABELS,
     BACKEND_METRICS,
@@ -26,7 +27,10 @@ def documented() -> dict[str, tuple[str, tuple[str, ...]]]:
 
 
 def test_the_document_has_each_metric_with_its_type_and_labels() -> None:
-    rows = [(metric.name_on_page, metric.kind, metric.labels) for metric in PROCESS_METRICS]
+    rows = [
+        (metric.name_on_page, metric.kind, metric.labels)
+        for metric in (*PROCESS_METRICS, *CLUSTER_METRICS)
+    ]
     rows += [
         (metric.name_on_page, metric.kind, BACKEND_LABELS + metric.labels)
         for metric in BACKEND_METRICS
@@ -39,6 +43,6 @@ def test_the_document_has_each_metric_with_its_type_and_labels() -> None:
 
 
 def test_every_metric_has_one_row() -> None:
-    names = [metric.name for metric in PROCESS_METRICS]
+    names = [metric.name for metric in (*PROCESS_METRICS, *CLUSTER_METRICS)]
     names += [metric.name for metric in BACKEND_METRICS]
     assert len(set(names)) == len(names)

@@ -48,6 +48,11 @@ class Network:
     def start(self, name: str) -> Replica:
         return Replica(self.stores[name], self.new_origin)
 
+    def store_of(self, name: str) -> MemoryStore:
+        store = self.stores[name]
+        assert isinstance(store, MemoryStore)
+        return store
+
     def clock(self, name: str) -> int:
         return self.now_ms + self.skew_ms[name]
 

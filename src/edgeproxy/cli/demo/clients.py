@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgeproxy.cli.demo.environment import LOOPBACK, POP_REGION
@@ -40,15 +41,21 @@ UNKNOWN = Client(LOOPBACK, "", "unknown", POP_REGION)
 CLIENTS = (BRAZILIAN, ARGENTINE, AMERICAN, GERMAN, JAPANESE, UNKNOWN)
 
 
-def check_addresses() -> None:
-    """Raise EdgeProxyError if a client cannot have its address on this system."""
-    for client in CLIENTS:
+def countries() -> dict[str, str]:
+    """Return the country code of each client that has one, by the prefix it comes from."""
+    return {f"{client.ip}/32": client.country for client in CLIENTS if client.country}
+
+
+def check_addresses(pops: Iterable[str] = ()) -> None:
+    """Raise EdgeProxyError if a client, or one of these POPs, cannot have its address here."""
+    owners = {client.ip: "clients" for client in CLIENTS} | dict.fromkeys(pops, "POPs")
+    for ip, owner in owners.items():
         with socket.socket() as probe:
             try:
-                probe.bind((client.ip, 0))
+                probe.bind((ip, 0))
             except OSError as error:
                 raise EdgeProxyError(
-                    f"the demo's clients have loopback addresses of their own, but {client.ip} "
+                    f"the demo's {owner} have loopback addresses of their own, but {ip} "
                     f"cannot be used here: {error.strerror}; Linux has all of 127.0.0.0/8, on "
-                    f"macOS add each one: sudo ifconfig lo0 alias {client.ip}"
+                    f"macOS add each one: sudo ifconfig lo0 alias {ip}"
                 ) from None

@@ -11,10 +11,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgeproxy.cli.demo.environment import Stage
     from edgeproxy.cli.demo.output import Output
     from edgeproxy.cli.demo.signals import StopSignals
 
 LOG_LINES_SHOWN = 10
+POPS = range(2, 10)
 
 
 def add_parser(commands: Any) -> None:
@@ -26,10 +30,19 @@ def add_parser(commands: Any) -> None:
         "several countries through it, disable a node, kill a backend, stop the proxy. Every "
         "step is verified; the exit code is 0 only if all of it happened as printed.",
     )
-    parser.add_argument(
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument(
         "--keep",
         action="store_true",
         help="keep it running before the last step, and print commands to try",
+    )
+    ways.add_argument(
+        "--pops",
+        metavar="N",
+        type=int,
+        choices=POPS,
+        help="show instead how N POPs, 2 to 9, keep one routing table: edits at any of them, a "
+        "partition and its end, a killed agent",
     )
     parser.set_defaults(run=run)
 
@@ -46,7 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
     signals = StopSignals()
     with signals.caught():
         try:
-            code = _show(signals, output, keep=arguments.keep)
+            if arguments.pops:
+                code = _show_pops(signals, output, arguments.pops)
+            else:
+                code = _show(signals, output, keep=arguments.keep)
         except Interruption as interruption:
             print(f"edgeproxy: demo ended by {interruption.name}", file=sys.stderr)
             return 128 + interruption.number
@@ -57,30 +73,63 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _show(signals: StopSignals, output: Output, *, keep: bool) -> int:
     from edgeproxy.cli.demo.environment import Environment
-    from edgeproxy.cli.demo.expected import UnmetError
     from edgeproxy.cli.demo.steps import Steps
 
     environment = Environment(signals, is_kept=keep)
     steps = Steps(environment, output)
+
+    def show() -> None:
+        steps.start()
+        steps.geography()
+        steps.disable()
+        steps.failover()
+        if keep:
+            steps.keep(signals)
+        else:
+            steps.drain()
+
+    return _run(environment, output, signals, show, steps.hang_up)
+
+
+def _show_pops(signals: StopSignals, output: Output, count: int) -> int:
+    from edgeproxy.cli.demo.cluster.environment import ClusterEnvironment
+    from edgeproxy.cli.demo.cluster.steps import ClusterSteps
+
+    environment = ClusterEnvironment(signals)
+    steps = ClusterSteps(environment, output)
+
+    def show() -> None:
+        steps.start(count)
+        steps.fill()
+        steps.change()
+        steps.part()
+        steps.crash()
+
+    return _run(environment, output, signals, show, steps.hang_up)
+
+
+def _run(
+    stage: Stage,
+    output: Output,
+    signals: StopSignals,
+    show: Callable[[], None],
+    hang_up: Callable[[], None],
+) -> int:
+    """Show the steps on a stage, and clear it afterwards; return the exit code."""
+    from edgeproxy.cli.demo.expected import UnmetError
+
     try:
         with signals.allowed():
-            environment.open()
-            steps.start()
-            steps.geography()
-            steps.disable()
-            steps.failover()
-            if keep:
-                steps.keep(signals)
-            else:
-                steps.drain()
+            stage.open()
+            show()
     except UnmetError as error:
         output.unmet(error)
-        lines = environment.log_lines()[-LOG_LINES_SHOWN:]
-        if lines:
-            output.note("the proxy's last log lines:")
-            output.aside("\n".join(lines))
+        for proxy in stage.proxies:
+            if lines := proxy.log_lines()[-LOG_LINES_SHOWN:]:
+                output.note(f"the last log lines of {proxy.name}:")
+                output.aside("\n".join(lines))
         return 1
     finally:
-        steps.hang_up()
-        environment.close()
+        hang_up()
+        stage.close()
     return 0

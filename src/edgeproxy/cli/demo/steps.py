@@ -13,7 +13,15 @@ import time
 from collections.abc import Mapping
 
 from edgeproxy.cli.demo.backend import LINE_BYTES
-from edgeproxy.cli.demo.clients import AMERICAN, BRAZILIAN, CLIENTS, GERMAN, Client, check_addresses
+from edgeproxy.cli.demo.clients import (
+    AMERICAN,
+    BRAZILIAN,
+    CLIENTS,
+    GERMAN,
+    Client,
+    check_addresses,
+    countries,
+)
 from edgeproxy.cli.demo.commands import Places, commands_to_try
 from edgeproxy.cli.demo.connection import Connection, Transfer
 from edgeproxy.cli.demo.environment import LOOPBACK, NODES, Environment, typed_command
@@ -50,11 +58,11 @@ class Steps:
     def start(self) -> None:
         """Start everything. Raises EdgeProxyError where clients cannot have their addresses."""
         check_addresses()
-        self._environment.start_backends()
+        self._environment.open_database()
         regions = ", ".join(dict.fromkeys(NODES.values()))
         self._output.met(f"{len(NODES)} backends run, each a process of its own, in {regions}")
-        prefixes = {f"{client.ip}/32": client.country for client in CLIENTS if client.country}
-        ready = self._environment.start_proxy(prefixes)
+        self._environment.locate(countries())
+        ready = self._environment.start()
         host, _, port = ready["listen"].rpartition(":")
         self.listen = (host, int(port))
         self._predictor = Predictor(self._environment.variables)
@@ -86,7 +94,7 @@ class Steps:
         self._output.heading("2. A node is disabled: its clients move, the others stay")
         self._output.command(f"export EDGEPROXY_DB_PATH={self._environment.database}")
         self._output.command(f"{typed_command()} node disable {node}")
-        self._output.aside(self._environment.command("node", "disable", node))
+        self._output.aside(self._environment.proxy.command("node", "disable", node))
         began = time.monotonic()
         self._predictor.reload()
         decisions = {BRAZILIAN: self._predictor.connect(BRAZILIAN.ip)}
@@ -133,7 +141,7 @@ class Steps:
         self._output.note(text_table(("CLIENT", "COUNTRY", "BEFORE", "NOW", "WHY"), [row]))
         self._expect_reached({AMERICAN: decision})
         claim = f"the proxy noticed that {dead} is dead"
-        expect(claim, dead, self._environment.logged("dial_failed", claim)["backend"])
+        expect(claim, dead, self._environment.proxy.logged("dial_failed", claim)["backend"])
         self._output.met(f"served within the same connection, {secs * 1000:.0f} ms after its start")
 
     def drain(self) -> None:
@@ -144,12 +152,12 @@ class Steps:
         size = TRANSFER_LINES * LINE_BYTES
         parts = ", ".join(f"{transfer.received_bytes / size:.1%}" for transfer in transfers)
         self._output.note(f"{len(transfers)} downloads of {size / 1e6:.1f} MB are at {parts}")
-        self._output.command(f"kill -TERM {self._environment.proxy.pid}  # the proxy")
-        self._environment.proxy.terminate()
-        draining = self._environment.logged("draining", "the proxy stops accepting")
+        self._output.command(f"kill -TERM {self._environment.proxy.process.pid}  # the proxy")
+        self._environment.proxy.process.terminate()
+        draining = self._environment.proxy.logged("draining", "the proxy stops accepting")
         self._output.aside(f"draining connections={draining['connections']}")
         eventually("a new connection is refused", self._is_refused)
-        expect("the proxy waits for the transfers", None, self._environment.proxy.poll())
+        expect("the proxy waits for the transfers", None, self._environment.proxy.process.poll())
         self._output.met("a new connection is refused")
         for transfer in transfers:
             self._finish_transfer(transfer, size)
@@ -157,12 +165,14 @@ class Steps:
             f"{len(transfers)} downloads finished: {len(transfers) * size / 1e6:.1f} MB, "
             "SHA-256 as expected"
         )
-        stopped = self._environment.logged("stopped", "the proxy stops")
+        stopped = self._environment.proxy.logged("stopped", "the proxy stops")
         names = ("refused", "failovers", "cut", "still_active")
         books = " ".join(f"{name}={stopped[name]}" for name in names)
         expect("the proxy's counts are right", "refused=0 failovers=1 cut=0 still_active=0", books)
         expect(
-            "the proxy exits with 0", 0, eventually("the proxy ends", self._environment.proxy.poll)
+            "the proxy exits with 0",
+            0,
+            eventually("the proxy ends", self._environment.proxy.process.poll),
         )
         self._output.met(f"the proxy exited with 0: {books}")
 
@@ -176,19 +186,19 @@ class Steps:
         host, port = self.listen
         places = Places(
             client=f"{host}:{port}",
-            api=self._environment.logged("api", "the API is served")["listen"],
-            metrics=self._environment.logged("metrics", "metrics are served")["listen"],
-            log=str(self._environment.log),
+            api=proxy.logged("api", "the API is served")["listen"],
+            metrics=proxy.logged("metrics", "metrics are served")["listen"],
+            log=str(proxy.log),
         )
         self._output.heading("It all keeps running. In another terminal:")
         self._output.note(commands_to_try(typed_command(), places, self._environment.variables))
         try:
             self._output.note("Ctrl+C stops it; open connections may finish, unless pressed twice.")
-            code = proxy.wait()
+            code = proxy.process.wait()
         except Interruption:
-            proxy.terminate()
+            proxy.process.terminate()
             with signals.allowed():
-                code = proxy.wait()
+                code = proxy.process.wait()
         else:
             raise UnmetError("the proxy keeps running", "no end", f"exit code {code}")
         expect("the proxy exits with 0", 0, code)

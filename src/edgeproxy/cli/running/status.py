@@ -112,6 +112,27 @@ def _surroundings(around: Mapping[str, Any]) -> Iterator[str]:
     ):
         if around[key]:
             yield f"{name:<9} {around[key]}"
+    if (cluster := around.get("cluster")) is not None:
+        yield f"cluster   {cluster_line(cluster)}"
+
+
+def cluster_line(cluster: Mapping[str, Any]) -> str:
+    """Return how this POP and its cluster are, in one line."""
+    if "node_id" not in cluster:
+        return "NO ANSWER from the agent: routing goes on by the last table"
+    members = cluster["members"]
+    up = 1 + sum(member["state"] == "alive" for member in members)
+    there = 1 + sum(member["state"] != "left" for member in members)
+    faults = [f"{m['node_id']} {m['state']}" for m in members if m["state"] in ("suspect", "dead")]
+    behind = sum(member["missing_here"] or 0 for member in members)
+    if behind:
+        faults.append(f"{behind} transactions behind")
+    if not cluster["ready"]:
+        faults.append("NOT READY")
+    if cluster["bridge"]["fault"]:
+        faults.append(f"STALLED: {cluster['bridge']['fault']}")
+    text = f"{cluster['node_id']} in {cluster['cluster']}, {up} of {there} POPs up"
+    return "; ".join([text, *faults])
 
 
 def state_of(backend: Mapping[str, Any]) -> str:

@@ -38,7 +38,7 @@ def page(
     coloured: bool = False,
 ) -> str:
     """Return the page as text. Rates are since `before`."""
-    from edgeproxy.cli.running.status import rtt, size
+    from edgeproxy.cli.running.status import cluster_line, rtt, size
     from edgeproxy.cli.table import text_table
 
     secs = status["uptime_secs"] - before["uptime_secs"] if before else 0.0
@@ -70,6 +70,8 @@ def page(
             for row in rows
         ],
     )
+    cluster = status.get("surroundings", {}).get("cluster")
+    shown_cluster = "" if cluster is None else cluster_line(cluster)
     lines = [
         (f"{head}, up {status['uptime_secs']:.0f} s, table {status['table_version']}", ""),
         (f"clients  {clients}", ""),
@@ -79,6 +81,7 @@ def page(
             _RED if refused > 0 else "",
         ),
         ("", ""),
+        *([(f"cluster  {shown_cluster}", _RED if ";" in shown_cluster else "")] if cluster else []),
         *zip(table.split("\n"), ["", *(_colour_of(row) for row in rows)], strict=True),
     ]
     return "\n".join(_painted(text[:width], colour if coloured else "") for text, colour in lines)

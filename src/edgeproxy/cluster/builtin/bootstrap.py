@@ -41,18 +41,17 @@ class Bootstrap:
         self._is_due.set()
 
     async def follow(self, take: Take) -> None:
-        """Call `take` with all addresses, now and after every look-up; for ever."""
+        """Call `take` with all addresses each time a name was looked up; for ever."""
         retry_secs = FIRST_RETRY_SECS
         while True:
-            await asyncio.gather(*map(self._look_up, list(self._found)))
-            take(list(dict.fromkeys(each for found in self._found.values() for each in found)))
+            await asyncio.gather(*(self._look_up(peer, take) for peer in list(self._found)))
             self._is_due.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(retry_secs if self.failures else LOOKUP_SECS):
                     await self._is_due.wait()
             retry_secs = min(2 * retry_secs, LOOKUP_SECS) if self.failures else FIRST_RETRY_SECS
 
-    async def _look_up(self, peer: Peer) -> None:
+    async def _look_up(self, peer: Peer, take: Take) -> None:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(LOOKUP_TIMEOUT_SECS):
@@ -62,3 +61,4 @@ class Bootstrap:
             return
         self.failures.pop(peer, None)
         self._found[peer] = [Address(str(each[4][0]), int(each[4][1])) for each in found]
+        take(list(dict.fromkeys(each for found in self._found.values() for each in found)))

@@ -114,7 +114,7 @@ class BuiltinEngine:
         settings = self._settings
         self._wake = wake
         self._loop = asyncio.get_running_loop()
-        identity = Identity(self._node_id, settings.cluster_name, self._ring)
+        identity = Identity(self._node_id, settings.cluster_name, self._ring.keys)
         self._transport = Transport(identity, self._joined, self._heard, self._left)
         self._udp = UdpSocket(settings.gossip_addr)
         transport_address = await self._transport.listen(settings.transport_addr)
@@ -124,7 +124,7 @@ class BuiltinEngine:
         self._gossip = Gossip(
             self._udp,
             self._membership,
-            self._ring.keys_of_cluster,
+            self._ring.keys,
             settings.cluster_name,
             settings.bootstrap_peers,
             self._member_changed,
@@ -237,8 +237,8 @@ class BuiltinEngine:
             self._do(lambda: self._replica.greet(node_id, _now_ms()))
 
     def _use_keys(self) -> None:
-        self._gossip.use(self._ring.keys_of_cluster)
-        self._transport.keys_changed()
+        self._gossip.use(self._ring.keys)
+        self._transport.keys_changed(self._ring.keys)
 
     # -- operators -------------------------------------------------------------------
 

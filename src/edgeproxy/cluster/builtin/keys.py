@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgeproxy import regular_file
 from edgeproxy.errors import ConfigError
 from edgeproxy.values import BadValueError, Secret
 
@@ -93,13 +94,13 @@ def key_ring(text: Secret) -> KeyRing:
 def key_ring_file(path: Path) -> KeyRing:
     """Return the ring in a file, one key a line. Raises ConfigError."""
     try:
-        return key_ring(Secret(path.read_text(encoding="ascii")))
+        return key_ring(Secret(regular_file.read_text(path, regular_file.MAX_TOKEN_BYTES)))
     except OSError as error:
         raise ConfigError(f"cannot read the keys in {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"the keys in {path} are no ASCII text; {_ALLOWED}") from None
     except BadValueError as error:
         raise ConfigError(f"the keys in {path}: {error}") from None
+    except ValueError:
+        raise ConfigError(f"the keys in {path} are no UTF-8 text; {_ALLOWED}") from None
 
 
 def _key(entry: str) -> ClusterKey:

@@ -7,7 +7,6 @@ nobody out.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 
 from edgeproxy.cluster.builtin.keys import KEY_BYTES, ClusterKey, KeyRing, key_ring, key_ring_file
 from edgeproxy.cluster.settings import ReplicationSettings
@@ -18,14 +17,12 @@ from edgeproxy.values import BadValueError
 
 log = EventLog("cluster")
 
-_SESSION = b"edgeproxy session"
-
 
 class Ring:
-    """The keys in force, also as sessions take them (`sessions.auth.Ring`).
+    """The keys in force.
 
     Attributes:
-        keys_of_cluster: The keys.
+        keys: The keys.
         is_insecure: There is no key.
     """
 
@@ -34,17 +31,7 @@ class Ring:
         self._settings = settings
         self.is_insecure = not settings.has_keys
         self._stamp: tuple[int, ...] | None = None
-        self._take(self._read())
-
-    @property
-    def keys(self) -> Mapping[bytes, bytes]:
-        """What sessions prove themselves with, by the id of the key."""
-        return self._of_sessions
-
-    @property
-    def primary(self) -> bytes:
-        """The id of the key that is used towards others."""
-        return self.keys_of_cluster.primary.id
+        self.keys = self._read()
 
     def refresh(self, *, is_asked: bool = False) -> bool:
         """Read the file again if it has changed; return whether the keys are others.
@@ -54,24 +41,23 @@ class Ring:
         path = self._settings.key_file
         if path is None or (stamp_of(path) == self._stamp and not is_asked):
             return False
-        before = self._of_sessions, self.primary
+        before = self.shown()
         try:
-            self._take(self._read())
+            self.keys = self._read()
         except ConfigError as error:
             if is_asked:
                 raise
             log.warning("cluster_keys_bad", reason=str(error))
             return False
-        if (self._of_sessions, self.primary) == before:
+        if self.shown() == before:
             return False
         log.info("cluster_keys_changed", keys=" ".join(self.shown()))
         return True
 
     def shown(self) -> list[str]:
         """Return the ids of the keys, the first one first; they tell nothing of the keys."""
-        first = self.primary
-        names = [each.id.hex() for each in self.keys_of_cluster if each.id != first]
-        return [f"{first.hex()} (used)", *names]
+        first = self.keys.primary.id
+        return [f"{first.hex()} (used)", *(key.id.hex() for key in self.keys if key.id != first)]
 
     def _read(self) -> KeyRing:
         settings = self._settings
@@ -84,10 +70,6 @@ class Ring:
             return key_ring(settings.keys)
         except BadValueError as error:
             raise ConfigError(f"EDGEPROXY_REPLICATION_KEYS: {error}") from None
-
-    def _take(self, ring: KeyRing) -> None:
-        self.keys_of_cluster = ring
-        self._of_sessions = {key.id: key.derived(_SESSION) for key in ring}
 
 
 def _key_of(cluster_name: str) -> ClusterKey:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from edgeproxy.core.cluster.swim.records import Address
 from edgeproxy.errors import ConfigError
@@ -79,24 +79,6 @@ class UdpSocket:
 
     def _count(self, error: OSError) -> None:
         self.failures[errno.errorcode.get(error.errno or 0, "OSError")] += 1
-
-
-def own_host(towards: Iterable[Address]) -> str | None:
-    """Return the address of this machine on the way to the first that can be reached.
-
-    None if there is no way to any but this machine itself. Nothing is sent.
-    """
-    for address in towards:
-        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.connect(address)
-            except OSError:
-                continue
-            host = str(probe.getsockname()[0])
-            if host != address.host:
-                return host
-    return None
 
 
 def _cannot_bind(address: ListenAddress, error: OSError) -> str:

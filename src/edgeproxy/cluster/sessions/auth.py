@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -35,16 +35,26 @@ LIMIT_SECS = 2.0
 """How long a stranger has to prove itself, with the handshake of QUIC."""
 
 
+class Key(Protocol):
+    """One key of the cluster."""
+
+    @property
+    def id(self) -> bytes:
+        """4 bytes, which say nothing about the key."""
+
+    def derived(self, purpose: bytes) -> bytes:
+        """Return a key of 32 bytes for one purpose."""
+
+
 class Ring(Protocol):
-    """The keys of the cluster: 32 bytes each, by their id of 4 bytes."""
+    """The keys of the cluster: all are accepted, the primary one is used towards others."""
 
     @property
-    def keys(self) -> Mapping[bytes, bytes]:
-        """All keys that are accepted."""
+    def primary(self) -> Key:
+        """The key that is used towards others."""
 
-    @property
-    def primary(self) -> bytes:
-        """The id of the key that is used towards others."""
+    def __iter__(self) -> Iterator[Key]:
+        """Go over all keys."""
 
 
 class Refusal(StrEnum):
@@ -94,7 +104,7 @@ class Identity:
     Attributes:
         node_id: 1 to 64 printable ASCII characters without spaces.
         cluster: The name of the cluster.
-        ring: Read at each proof, so that keys can change meanwhile.
+        ring: Its keys.
         versions: The oldest and the newest version that it speaks.
     """
 
@@ -109,13 +119,16 @@ class Identity:
         named = b"edgeproxy cluster\0" + self.cluster.encode()
         return hashlib.sha256(named).digest()[: wire.CLUSTER_BYTES]
 
-    def proof(self, key_id: bytes, role: bytes, channel: bytes, hellos: tuple[bytes, ...]) -> bytes:
-        """Return the HMAC that belongs into an AUTH. Raises KeyError for an unknown key."""
-        named = b"edgeproxy session 1\0" + self.cluster.encode()
-        key = hmac.digest(self.ring.keys[key_id], named, "sha256")
+    def key(self, key_id: bytes) -> Key | None:
+        """Return the key with this id, if the ring has it."""
+        return next((key for key in self.ring if key.id == key_id), None)
+
+    def proof(self, key: Key, role: bytes, channel: bytes, hellos: tuple[bytes, ...]) -> bytes:
+        """Return the HMAC that belongs into an AUTH."""
+        derived = key.derived(b"edgeproxy session 1\0" + self.cluster.encode())
         parts = (role, channel, *hellos)
         said = b"".join(len(part).to_bytes(4) + part for part in parts)
-        return hmac.digest(key, said, "sha256")
+        return hmac.digest(derived, said, "sha256")
 
 
 class Peer(NamedTuple):
@@ -172,9 +185,9 @@ class Exchange:
     def opening(self) -> bytes:
         """Return what the end that has dialled sends first."""
         assert self._dialled
-        key_id = self._me.ring.primary
-        mac = self._me.proof(key_id, _DIALLED, self._channel, (self._mine,))
-        return self._mine + wire.auth(wire.Auth(key_id, mac))
+        key = self._me.ring.primary
+        mac = self._me.proof(key, _DIALLED, self._channel, (self._mine,))
+        return self._mine + wire.auth(wire.Auth(key.id, mac))
 
     def receive(self, kind: Kind, body: bytes) -> Outcome | Refusal | None:
         """Return what follows from a frame of the other end; None if one more must come."""
@@ -195,10 +208,11 @@ class Exchange:
             return Refusal.CLUSTER
         if version < max(hello.min_version, me.versions[0]):
             return Refusal.VERSION
-        if auth.key_id not in me.ring.keys:
+        key = me.key(auth.key_id)
+        if key is None:
             return Refusal.KEY
         role, hellos = (_ANSWERED, (self._mine, theirs)) if self._dialled else (_DIALLED, (theirs,))
-        due = me.proof(auth.key_id, role, self._channel, hellos)
+        due = me.proof(key, role, self._channel, hellos)
         if not hmac.compare_digest(auth.mac, due):
             return Refusal.PROOF
         if hello.node_id == me.node_id:
@@ -208,5 +222,5 @@ class Exchange:
         peer = Peer(hello.node_id, version, auth.key_id)
         if self._dialled:
             return Outcome(peer)
-        mac = me.proof(auth.key_id, _ANSWERED, self._channel, (theirs, self._mine))
+        mac = me.proof(key, _ANSWERED, self._channel, (theirs, self._mine))
         return Outcome(peer, self._mine + wire.auth(wire.Auth(auth.key_id, mac)))

@@ -15,9 +15,9 @@ import random
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from edgeproxy.cluster.sessions.auth import LIMIT_SECS, Identity
+from edgeproxy.cluster.sessions.auth import LIMIT_SECS, Identity, Ring
 from edgeproxy.cluster.sessions.dials import Dial, Dials, SocketAddress
 from edgeproxy.cluster.sessions.quic import configuration
 from edgeproxy.cluster.sessions.quic.endpoint import Endpoint
@@ -68,7 +68,7 @@ class Transport:
     """The sessions of this node.
 
     Args:
-        me: Who this node is. Its ring may change; then call `keys_changed`.
+        me: Who this node is.
         on_joined: A session with this node has begun.
         on_frame: A frame of this node has come. It must not wait.
         on_left: The session has ended, and why.
@@ -156,10 +156,12 @@ class Transport:
         """Return the sessions by node."""
         return {peer_id: self._state_of(each) for peer_id, each in self._sessions.items()}
 
-    def keys_changed(self) -> None:
-        """End the sessions with nodes that proved themselves by a key which is not in the ring."""
+    def keys_changed(self, ring: Ring) -> None:
+        """Use these keys from now on. Sessions that may rest on a key that is gone end."""
+        gone = {key.id for key in self._me.ring} - {key.id for key in ring}
+        self._me = replace(self._me, ring=ring)
         for session in list(self._open):
-            if session.peer is not None and session.peer.key_id not in self._me.ring.keys:
+            if gone and (session.peer is None or session.peer.key_id in gone):
                 session.close("its key has been removed")
 
     async def close(self) -> None:

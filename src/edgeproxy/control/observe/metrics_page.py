@@ -16,6 +16,7 @@ from prometheus_client.core import Metric as Family
 
 from edgeproxy.control.admin.acceptor import CallerLimits
 from edgeproxy.control.admin.pages import HttpPages, Request, Response
+from edgeproxy.control.observe.cluster_metrics import CLUSTER_METRICS
 from edgeproxy.control.observe.metric_table import (
     BACKEND_LABELS,
     BACKEND_METRICS,
@@ -47,7 +48,7 @@ class _Collector:
     def collect(self) -> Iterable[Family]:
         if self.now is None:
             return
-        for metric in PROCESS_METRICS:
+        for metric in (*PROCESS_METRICS, *CLUSTER_METRICS):
             samples = metric.read(self.now)
             if samples is not None:
                 yield _family(metric, metric.labels, samples)

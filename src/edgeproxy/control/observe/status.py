@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from functools import partial
 from ipaddress import ip_address
@@ -109,6 +109,10 @@ class Status:
     def engine_kind(self) -> str:
         """The kind of the engine."""
         return self._engine.kind
+
+    def cluster(self) -> Mapping[str, Any] | None:
+        """Return what is known of the other POPs; None without replication."""
+        return self._surroundings().cluster
 
     def uptime_secs(self) -> float:
         """Return for how long this process has run."""

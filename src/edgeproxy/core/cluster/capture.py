@@ -19,7 +19,6 @@ operator deletes by a command is `meant`, and never braked.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -115,8 +114,3 @@ def _are_too_many(gone: int, count: int) -> bool:
 def _row_of(key: Key) -> Key:
     """Return the row that a key depends on: a lease on its backend."""
     return Key(BACKENDS, key_values(key)[0]) if key.table == LEASES else key
-
-
-def grouped(keys: Collection[Key]) -> Mapping[str, list[Key]]:
-    """Return keys by table, in the order in which rows may depend on each other."""
-    return {table: [key for key in keys if key.table == table] for table in TABLES}

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from typing import NamedTuple
 
+import msgspec
+
 from edgeproxy.core.cluster.rows import TABLES, Key, Value, Values
 
 LIFE = "life"
@@ -28,6 +30,8 @@ _INT_BOUND = 1 << 63
 DIGEST_BYTES = 16
 DIGESTS = 1 << 8 * DIGEST_BYTES
 """Digests of cells are added modulo this."""
+
+_encode = msgspec.msgpack.encode
 
 
 class Cell(NamedTuple):
@@ -164,9 +168,7 @@ def is_text(text: str, max_bytes: int) -> bool:
 
 def digest_of(cell: Cell) -> int:
     """Return a number that stands for the cell, with all of its fields: equal only if it is."""
-    # `ascii` and not `repr`: what is printable depends on the version of Python.
-    fields = ascii((*cell.key, *cell[1:]))
-    return int.from_bytes(blake2b(fields.encode("ascii"), digest_size=DIGEST_BYTES).digest())
+    return int.from_bytes(blake2b(_encode(cell), digest_size=DIGEST_BYTES).digest())
 
 
 def size_of(cell: Cell) -> int:

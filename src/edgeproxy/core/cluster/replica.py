@@ -275,7 +275,7 @@ class Replica:
         if not self._is_next(push, seen):
             self.counters.gaps += 1
             return self._begin_pull(peer, Wanted.UNSEEN, now_ms)
-        if push.previous != seen.chain:
+        if self._is_of_another_past(push, seen):
             return self._repair(peer, now_ms)
         copy.take_push(push, now_ms)
         self.counters.pushes += 1
@@ -286,6 +286,9 @@ class Replica:
 
     def _is_next(self, push: Push, seen: Head) -> bool:
         return push.seq == seen.seq + 1
+
+    def _is_of_another_past(self, push: Push, seen: Head) -> bool:
+        return push.previous != seen.chain
 
     # Pulls
 

@@ -31,7 +31,7 @@ class Facts(NamedTuple):
 
     Attributes:
         origin: Under which it writes; empty before its first start.
-        earlier: Under which it has written before, and which others may not have seen all of.
+        earlier: Under which it has written before, as far as its vector knows of them.
         confirmed: Up to where another node has been seen to have the same past under `origin`.
         clock: The largest stamp it has seen or given.
         token: That of the last write.
@@ -127,7 +127,7 @@ def by_row(cells: Iterable[Cell]) -> Iterator[tuple[Key, list[Cell]]]:
         yield key, list(of_row)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _State:
     facts: Facts = field(default_factory=Facts)
     vector: Mapping[Origin, Head] = field(default_factory=dict)
@@ -166,9 +166,9 @@ class MemoryStore:
         finally:
             self._is_changing = False
 
-    def _change(self, **fields: object) -> None:
+    def _changing(self) -> _State:
         assert self._is_changing, "a change outside of a transaction"
-        self._state = replace(self._state, **fields)  # type: ignore[arg-type]
+        return self._state
 
     def facts(self) -> Facts:
         """Return what the node knows of itself."""
@@ -176,7 +176,7 @@ class MemoryStore:
 
     def set_facts(self, facts: Facts) -> None:
         """Replace what the node knows of itself."""
-        self._change(facts=facts)
+        self._changing().facts = facts
 
     def vector(self) -> Vector:
         """Return what has been seen of each origin."""
@@ -184,11 +184,11 @@ class MemoryStore:
 
     def set_heads(self, heads: Vector) -> None:
         """Change what has been seen of these origins."""
-        self._change(vector={**self._state.vector, **heads})
+        self._changing().vector = {**self._state.vector, **heads}
 
     def set_vector(self, vector: Vector) -> None:
         """Replace what has been seen."""
-        self._change(vector=dict(vector))
+        self._changing().vector = dict(vector)
 
     def generation(self) -> Generation:
         """Return what has been dropped of each origin."""
@@ -196,7 +196,7 @@ class MemoryStore:
 
     def set_generation(self, generation: Generation) -> None:
         """Replace what has been dropped."""
-        self._change(generation=dict(generation))
+        self._changing().generation = dict(generation)
 
     def digest(self) -> int:
         """Return the sum of the digests of all cells."""
@@ -210,14 +210,15 @@ class MemoryStore:
         """Replace the cells of a row."""
         assert before == self.row(key)
         added = sum(map(digest_of, after.values())) - sum(map(digest_of, before.values()))
-        self._change(digest=(self._state.digest + added) % DIGESTS)
+        state = self._changing()
+        state.digest = (state.digest + added) % DIGESTS
         if after:
-            self._state.rows[key] = dict(after)
+            state.rows[key] = dict(after)
         else:
-            self._state.rows.pop(key, None)
+            state.rows.pop(key, None)
         if shows_else(key, before, after):
-            self._change(position=self._state.position + 1)
-            self._state.positions[key] = self._state.position
+            state.position += 1
+            state.positions[key] = state.position
 
     def beyond(self, vector: Vector) -> Iterator[Cell]:
         """Yield all cells whose dots a vector does not cover."""
@@ -241,16 +242,16 @@ class MemoryStore:
 
     def forget_gone(self, position: int) -> None:
         """Forget the positions, up to this one, of rows without cells."""
-        self._change()
-        for key, at in list(self._state.positions.items()):
-            if at <= position and key not in self._state.rows:
-                del self._state.positions[key]
+        state = self._changing()
+        for key, at in list(state.positions.items()):
+            if at <= position and key not in state.rows:
+                del state.positions[key]
 
     def stage(self, cells: Iterable[Cell]) -> None:
         """Lay cells aside."""
-        self._change()
+        stage = self._changing().stage
         for key, of_row in by_row(cells):
-            self._state.stage[key] = merged(self._state.stage.get(key, {}), of_row)
+            stage[key] = merged(stage.get(key, {}), of_row)
 
     def staged(self) -> Iterator[tuple[Key, RowCells]]:
         """Yield what was laid aside."""
@@ -262,7 +263,7 @@ class MemoryStore:
 
     def clear_stage(self) -> None:
         """Forget what was laid aside."""
-        self._change(stage={})
+        self._changing().stage = {}
 
 
 def _copied(state: _State) -> _State:

@@ -34,7 +34,10 @@ def record_of(number: int, instance: int = 1, address: Address | None = None) ->
 
 @dataclass
 class Node:
-    """One process. `resumes_at` is in the future while it stands still."""
+    """One process. It stands still until `resumes_at`, and hears everything late by `slow_secs`.
+
+    `loses_backlog`: what came while it stood still is lost, as when a machine is paused.
+    """
 
     number: int
     instance: int
@@ -43,6 +46,8 @@ class Node:
     clock_ms: int = 0
     is_up: bool = True
     resumes_at: float = 0.0
+    slow_secs: float = 0.0
+    loses_backlog: bool = False
     events: list[tuple[float, Event]] = field(default_factory=list)
     backlog: list[tuple[Address, int, Send]] = field(default_factory=list)
 
@@ -186,6 +191,7 @@ class Simulation:
         if self.cut(node.number, target.number):
             return
         delay = self.rng.uniform(self.network.least_secs, self.network.most_secs)
+        delay += target.slow_secs
         source, instance = node.address, node.instance
         self.at(self.now + delay, lambda: self._arrive(send, source, instance))
 
@@ -194,8 +200,8 @@ class Simulation:
         if target is None or not target.is_up:
             return
         if target.resumes_at > self.now:
-            target.backlog.append((source, instance, send))
-            del target.backlog[:-200]
+            if not target.loses_backlog and len(target.backlog) < 200:
+                target.backlog.append((source, instance, send))
             return
         self._receive(target, source, instance, send)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 
 from edgeproxy.core.cluster.swim.events import EventKind
@@ -55,6 +56,18 @@ def test_all_find_each_other_within_seconds(size: int) -> None:
     simulation = Simulation(1)
     nodes = [simulation.start(number, [address_of(0)]) for number in range(size)]
     assert simulation.run_until(lambda: simulation.is_whole(nodes), 20) < 5
+
+
+def test_only_the_member_itself_may_leave_its_address_open() -> None:
+    me, other = record_of(0), record_of(1)
+    nowhere = Address("0.0.0.0", 4001)
+    told = msgspec.structs.replace(other, gossip=nowhere, transport=nowhere)
+    membership = Membership(me, Tuning(), random.Random(1), 0.0)
+    source = Address("192.0.2.7", 4001)
+    membership.receive(1.0, 0, source, 1, Gossip("node-9", (told,)))
+    assert other.node_id not in membership.roster.members
+    membership.receive(1.0, 0, source, other.instance, Gossip(other.node_id, (told,)))
+    assert membership.roster.members[other.node_id].record.gossip == source
 
 
 @pytest.mark.parametrize("size", [3, 10])
@@ -116,7 +129,7 @@ def test_a_crash_is_known_everywhere_also_where_much_is_lost() -> None:
     assert took[-1] < 16
 
 
-@pytest.mark.parametrize(("size", "secs"), [(3, 1800), (10, 600), (50, 40)])
+@pytest.mark.parametrize(("size", "secs"), [(2, 1800), (3, 1800), (10, 600), (50, 40)])
 def test_nobody_dies_of_lost_messages(size: int, secs: float) -> None:
     simulation = Simulation(7, Network(loss=0.3))
     nodes = simulation.cluster(size)
@@ -139,11 +152,15 @@ def test_half_of_a_cluster_crashing_at_once_is_known_to_the_rest() -> None:
 
 
 @pytest.mark.parametrize("secs", [0.5, 1.7, 3.0, 30.0, 300.0])
-@pytest.mark.parametrize("seed", range(5))
-def test_a_paused_node_accuses_nobody(secs: float, seed: int) -> None:
+@pytest.mark.parametrize("loses_backlog", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_paused_node_accuses_nobody(secs: float, loses_backlog: bool, seed: int) -> None:
     simulation = Simulation(seed)
     nodes = simulation.cluster(5)
+    nodes[0].loses_backlog = loses_backlog
     simulation.run(simulation.rng.random() * 5)
+    while nodes[0].membership._prober._probe is None:
+        simulation.run(0.01)
     paused = nodes[0]
     simulation.pause(paused, secs)
     simulation.run(secs + 60)
@@ -176,6 +193,31 @@ def test_a_node_that_hears_late_probes_more_slowly() -> None:
     assert nodes[0].membership.health == 0
 
 
+@pytest.mark.parametrize("slow_secs", [0.3, 0.9, 2.0])
+def test_a_slow_node_kills_nobody_and_learns_to_wait(slow_secs: float) -> None:
+    simulation = Simulation(22)
+    nodes = simulation.cluster(8)
+    nodes[0].slow_secs = slow_secs
+    simulation.run(180)
+    assert not dead_by_mistake(simulation)
+    start = simulation.now
+    simulation.run(60)
+    late = [
+        event.record.accuser
+        for at, _, event in simulation.events(EventKind.SUSPECTED)
+        if at > start
+    ]
+    assert len(late) == 0 or nodes[0].membership.health > 0
+
+
+def test_two_that_do_not_hear_each_other_are_kept_by_the_others() -> None:
+    simulation = Simulation(23)
+    simulation.cluster(5)
+    simulation.cut = lambda one, other: {one, other} == {0, 1}
+    simulation.run(300)
+    assert simulation.events(EventKind.SUSPECTED) == []
+
+
 def test_a_node_that_hears_nothing_kills_nobody_elsewhere() -> None:
     simulation = Simulation(11)
     nodes = simulation.cluster(6)
@@ -203,6 +245,8 @@ def test_a_node_that_hears_nothing_kills_nobody_elsewhere() -> None:
 def test_a_partition_heals_within_seconds(secs: float) -> None:
     simulation = Simulation(12)
     nodes = simulation.cluster(4)
+    for node in nodes:
+        node.membership.meet([], simulation.now)
     is_cut = True
     simulation.cut = lambda one, other: is_cut and (one < 2) != (other < 2)
     simulation.run(secs)
@@ -213,6 +257,8 @@ def test_a_partition_heals_within_seconds(secs: float) -> None:
 def test_one_that_was_cut_off_from_many_comes_back() -> None:
     simulation = Simulation(13)
     nodes = simulation.cluster(12)
+    for node in nodes:
+        node.membership.meet([], simulation.now)
     is_cut = True
     simulation.cut = lambda one, other: is_cut and 0 in (one, other)
     simulation.run(120)
@@ -329,8 +375,8 @@ def test_round_trips_and_clocks_are_measured() -> None:
 # One machine.
 
 
-def machine(number: int = 0, **known: Record) -> Membership:
-    return Membership(record_of(number), Tuning(), random.Random(1), 0.0, known.values())
+def machine(**known: Record) -> Membership:
+    return Membership(record_of(0), Tuning(), random.Random(1), 0.0, known.values())
 
 
 def answers(sends: list[Send], kind: type) -> list[Send]:
@@ -417,6 +463,46 @@ def test_a_sender_that_was_replaced_is_told_and_not_heard() -> None:
     (sent,) = membership.receive(1.0, 0, SOURCE, 4, gossip)
     assert sent == Send(SOURCE, Gossip("node-0", (newest,)))
     assert "node-9" not in membership.roster.members
+
+
+def ticks(membership: Membership, start: float, end: float) -> None:
+    for tick in range(int((end - start) / 0.05)):
+        membership.tick(start + tick * 0.05, 0)
+
+
+@pytest.mark.parametrize(("paused_secs", "dies_after_secs"), [(30.0, 4.0), (1.5, 1.0)])
+def test_a_suspect_is_not_judged_by_the_time_of_a_pause(
+    paused_secs: float, dies_after_secs: float
+) -> None:
+    """After a pause it has all its time again, after a hitch what was left of it."""
+    others = {name: record_of(number) for number, name in enumerate("abcdef", 1)}
+    membership = machine(**others)
+    for accuser in ("node-2", "node-3", "node-4", "node-5"):
+        accusation = record_of(1).as_state(State.SUSPECT, accuser)
+        membership.receive(0.0, 0, SOURCE, 1, Gossip(accuser, (accusation,)))
+    ticks(membership, 0.0, 3.0)
+    resumed_at = 3.0 + paused_secs
+    ticks(membership, resumed_at, resumed_at + dies_after_secs - 0.2)
+    assert membership.roster.members["node-1"].is_live
+    start = resumed_at + dies_after_secs - 0.2
+    ticks(membership, start, start + 0.5)
+    assert membership.roster.members["node-1"].state == State.DEAD
+
+
+def test_a_suspect_is_asked_before_it_is_buried_and_answers_with_its_own_record() -> None:
+    membership = machine(a=record_of(1), b=record_of(2), c=record_of(3))
+    accusation = record_of(1).as_state(State.SUSPECT, "node-2")
+    membership.receive(0.0, 0, SOURCE, 1, Gossip("node-2", (accusation,)))
+    ticks(membership, 0.05, 1.0)
+    asked = [send.message for tick in range(3) for send in membership.tick(1 + tick * 0.05, 0)]
+    pings = [each for each in asked if isinstance(each, Ping) and each.to_id == "node-1"]
+    assert pings
+    assert pings[0].records[0] == accusation
+    suspect = Membership(record_of(1).refuting(4), Tuning(), random.Random(2), 0.0)
+    (sent,) = suspect.receive(1.0, 0, SOURCE, 1, pings[0])
+    assert isinstance(sent.message, Ack)
+    assert sent.message.records[0] == suspect.me
+    assert suspect.me.incarnation == 5
 
 
 def test_whoever_left_says_nothing_any_longer() -> None:

@@ -45,6 +45,14 @@ def test_ids_that_others_would_refuse_do_not_fit() -> None:
         assert not fits(msgspec.structs.replace(record_of(1), node_id=node_id))
 
 
+def test_an_address_that_leads_nowhere_in_particular_does_not_fit() -> None:
+    for host in ("224.0.0.1", "ff02::1", "pop1", "2001:DB8::1", "fe80::1%eth0", ""):
+        address = Address(host, 4001)
+        assert not fits(msgspec.structs.replace(record_of(1), gossip=address)), host
+        assert not fits(msgspec.structs.replace(record_of(1), transport=address)), host
+    assert not fits(msgspec.structs.replace(record_of(1), gossip=Address("192.0.2.1", 0)))
+
+
 @given(st.integers(0, 2**62), st.integers(0, 2**45), st.integers(0, 2**20))
 def test_an_instance_grows_with_every_start_also_if_the_clock_went_back(
     previous: int, wall_ms: int, bits: int
@@ -59,3 +67,12 @@ def test_two_clones_of_a_disk_get_different_instances() -> None:
 def test_an_address_of_version_6_is_shown_in_brackets() -> None:
     assert str(Address("2001:db8::1", 4001)) == "[2001:db8::1]:4001"
     assert str(Address("192.0.2.1", 4001)) == "192.0.2.1:4001"
+
+
+def test_a_member_that_listens_everywhere_is_reached_where_its_datagrams_come_from() -> None:
+    everywhere = Address("0.0.0.0", 4001)
+    told = msgspec.structs.replace(record_of(1), gossip=everywhere)
+    assert not told.has_addresses
+    known = told.reached_at(Address("192.0.2.7", 9))
+    assert (known.gossip, known.transport) == (Address("192.0.2.7", 4001), told.transport)
+    assert known.reached_at(Address("192.0.2.8", 9)) == known

@@ -151,15 +151,15 @@ def test_a_confirmation_is_news_once() -> None:
 def test_after_a_pause_suspects_get_their_whole_time_again() -> None:
     roster = roster_with(said(ALIVE), said(SUSPECT, accuser="a"))
     roster.give_time(100.0, None)
-    assert roster.suspects_to_bury(103.9) == []
-    assert roster.suspects_to_bury(104.1)
+    assert roster.suspects_to_bury(107.9) == []
+    assert roster.suspects_to_bury(108.1)
 
 
 def test_after_a_hitch_suspects_get_as_much_more() -> None:
     roster = roster_with(said(ALIVE), said(SUSPECT, accuser="a"))
     roster.give_time(3.0, 1.0)
-    assert roster.suspects_to_bury(4.9) == []
-    assert roster.suspects_to_bury(5.1)
+    assert roster.suspects_to_bury(8.9) == []
+    assert roster.suspects_to_bury(9.1)
 
 
 @pytest.mark.parametrize(("state", "kept_secs"), [(DEAD, DEAD_KEPT_SECS), (LEFT, LEFT_KEPT_SECS)])

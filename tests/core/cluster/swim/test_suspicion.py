@@ -45,8 +45,8 @@ def test_more_than_are_wanted_are_no_news() -> None:
     assert not shared.confirm("c")
 
 
-def test_where_nobody_can_confirm_it_lasts_the_least() -> None:
-    assert suspicion(wanted=0).ends_at() == 104
+def test_where_nobody_can_confirm_it_lasts_twice_the_least() -> None:
+    assert suspicion(wanted=0).ends_at() == 108
 
 
 def test_after_a_death_elsewhere_it_lasts_the_least() -> None:

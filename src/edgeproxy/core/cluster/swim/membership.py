@@ -161,7 +161,8 @@ class Membership:
             for told in message.records:
                 is_own = told.node_id == message.from_id
                 record = told.reached_at(source) if is_own else told
-                self._hear(record, now, source, is_listed=isinstance(message, Page))
+                if record.has_addresses:
+                    self._hear(record, now, source, is_listed=isinstance(message, Page))
         self._respond(now, wall_ms, source, instance, message)
         member = self.roster.members.get(message.from_id)
         if member is None or instance > member.record.instance:
@@ -280,6 +281,8 @@ class Membership:
         if self._rounds_left is not None:
             self._voice.is_silent = self._rounds_left == 0
             self._rounds_left -= 1
+        if not self._voice.rumours:
+            return
         secs = TELLS_DEAD * self._tuning.period_secs
         told = [
             member.record

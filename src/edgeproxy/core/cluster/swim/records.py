@@ -7,6 +7,7 @@ instance grows with every start of the member, the incarnation when it refutes a
 
 from __future__ import annotations
 
+import ipaddress
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -79,12 +80,17 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
         """Return the record of the same life in another state."""
         return msgspec.structs.replace(self, state=state, accuser=accuser, age_secs=age_secs)
 
+    @property
+    def has_addresses(self) -> bool:
+        """Whether it says where the member is reached."""
+        return self.gossip.host not in UNSPECIFIED and self.transport.host not in UNSPECIFIED
+
     def reached_at(self, source: Address) -> Record:
         """Return what a member says of itself, with where its datagrams come from.
 
         A member that listens on all of its addresses does not know which one others reach.
         """
-        if self.gossip.host not in UNSPECIFIED and self.transport.host not in UNSPECIFIED:
+        if self.has_addresses:
             return self
         gossip, transport = (
             address._replace(host=source.host) if address.host in UNSPECIFIED else address
@@ -100,10 +106,29 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
 
 def fits(record: Record) -> bool:
-    """Whether a record of this node is within what others accept."""
+    """Whether others accept a record of this node."""
     texts = ((record.node_id, MAX_ID_BYTES), (record.region, MAX_REGION_BYTES))
-    return bool(record.node_id) and all(
+    are_plain = all(
         text.isascii() and text.isprintable() and len(text) <= most for text, most in texts
+    )
+    are_own = is_of_one_host(record.gossip) and is_of_one_host(record.transport)
+    return bool(record.node_id) and are_plain and are_own
+
+
+def is_of_one_host(address: Address) -> bool:
+    """Whether it is an IP address in its plain form that leads to one machine, and a port.
+
+    A member that listens on all of its addresses says the unspecified one (`reached_at`).
+    """
+    try:
+        ip = ipaddress.ip_address(address.host)
+    except ValueError:
+        return False
+    return (
+        not ip.is_multicast
+        and str(ip) == address.host
+        and "%" not in str(ip)
+        and 0 < address.port < 65536
     )
 
 

@@ -9,11 +9,18 @@ from __future__ import annotations
 
 import math
 
+from edgeproxy.core.cluster.swim.tuning import SUSPICION_ALONE
+
 
 class Suspicion:
-    """One member that is suspected."""
+    """One member that is suspected.
 
-    __slots__ = ("_accusers", "_least_secs", "_most_secs", "_wanted", "started_at")
+    Attributes:
+        started_at: When the time to refute began.
+        asked_at: When this node last asked the suspect; 0 if it has not yet.
+    """
+
+    __slots__ = ("_accusers", "_least_secs", "_most_secs", "_wanted", "asked_at", "started_at")
 
     def __init__(
         self, accuser: str, started_at: float, secs: tuple[float, float], wanted: int
@@ -21,7 +28,10 @@ class Suspicion:
         self._accusers = {accuser}
         self._least_secs, self._most_secs = secs
         self._wanted = wanted
+        if not wanted:
+            self._least_secs *= SUSPICION_ALONE
         self.started_at = started_at
+        self.asked_at = 0.0
 
     def confirm(self, accuser: str) -> bool:
         """Count one more accuser; return whether that is news."""
@@ -42,7 +52,3 @@ class Suspicion:
         decay = math.log(confirmations + 1) / math.log(self._wanted + 1)
         secs = self._most_secs - (self._most_secs - self._least_secs) * decay
         return self.started_at + max(self._least_secs, secs)
-
-    def is_confirmed(self) -> bool:
-        """Whether it lasts the least time already."""
-        return len(self._accusers) > self._wanted

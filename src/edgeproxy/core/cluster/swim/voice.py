@@ -62,9 +62,10 @@ class Voice:
         """Tell whoever runs this what has happened."""
         self._events.append(Event(kind, record, payload))
 
-    def news(self, to: Record | None) -> Records:
-        """Return what the next message to a member tells."""
-        return self.rumours.pick(retransmits(self._roster.size()), self.accusation(to))
+    def news(self, to: Record | None, *, of_me: bool = False) -> Records:
+        """Return what the next message to a member tells. `of_me`: it has this node wrong."""
+        first = (self.me, *self.accusation(to)) if of_me else self.accusation(to)
+        return self.rumours.pick(retransmits(self._roster.size()), first)
 
     def accusation(self, record: Record | None) -> Records:
         """Return what a member has to be told first: that it is believed to be gone."""

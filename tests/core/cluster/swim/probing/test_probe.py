@@ -45,9 +45,13 @@ def test_each_ping_of_a_probe_has_its_own_round_trip() -> None:
     assert probe.sent(100.0) == 0
     assert probe.send_at == 100.1
     assert probe.sent(100.1) == 1
+    assert round(probe.send_at, 3) == 100.3
+    for at in (100.3, 100.7):
+        probe.sent(at)
+        assert round(probe.send_at - at, 3) == 0.4
     assert probe.round_trip_secs(0, 100.25) == 0.25
     assert round(probe.round_trip_secs(1, 100.25) or 0, 3) == 0.15
-    assert probe.round_trip_secs(2, 100.25) is None
+    assert probe.round_trip_secs(4, 100.25) is None
 
 
 def test_a_standstill_gives_more_time_and_is_no_round_trip() -> None:

@@ -2,7 +2,7 @@
 
 Members are probed in turn, in an order that is shuffled anew for every round: so each is probed
 within two rounds at most (SWIM section 4.3). One probe runs at a time. Its ping is sent again
-after every round-trip time; halfway, helpers are asked to ping as well.
+and again, after a round trip at first; meanwhile helpers are asked to ping as well.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from edgeproxy.core.cluster.swim.rng import Rng
-from edgeproxy.core.cluster.swim.tuning import INDIRECT_AFTER
+from edgeproxy.core.cluster.swim.tuning import INDIRECT_AFTER, RESEND_MOST_SECS
 
 
 class Probe:
@@ -51,6 +51,7 @@ class Probe:
         """Note that a ping is sent; return which attempt it is."""
         self._sent_at.append(now)
         self.send_at = now + self._resend_secs
+        self._resend_secs = min(2 * self._resend_secs, RESEND_MOST_SECS)
         return len(self._sent_at) - 1
 
     def round_trip_secs(self, attempt: int, now: float) -> float | None:

@@ -14,7 +14,14 @@ from edgeproxy.core.cluster.swim.probing.relays import Relay, Relays
 from edgeproxy.core.cluster.swim.records import Address, Record, State
 from edgeproxy.core.cluster.swim.rng import Rng
 from edgeproxy.core.cluster.swim.roster import Member, Roster
-from edgeproxy.core.cluster.swim.tuning import HELPERS, NACK_AFTER_PERIODS, PERIOD_JITTER, Tuning
+from edgeproxy.core.cluster.swim.tuning import (
+    HELPERS,
+    NACK_AFTER_PERIODS,
+    PERIOD_JITTER,
+    SUSPECT_ASKED_AFTER,
+    SUSPECT_ASKED_EVERY,
+    Tuning,
+)
 from edgeproxy.core.cluster.swim.voice import Voice
 
 
@@ -44,6 +51,7 @@ class Prober:
         for relay in self._relays.to_refuse(now):
             self._voice.send(relay.asker, Nack(self._voice.node_id, relay.asker_seq))
         self._heal(now, wall_ms)
+        self._ask_suspects(now, wall_ms)
         probe, accusation = self._probe, None
         if probe is not None and now >= probe.ends_at:
             accusation = self._failed(probe)
@@ -87,7 +95,8 @@ class Prober:
             return
         self._see(ping.from_id, instance, ping.payload)
         sender = self._roster.members.get(ping.from_id)
-        news = voice.news(sender.record if sender else None)
+        is_accused = any(record.node_id == voice.node_id for record in ping.records)
+        news = voice.news(sender.record if sender else None, of_me=is_accused)
         head = (voice.node_id, ping.seq, ping.attempt, ping.wall_ms, wall_ms)
         voice.send(source, Ack(*head, voice.payload, news))
 
@@ -173,6 +182,17 @@ class Prober:
             return
         member.payload = payload
         self._voice.report(EventKind.SHOWN, member.record, payload)
+
+    def _ask_suspects(self, now: float, wall_ms: int) -> None:
+        """Ask those whose refutation should be here by now: it may have been lost."""
+        for member in self._roster.live():
+            suspicion = member.suspicion
+            if suspicion is None:
+                continue
+            first = suspicion.started_at + SUSPECT_ASKED_AFTER * self._period_secs
+            if now >= max(first, suspicion.asked_at + SUSPECT_ASKED_EVERY * self._period_secs):
+                suspicion.asked_at = now
+                self.ping(member, self._voice.next_seq(), 0, wall_ms)
 
     def _heal(self, now: float, wall_ms: int) -> None:
         """Ping one of the dead now and then: whoever is up after all refutes its death."""

@@ -1,0 +1,1 @@
+"""`edgeproxy demo --pops`: several POPs on one machine, and one routing table."""
