@@ -85,10 +85,10 @@ def _spent(cluster: Cluster, secs: float, edits: int) -> dict[str, float]:
 def measure_idle(bench: Bench) -> None:
     """Section `idle`."""
     with begun(bench.folder / "idle", bench) as cluster:
+        cluster.spread(LEAST_MS, MOST_MS)
         cluster.start()
         next(iter(cluster)).add(*(f"row-{number}" for number in range(100)))
         cluster.wait_until_equal()
-        cluster.spread(LEAST_MS, MOST_MS)
         PAUSE.wait(SETTLE_SECS * 3)
         secs = bench.many(int(IDLE_SECS))
         before, at = cluster.underlay.counts(), time.monotonic()
@@ -115,6 +115,7 @@ def measure_idle(bench: Bench) -> None:
 def measure_latency(bench: Bench) -> None:
     """Section `latency`."""
     with begun(bench.folder / "latency", bench) as cluster:
+        cluster.spread(LEAST_MS, MOST_MS)
         *old, new = cluster
         names = [pop.name for pop in old]
         with closing(cluster.backend_at(new.name)) as backend:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from bench.replication.figures import Bench, show_times
 from tests.cluster_pops import Cluster, ClusterPop
-from tests.underlay import Link
 from tests.waiting import PAUSE
 
 LEAST_MS, MOST_MS = 5, 150
@@ -68,13 +67,12 @@ def measure_edits(bench: Bench) -> None:
 
 def _measure(bench: Bench, folder: Path, loss: float) -> None:
     with Cluster(folder, bench.names) as cluster:
+        cluster.spread(LEAST_MS, MOST_MS)
         cluster.start()
         pops = list(cluster)
         pops[0].add(*(f"by-hand-{pop.name}" for pop in pops))
         cluster.wait_until_equal()
-        cluster.spread(LEAST_MS, MOST_MS)
-        for (one, other), link in list(cluster.underlay.links.items()):
-            cluster.underlay.set_one_way(one, other, link._replace(loss=loss))
+        lossy(cluster, loss)
         PAUSE.wait(SETTLE_SECS)
         for way in ("sqlite", "api"):
             last: list[float] = []
@@ -130,6 +128,3 @@ def lossy(cluster: Cluster, loss: float) -> None:
     """Let every direction lose so much."""
     for (one, other), link in list(cluster.underlay.links.items()):
         cluster.underlay.set_one_way(one, other, link._replace(loss=loss))
-
-
-NO_DELAY = Link()

@@ -29,8 +29,8 @@ def begun(folder: Path, bench: Bench) -> Cluster:
 def measure_partitions(bench: Bench) -> None:
     """Section `partition`."""
     with begun(bench.folder / "partition", bench) as cluster:
-        cluster.start()
         cluster.spread(LEAST_MS, MOST_MS)
+        cluster.start()
         PAUSE.wait(SETTLE_SECS)
         for secs in bench.partition_secs:
             times = [_heal(cluster, secs, f"{secs:g}-{n}") for n in range(3 if secs < 30 else 2)]
@@ -67,8 +67,8 @@ def _heal(cluster: Cluster, secs: float, mark: str) -> float:
 def measure_writer(bench: Bench) -> None:
     """Section `writer`."""
     with begun(bench.folder / "writer", bench) as cluster:
-        cluster.start()
         cluster.spread(LEAST_MS, MOST_MS)
+        cluster.start()
         writer, *others = cluster
         writer.add("row")
         cluster.wait_until_equal()
@@ -117,8 +117,8 @@ def measure_crashes(bench: Bench) -> None:
     """Section `crash`."""
     rng = random.Random(1)
     with begun(bench.folder / "crash", bench) as cluster:
-        cluster.start()
         cluster.spread(LEAST_MS, MOST_MS)
+        cluster.start()
         PAUSE.wait(SETTLE_SECS)
         last: list[float] = []
         wrong = 0
@@ -150,8 +150,8 @@ def _news(pop: ClusterPop, marks: dict[str, int]) -> list[Event]:
 def measure_accusations(bench: Bench) -> None:
     """Section `accusations`."""
     with begun(bench.folder / "accusations", bench) as cluster:
-        cluster.start()
         cluster.spread(LEAST_MS, MOST_MS)
+        cluster.start()
         lossy(cluster, 0.3)
         PAUSE.wait(SETTLE_SECS)
         dead, suspected = _watched(cluster, bench.watch_secs)

@@ -9,13 +9,23 @@ from contextlib import closing
 
 import pytest
 
-from edgeproxy.cluster.sessions import session, transport
+from edgeproxy.cluster.sessions import dials, session, transport
 from edgeproxy.cluster.sessions.quic import configuration
 from edgeproxy.cluster.sessions.quic.endpoint import Endpoint
 from edgeproxy.cluster.sessions.transport import TransportError
 from edgeproxy.errors import WireError
 from edgeproxy.values import ListenAddress
-from tests.cluster.sessions.nodes import KEY, OTHER_KEY, Cluster, Keys, Node, free_port, run, until
+from tests.cluster.sessions.nodes import (
+    DEADLINE_SECS,
+    KEY,
+    OTHER_KEY,
+    Cluster,
+    Keys,
+    Node,
+    free_port,
+    run,
+    until,
+)
 
 MIB = 1 << 20
 
@@ -200,6 +210,25 @@ def test_a_node_is_dialled_until_it_is_there_and_again_when_it_comes_back() -> N
             await met(one, again)
             assert one.joined == ["a", "a"]
             assert [peer for peer, _ in one.left] == ["a"]
+
+    run(main())
+
+
+def test_a_node_that_is_heard_of_again_is_dialled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dials, "pause_secs", lambda failures, _rng: 3600.0 if failures else 0.0)
+    monkeypatch.setattr(session, "DIAL_SECS", 0.1)
+
+    async def main() -> None:
+        port = free_port()
+        async with Cluster() as cluster:
+            one = await cluster.node("b")
+            one.transport.connect("a", f"127.0.0.1:{port}")
+            dial = one.transport._dials._wanted["a"]
+            await until(lambda: dial.failures, "the first dial has failed")
+            monkeypatch.setattr(session, "DIAL_SECS", DEADLINE_SECS)
+            other = await cluster.node("a", port=port)
+            one.dial(other)
+            await met(one, other)
 
     run(main())
 

@@ -259,7 +259,18 @@ class RoutingFile:
             self._connection.execute(f"DELETE FROM r.{MARKER_TABLE}")  # noqa: S608
             insert = f"INSERT INTO r.{MARKER_TABLE} (marker) VALUES (?)"  # noqa: S608
             self._connection.execute(insert, (marker,))
+        self._know_again()
         return written
+
+    def _know_again(self) -> None:
+        """Take the stamp of what was just written for no change by somebody else.
+
+        One that writes meanwhile changes the version, which is asked for later, and one that
+        replaces the file changes its identity.
+        """
+        stamp = stamp_of(self.path)
+        if stamp is not None and self._stamp is not None and stamp[:2] == self._stamp[:2]:
+            self._stamp = stamp
 
     def _make_tables(self, rows: Mapping[Key, Values | None]) -> None:
         run = self._connection.execute

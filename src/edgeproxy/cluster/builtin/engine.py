@@ -222,7 +222,7 @@ class BuiltinEngine:
             assert self._loop is not None
             self._loop.call_later(CATCH_UP_SECS, self._catch_up, node_id, event.payload)
             return
-        if kind is EventKind.UP:
+        if kind in (EventKind.UP, EventKind.REFUTED) and node_id != self._node_id:
             self._transport.connect(node_id, str(event.record.transport))
         elif kind is EventKind.LEFT:
             self._transport.disconnect(node_id)

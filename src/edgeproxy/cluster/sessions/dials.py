@@ -77,7 +77,10 @@ class Dials:
         self._loop = asyncio.get_running_loop()
 
     def want(self, peer_id: str, address: str) -> None:
-        """Keep a session with this node, which is at this address from now on."""
+        """Keep a session with this node, which is at this address from now on.
+
+        It has just been heard of, so a dial that waits because earlier ones failed waits no longer.
+        """
         dial = self._wanted.get(peer_id)
         if dial is None:
             dial = self._wanted[peer_id] = Dial(peer_id, address)
@@ -86,6 +89,10 @@ class Dials:
             dial.stop()
             if dial.session is not None and not self._has_session(peer_id):
                 dial.session.close("the node is at another address now")
+        else:
+            dial.failures = 0
+            if dial.resolving is None:
+                dial.stop()
         self._schedule(dial)
 
     def introduce(self, address: str) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 from aioquic.quic.connection import QuicConnection
 
+from edgeproxy.cluster.sessions.quic import link
 from edgeproxy.cluster.sessions.quic.link import Link
 from tests.cluster.sessions.nodes import Cluster, run, until
 
@@ -30,11 +32,11 @@ def test_who_uses_quic_in_another_way_is_sent_away(
         async with Cluster() as cluster:
             node = await cluster.node("a")
             stranger = cluster.stranger()
-            link = await stranger.connected(node)
+            linked = await stranger.connected(node)
             if misuse.__code__.co_names[0] == "reset_stream":
-                link._quic.send_stream_data(0, b"")
-            misuse(link._quic)
-            link.settle()
+                linked._quic.send_stream_data(0, b"")
+            misuse(linked._quic)
+            linked.settle()
             await until(lambda: stranger.ends, "it is sent away", 1.5)
             assert not node.transport._open
             assert node.refused() == {"malformed": 1}
@@ -49,14 +51,35 @@ def test_a_stranger_cannot_go_on_for_long() -> None:
         async with Cluster() as cluster:
             node = await cluster.node("a")
             stranger = cluster.stranger()
-            link = await stranger.connected(node)
+            linked = await stranger.connected(node)
             sent = 0
             while not stranger.ends:
-                link.ping()
+                linked.ping()
                 await asyncio.sleep(0.02)
                 sent += 1
                 assert sent < 60
             assert not node.transport._open
+
+    run(main())
+
+
+def test_a_link_that_was_cut_is_probed_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A back-off without a bound would hold up everything for seconds after the cut."""
+    monkeypatch.setattr(link, "LONGEST_PROBE_SECS", 0.05)
+
+    async def main() -> None:
+        async with Cluster() as cluster:
+            node, other = await cluster.node("a"), await cluster.node("b")
+            node.dial(other)
+            await until(lambda: node.peers, "a session")
+            (session,) = node.transport._open
+            probes: list[bytes] = []
+            cut = SimpleNamespace(send=lambda datagram, _: probes.append(datagram))
+            monkeypatch.setattr(session.link, "_wire", cut)
+            session.link.ping()
+            await until(lambda: len(probes) > 20 or node.left, "it is probed")
+            assert not node.left, "by then, it had been probed too seldom"
+            monkeypatch.undo()
 
     run(main())
 
@@ -74,7 +97,7 @@ def test_a_bug_costs_one_connection() -> None:
             await until(lambda: other.left, "the session has ended")
             assert not third.left
 
-    def fail(link: Link) -> None:
-        link.uses = link.uses._replace(on_bytes=lambda _: 1 / 0)  # type: ignore[arg-type]
+    def fail(faulty: Link) -> None:
+        faulty.uses = faulty.uses._replace(on_bytes=lambda _: 1 / 0)  # type: ignore[arg-type]
 
     run(main())

@@ -24,6 +24,10 @@ from edgeproxy.log import EventLog
 MAX_DATAGRAMS_OF_STRANGER = 8
 """After the handshake. A proof needs one or two. Each can double what is reserved, from 1 KiB."""
 
+LONGEST_PROBE_SECS = 0.5
+"""Data that is not acknowledged is sent again after twice the last time, but not after longer than
+this, or one round trip: a few lost datagrams, or a link that was cut, cost no more than that."""
+
 _STREAM = 0  # the first one that the end opens which has dialled
 _IS_LONG = 0x80
 _LOG = EventLog("cluster")
@@ -195,7 +199,17 @@ class Link:
     def _wake(self) -> None:
         self._timer = None
         self._guarded(lambda: self._quic.handle_timer(now=self._loop.time()))
+        self._guarded(self._probe_soon)
         self.settle()
+
+    def _probe_soon(self) -> None:
+        """Bound the back-off, for which aioquic has no setting."""
+        recovery = self._quic._loss
+        while (
+            recovery._pto_count
+            and recovery.get_probe_timeout() * 2**recovery._pto_count > LONGEST_PROBE_SECS
+        ):
+            recovery._pto_count -= 1
 
     def _guarded(self, step: Callable[[], None]) -> None:
         """A bug that a datagram brings to light costs this connection and no other."""
