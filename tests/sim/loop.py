@@ -126,7 +126,7 @@ class Asyncio:
     def ensure_future(self, coroutine: Coroutine[Any, Any, Any]) -> Task:
         return self._running().start(coroutine)
 
-    async def wait(self, _tasks: object, timeout: float) -> None:  # noqa: ASYNC109
+    async def wait(self, _tasks: object, timeout: float) -> None:
         await sleep(timeout)
 
     async def gather(self, *_tasks: object, return_exceptions: bool) -> None:

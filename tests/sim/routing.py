@@ -81,7 +81,12 @@ class Routing:
     """
 
     def __init__(
-        self, folder: Path, name: str, rng: Random, wall_ms: Callable[[], int]
+        self,
+        folder: Path,
+        name: str,
+        rng: Random,
+        wall_ms: Callable[[], int],
+        monotonic: Callable[[], float],
     ) -> None:
         self.path = folder / f"{name}.db"
         self.fuse = Fuse(lambda _: None)
@@ -91,9 +96,10 @@ class Routing:
         self._copy = folder / f"{name}.copy"
         self._rng = rng
         self._wall_ms = wall_ms
+        self._monotonic = monotonic
         self._edited: dict[Key, tuple[Values | None, Values | None]] = {}
         """What a row was before somebody edited it, and is now."""
-        self._is_replaced = False
+        self._is_replaced = True
         self._number = 0
         self._shadow: _Shadow | None = None
         create(self.path)
@@ -105,8 +111,9 @@ class Routing:
         self._shadow = _Shadow(self._shadow_path)
         self._shadow.fuse = self.fuse
         watched = _Watched(self, engine, disk)
-        secs = lambda: self._wall_ms() / 1000  # noqa: E731
-        self.bridge = Bridge(self.path, self._shadow, watched, secs, secs)
+        self.bridge = Bridge(
+            self.path, self._shadow, watched, lambda: self._wall_ms() / 1000, self._monotonic
+        )
         self._file = self.bridge._file
         self._write = RoutingFile.write
         self._file.write = self._write_watched  # type: ignore[method-assign]
@@ -147,9 +154,13 @@ class Routing:
     def check_edits(self, edits: Sequence[Edit]) -> None:
         for key, values in edits:
             if key not in self._edited:
-                raise Fault(f"the bridge of {self._name} commits what nobody edited: {key} {values}")
+                raise Fault(
+                    f"the bridge of {self._name} commits what nobody edited: {key} {values}"
+                )
             _, now = self._edited[key]
-            is_same = now == values if values is None or now is None else values.items() <= now.items()
+            is_same = (
+                now == values if values is None or now is None else values.items() <= now.items()
+            )
             if not is_same:
                 raise Fault(f"the bridge of {self._name} commits {key} {values} instead of {now}")
 
@@ -161,7 +172,9 @@ class Routing:
         """Look when all have had time to tell each other everything."""
         if self._edited:
             raise Fault(f"at rest, {self._name}: edits were not committed: {self._edited}")
-        there = {key: values for key, values in engine.changes("").rows.items() if values is not None}
+        there = {
+            key: values for key, values in engine.changes("").rows.items() if values is not None
+        }
         here = self.rows()
         if here != there:
             raise Fault(f"at rest, {self._name}: the routing database has {here}, not {there}")
@@ -171,7 +184,7 @@ class Routing:
     def rows(self) -> dict[Key, Values]:
         with closing(sqlite3.connect(self.path)) as connection:
             names = ", ".join(("id", *COLUMNS))
-            found = connection.execute(f"SELECT {names} FROM backends").fetchall()  # noqa: S608
+            found = connection.execute(f"SELECT {names} FROM backends").fetchall()
         return {
             Key(BACKENDS, row[0]): {"country": None, **dict(zip(COLUMNS, row[1:], strict=True))}
             for row in found
@@ -189,14 +202,14 @@ class Routing:
             values = ("myapp", "sa", "10.50.1.1", unique % 60_000, 1, 0, 1, unique, unique)
             names = ", ".join(COLUMNS)
             marks = ", ".join("?" * len(COLUMNS))
-            self._run(f"INSERT INTO backends (id, {names}) VALUES (?, {marks})", row_id, *values)  # noqa: S608
+            self._run(f"INSERT INTO backends (id, {names}) VALUES (?, {marks})", row_id, *values)
             done = "inserts"
         elif self._rng.random() < 0.3:
             self._run("DELETE FROM backends WHERE id = ?", row_id)
             done = "deletes"
         else:
             column = self._rng.choice(("weight", "soft_limit"))
-            self._run(f"UPDATE backends SET {column} = ? WHERE id = ?", unique, row_id)  # noqa: S608
+            self._run(f"UPDATE backends SET {column} = ? WHERE id = ?", unique, row_id)
             done = f"updates {column} of"
         now = self.rows().get(key)
         first = self._edited[key][0] if key in self._edited else before
@@ -213,8 +226,10 @@ class Routing:
         os.utime(self.path, (secs, secs))
 
     def delete_all(self) -> bool:
-        """Empty the table by accident, if it has some rows."""
-        if self._is_replaced or not self.path.exists() or len(self.rows()) < 2:
+        """Empty the table by accident, if the bridge knows some of its rows."""
+        if self._is_replaced or not self.path.exists() or self._edited or self._shadow is None:
+            return False
+        if self._shadow.count(BACKENDS) < 2:
             return False
         self._run("DELETE FROM backends")
         self._forget()
@@ -251,7 +266,7 @@ class Routing:
 def _marker_of(path: Path) -> str:
     with closing(sqlite3.connect(path)) as connection:
         try:
-            found = connection.execute(f"SELECT marker FROM {MARKER_TABLE}").fetchone()  # noqa: S608
+            found = connection.execute(f"SELECT marker FROM {MARKER_TABLE}").fetchone()
         except sqlite3.OperationalError:
             return ""
     return "" if found is None else str(found[0])

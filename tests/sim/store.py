@@ -15,7 +15,7 @@ from edgeproxy.errors import StateError
 PLACES = ("before", "inside", "after")
 
 
-class Crash(BaseException):  # noqa: N818
+class Crash(BaseException):
     """The process ends here."""
 
 
