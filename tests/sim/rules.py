@@ -150,7 +150,6 @@ RULES: Mapping[str, Rule] = {
     "new origin after a clone": Rule([(OwnCopy, "_begin_after_clone", _always(None))], 200),
     "new origin after a crash": Rule(_is_same_after_crash(), 2_000),
     "own after a clone": Rule(_forgotten_origins(), 4_000),
-    "another past": Rule([(Replica, "_renounce", _always([]))], 2_000),
     "write anew": Rule([(OwnCopy, "_unknown", _always({}))], 200),
     "new stamp": Rule(_old_stamps(), 400),
     "say what is dropped": Rule(_unwary_drop(), 200),

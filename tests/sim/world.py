@@ -26,7 +26,8 @@ DISKS = Path("/dev/shm")
 REST_SECS = 900.0
 DEAD_SECS = 90.0
 SKEW_MS = 600_000
-HEAL_SECS = 60.0
+LOST_CLOCK_MS = 4 * KEEP_MS
+"""So far behind is a clock that has lost its time."""
 
 
 class Result(NamedTuple):
@@ -173,7 +174,8 @@ class World:
         if self._mix.size < 50:
             steps.append(self._join)
         if self._mix.bridges:
-            steps += [self._lose_table, self._copy, self._put_back, self._remove, self._edit_soon]
+            steps += [self._lose_table, self._remove, self._edit_soon]
+            steps += [self._copy, self._put_back] * 3
         do = rng.choice(steps)
         done = do()
         if done:
@@ -248,6 +250,8 @@ class World:
     def _set_clock(self) -> str:
         pop = self._rng.choice(list(self._machines.pops.values()))
         pop.skew_ms = self._rng.randint(-SKEW_MS, SKEW_MS)
+        if self._rng.random() < 0.2:
+            pop.skew_ms -= LOST_CLOCK_MS
         return f"the clock of {pop.name} is {pop.skew_ms} ms ahead"
 
     def _crash(self) -> str:
