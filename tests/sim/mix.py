@@ -51,25 +51,30 @@ class Mix:
         return "files" if self.files else "replicas"
 
 
-def mix_of(seed: int, rng: Random) -> Mix:
-    """Return the bounds of the history of a seed."""
-    if seed % HUGE_EVERY == HUGE_EVERY - 1:
+SHARES = {"bridges": 0.04, "members": 0.08, "files": 0.03, "replicas": 0.85}
+"""How many of the other seeds are of each kind."""
+
+
+def mix_of(seed: int, rng: Random, kind: str = "") -> Mix:
+    """Return the bounds of the history of a seed, of one kind if that is given."""
+    if kind not in SHARES and seed % HUGE_EVERY == HUGE_EVERY - 1:
         return Mix(200, 5, gossips=True, pause_secs=2.0, sync_ms=5_000)
-    if seed % LARGE_EVERY == LARGE_EVERY - 1:
+    if kind not in SHARES and seed % LARGE_EVERY == LARGE_EVERY - 1:
         return Mix(50, 12, gossips=True, pause_secs=2.0, sync_ms=5_000)
-    number = rng.random()
+    (chosen,) = rng.choices(list(SHARES), list(SHARES.values()))
+    kind = kind or chosen
     size = rng.choice((3, 3, 3, 4, 5))
     steps = rng.choice((15, 25, 40))
     pause_secs = rng.choice((0.1, 0.3, 1.0))
     is_tidy = rng.random() < 0.5
-    if number < 0.04:
+    if kind == "bridges":
         return Mix(3, 20, gossips=rng.random() < 0.2, bridges=True, is_tidy=True, pause_secs=0.4)
-    if number < 0.12:
+    if kind == "members":
         return Mix(size, 12, gossips=True, is_tidy=is_tidy, pause_secs=1.0)
     return Mix(
         size,
         steps,
-        files=number < 0.15,
+        files=kind == "files",
         small_parts=rng.random() < 0.4,
         is_mixed=rng.random() < 0.2,
         is_tidy=is_tidy,

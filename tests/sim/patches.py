@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 from edgeproxy.cluster.builtin import engine, gossip, members
 from edgeproxy.core.cluster import messages, own_copy
 from edgeproxy.core.cluster.own_copy import OwnCopy
-from edgeproxy.core.cluster.rows import BACKENDS, ROUTES, TABLES, Table
+from edgeproxy.values import ListenAddress
 from tests.sim.loop import Asyncio
+from tests.sim.network import Udp
 from tests.sim.pop import Machines
 
 SMALL_BYTES = 300
-LATER_TABLES = {
-    ROUTES: Table(("pattern",), {**TABLES[ROUTES].groups, "later": ("later",)}),
-    BACKENDS: TABLES[BACKENDS],
-}
-"""The tables of a later release."""
+
+
+Place = tuple[object, str, object]
+"""A module or class, a name in it, and what is there instead."""
+
+
+@contextmanager
+def replaced(places: Iterable[Place]) -> Iterator[None]:
+    """Put other things into modules and classes for a while."""
+    before: list[Place] = []
+    try:
+        for target, name, value in places:
+            before.append((target, name, getattr(target, name)))
+            setattr(target, name, value)
+        yield
+    finally:
+        for target, name, value in reversed(before):
+            setattr(target, name, value)
 
 
 class _NoGossip:
@@ -42,18 +55,24 @@ def simulated(machines: Machines) -> Iterator[None]:
     )
     write: Callable[..., Any] = OwnCopy._write_transaction
 
+    def drawn(count: int) -> bytes:
+        return machines.here.rng.randbytes(count)
+
+    def new_udp(address: ListenAddress) -> Udp:
+        return machines.here.new_udp(address)
+
     def recorded(copy: OwnCopy, *args: Any) -> object:
         push = write(copy, *args)
         machines.here.fuse.written.append(push)
         return push
 
-    replaced: list[tuple[object, str, object]] = [
+    places: list[Place] = [
         (engine, "asyncio", asyncio),
         (engine, "random", rng),
         (engine, "time", time),
-        (engine, "os", SimpleNamespace(urandom=lambda n: machines.here.rng.randbytes(n))),
+        (engine, "os", SimpleNamespace(urandom=drawn)),
         (engine, "opened", lambda _: machines.here.disk),
-        (engine, "UdpSocket", lambda address: machines.here.new_udp(address)),
+        (engine, "UdpSocket", new_udp),
         (engine, "Transport", lambda _, *calls: machines.here.new_transport(*calls)),
         (gossip, "asyncio", asyncio),
         (gossip, "time", time),
@@ -62,10 +81,8 @@ def simulated(machines: Machines) -> Iterator[None]:
         (OwnCopy, "_write_transaction", recorded),
     ]
     if not machines.mix.gossips:
-        replaced.append((engine, "Gossip", _NoGossip))
+        places.append((engine, "Gossip", _NoGossip))
     if machines.mix.small_parts:
-        replaced += [(messages, "CHUNK_BYTES", SMALL_BYTES), (own_copy, "CHUNK_BYTES", SMALL_BYTES)]
-    with ExitStack() as stack:
-        for target, name, value in replaced:
-            stack.enter_context(patch.object(target, name, value))
+        places += [(messages, "CHUNK_BYTES", SMALL_BYTES), (own_copy, "CHUNK_BYTES", SMALL_BYTES)]
+    with replaced(places):
         yield

@@ -12,7 +12,7 @@ from typing import Any
 from edgeproxy.cluster.builtin.engine import BuiltinEngine
 from edgeproxy.cluster.engine import EngineError
 from edgeproxy.cluster.settings import Peer, ReplicationSettings
-from edgeproxy.core.cluster.rows import Edit
+from edgeproxy.core.cluster.rows import ROUTES, TABLES, Edit, Table
 from edgeproxy.core.cluster.swim.records import Address
 from edgeproxy.errors import StateError
 from edgeproxy.values import ListenAddress, Secret
@@ -25,6 +25,9 @@ from tests.sim.store import Crash, Disk, FileDisk, Fuse, MemoryDisk
 
 START_MS = 1_900_000_000_000
 LOOK_UP_SECS = 20.0
+PLAIN = TABLES[ROUTES]
+LATER = Table(PLAIN.keys, {**PLAIN.groups, "later": ("later",)})
+"""The table of routes in a later release, which has one more group."""
 
 
 class Machines:
@@ -63,6 +66,7 @@ class Pop:
 
     Attributes:
         life: Which process this is.
+        routes: The table of routes in its release.
         backups: Of the disk.
     """
 
@@ -74,12 +78,17 @@ class Pop:
         self.host = f"10.0.{number // 250}.{number % 250 + 1}"
         self.skew_ms = 0
         self.is_up = False
-        self.is_later = machines.mix.is_mixed and self.rng.random() < 0.5
+        is_later = machines.mix.is_mixed and self.rng.random() < 0.5
+        self.routes = LATER if is_later else PLAIN
         self.resumes_at = 0.0
         self.life = 0
         self.fuse = Fuse(lambda pushes: machines.oracle.committed(self.name, pushes))
         self.disk = machines.new_disk(self)
         self.backups: list[Any] = []
+        self.loop: Loop
+        self.udp: Udp
+        self.transport: Transport
+        self.engine: BuiltinEngine
         self.routing: Routing | None = None
         self._machines = machines
         self._contacts = contacts
@@ -96,7 +105,13 @@ class Pop:
         machines.pops[self.name] = self
         if machines.mix.bridges:
             assert machines.folder is not None
-            self.routing = Routing(machines.folder, self.name, self.rng, lambda: self.wall_ms)
+            self.routing = Routing(
+                machines.folder,
+                self.name,
+                self.rng,
+                lambda: self.wall_ms,
+                lambda: machines.scheduler.now,
+            )
 
     @property
     def wall_ms(self) -> int:
@@ -130,6 +145,8 @@ class Pop:
     def act(self, do: Callable[[], object]) -> None:
         """Let the process do something. It ends where a store says so."""
         self._machines.acting.append(self)
+        if self._machines.mix.is_mixed:
+            TABLES[ROUTES] = self.routes  # type: ignore[index]
         try:
             do()
         except Crash:
@@ -139,6 +156,8 @@ class Pop:
             self.crash()
         finally:
             self._machines.acting.pop()
+            if self._machines.mix.is_mixed:
+                TABLES[ROUTES] = PLAIN  # type: ignore[index]
         self.check()
 
     def check(self) -> None:
@@ -183,7 +202,7 @@ class Pop:
 
     def new_udp(self, address: ListenAddress) -> Udp:
         self.udp = Udp(self, self._machines.network, address)
-        self.udp.wake = self.guard(lambda: self.loop.read())
+        self.udp.wake = self.guard(self.loop.read)
         return self.udp
 
     def new_transport(self, *calls: Callable[..., object]) -> Transport:
@@ -205,6 +224,7 @@ class Pop:
         """End the process, now."""
         if not self.is_up:
             return
+        self.check()
         self._end()
         if isinstance(self.disk, FileDisk):
             self.disk.close()
@@ -274,4 +294,3 @@ class Pop:
             self._machines.oracle.restored(self.name, self.disk)
             self.disk.close()
         self.start()
-

@@ -81,7 +81,12 @@ class Routing:
     """
 
     def __init__(
-        self, folder: Path, name: str, rng: Random, wall_ms: Callable[[], int]
+        self,
+        folder: Path,
+        name: str,
+        rng: Random,
+        wall_ms: Callable[[], int],
+        monotonic: Callable[[], float],
     ) -> None:
         self.path = folder / f"{name}.db"
         self.fuse = Fuse(lambda _: None)
@@ -91,9 +96,10 @@ class Routing:
         self._copy = folder / f"{name}.copy"
         self._rng = rng
         self._wall_ms = wall_ms
+        self._monotonic = monotonic
         self._edited: dict[Key, tuple[Values | None, Values | None]] = {}
         """What a row was before somebody edited it, and is now."""
-        self._is_replaced = False
+        self._is_replaced = True
         self._number = 0
         self._shadow: _Shadow | None = None
         create(self.path)
@@ -105,8 +111,9 @@ class Routing:
         self._shadow = _Shadow(self._shadow_path)
         self._shadow.fuse = self.fuse
         watched = _Watched(self, engine, disk)
-        secs = lambda: self._wall_ms() / 1000  # noqa: E731
-        self.bridge = Bridge(self.path, self._shadow, watched, secs, secs)
+        self.bridge = Bridge(
+            self.path, self._shadow, watched, lambda: self._wall_ms() / 1000, self._monotonic
+        )
         self._file = self.bridge._file
         self._write = RoutingFile.write
         self._file.write = self._write_watched  # type: ignore[method-assign]
@@ -147,9 +154,13 @@ class Routing:
     def check_edits(self, edits: Sequence[Edit]) -> None:
         for key, values in edits:
             if key not in self._edited:
-                raise Fault(f"the bridge of {self._name} commits what nobody edited: {key} {values}")
+                raise Fault(
+                    f"the bridge of {self._name} commits what nobody edited: {key} {values}"
+                )
             _, now = self._edited[key]
-            is_same = now == values if values is None or now is None else values.items() <= now.items()
+            is_same = (
+                now == values if values is None or now is None else values.items() <= now.items()
+            )
             if not is_same:
                 raise Fault(f"the bridge of {self._name} commits {key} {values} instead of {now}")
 
@@ -161,7 +172,9 @@ class Routing:
         """Look when all have had time to tell each other everything."""
         if self._edited:
             raise Fault(f"at rest, {self._name}: edits were not committed: {self._edited}")
-        there = {key: values for key, values in engine.changes("").rows.items() if values is not None}
+        there = {
+            key: values for key, values in engine.changes("").rows.items() if values is not None
+        }
         here = self.rows()
         if here != there:
             raise Fault(f"at rest, {self._name}: the routing database has {here}, not {there}")
@@ -213,8 +226,10 @@ class Routing:
         os.utime(self.path, (secs, secs))
 
     def delete_all(self) -> bool:
-        """Empty the table by accident, if it has some rows."""
-        if self._is_replaced or not self.path.exists() or len(self.rows()) < 2:
+        """Empty the table by accident, if the bridge knows some of its rows."""
+        if self._is_replaced or not self.path.exists() or self._edited or self._shadow is None:
+            return False
+        if self._shadow.count(BACKENDS) < 2:
             return False
         self._run("DELETE FROM backends")
         self._forget()

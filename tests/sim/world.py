@@ -26,7 +26,8 @@ DISKS = Path("/dev/shm")
 REST_SECS = 900.0
 DEAD_SECS = 90.0
 SKEW_MS = 600_000
-HEAL_SECS = 60.0
+LOST_CLOCK_MS = 4 * KEEP_MS
+"""So far behind is a clock that has lost its time."""
 
 
 class Result(NamedTuple):
@@ -51,12 +52,15 @@ class Result(NamedTuple):
     history: tuple[str, ...]
 
 
-def run(seed: int, *, mix: Mix | None = None) -> Result:
-    """Run the history of a seed."""
+def run(seed: int, kind: str = "") -> Result:
+    """Run the history of a seed, of one kind if that is given."""
+    logged = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
-    rng = Random(seed)
-    chosen = mix_of(seed, rng)
-    return World(seed, rng, mix or chosen).run()
+    try:
+        rng = Random(seed)
+        return World(seed, rng, mix_of(seed, rng, kind)).run()
+    finally:
+        logging.disable(logged)
 
 
 class World:
@@ -72,6 +76,7 @@ class World:
         self._stopping: set[str] = set()
         self._weeks = 0
         self._joined = 0
+        self._pops = 0
 
     def run(self) -> Result:
         mix, rng = self._mix, self._rng
@@ -79,7 +84,9 @@ class World:
         with ExitStack() as stack:
             folder = None
             if mix.files or mix.bridges:
-                folder = Path(tempfile.mkdtemp(prefix="sim-", dir=DISKS if DISKS.is_dir() else None))
+                folder = Path(
+                    tempfile.mkdtemp(prefix="sim-", dir=DISKS if DISKS.is_dir() else None)
+                )
                 stack.callback(shutil.rmtree, folder, ignore_errors=True)
             self._machines = machines = Machines(rng, mix, folder)
             machines.tell = self._tell
@@ -126,7 +133,8 @@ class World:
     def _new_pop(self) -> None:
         pops = self._machines.pops
         contacts = [pop.host for pop in pops.values()][:2] or ["10.0.0.1"]
-        pop = Pop(self._machines, len(pops), contacts)
+        pop = Pop(self._machines, self._pops, contacts)
+        self._pops += 1
         pop.skew_ms = self._rng.choice((0, 0, self._rng.randint(-SKEW_MS, SKEW_MS)))
         pop.start()
 
@@ -166,7 +174,8 @@ class World:
         if self._mix.size < 50:
             steps.append(self._join)
         if self._mix.bridges:
-            steps += [self._lose_table, self._copy, self._put_back, self._remove, self._edit_soon]
+            steps += [self._lose_table, self._remove, self._edit_soon]
+            steps += [self._copy, self._put_back] * 3
         do = rng.choice(steps)
         done = do()
         if done:
@@ -182,19 +191,20 @@ class World:
         if pop.routing is not None:
             self._tell(f"{pop.name} {pop.routing.edit(self._rng.choice(IDS))}")
             return
-        edits = [self._edit() for _ in range(self._rng.choice((1, 1, 2, 3)))]
+        edits = [self._edit(pop) for _ in range(self._rng.choice((1, 1, 2, 3)))]
         shown = [f"{key.id}={values and next(iter(values.values()))}" for key, values in edits]
         self._tell(f"{pop.name} writes {', '.join(shown)}")
         pop.act(lambda: pop.write(edits))
 
-    def _edit(self) -> Edit:
+    def _edit(self, pop: Pop) -> Edit:
         self._number += 1
         table = self._rng.choice((ROUTES, BACKENDS))
         key = Key(table, f"{table[0]}{self._rng.randrange(self._mix.rows)}")
         if self._rng.random() < 0.3:
             return Edit(key, None)
-        groups = list(TABLES[table].groups.values())
-        chosen = self._rng.choice(groups) if self._rng.random() < 0.7 else TABLES[table].columns
+        known = pop.routes if table == ROUTES else TABLES[table]
+        is_one = self._rng.random() < 0.7
+        chosen = self._rng.choice(list(known.groups.values())) if is_one else known.columns
         values: Values = dict.fromkeys(chosen, self._number)
         return Edit(key, values)
 
@@ -240,6 +250,8 @@ class World:
     def _set_clock(self) -> str:
         pop = self._rng.choice(list(self._machines.pops.values()))
         pop.skew_ms = self._rng.randint(-SKEW_MS, SKEW_MS)
+        if self._rng.random() < 0.2:
+            pop.skew_ms -= LOST_CLOCK_MS
         return f"the clock of {pop.name} is {pop.skew_ms} ms ahead"
 
     def _crash(self) -> str:
