@@ -30,7 +30,7 @@ from edgeproxy.cluster.settings import ReplicationSettings
 from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
 from edgeproxy.store.sqlite.database import create, transaction
-from edgeproxy.store.sqlite.leases import adopt
+from edgeproxy.store.sqlite.leases import adopt, end_all_of
 
 log = EventLog("cluster")
 
@@ -102,7 +102,15 @@ class Agent:
     async def _answer(self, name: str, arguments: Mapping[str, Any]) -> object:
         if name == "status":
             return self._status()
-        return await self._engine.command(name, arguments)
+        done = await self._engine.command(name, arguments)
+        if name == "forget":
+            # Only that POP could end them, and it never comes back. The bridge tells the others.
+            await asyncio.to_thread(self._end_leases_of, str(arguments["node"]))
+        return done
+
+    def _end_leases_of(self, home: str) -> None:
+        with transaction(self._database) as connection:
+            end_all_of(connection, home, int(time.time()))
 
     def _status(self) -> Mapping[str, object]:
         bridge = self._bridge

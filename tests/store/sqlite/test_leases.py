@@ -15,6 +15,7 @@ import pytest
 
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.registration import End, Register
+from edgeproxy.store.sqlite.leases import adopt, end_all_of
 from edgeproxy.store.sqlite.registrations import Registrations
 from edgeproxy.store.sqlite.store import SqliteStore
 from tests.store.editing import DOCUMENTED_TABLE, execute
@@ -110,3 +111,25 @@ def test_an_end_of_another_type_harms_nobody(path: Path) -> None:
     execute(path, "UPDATE edgeproxy_leases SET ended_at = 'long ago'")
     assert countries(path) == []
     assert Registrations(path, 0.1, "one").ownership().withheld == {"a": 0}
+
+
+def test_the_leases_of_a_pop_that_is_forgotten_end(path: Path) -> None:
+    for home in ("lost", "here"):
+        Registrations(path, 0.1, home).apply([Register(A, 10)])
+    only_there = dataclasses.replace(A, id="b")
+    Registrations(path, 0.1, "lost").apply([Register(only_there, 10)])
+    with closing(sqlite3.connect(path)) as connection:
+        assert end_all_of(connection, "lost", 5) == 2
+        assert end_all_of(connection, "lost", 6) == 0
+        connection.commit()
+    with closing(SqliteStore(path)) as store:
+        assert [each.id for each in store.read().backends] == ["a"]
+
+
+def test_the_leases_of_a_pop_without_a_name_are_taken_over(path: Path) -> None:
+    Registrations(path, 0.1).apply([Register(A, 10)])
+    with closing(sqlite3.connect(path)) as connection:
+        adopt(connection, "sa")
+        connection.commit()
+    assert Registrations(path, 0.1, "sa").ownership().here == {"a"}
+    assert Registrations(path, 0.1).ownership().here == set()

@@ -54,6 +54,16 @@ def adopt(connection: sqlite3.Connection, home: str) -> None:
     connection.execute(f"DELETE FROM {LEASES} WHERE home = ''")  # noqa: S608
 
 
+def end_all_of(connection: sqlite3.Connection, home: str, ended_at: int) -> int:
+    """End the leases of a POP that never comes back; return how many that were."""
+    if "ended_at" not in _columns(connection):
+        return 0
+    return connection.execute(
+        f"UPDATE {LEASES} SET ended_at = ? WHERE home = ? AND ended_at IS NULL",  # noqa: S608
+        (ended_at, home),
+    ).rowcount
+
+
 def read_withheld(connection: sqlite3.Connection, path: Path) -> dict[object, int]:
     """Return when the last lease of each withheld backend has ended, by id."""
     if not _has_trigger(connection) or not set(COLUMNS) <= _columns(connection).keys():
