@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
+
 from edgeproxy.cluster.agent_socket import AgentError, ask
 from edgeproxy.cluster.builtin.keys import new_key
 from tests.store.editing import DOCUMENTED_TABLE, execute
@@ -392,6 +394,18 @@ class Cluster:
             told = "\n".join(f"-- {pop.name}\n{pop.proxy.told()}" for pop in pops)
             raise AssertionError(f"{error}\n{tables}\n{told}") from None
         return pops[0].rows()
+
+
+def other_clock(offset_secs: int) -> dict[str, str]:
+    """Return settings that set the clock of a POP off, and not its monotonic clock."""
+    libraries = [*Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")]
+    if not libraries:
+        pytest.skip("the package faketime is not installed")
+    return {
+        "LD_PRELOAD": str(libraries[0]),
+        "FAKETIME": f"{offset_secs:+d}s",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
 
 
 def processor_secs(pid: int) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster_pops import QUICK, Cluster, ClusterPop
+from tests.cluster_pops import QUICK, Cluster, ClusterPop, other_clock
 from tests.cluster_storm import Clients, Editor
 from tests.underlay import need_underlay
 from tests.waiting import PAUSE, wait_until
@@ -90,6 +90,23 @@ def test_a_pop_that_stood_still_accuses_nobody(cluster: Cluster) -> None:
         }
         assert accused <= {"c"}, pop.proxy.told()
     assert not any(is_accusation(line) for line in c.proxy.events[began["c"] :]), c.proxy.told()
+
+
+def test_a_pop_whose_clock_is_wrong_neither_wins_for_ever_nor_loses(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    a, _, c = cluster
+    wrong = cluster.newcomer("wrong", tmp_path / "wrong", **other_clock(600))
+    with closing(wrong):
+        wrong.start()
+        wait_until(lambda: wrong.connected() == {"a", "b", "c"}, "connections")
+        a.add("by-clock")
+        wrong.wait_for(**{"by-clock": 1})
+        for weight, pop in ((2, wrong), (3, a), (4, wrong), (5, c)):
+            pop.set_weight("by-clock", weight)
+            for each in (*cluster, wrong):
+                each.wait_for(**{"by-clock": weight})
+        wait_until(lambda: "clock" in str((wrong.status() or {}).get("warnings")), "a warning")
 
 
 def is_accusation(line: dict[str, object]) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.cluster.bridge import bridge
 from edgeproxy.core.cluster.rows import BACKENDS, LEASES, Edit, Key
 from edgeproxy.store.sqlite import leases
 from edgeproxy.store.sqlite.database import SCHEMA, create, replace
@@ -41,6 +42,17 @@ def filled(pops: list[Pop]) -> list[Pop]:
 
 
 # -- edits ---------------------------------------------------------------------------
+
+
+def test_many_rows_come_in_one_round(
+    filled: list[Pop], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge, "ROWS_AT_ONCE", 3)
+    new = Pop(tmp_path, "new")
+    new.rounds()
+    new.engine.hear(filled[0].engine)
+    assert new.round()
+    assert new.ids == set(MANY)
 
 
 def test_an_insert_an_update_and_a_delete_reach_every_pop(pops: list[Pop]) -> None:

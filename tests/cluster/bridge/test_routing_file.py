@@ -50,6 +50,39 @@ def test_what_is_written_is_found_again(file: RoutingFile) -> None:
     assert sql(file, "SELECT id, app FROM backends") == [("a", "myapp")]
 
 
+def test_several_writes_need_one_look(file: RoutingFile) -> None:
+    write(file, A)
+    for number in range(3):
+        file.write({Key(BACKENDS, f"b{number}"): ROW}, f"m{number}")
+        assert not file.has_changed()
+    sql(file, "UPDATE backends SET weight = 2")
+    assert file.has_changed()
+    with pytest.raises(MovedError):
+        file.write({Key(BACKENDS, "c"): ROW}, "n")
+
+
+def test_another_file_right_after_a_write_is_noticed(file: RoutingFile) -> None:
+    write(file, A)
+    file.write({Key(BACKENDS, "b"): ROW}, "n")
+    other = file.path.with_suffix(".other")
+    shutil.copyfile(file.path, other)
+    other.rename(file.path)
+    assert file.has_changed()
+
+
+def test_what_a_trigger_does_to_other_rows_is_found(file: RoutingFile) -> None:
+    write(file, A)
+    sql(
+        file,
+        "CREATE TRIGGER t AFTER INSERT ON backends BEGIN "
+        "UPDATE backends SET weight = 9 WHERE id = 'a'; END",
+    )
+    file.look()
+    file.write({Key(BACKENDS, "b"): ROW}, "n")
+    assert file.has_changed()
+    assert file.look().differences.present[A]["weight"] == 9
+
+
 def test_an_edit_between_look_and_write_is_noticed(file: RoutingFile) -> None:
     write(file, A)
     sql(file, "UPDATE backends SET weight = 2")

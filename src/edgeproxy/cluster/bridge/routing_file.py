@@ -259,14 +259,23 @@ class RoutingFile:
             self._connection.execute(f"DELETE FROM r.{MARKER_TABLE}")  # noqa: S608
             insert = f"INSERT INTO r.{MARKER_TABLE} (marker) VALUES (?)"  # noqa: S608
             self._connection.execute(insert, (marker,))
-        self._know_again()
+            is_known = not self._triggers_act(rows)
+        if is_known:
+            self._know_again()
         return written
+
+    def _triggers_act(self, rows: Mapping[Key, Values | None]) -> bool:
+        """Return whether more than these rows may have changed by writing them."""
+        if None in rows.values():
+            return True  # the leases of a backend go with it
+        query = "SELECT 1 FROM r.sqlite_master WHERE type = 'trigger' AND name <> ? LIMIT 1"
+        return self._connection.execute(query, (f"{LEASES}_end",)).fetchone() is not None
 
     def _know_again(self) -> None:
         """Take the stamp of what was just written for no change by somebody else.
 
-        One that writes meanwhile changes the version, which is asked for later, and one that
-        replaces the file changes its identity.
+        Who writes meanwhile changes the version, which is always looked at, and who replaces the
+        file changes its identity.
         """
         stamp = stamp_of(self.path)
         if stamp is not None and self._stamp is not None and stamp[:2] == self._stamp[:2]:

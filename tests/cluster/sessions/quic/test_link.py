@@ -63,6 +63,26 @@ def test_a_stranger_cannot_go_on_for_long() -> None:
     run(main())
 
 
+def test_a_node_may_send_much_at_once_and_a_stranger_may_not() -> None:
+    async def main() -> None:
+        async with Cluster() as cluster:
+            node, other = await cluster.node("a"), await cluster.node("b")
+            await cluster.stranger().connected(node)
+            (strange,) = node.transport._open
+            assert allowed(strange.link) <= (16 << 10, 16 << 10)
+            node.dial(other)
+            await until(lambda: node.peers and other.peers, "a session")
+            (session,) = other.transport._open
+            assert allowed(session.link) == (link.TRUSTED_BYTES, link.TRUSTED_BYTES)
+
+    def allowed(one: Link) -> tuple[int, int]:
+        return one._quic._local_max_data.value, one._quic._local_max_stream_data_bidi_remote if (
+            0 not in one._quic._streams
+        ) else one._quic._streams[0].max_stream_data_local
+
+    run(main())
+
+
 def test_a_link_that_was_cut_is_probed_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A back-off without a bound would hold up everything for seconds after the cut."""
     monkeypatch.setattr(link, "LONGEST_PROBE_SECS", 0.05)

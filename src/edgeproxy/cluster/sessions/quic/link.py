@@ -24,6 +24,9 @@ from edgeproxy.log import EventLog
 MAX_DATAGRAMS_OF_STRANGER = 8
 """After the handshake. A proof needs one or two. Each can double what is reserved, from 1 KiB."""
 
+TRUSTED_BYTES = 4 << 20
+"""What a node may send at first. `sessions.session` allows less to be under way."""
+
 LONGEST_PROBE_SECS = 0.5
 """Data that is not acknowledged is sent again after twice the last time, but not after longer than
 this, or one round trip: a few lost datagrams, or a link that was cut, cost no more than that."""
@@ -102,8 +105,15 @@ class Link:
         self.settle()
 
     def trust(self) -> None:
-        """Bound the datagrams of the peer no longer: it is a node of the cluster."""
+        """Bound the datagrams of the peer no longer: it is a node of the cluster.
+
+        It may also send much at once. Otherwise the limit would double with each round trip.
+        """
         self._is_trusted = True
+        self._quic._local_max_data.value = TRUSTED_BYTES
+        stream = self._quic._streams[_STREAM]
+        stream.max_stream_data_local = TRUSTED_BYTES
+        self._settle_soon()
 
     def receive(self, datagram: bytes, address: NetworkAddress) -> None:
         """Take a datagram. What follows from it comes with `settle`."""
