@@ -128,3 +128,15 @@ def test_the_clock_goes_on_after_a_restart_with_an_earlier_wall_time() -> None:
     (first,) = copy_of(store).write([route("x")], "", START_MS)
     (second,) = OwnCopy(store, lambda: b"n" * 16).write([route("y")], "", START_MS - 1_000_000)
     assert second.cells[0].stamp > first.cells[0].stamp
+
+
+def test_what_a_node_wrote_before_it_began_anew_is_still_its_own() -> None:
+    """It is written anew if the next one that is cloned has begun anew without it meanwhile."""
+    copy = copy_of()
+    (push,) = copy.write([route("x")], "", START_MS)
+    copy.stage(push.cells, is_first=True)
+    assert copy.clone(copy.vector, {}, copy.clock, START_MS) == []
+    copy.stage([], is_first=True)
+    (again,) = copy.clone({}, {}, copy.clock, START_MS)
+    assert {cell.values for cell in again.cells} == {(1,), ("x",)}
+    assert again.origin != push.origin

@@ -82,8 +82,7 @@ class OwnCopy:
             if facts.is_stopped:
                 store.set_facts(facts._replace(is_stopped=False))
             else:
-                earlier = {*facts.earlier, facts.origin} & set(store.vector())
-                self._begin(tuple(sorted(earlier)))
+                self._begin()
 
     def stop(self) -> None:
         """Note that the node stops in order. Nothing may be called after it."""
@@ -91,11 +90,12 @@ class OwnCopy:
             facts = self._store.facts()
             self._store.set_facts(facts._replace(confirmed=self._confirmed, is_stopped=True))
 
-    def _begin(self, earlier: tuple[Origin, ...]) -> None:
-        """Write under a new origin from now on."""
+    def _begin(self) -> None:
+        """Write under a new origin from now on. What was written under the last is still own."""
         self._confirmed = NOTHING
-        origin = self._new_origin()
         facts = self._store.facts()
+        earlier = tuple(sorted({*facts.earlier, facts.origin} & set(self._store.vector())))
+        origin = self._new_origin()
         self._store.set_facts(
             facts._replace(origin=origin, earlier=earlier, confirmed=NOTHING, is_stopped=False)
         )
@@ -320,7 +320,7 @@ class OwnCopy:
             for cell in self._store.beyond(seen):
                 doubtful.setdefault(cell.key, []).append(cell)
             self._store.set_vector({origin: head for origin, head in seen.items() if head.seq})
-            self._begin(self._store.facts().earlier)
+            self._begin()
             rows = ((key, self._store.row(key), cells) for key, cells in doubtful.items())
             return self._write(
                 [_Change(key, row, _again(row, cells)) for key, row, cells in rows], now_ms
@@ -329,7 +329,8 @@ class OwnCopy:
     def clone(self, vector: Vector, generation: Generation, clock: int, now_ms: int) -> list[Push]:
         """Replace all by what was laid aside, and write anew what only this node knew.
 
-        The origin is a new one: what was written under the old one is not in the vector any more.
+        The origin is a new one: what was written under the old one may not be in the vector any
+        more. If it is, others may still forget it, and then this node has to write it anew.
         """
         with self._store.transaction():
             seen = self._store.vector()
@@ -351,7 +352,7 @@ class OwnCopy:
             return self._write(changes, now_ms)
 
     def _begin_after_clone(self) -> None:
-        self._begin(())
+        self._begin()
 
     def _unknown(
         self, mine: RowCells, theirs: RowCells, seen: Vector, their_vector: Vector

@@ -31,7 +31,7 @@ class Facts(NamedTuple):
 
     Attributes:
         origin: Under which it writes; empty before its first start.
-        earlier: Under which it has written before, and which others may not have seen all of.
+        earlier: Under which it has written before, as far as its vector knows of them.
         confirmed: Up to where another node has been seen to have the same past under `origin`.
         clock: The largest stamp it has seen or given.
         token: That of the last write.
