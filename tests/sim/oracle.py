@@ -8,6 +8,8 @@ What is excused at rest, unless some node turns out to have it:
 - `restored`: what was only in a store that a backup has replaced.
 - `never returned`: what only nodes knew that crash or leave for good. So is what the last node
   that still knew it gave up, to start anew as a clone, after its writer had lost it in these ways.
+- A delete that all who knew of it have forgotten, after a week, before they met a row of that name
+  whose writer did not know of the delete, nor the deleter of that row: then the row is there.
 
 What is not looked at in the steps: the rows of nodes that know two pasts of one origin, as of a
 restored backup of a node that had been stopped in order. They show both, their vector tells of one;
@@ -30,6 +32,7 @@ from edgeproxy.core.cluster.vectors import (
     Vector,
     chain_after,
     generation_id,
+    seq_of,
     vector_id,
 )
 from tests.sim.store import Disk
@@ -50,6 +53,7 @@ class Written:
     writer: str
     previous: Head
     cells: tuple[Cell, ...]
+    vector: Vector
 
 
 @dataclass
@@ -74,6 +78,7 @@ class Oracle:
         self._heads: dict[tuple[Origin, int], Head] = {}
         self._forked: set[Origin] = set()
         self._may_fork: set[str] = set()
+        self._dropped: dict[Origin, int] = {}
         self._seen: dict[str, Seen] = {}
         self._digests: dict[tuple[bytes, bytes], bytes] = {}
         self.excused: dict[Dot, str] = {}
@@ -83,11 +88,11 @@ class Oracle:
     def transactions(self) -> int:
         return len(self._written)
 
-    def committed(self, name: str, pushes: Iterable[Push]) -> None:
+    def committed(self, name: str, pushes: Iterable[Push], vector: Vector) -> None:
         for push in pushes:
             head = Head(push.seq, chain_after(push.previous, push.cells))
             previous = Head(push.seq - 1, push.previous)
-            self._written[push.origin, head] = Written(name, previous, push.cells)
+            self._written[push.origin, head] = Written(name, previous, push.cells, vector)
             if self._heads.setdefault((push.origin, push.seq), head) != head:
                 if name not in self._may_fork:
                     raise Fault(f"{name} writes two pasts under one origin: {push}")
@@ -116,6 +121,8 @@ class Oracle:
             self._compare(name, key, seen.rows.get(key, {}), disk.row(key))
         self._check_digest(name, disk, now)
         dropped = disk.generation()
+        for origin, seq in dropped.items():
+            self._dropped[origin] = max(seq, self._dropped.get(origin, 0))
         if dropped:
             for cell in disk.tombstones():
                 if is_tombstone(cell) and cell.seq <= dropped.get(cell.origin, 0):
@@ -204,10 +211,18 @@ class Oracle:
     def check_rest(self, disks: Mapping[str, Disk], replicas: Mapping[str, Replica]) -> None:
         """Look at all nodes when all have had time to tell each other everything."""
         rows: dict[Key, dict[str, Cell]] = {}
+        forgotten: dict[Key, int] = {}
+        for dot, written in self._written.items():
+            for cell in written.cells:
+                if self._is_forgotten(dot, written, cell):
+                    forgotten[cell.key] = max(cell.stamp, forgotten.get(cell.key, 0))
         for dot, written in self._written.items():
             if dot not in self.excused:
                 for cell in written.cells:
-                    _take(rows, cell)
+                    # With a delete that is forgotten goes what it has deleted.
+                    is_void = cell.stamp <= forgotten.get(cell.key, 0) and not self._is_held(dot)
+                    if not is_void:
+                        _take(rows, cell)
         for name, disk in disks.items():
             keys = rows.keys() | {row.key for row in disk.changed_after(0)}
             for key in sorted(keys):
@@ -218,6 +233,20 @@ class Oracle:
         }
         if len(set(pasts.values())) > 1:
             raise Fault(f"at rest, nodes have seen or dropped different things: {pasts}")
+
+    def _is_forgotten(self, dot: Dot, written: Written, cell: Cell) -> bool:
+        """Return whether a delete could not be told from a row that was not known to it."""
+        if not is_tombstone(cell) or cell.seq > self._dropped.get(cell.origin, 0):
+            return False
+        return not self._is_held(dot) and any(
+            other.key == cell.key
+            and other.group == LIFE
+            and other.values == ALIVE
+            and other.stamp < cell.stamp
+            and other.seq > seq_of(written.vector, other.origin)
+            for each in self._written.values()
+            for other in each.cells
+        )
 
 
 def shown(row: Row) -> Shown | None:

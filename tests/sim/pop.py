@@ -82,7 +82,9 @@ class Pop:
         self.routes = LATER if is_later else PLAIN
         self.resumes_at = 0.0
         self.life = 0
-        self.fuse = Fuse(lambda pushes: machines.oracle.committed(self.name, pushes))
+        self.fuse = Fuse(
+            lambda pushes: machines.oracle.committed(self.name, pushes, self.disk.vector())
+        )
         self.disk = machines.new_disk(self)
         self.backups: list[Any] = []
         self.loop: Loop

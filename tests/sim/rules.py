@@ -153,7 +153,7 @@ RULES: Mapping[str, Rule] = {
     "write anew": Rule([(OwnCopy, "_unknown", _always({}))], 200),
     "new stamp": Rule(_old_stamps(), 400),
     "say what is dropped": Rule(_unwary_drop(), 200),
-    "clock follows": Rule([(OwnCopy, "_follow", _always(None))], 100),
+    "clock follows": Rule([(OwnCopy, "_follow", _always(None))], 4_000),
     "greetings": Rule(_no_greeting(), 50),
     "cells of earlier lives": Rule(
         [(own_copy, "merged", _all_cells_count), (store, "merged", _all_cells_count)], 1_000

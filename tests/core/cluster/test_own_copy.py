@@ -140,3 +140,14 @@ def test_what_a_node_wrote_before_it_began_anew_is_still_its_own() -> None:
     (again,) = copy.clone({}, {}, copy.clock, START_MS)
     assert {cell.values for cell in again.cells} == {(1,), ("x",)}
     assert again.origin != push.origin
+
+
+def test_a_delete_is_written_anew_though_who_is_cloned_does_not_know_the_row() -> None:
+    """Somebody else may know the row and not the delete, and is heard of later."""
+    copy = copy_of()
+    copy.write([route("x")], "", START_MS)
+    (deleted,) = copy.write([route(None)], "", START_MS)
+    copy.stage([], is_first=True)
+    (again,) = copy.clone({}, {}, copy.clock, START_MS)
+    assert [(cell.group, cell.values) for cell in again.cells] == [(LIFE, (0,))]
+    assert again.cells[0].stamp > deleted.cells[0].stamp

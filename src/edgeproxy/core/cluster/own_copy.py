@@ -369,8 +369,6 @@ class OwnCopy:
         row = merged(theirs, own)
         newer = [cell for cell in own if row.get(cell.group) is cell]
         if any(cell.group == LIFE for cell in newer):
-            if not is_alive(mine) and not is_alive(theirs):
-                return {}
             return _again(merged(theirs, mine.values()), newer)
         # An update of a row that they have seen and do not have any more is void.
         is_there = is_alive(theirs) or (LIFE in mine and not _is_seen(mine[LIFE], their_vector))
