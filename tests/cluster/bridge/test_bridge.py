@@ -245,6 +245,17 @@ def test_an_accident_deletes_nothing_anywhere(
     assert [pop.ids == set(MANY) for pop in filled] == [True] * 3
 
 
+def test_a_table_that_vanishes_is_restored_only_after_a_while(filled: list[Pop]) -> None:
+    sa, us, _ = filled
+    drop_table(sa)
+    assert not sa.round()
+    assert not sa.round()
+    sa.sql(SCHEMA)  # would fail if it were there again
+    sa.add("new")
+    exchange(*filled)
+    assert sa.ids == us.ids == {*MANY, "new"}
+
+
 @pytest.mark.parametrize("happen", [init_by_force, delete_all, move_empty_file_there])
 def test_an_accident_deletes_nothing_of_a_few_rows(
     pops: list[Pop], happen: Callable[[Pop], None]

@@ -132,17 +132,20 @@ class Bridge:
 
     def _waits_for_it(self) -> bool:
         """Return whether somebody may be about to make what is missing."""
-        now = self._monotonic()
         if self._missing_since is None:
-            self._missing_since = now
-        return now - self._missing_since < MISSING_SECS
+            self._missing_since = self._monotonic()
+        return not self._has_waited()
+
+    def _has_waited(self) -> bool:
+        since = self._missing_since
+        return since is not None and self._monotonic() - since >= MISSING_SECS
 
     # -- from the file to the engine ---------------------------------------------------
 
     def _take(self) -> bool:
         """Commit what has been edited, note what is to be undone; return whether that was done."""
         try:
-            look = self._file.look(restores=self._missing_since is not None)
+            look = self._file.look(restores=self._has_waited())
         except TableMissingError:
             if self._waits_for_it():
                 self._file.close()  # so that the next round looks again
