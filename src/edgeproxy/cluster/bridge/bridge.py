@@ -84,6 +84,7 @@ class Bridge:
         self._meant: set[Key] = set()
         self._needs_marker = False
         self._named: set[Key] = set()
+        self._waits_for_others = False
 
     @property
     def refused(self) -> int:
@@ -102,6 +103,8 @@ class Bridge:
         try:
             if not self._is_recovered:
                 self._recover()
+            if self._waits_for_others and not self._engine.is_ready():
+                return True  # the engine wakes the worker
             if self._is_missing():
                 return False
             if self._file.has_changed() and not self._take():
@@ -154,7 +157,8 @@ class Bridge:
         self._missing_since = None
         known_elsewhere: Mapping[Key, Values | None] = {}
         if look.lineage is Lineage.UNKNOWN:
-            if not self._engine.is_ready():
+            self._waits_for_others = not self._engine.is_ready()
+            if self._waits_for_others:
                 self._file.close()
                 return False
             known_elsewhere = self._engine.changes(self._shadow.position).rows
