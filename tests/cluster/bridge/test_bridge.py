@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.cluster.bridge import bridge
 from edgeproxy.core.cluster.rows import BACKENDS, LEASES, Edit, Key
 from edgeproxy.store.sqlite import leases
 from edgeproxy.store.sqlite.database import SCHEMA, create, replace
@@ -477,6 +478,43 @@ def test_a_lost_shadow_loses_nothing(filled: list[Pop]) -> None:
     us.add("other")
     exchange(*filled)
     assert sa.ids == us.ids == {*MANY, "new", "other"}
+
+
+def test_a_lost_shadow_undoes_nothing_of_many_rows(
+    filled: list[Pop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge, "ROWS_AT_ONCE", 10)
+    sa, us, _ = filled
+    sa.die()
+    sa.shadow.path.unlink()
+    us.sql("UPDATE backends SET weight = 5")
+    us.rounds()
+    sa.engine.hear(us.engine)
+    sa.start()
+    exchange(*filled)
+    assert sa.table() == us.table() == dict.fromkeys(MANY, 5)
+
+
+def test_an_older_copy_of_many_rows_undoes_nothing(
+    filled: list[Pop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge, "ROWS_AT_ONCE", 10)
+    sa, us, _ = filled
+    backup = sa.path.with_suffix(".backup")
+    shutil.copyfile(sa.path, backup)
+    us.sql("UPDATE backends SET weight = 5")
+    exchange(*filled)
+    shutil.copyfile(backup, sa.path)
+    exchange(*filled)
+    assert sa.table() == us.table() == dict.fromkeys(MANY, 5)
+
+
+def test_a_mass_delete_is_undone_whole(filled: list[Pop], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge, "ROWS_AT_ONCE", 5)
+    sa, us, _ = filled
+    sa.sql("DELETE FROM backends WHERE rowid <= 12")
+    exchange(*filled)
+    assert sa.ids == us.ids == set(MANY)
 
 
 def test_a_lost_state_of_the_engine_deletes_nothing(filled: list[Pop]) -> None:

@@ -40,7 +40,7 @@ from edgeproxy.store.sqlite.database import TableMissingError, create
 log = EventLog("cluster")
 
 ROWS_AT_ONCE = 1000
-"""Rows of one write: the file is locked for some milliseconds."""
+"""Rows of one write, unless some undo an accident: the file is locked for some milliseconds."""
 MISSING_SECS = 2.0
 """How long a file or table may be missing before it is restored: somebody may be replacing it."""
 MAX_NAMED = 20
@@ -222,8 +222,10 @@ class Bridge:
             key: values for key, values in rows.items() if values != self._shadow.row(key)
         }
         due |= {key: rows[key] if key in rows else self._shadow.row(key) for key in self._undone}
+        # The first marker says that all the rest is an edit, so what is to be undone goes with it.
+        at_once = len(due) if self._undone or self._needs_marker else ROWS_AT_ONCE
         while due or self._needs_marker or self._meant:
-            part = dict(islice(due.items(), ROWS_AT_ONCE))
+            part = dict(islice(due.items(), at_once))
             try:
                 self._write(part)
             except MovedError:
