@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.cluster.bridge import bridge
+from edgeproxy.core.cluster.cells import MAX_ID_BYTES
 from edgeproxy.core.cluster.rows import BACKENDS, LEASES, Edit, Key
 from edgeproxy.store.sqlite import leases
 from edgeproxy.store.sqlite.database import SCHEMA, create, replace
@@ -151,6 +152,16 @@ def test_a_value_that_cannot_be_replicated_stays_here(pops: list[Pop], value: st
     exchange(*pops)
     assert us.table() == {"a": 1, "b": 2}
     assert sa.ids == {"a", "b"}
+
+
+def test_a_row_with_too_long_an_id_stays_here_and_stalls_nothing(pops: list[Pop]) -> None:
+    sa, us, _ = pops
+    sa.add("a", "x" * (MAX_ID_BYTES + 1))
+    sa.rounds()
+    assert [edit.key.id for edits in sa.engine.commits for edit in edits] == ["a"]
+    exchange(*pops)
+    assert us.ids == {"a"}
+    assert len(sa.ids) == 2
 
 
 def test_a_row_without_an_id_stays_here(pops: list[Pop]) -> None:
