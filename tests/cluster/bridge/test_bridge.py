@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.cluster.bridge import bridge
+from edgeproxy.core.cluster.cells import MAX_ID_BYTES
 from edgeproxy.core.cluster.rows import BACKENDS, LEASES, Edit, Key
 from edgeproxy.store.sqlite import leases
 from edgeproxy.store.sqlite.database import SCHEMA, create, replace
@@ -164,6 +165,16 @@ def test_a_value_that_cannot_be_replicated_stays_here(pops: list[Pop], value: st
     assert sa.ids == {"a", "b"}
 
 
+def test_a_row_with_too_long_an_id_stays_here_and_stalls_nothing(pops: list[Pop]) -> None:
+    sa, us, _ = pops
+    sa.add("a", "x" * (MAX_ID_BYTES + 1))
+    sa.rounds()
+    assert [edit.key.id for edits in sa.engine.commits for edit in edits] == ["a"]
+    exchange(*pops)
+    assert us.ids == {"a"}
+    assert len(sa.ids) == 2
+
+
 def test_a_row_without_an_id_stays_here(pops: list[Pop]) -> None:
     sa, us, _ = pops
     sa.sql("INSERT INTO backends (app) VALUES ('x')")
@@ -255,6 +266,17 @@ def test_an_accident_deletes_nothing_anywhere(
         sa.start()
     exchange(*filled)
     assert [pop.ids == set(MANY) for pop in filled] == [True] * 3
+
+
+def test_a_table_that_vanishes_is_restored_only_after_a_while(filled: list[Pop]) -> None:
+    sa, us, _ = filled
+    drop_table(sa)
+    assert not sa.round()
+    assert not sa.round()
+    sa.sql(SCHEMA)  # would fail if it were there again
+    sa.add("new")
+    exchange(*filled)
+    assert sa.ids == us.ids == {*MANY, "new"}
 
 
 @pytest.mark.parametrize("happen", [init_by_force, delete_all, move_empty_file_there])
@@ -367,7 +389,7 @@ def test_nothing_is_imported_before_the_others_are_heard(tmp_path: Path) -> None
     new = Pop(tmp_path, "ap", ready=False)
     new.add("own")
     assert not new.round()
-    assert not new.round()
+    assert new.round()  # it rests meanwhile
     assert new.engine.commits == []
     assert new.ids == {"own"}
     new.engine.ready = True
@@ -478,6 +500,43 @@ def test_a_lost_shadow_loses_nothing(filled: list[Pop]) -> None:
     us.add("other")
     exchange(*filled)
     assert sa.ids == us.ids == {*MANY, "new", "other"}
+
+
+def test_a_lost_shadow_undoes_nothing_of_many_rows(
+    filled: list[Pop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge, "ROWS_AT_ONCE", 10)
+    sa, us, _ = filled
+    sa.die()
+    sa.shadow.path.unlink()
+    us.sql("UPDATE backends SET weight = 5")
+    us.rounds()
+    sa.engine.hear(us.engine)
+    sa.start()
+    exchange(*filled)
+    assert sa.table() == us.table() == dict.fromkeys(MANY, 5)
+
+
+def test_an_older_copy_of_many_rows_undoes_nothing(
+    filled: list[Pop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge, "ROWS_AT_ONCE", 10)
+    sa, us, _ = filled
+    backup = sa.path.with_suffix(".backup")
+    shutil.copyfile(sa.path, backup)
+    us.sql("UPDATE backends SET weight = 5")
+    exchange(*filled)
+    shutil.copyfile(backup, sa.path)
+    exchange(*filled)
+    assert sa.table() == us.table() == dict.fromkeys(MANY, 5)
+
+
+def test_a_mass_delete_is_undone_whole(filled: list[Pop], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge, "ROWS_AT_ONCE", 5)
+    sa, us, _ = filled
+    sa.sql("DELETE FROM backends WHERE rowid <= 12")
+    exchange(*filled)
+    assert sa.ids == us.ids == set(MANY)
 
 
 def test_a_lost_state_of_the_engine_deletes_nothing(filled: list[Pop]) -> None:

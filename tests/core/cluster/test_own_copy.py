@@ -42,6 +42,18 @@ def test_a_delete_of_a_row_that_is_not_there_writes_nothing() -> None:
     assert copy_of().write([route(None)], "", START_MS) == []
 
 
+def test_an_update_of_a_row_that_another_node_has_deleted_revives_nothing() -> None:
+    store = MemoryStore()
+    copy = copy_of(store)
+    key, row = Key(BACKENDS, "a"), dict.fromkeys(TABLES[BACKENDS].columns)
+    copy.write([Edit(key, row), Edit(key, None)], "", START_MS)
+    copy.write([Edit(key, row)], "", START_MS)
+    copy.write([Edit(key, None)], "", START_MS)
+    assert copy.write([Edit(key, {"weight": 7})], "token", START_MS) == []
+    assert store.facts().token == "token"
+    assert copy.write([Edit(key, {**row, "weight": 7})], "", START_MS) != []
+
+
 def test_a_key_of_several_columns_is_a_row() -> None:
     key = Key(LEASES, id_of(("a", "pop")))
     (push,) = copy_of().write([Edit(key, {"country": "BR"})], "", START_MS)

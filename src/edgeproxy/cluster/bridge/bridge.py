@@ -40,7 +40,7 @@ from edgeproxy.store.sqlite.database import TableMissingError, create
 log = EventLog("cluster")
 
 ROWS_AT_ONCE = 1000
-"""Rows of one write: the file is locked for some milliseconds."""
+"""Rows of one write, unless some undo an accident: the file is locked for some milliseconds."""
 MISSING_SECS = 2.0
 """How long a file or table may be missing before it is restored: somebody may be replacing it."""
 MAX_NAMED = 20
@@ -84,6 +84,7 @@ class Bridge:
         self._meant: set[Key] = set()
         self._needs_marker = False
         self._named: set[Key] = set()
+        self._waits_for_others = False
 
     @property
     def refused(self) -> int:
@@ -102,6 +103,8 @@ class Bridge:
         try:
             if not self._is_recovered:
                 self._recover()
+            if self._waits_for_others and not self._engine.is_ready():
+                return True  # the engine wakes the worker
             if self._is_missing():
                 return False
             if self._file.has_changed() and not self._take():
@@ -132,17 +135,20 @@ class Bridge:
 
     def _waits_for_it(self) -> bool:
         """Return whether somebody may be about to make what is missing."""
-        now = self._monotonic()
         if self._missing_since is None:
-            self._missing_since = now
-        return now - self._missing_since < MISSING_SECS
+            self._missing_since = self._monotonic()
+        return not self._has_waited()
+
+    def _has_waited(self) -> bool:
+        since = self._missing_since
+        return since is not None and self._monotonic() - since >= MISSING_SECS
 
     # -- from the file to the engine ---------------------------------------------------
 
     def _take(self) -> bool:
         """Commit what has been edited, note what is to be undone; return whether that was done."""
         try:
-            look = self._file.look(restores=self._missing_since is not None)
+            look = self._file.look(restores=self._has_waited())
         except TableMissingError:
             if self._waits_for_it():
                 self._file.close()  # so that the next round looks again
@@ -151,7 +157,8 @@ class Bridge:
         self._missing_since = None
         known_elsewhere: Mapping[Key, Values | None] = {}
         if look.lineage is Lineage.UNKNOWN:
-            if not self._engine.is_ready():
+            self._waits_for_others = not self._engine.is_ready()
+            if self._waits_for_others:
                 self._file.close()
                 return False
             known_elsewhere = self._engine.changes(self._shadow.position).rows
@@ -215,8 +222,10 @@ class Bridge:
             key: values for key, values in rows.items() if values != self._shadow.row(key)
         }
         due |= {key: rows[key] if key in rows else self._shadow.row(key) for key in self._undone}
+        # The first marker says that all the rest is an edit, so what is to be undone goes with it.
+        at_once = len(due) if self._undone or self._needs_marker else ROWS_AT_ONCE
         while due or self._needs_marker or self._meant:
-            part = dict(islice(due.items(), ROWS_AT_ONCE))
+            part = dict(islice(due.items(), at_once))
             try:
                 self._write(part)
             except MovedError:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from edgeproxy.cluster.bridge.shadow import Shadow
 from edgeproxy.core.cluster.capture import Differences, Lineage
+from edgeproxy.core.cluster.cells import MAX_ID_BYTES, is_text
 from edgeproxy.core.cluster.rows import (
     BACKENDS,
     LEASES,
@@ -172,7 +173,7 @@ class RoutingFile:
             key = Key(name, id_of(keys)) if is_text else None
             before = None if key is None else self._shadow.row(key)
             new += before is None
-            if key is None or key in twice or not _are_plain((*keys, *values)):
+            if key is None or key in twice or not _is_plain(key, values):
                 continue
             # What the table has no column for stays what it is elsewhere.
             kept = before or dict.fromkeys(table.columns)
@@ -383,8 +384,10 @@ def _keys(key: Key) -> dict[str, Value]:
     return dict(zip(TABLES[key.table].keys, key_values(key), strict=True))
 
 
-def _are_plain(values: Collection[object]) -> bool:
-    """Return whether all of these can be replicated."""
+def _is_plain(key: Key, values: Collection[object]) -> bool:
+    """Return whether a row can be replicated."""
+    if not is_text(key.id, MAX_ID_BYTES):
+        return False
     for value in values:
         if isinstance(value, str):
             if len(value) > MAX_TEXT_CHARS or any("\ud800" <= each <= "\udfff" for each in value):

@@ -64,7 +64,7 @@ class BuiltinEngine:
         self._replica = Replica(self._store, lambda: os.urandom(ORIGIN_BYTES))
         self._rng = random.SystemRandom()
         self._is_alone = not settings.bootstrap_peers
-        self._has_met = bool(self._store.vector())
+        self._has_met = self._store.facts().has_met
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: Callable[[], object] = lambda: None
         self._tasks: list[asyncio.Task[None]] = []
@@ -201,10 +201,19 @@ class BuiltinEngine:
             return
         if not self._is_for_a_diff(peer, message):
             self._do(lambda: self._replica.receive(peer, message, _now_ms()))
-        if not self._has_met:
-            self._has_met = self._replica.is_level
-            if self._has_met:
-                self._wake()
+        if not self._has_met and self._replica.is_level:
+            self._meet()
+
+    def _meet(self) -> None:
+        """Note, also for later starts, that all that another POP had is known here."""
+        try:
+            with self._lock, self._store.transaction():
+                self._store.set_facts(self._store.facts()._replace(has_met=True))
+        except StateError as error:
+            log.warning("replication_state_failed", reason=str(error))
+            return  # the next message tries again
+        self._has_met = True
+        self._wake()
 
     def _is_for_a_diff(self, peer: str, message: Message) -> bool:
         diff = self._diffs.get(message.number) if isinstance(message, Cells) else None

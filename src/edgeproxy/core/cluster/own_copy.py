@@ -159,8 +159,8 @@ class OwnCopy:
     def write(self, edits: Iterable[Edit], token: str, now_ms: int) -> list[Push]:
         """Make edits, durably and together with the token; return what others are to be told.
 
-        What changes nothing is not written. Raises ValueError for an edit that cannot be made, and
-        then makes none.
+        What changes nothing is not written, nor an update of a row that is gone. Raises ValueError
+        for an edit that cannot be made, and then makes none.
         """
         with self._store.transaction():
             pushes = self._write(self._changes(edits), now_ms)
@@ -176,11 +176,11 @@ class OwnCopy:
             if key not in rows:
                 rows[key] = self._store.row(key)
                 results[key] = shown(key, rows[key])
+            names = TABLES[key.table].columns
             if values is None:
                 results[key] = None
-            else:
-                row = results[key] or dict.fromkeys(TABLES[key.table].columns)
-                results[key] = {**row, **values}
+            elif results[key] or LIFE not in rows[key] or len(values) == len(names):
+                results[key] = {**(results[key] or dict.fromkeys(names)), **values}
         changes = [
             _Change(key, row, written(key, shown(key, row), results[key]))
             for key, row in rows.items()

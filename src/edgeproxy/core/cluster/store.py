@@ -36,6 +36,7 @@ class Facts(NamedTuple):
         clock: The largest stamp it has seen or given.
         token: That of the last write.
         is_stopped: It was stopped in order, and has not been started since.
+        has_met: It has seen all that some other node had, be it long ago.
     """
 
     origin: Origin = b""
@@ -44,6 +45,7 @@ class Facts(NamedTuple):
     clock: int = 0
     token: str = ""
     is_stopped: bool = False
+    has_met: bool = False
 
 
 class Changed(NamedTuple):
