@@ -528,6 +528,20 @@ def test_a_mass_delete_is_undone_whole(filled: list[Pop], monkeypatch: pytest.Mo
     assert sa.ids == us.ids == set(MANY)
 
 
+def test_a_lost_state_and_shadow_revive_nothing(filled: list[Pop]) -> None:
+    sa, us, _ = filled
+    sa.die()
+    sa.shadow.path.unlink()
+    sa.engine = MemoryEngine("sa", ready=False)
+    us.sql("DELETE FROM backends WHERE id = 'node-1'")
+    us.rounds()
+    sa.engine.hear(us.engine)
+    sa.engine.ready = True
+    sa.start()
+    exchange(*filled)
+    assert sa.ids == us.ids == set(MANY) - {"node-1"}
+
+
 def test_a_lost_state_of_the_engine_deletes_nothing(filled: list[Pop]) -> None:
     sa, us, _ = filled
     sa.engine = MemoryEngine("sa", ready=False)

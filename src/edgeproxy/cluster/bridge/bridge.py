@@ -166,7 +166,9 @@ class Bridge:
         self._undone, self._meant = verdict.undone, look.differences.meant
         self._needs_marker |= look.is_replaced or look.lineage is not Lineage.CURRENT
         self._tell(look, verdict)
-        edits = [edit for edit in verdict.edits if known_elsewhere.get(edit.key) is None]
+        edits = [edit for edit in verdict.edits if edit.key not in known_elsewhere]
+        # A row of a file that nobody knows comes back from no delete that the cluster knows.
+        self._undone |= {edit.key for edit in verdict.edits} & known_elsewhere.keys()
         at_ms = self._edited_at_ms()
         for first in range(0, len(edits), ROWS_AT_ONCE):
             self._commit(edits[first : first + ROWS_AT_ONCE], at_ms)
