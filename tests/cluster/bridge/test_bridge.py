@@ -316,6 +316,19 @@ def test_an_older_copy_undoes_nothing(filled: list[Pop]) -> None:
     assert "node-2" not in us.ids
 
 
+def test_an_older_copy_undoes_no_edit_of_its_own_pop(filled: list[Pop]) -> None:
+    sa, us, _ = filled
+    backup = sa.path.with_suffix(".backup")
+    shutil.copyfile(sa.path, backup)
+    sa.add("later")
+    sa.sql("UPDATE backends SET weight = 5 WHERE id = 'node-1'")
+    exchange(*filled)
+    sa.rounds()
+    shutil.copyfile(backup, sa.path)
+    exchange(*filled)
+    assert sa.table() == us.table() == {**dict.fromkeys(MANY, 1), "node-1": 5, "later": 1}
+
+
 def test_a_few_deletes_at_once_are_deletes(filled: list[Pop]) -> None:
     sa, us, _ = filled
     sa.sql("DELETE FROM backends WHERE id LIKE 'node-1_'")
@@ -537,6 +550,20 @@ def test_a_mass_delete_is_undone_whole(filled: list[Pop], monkeypatch: pytest.Mo
     sa.sql("DELETE FROM backends WHERE rowid <= 12")
     exchange(*filled)
     assert sa.ids == us.ids == set(MANY)
+
+
+def test_a_lost_state_and_shadow_revive_nothing(filled: list[Pop]) -> None:
+    sa, us, _ = filled
+    sa.die()
+    sa.shadow.path.unlink()
+    sa.engine = MemoryEngine("sa", ready=False)
+    us.sql("DELETE FROM backends WHERE id = 'node-1'")
+    us.rounds()
+    sa.engine.hear(us.engine)
+    sa.engine.ready = True
+    sa.start()
+    exchange(*filled)
+    assert sa.ids == us.ids == set(MANY) - {"node-1"}
 
 
 def test_a_lost_state_of_the_engine_deletes_nothing(filled: list[Pop]) -> None:

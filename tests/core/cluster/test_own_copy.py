@@ -70,6 +70,14 @@ def test_each_transaction_has_a_stamp_and_follows_the_one_before() -> None:
     assert copy.own_head.seq == 2
 
 
+def test_a_row_first_heard_of_as_gone_is_a_change() -> None:
+    others, store = copy_of(), MemoryStore()
+    pushes = [push for app in ("x", None) for push in others.write([route(app)], "", START_MS)]
+    cells = [cell for push in pushes for cell in push.cells if is_tombstone(cell)]
+    copy_of(store).take_answer(cells, {}, START_MS, is_whole=True)
+    assert [(row.key, row.values) for row in store.changed_after(0)] == [(ROUTE, None)]
+
+
 def test_a_position_moves_only_with_what_is_shown() -> None:
     store = MemoryStore()
     copy = copy_of(store)

@@ -43,6 +43,8 @@ ROWS_AT_ONCE = 1000
 """Rows of one write, unless some undo an accident: the file is locked for some milliseconds."""
 MISSING_SECS = 2.0
 """How long a file or table may be missing before it is restored: somebody may be replacing it."""
+MARK_SECS = 1.0
+"""When edits of the file get a marker of their own, so that an older copy of it is told apart."""
 MAX_NAMED = 20
 """How many rows a line in the log names."""
 
@@ -85,6 +87,7 @@ class Bridge:
         self._needs_marker = False
         self._named: set[Key] = set()
         self._waits_for_others = False
+        self._edited_since: float | None = None  # without a new marker since
 
     @property
     def refused(self) -> int:
@@ -109,6 +112,8 @@ class Bridge:
                 return False
             if self._file.has_changed() and not self._take():
                 return False
+            since = self._edited_since
+            self._needs_marker |= since is not None and self._monotonic() - since >= MARK_SECS
             return self._bring()
         except LostPositionError:
             # What the engine had is not what is known here: rows must not go because it lacks them.
@@ -166,7 +171,9 @@ class Bridge:
         self._undone, self._meant = verdict.undone, look.differences.meant
         self._needs_marker |= look.is_replaced or look.lineage is not Lineage.CURRENT
         self._tell(look, verdict)
-        edits = [edit for edit in verdict.edits if known_elsewhere.get(edit.key) is None]
+        edits = [edit for edit in verdict.edits if edit.key not in known_elsewhere]
+        # A row of a file that nobody knows comes back from no delete that the cluster knows.
+        self._undone |= {edit.key for edit in verdict.edits} & known_elsewhere.keys()
         at_ms = self._edited_at_ms()
         for first in range(0, len(edits), ROWS_AT_ONCE):
             self._commit(edits[first : first + ROWS_AT_ONCE], at_ms)
@@ -181,6 +188,8 @@ class Bridge:
         self._token = outbox.token
         self.edits_total += len(edits)
         self._settle_outbox(outbox)
+        if self._edited_since is None:
+            self._edited_since = self._monotonic()
 
     def _settle_outbox(self, outbox: Outbox) -> None:
         with self._shadow.transaction():
@@ -235,6 +244,7 @@ class Bridge:
             self._undone -= part.keys()
             self._meant = set()
             self._needs_marker = False
+            self._edited_since = None
         if changes.position != self._shadow.position:
             with self._shadow.transaction():
                 self._shadow.position = changes.position

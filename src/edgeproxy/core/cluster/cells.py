@@ -104,8 +104,11 @@ def shown(key: Key, row: RowCells) -> Values | None:
 
 
 def shows_else(key: Key, before: RowCells, after: RowCells) -> bool:
-    """Return whether a row shows something else, be it only a value of another type."""
-    if is_alive(before) != is_alive(after):
+    """Return whether a row shows something else, be it only a value of another type.
+
+    So does one that was not known and is heard of as gone: somebody may have it in a file.
+    """
+    if is_alive(before) != is_alive(after) or (not before and LIFE in after):
         return key.table in TABLES
     return is_alive(after) and ascii(shown(key, before)) != ascii(shown(key, after))
 

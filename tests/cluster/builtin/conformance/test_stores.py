@@ -184,10 +184,11 @@ def test_a_row_gets_a_position_when_it_shows_something_else(store: Store) -> Non
     assert [row.key.id for row in store.changed_after(0)] == ["a", "b"]
 
 
-def test_a_row_that_was_never_there_has_no_position(store: Store) -> None:
+def test_a_row_first_heard_of_as_gone_has_a_position(store: Store) -> None:
     put(store, ROUTE, gone(ROUTE))
-    assert store.position() == 0
-    assert list(store.changed_after(0)) == []
+    assert [(row.key, row.values) for row in store.changed_after(0)] == [(ROUTE, None)]
+    put(store, ROUTE, gone(ROUTE, 2))
+    assert store.position() == 1
 
 
 def test_rows_without_cells_can_be_forgotten(store: Store) -> None:
