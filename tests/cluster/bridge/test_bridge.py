@@ -600,6 +600,26 @@ def test_edits_found_at_a_start_count_from_when_the_file_was_written(pops: list[
     assert sa.table() == us.table() == {"a": 3}
 
 
+def test_edits_found_at_a_start_count_from_the_write_ahead_log(pops: list[Pop]) -> None:
+    sa, us, _ = pops
+    sa.add("a")
+    exchange(*pops)
+    sa.die()
+    reader = sqlite3.connect(sa.path)  # keeps the log
+    reader.execute("PRAGMA journal_mode = WAL").fetchall()
+    reader.execute("SELECT * FROM backends").fetchall()
+    us.sql("UPDATE backends SET weight = 3")
+    us.rounds()
+    sa.sql("UPDATE backends SET weight = 2")
+    os.utime(sa.path, (1_800_000_000, 1_800_000_000))
+    os.utime(f"{sa.path}-wal", (us.now + 100, us.now + 100))
+    sa.start()
+    sa.now += 1000
+    exchange(*pops)
+    reader.close()
+    assert sa.table() == us.table() == {"a": 2}
+
+
 def test_a_locked_file_is_no_harm(pops: list[Pop]) -> None:
     sa, us, _ = pops
     us.add("a")

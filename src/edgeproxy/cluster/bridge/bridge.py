@@ -25,7 +25,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from edgeproxy.core.cluster.capture import Lineage, Verdict, judge
 from edgeproxy.core.cluster.rows import Edit, Key, Values
 from edgeproxy.log import EventLog
 from edgeproxy.store.sqlite.database import TableMissingError, create
+from edgeproxy.store.sqlite.edit_watch import stamp_of
 
 log = EventLog("cluster")
 
@@ -200,8 +200,9 @@ class Bridge:
         """Return when the edits were made: before a start, when the file was written."""
         now = self._clock()
         if self._is_first:
-            with suppress(OSError):
-                now = min(now, self.path.stat().st_mtime)
+            files = (self.path, self.path.with_name(f"{self.path.name}-wal"))
+            written = [stamp[3] / 1e9 for stamp in map(stamp_of, files) if stamp is not None]
+            now = min(now, max(written, default=now))
         return int(now * 1000)
 
     def _tell(self, look: Look, verdict: Verdict) -> None:
