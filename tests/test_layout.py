@@ -76,7 +76,7 @@ TESTED_ELSEWHERE = {
     ("api/http1/", "api/http1/test_connection.py"): "message",
     ("cluster/", "cluster/bridge/test_bridge.py, conformance/"): "engine",
     ("cluster/", "system/test_cluster.py"): (
-        "agent builtin/engine builtin/members choice supervisor"
+        "agent builtin/members choice supervisor"
     ),
     ("cluster/sessions/", "cluster/sessions/test_transport.py"): "dials",
     ("config/", "config/test_load.py"): "file table",

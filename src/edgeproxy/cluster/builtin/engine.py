@@ -23,6 +23,7 @@ from edgeproxy.cluster.builtin.gossip import Gossip
 from edgeproxy.cluster.builtin.members import membership_of, shown_members
 from edgeproxy.cluster.builtin.ring import Ring
 from edgeproxy.cluster.builtin.row_diff import RowDiff
+from edgeproxy.cluster.builtin.sealing import Dropped
 from edgeproxy.cluster.builtin.state_file import opened
 from edgeproxy.cluster.builtin.udp_socket import UdpSocket
 from edgeproxy.cluster.engine import Changes, EngineError, LostPositionError
@@ -45,6 +46,7 @@ ORIGIN_BYTES = 16
 CATCH_UP_SECS = 0.3
 """How long a push may take before a member that shows other rows is asked what it has."""
 LEAVE_SECS = 2.0
+STRANGE = (Dropped.UNKNOWN_KEY, Dropped.FORGED)
 MAX_SKEW_MS = 5_000
 """A clock that is further off from all others is reported."""
 
@@ -69,6 +71,7 @@ class BuiltinEngine:
         self._wake: Callable[[], object] = lambda: None
         self._tasks: list[asyncio.Task[None]] = []
         self._malformed = 0
+        self._fault = ""  # of the state, as told last
         self._diffs: dict[int, RowDiff] = {}
 
     # -- for the bridge --------------------------------------------------------------
@@ -165,8 +168,11 @@ class BuiltinEngine:
                 sends = decide()
                 has_changed = self._store.position() != before
         except StateError as error:
-            log.warning("replication_state_failed", reason=str(error))
+            if str(error) != self._fault:  # it may meet every message
+                self._fault = str(error)
+                log.warning("replication_state_failed", reason=error)
             return
+        self._fault = ""
         self._say(sends)
         if has_changed:
             self._wake()
@@ -273,6 +279,14 @@ class BuiltinEngine:
             warnings.append("there is no key: anybody who reaches this POP can change the table")
         if self._replica.counters.divergences:
             warnings.append("tables that must be equal were not; they were compared and repaired")
+        if self._fault:
+            warnings.append(self._fault)
+        strange = sum(self._gossip.dropped[reason] for reason in STRANGE)
+        if strange:
+            warnings.append(
+                f"{strange} datagrams came from POPs of another key or cluster name: compare "
+                "EDGEPROXY_REPLICATION_KEYS and _CLUSTER_NAME of all"
+            )
         for peer, reason in self._gossip.bootstrap.failures.items():
             warnings.append(f"{peer} cannot be looked up: {reason}")
         offsets = [abs(each["clock_offset_ms"] or 0) for each in members]
