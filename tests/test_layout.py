@@ -75,9 +75,7 @@ TESTED_ELSEWHERE = {
     ("cli/", "system/test_control_socket.py, test_top.py"): "running/options running/top",
     ("api/http1/", "api/http1/test_connection.py"): "message",
     ("cluster/", "cluster/bridge/test_bridge.py, conformance/"): "engine",
-    ("cluster/", "system/test_cluster.py"): (
-        "agent builtin/members choice supervisor"
-    ),
+    ("cluster/", "system/test_cluster.py"): ("agent builtin/members choice supervisor"),
     ("cluster/sessions/", "cluster/sessions/test_transport.py"): "dials",
     ("config/", "config/test_load.py"): "file table",
     ("control/admin/", "system/test_control_socket.py"): "unix_socket",
