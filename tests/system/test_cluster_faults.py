@@ -50,6 +50,17 @@ def test_a_crash_is_known_everywhere_and_what_was_missed_comes_afterwards(
     c.wait_for(**{"missed": 1, "at-c-alone": None})
 
 
+def test_a_state_that_is_deleted_under_its_agent_comes_back(cluster: Cluster) -> None:
+    a, b, _ = cluster
+    a.add("before")
+    cluster.wait_until_equal()
+    (b.folder / "state.db").unlink()
+    b.proxy.wait_for("replication_file_lost")
+    a.add("after")
+    cluster.wait_until_equal()
+    b.wait_for(after=1)
+
+
 def test_agents_that_are_killed_in_a_storm_lose_nothing_and_refuse_nobody(
     cluster: Cluster,
 ) -> None:

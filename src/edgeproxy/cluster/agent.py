@@ -35,6 +35,7 @@ from edgeproxy.store.sqlite.leases import adopt, end_all_of
 log = EventLog("cluster")
 
 LOCK_LOOK_SECS = 0.1
+FILES_LOOK_SECS = 1.0
 
 MakeEngine = Callable[[ReplicationSettings, str, int, str], RunningEngine]
 
@@ -90,7 +91,7 @@ class Agent:
             await engine.start(self._worker.wake)
             server = await serve(socket_path(settings.db_path), self._answer)
             log.info("replication", node=self._node_id, engine=settings.engine)
-            await stopping.wait()
+            await _until(stopping, _Files((settings.db_path, shadow.path)))
         finally:
             if server is not None:
                 server.close()
@@ -130,6 +131,40 @@ class Agent:
             },
             **self._engine.status(),
         }
+
+
+class _Files:
+    """The files of the agent: one that is deleted or replaced goes on to be used, for nothing."""
+
+    def __init__(self, paths: tuple[Path, ...]) -> None:
+        self._found: dict[Path, tuple[int, int] | None] = dict.fromkeys(paths)
+
+    def lost(self) -> Path | None:
+        """Return one that is not where it was, or another one; None while all are well."""
+        for path, before in self._found.items():
+            try:
+                stat = path.stat()
+                now = (stat.st_dev, stat.st_ino)
+            except OSError:
+                now = None
+            if before is not None and now != before:
+                return path
+            self._found[path] = now
+        return None
+
+
+async def _until(stopping: asyncio.Event, files: _Files) -> None:
+    """Return when the agent is to end: a new one begins anew with what is there."""
+    while not stopping.is_set():
+        lost = files.lost()
+        if lost is not None:
+            log.error(
+                "replication_file_lost", path=lost, hint="leave it alone while edgeproxy runs"
+            )
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FILES_LOOK_SECS):
+                await stopping.wait()
 
 
 def _watch_input(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
