@@ -138,11 +138,11 @@ def test_what_was_not_looked_at_is_told(
     assert (done.code, done.out) == (2, "")
     assert done.err.splitlines()[-1] == (
         "  correct that and check again: not looked at yet are geo files, the token, certificates, "
-        "the driver for PostgreSQL, the engine, the access log and Unix sockets, the routing "
-        "database, addresses"
+        "the driver for PostgreSQL, the engine, the access log and Unix sockets, the keys "
+        "of the cluster, the routing database, addresses"
     )
     told = json.loads(Commands(capsys).run("config", "check", "--json").out)
-    assert (told["valid"], len(told["faults"]), len(told["unchecked"])) == (False, 1, 8)
+    assert (told["valid"], len(told["faults"]), len(told["unchecked"])) == (False, 1, 9)
 
 
 def test_a_database_is_read_and_one_without_a_table_is_no_fault(tmp_path: Path) -> None:

@@ -89,7 +89,18 @@ def test_a_socket_of_a_dead_agent_is_replaced(tmp_path: Path) -> None:
     asyncio.run(replace())
 
 
-def test_a_path_that_is_too_long_is_named(tmp_path: Path) -> None:
-    path = tmp_path / ("x" * MAX_PATH_BYTES)
-    with pytest.raises(AgentError, match="EDGEPROXY_REPLICATION_DB_PATH"):
-        asyncio.run(serve(path, answer))
+def test_a_path_may_be_longer_than_the_address_of_a_socket(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * MAX_PATH_BYTES)
+    folder.mkdir()
+    path = folder / "state.db"
+
+    async def converse() -> object:
+        async with await serve(socket_path(path), answer):
+            return await asyncio.to_thread(ask, path, "echo", number=7)
+
+    assert asyncio.run(converse()) == {"number": 7}
+
+
+def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AgentError, match="cannot be made"):
+        asyncio.run(serve(tmp_path / "missing" / "socket", answer))

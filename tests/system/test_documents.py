@@ -43,6 +43,7 @@ BACKEND_HERE = {"docs/api.md": "10.50.1.1"}
 INSTEAD = {
     # they are what runs the tests, or take minutes
     r"\./task (demo|test|check|format|build|packages|profile|sanitize|fuzz|storm|bench)\b.*": "",
+    r"\./task (sim|model)\b.*": "",
     # tests/test_packaging.py installs
     r"(\S+)/pip install \.( +#.*)?": r'ln -s "$HOME/programs/edgeproxy" \1/edgeproxy',
     r"pip install '\.\[postgres\]'": "",
@@ -50,6 +51,8 @@ INSTEAD = {
     r"(edgeproxy top\b.*)": r"timeout --preserve-status -s INT 3 \1",
     # the reader has one by now
     r"task db-init": "rm routing.db && task db-init",
+    # no package has it
+    r"corrosion .*": "",
     # needs a container engine
     r"docker .*": "",
 }

@@ -10,8 +10,8 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,6 @@ def socket_path(db_path: Path) -> Path:
 
 async def serve(path: Path, answer: Answer) -> asyncio.Server:
     """Answer on this socket. Raises AgentError."""
-    if len(os.fsencode(path)) > MAX_PATH_BYTES:
-        raise AgentError(
-            f"{path}: a Unix socket cannot have so long a path: set EDGEPROXY_REPLICATION_DB_PATH "
-            f"to one of fewer than {MAX_PATH_BYTES - len('-agent')} bytes"
-        )
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -56,13 +51,30 @@ async def serve(path: Path, answer: Answer) -> asyncio.Server:
 
     with suppress(FileNotFoundError):
         path.unlink()  # the lock of the agent says that nobody listens there
+    listening = socket.socket(socket.AF_UNIX)
     mask = os.umask(0o177)
     try:
-        return await asyncio.start_unix_server(converse, path, limit=MAX_REQUEST_BYTES)
+        with _short(path) as name:
+            listening.bind(name)
     except OSError as error:
-        raise AgentError(f"{path} cannot be made: {error.strerror}") from None
+        listening.close()
+        raise AgentError(f"{path} cannot be made: {error.strerror or error}") from None
     finally:
         os.umask(mask)
+    return await asyncio.start_unix_server(converse, sock=listening, limit=MAX_REQUEST_BYTES)
+
+
+@contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """Yield a name of this path that is short enough for the address of a Unix socket."""
+    if len(os.fsencode(path)) <= MAX_PATH_BYTES:
+        yield os.fspath(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 async def _answered(line: bytes, answer: Answer) -> Mapping[str, object]:
@@ -77,14 +89,16 @@ async def _answered(line: bytes, answer: Answer) -> Mapping[str, object]:
         return {"fault": str(error)}
 
 
-def ask(db_path: Path, name: str, /, timeout_secs: float = ANSWER_SECS, **arguments: Any) -> Any:
+def ask(
+    db_path: Path, question: str, /, timeout_secs: float = ANSWER_SECS, **arguments: Any
+) -> Any:
     """Return what the agent with this state answers. Raises AgentError."""
     path = socket_path(db_path)
     try:
-        with socket.socket(socket.AF_UNIX) as connection:
+        with socket.socket(socket.AF_UNIX) as connection, _short(path) as name:
             connection.settimeout(timeout_secs)
-            connection.connect(os.fspath(path))
-            connection.sendall(json.dumps({"ask": name, **arguments}).encode() + b"\n")
+            connection.connect(name)
+            connection.sendall(json.dumps({"ask": question, **arguments}).encode() + b"\n")
             with connection.makefile("rb") as lines:
                 said = json.loads(lines.readline() or b"{}")
     except FileNotFoundError:
