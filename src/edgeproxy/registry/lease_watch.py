@@ -40,6 +40,8 @@ OWNERSHIP_TIMEOUT_SECS = 1.0
 """How long the database may take to say which backends are ours; later, leases expire anyway."""
 OWNERSHIP_CHECKS_IN_TTL = 4
 """Checks in one TTL: how old the knowledge is of who hears a backend elsewhere."""
+IDLE_LOOK_SECS = 600.0
+"""Between two looks at a database in which no backend has a lease here."""
 TURNS = 10
 """Turns of the loop that a heartbeat may take from its connection being accepted to being heard."""
 LATE_SECS = OWNERSHIP_TIMEOUT_SECS + 0.5
@@ -67,7 +69,7 @@ class LeaseWatch:
         self._ownership = Ownership()  # as last known
         self._removals: list[Remove] = []  # yet to be written
         self._is_loaded = False
-        self._ownership_due_at = 0.0
+        self._looked_at = float("-inf")
         self._writing: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -115,7 +117,11 @@ class LeaseWatch:
         self._missed_heartbeats.excuse(now)
         due_at = self._leases.next_at()
         is_due = due_at is not None and due_at <= now
-        if is_due or self._ownership_due_at <= now or self._marked - self._overdue:
+        # A POP without leases looks rarely, for the rows of others that are to be deleted.
+        concerns_us = due_at is not None or self._marked or self._ownership.withheld
+        period_secs = self._leases.ttl_secs / OWNERSHIP_CHECKS_IN_TTL
+        is_turn = now - self._looked_at >= (period_secs if concerns_us else IDLE_LOOK_SECS)
+        if is_due or is_turn or self._marked - self._overdue:
             await self._look(now)
         await self._expire(now)
         count_leases(self._leases, self._metrics)
@@ -162,8 +168,7 @@ class LeaseWatch:
         except (StoreError, TimeoutError):
             return
         finally:
-            if self._ownership_due_at <= now:
-                self._ownership_due_at = now + self._leases.ttl_secs / OWNERSHIP_CHECKS_IN_TTL
+            self._looked_at = now
         for backend_id in leased - self._ownership.here:
             self._leases.forget(backend_id)
         self._removals = removals(self._ownership.withheld, int(time.time()))

@@ -72,7 +72,8 @@ class RegistrationWriter:
 
     def close(self) -> None:
         """Finish the write that is under way, unless it hangs, and write no more."""
-        self._thread.close(END_WAIT_SECS)
+        is_writing = self._writing is not None and not self._writing.done()
+        self._thread.close(END_WAIT_SECS if is_writing else 0.0)  # a read may hang
 
     async def _write_all(self) -> None:
         while self._waiting:
