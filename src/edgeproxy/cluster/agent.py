@@ -13,6 +13,7 @@ import asyncio
 import fcntl
 import os
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -29,7 +30,7 @@ from edgeproxy.cluster.identity import begin_life
 from edgeproxy.cluster.settings import ReplicationSettings
 from edgeproxy.errors import StoreError
 from edgeproxy.log import EventLog
-from edgeproxy.store.sqlite.database import create, transaction
+from edgeproxy.store.sqlite.database import create, move_aside, transaction
 from edgeproxy.store.sqlite.leases import adopt, end_all_of
 
 log = EventLog("cluster")
@@ -143,8 +144,8 @@ class _Files:
         """Return one that is not where it was, or another one; None while all are well."""
         for path, before in self._found.items():
             try:
-                stat = path.stat()
-                now = (stat.st_dev, stat.st_ino)
+                found = path.stat()
+                now = (found.st_dev, found.st_ino)
             except OSError:
                 now = None
             if before is not None and now != before:
@@ -181,8 +182,6 @@ def _watch_input(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> No
 
 
 def _is_pipe(descriptor: int) -> bool:
-    import stat
-
     return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
 
 
@@ -229,11 +228,8 @@ def _shadow_of(db_path: Path) -> Shadow:
     try:
         return Shadow(path)
     except StoreError as error:
-        aside = path.with_name(f"{path.name}.damaged")
+        aside = move_aside(path)
         log.warning("shadow_damaged", path=path, moved_to=aside, reason=error.reason)
-        for suffix in ("", "-wal", "-shm"):
-            with suppress(FileNotFoundError):
-                path.with_name(path.name + suffix).replace(f"{aside}{suffix}")
         return Shadow(path)
 
 

@@ -47,16 +47,10 @@ from edgeproxy.store.sqlite.database import (
 )
 from edgeproxy.store.sqlite.deletions import DELETIONS
 from edgeproxy.store.sqlite.edit_watch import stamp_of
+from edgeproxy.store.sqlite.nodes import REFUSING
 
 MARKER_TABLE = "edgeproxy_bridge"
 MAX_TEXT_CHARS = 16_384
-_REFUSALS = {
-    sqlite3.SQLITE_ERROR,
-    sqlite3.SQLITE_TOOBIG,
-    sqlite3.SQLITE_CONSTRAINT,
-    sqlite3.SQLITE_MISMATCH,
-}
-"""Codes by which a table refuses a row; all others mean the file."""
 
 
 class MovedError(DatabaseError):
@@ -141,10 +135,11 @@ class RoutingFile:
                 # What is in a table and not in its index is gone only for some queries.
                 check = "integrity_check" if found.gone else "quick_check"
                 check_integrity(self._connection, self.path, f"r.{check}")
+            # Without its trigger no lease counts: the table of backends was made anew.
+            is_anew = LEASES in tables and not self._has(f"{LEASES}_end", "trigger")
         self._stamp = stamp
-        is_replaced = self._shadow.file not in ("", self.identity) or BACKENDS not in tables
-        # Without its trigger no lease counts: the table of backends was made anew.
-        is_replaced |= LEASES in tables and not self._has(f"{LEASES}_end", "trigger")
+        is_other = self._shadow.file not in ("", self.identity)
+        is_replaced = is_other or is_anew or BACKENDS not in tables
         return Look(found, self._lineage(marker), is_replaced)
 
     def _lineage(self, marker: str) -> Lineage:
@@ -169,8 +164,8 @@ class RoutingFile:
         new = 0
         for row in rows:
             keys, values = row[: len(table.keys)], row[len(table.keys) :]
-            is_text = all(isinstance(each, str) for each in keys)
-            key = Key(name, id_of(keys)) if is_text else None
+            is_named = all(isinstance(each, str) for each in keys)
+            key = Key(name, id_of(keys)) if is_named else None
             before = None if key is None else self._shadow.row(key)
             new += before is None
             if key is None or key in twice or not _is_plain(key, values):
@@ -305,7 +300,7 @@ class RoutingFile:
             self._set(key, values, columns)
             self.refused.pop(key, None)
         except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _REFUSALS:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in REFUSING:
                 raise
             self._connection.execute("ROLLBACK TO one")
             self.refused[key] = str(error)

@@ -168,14 +168,17 @@ class BuiltinEngine:
                 sends = decide()
                 has_changed = self._store.position() != before
         except StateError as error:
-            if str(error) != self._fault:  # it may meet every message
-                self._fault = str(error)
-                log.warning("replication_state_failed", reason=error)
+            self._failed(error)
             return
         self._fault = ""
         self._say(sends)
         if has_changed:
             self._wake()
+
+    def _failed(self, error: StateError) -> None:
+        if str(error) != self._fault:  # it may meet every message
+            self._fault = str(error)
+            log.warning("replication_state_failed", reason=error)
 
     def _say(self, sends: Sequence[Send]) -> None:
         for peer, message in sends:
@@ -186,9 +189,13 @@ class BuiltinEngine:
 
     def _show(self) -> None:
         """Let the other members know what is seen here, with every probe."""
+        self._membership.show(self._head())
+
+    def _head(self) -> bytes:
+        """Return the ids of all that is seen and dropped here."""
         with self._lock:
             copy = self._replica.copy
-            self._membership.show(copy.vector_id + copy.generation_id)
+            return copy.vector_id + copy.generation_id
 
     # -- sessions --------------------------------------------------------------------
 
@@ -216,7 +223,7 @@ class BuiltinEngine:
             with self._lock, self._store.transaction():
                 self._store.set_facts(self._store.facts()._replace(has_met=True))
         except StateError as error:
-            log.warning("replication_state_failed", reason=str(error))
+            self._failed(error)
             return  # the next message tries again
         self._has_met = True
         self._wake()
@@ -246,9 +253,8 @@ class BuiltinEngine:
 
     def _catch_up(self, node_id: str, shown: bytes) -> None:
         """Greet a member that still shows something else than is seen here."""
-        copy = self._replica.copy
         member = self._membership.roster.members.get(node_id)
-        if member is not None and member.payload == shown != copy.vector_id + copy.generation_id:
+        if member is not None and member.payload == shown != self._head():
             self._do(lambda: self._replica.greet(node_id, _now_ms()))
 
     def _use_keys(self) -> None:

@@ -7,7 +7,7 @@ disk. Every fault is a `StateError`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from edgeproxy.core.cluster.rows import Key, Value
 from edgeproxy.core.cluster.store import Changed, Facts, by_row
 from edgeproxy.core.cluster.vectors import Generation, Head, Origin, Vector, seq_of
 from edgeproxy.log import EventLog
+from edgeproxy.store.sqlite.database import move_aside
 
 log = EventLog("cluster")
 
@@ -314,11 +315,7 @@ def opened(path: Path) -> StateFile:
     try:
         return StateFile(path)
     except StateDamagedError as error:
-        aside = path.with_name(f"{path.name}.damaged")
-        for suffix in ("", "-wal", "-shm"):
-            with suppress(FileNotFoundError):
-                path.with_name(path.name + suffix).replace(f"{aside}{suffix}")
-        log.warning("replication_state_damaged", moved_to=aside, reason=str(error))
+        log.warning("replication_state_damaged", moved_to=move_aside(path), reason=str(error))
         return StateFile(path)
 
 

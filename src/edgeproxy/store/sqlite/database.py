@@ -275,6 +275,15 @@ def create(path: Path) -> bool:
     return True
 
 
+def move_aside(path: Path) -> Path:
+    """Rename a damaged file with its side files; return the new name."""
+    aside = path.with_name(f"{path.name}.damaged")
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).replace(f"{aside}{suffix}")
+    return aside
+
+
 def replace(path: Path) -> None:
     """Replace the file, if there is one, by a database with an empty `backends` table.
 

@@ -47,7 +47,7 @@ _THIS = SAME_ID.format("id")
 DELETE = f"DELETE FROM backends WHERE {_THIS}"  # noqa: S608
 _FIND = f"SELECT * FROM backends WHERE {_THIS}"  # noqa: S608
 _NAMESAKE = "SELECT id FROM backends WHERE id = ? LIMIT 1"
-_REFUSING = {
+REFUSING = {
     sqlite3.SQLITE_ERROR,  # a view, or a generated column
     sqlite3.SQLITE_TOOBIG,
     sqlite3.SQLITE_CONSTRAINT,
@@ -159,7 +159,7 @@ def refusals(connection: sqlite3.Connection, node_id: str) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code not in _REFUSING:
+        if code not in REFUSING:
             raise
         row = None
         if code == sqlite3.SQLITE_CONSTRAINT:
