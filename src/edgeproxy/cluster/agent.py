@@ -16,7 +16,7 @@ import signal
 import stat
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from edgeproxy.cluster.agent_socket import AgentError, serve, socket_path
 from edgeproxy.cluster.bridge.bridge import Bridge
 from edgeproxy.cluster.bridge.shadow import Shadow
 from edgeproxy.cluster.bridge.worker import BridgeWorker
-from edgeproxy.cluster.engine import RunningEngine
+from edgeproxy.cluster.choice import make_engine
 from edgeproxy.cluster.identity import begin_life
 from edgeproxy.cluster.settings import ReplicationSettings
 from edgeproxy.errors import StoreError
@@ -38,19 +38,14 @@ log = EventLog("cluster")
 LOCK_LOOK_SECS = 0.1
 FILES_LOOK_SECS = 1.0
 
-MakeEngine = Callable[[ReplicationSettings, str, int, str], RunningEngine]
-
 
 class Agent:
     """The agent of one POP. `run` does everything and returns the exit code."""
 
-    def __init__(
-        self, settings: ReplicationSettings, database: Path, region: str, make_engine: MakeEngine
-    ) -> None:
+    def __init__(self, settings: ReplicationSettings, database: Path, region: str) -> None:
         self._settings = settings
         self._database = database
         self._region = region
-        self._make_engine = make_engine
         self._started_at = time.monotonic()
         self._node_id = ""
 
@@ -79,7 +74,7 @@ class Agent:
         self._node_id, life = begin_life(
             settings.db_path, settings.node_id, int(time.time() * 1000)
         )
-        engine = self._make_engine(settings, self._node_id, life, self._region)
+        engine = make_engine(settings, self._node_id, life, self._region)
         self._engine = engine
         shadow = _shadow_of(settings.db_path)
         _prepare(self._database, self._node_id)
@@ -235,6 +230,4 @@ def _shadow_of(db_path: Path) -> Shadow:
 
 def run(settings: ReplicationSettings, database: Path, region: str) -> int:
     """Run an agent with the engine that the settings name. Raises EdgeProxyError."""
-    from edgeproxy.cluster.choice import make_engine
-
-    return Agent(settings, database, region, make_engine).run()
+    return Agent(settings, database, region).run()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from edgeproxy.host_name import host_name
 from edgeproxy.values import BadValueError, ListenAddress, Secret
@@ -19,19 +18,10 @@ DEFAULT_GOSSIP = ListenAddress("0.0.0.0", GOSSIP_PORT)  # noqa: S104 — as docu
 DEFAULT_TRANSPORT = ListenAddress("0.0.0.0", TRANSPORT_PORT)  # noqa: S104 — as documented
 
 
-class Peer(NamedTuple):
-    """Where another POP may be found.
+class Peer(ListenAddress):
+    """Where another POP may be found: its gossip address, or a name that may stand for several."""
 
-    Attributes:
-        host: An IP address, or a name that may stand for several.
-        port: Its gossip port.
-    """
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,7 @@ version has no `ended_at`: no lease has ended there. The next write changes it.
 
 from __future__ import annotations
 
-LEASES = "edgeproxy_leases"
-"""The table of registered backends; it is optional."""
+from edgeproxy.core.cluster.rows import LEASES
 
 COLUMNS = ("id", "home", "ended_at")
 """Those that say who hears a backend. Files have the country besides."""

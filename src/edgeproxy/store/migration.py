@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY, parse_row, shown
+from edgeproxy.core.cluster.rows import ROUTES
 from edgeproxy.errors import StoreError
 from edgeproxy.store.edits import Node, nodes_of
-from edgeproxy.store.snapshot import ROUTES
 from edgeproxy.store.sqlite.database import (
     EDIT_WAIT_SECS,
     ROUTES_TABLE,

@@ -11,12 +11,9 @@ from typing import NamedTuple
 
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.rows import MAX_NAME_CHARS, RowError, parse_rows
+from edgeproxy.core.cluster.rows import ROUTES
 from edgeproxy.core.pacing import Pause, empty, no_pause, paced
 from edgeproxy.core.routing.server_names import pattern
-
-ROUTES = "edgeproxy_routes"
-"""The table of server names; it is optional."""
-
 
 MAX_ROWS = 500_000
 MAX_TEXT_BYTES = 256 << 20

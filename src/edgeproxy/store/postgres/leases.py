@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeproxy.core.backends.registration import Ownership
+from edgeproxy.core.cluster.rows import LEASES
 from edgeproxy.store.edits import RefusedError
-from edgeproxy.store.leases import KEY, LEASES, WITHHELD, here_and_elsewhere
+from edgeproxy.store.leases import KEY, WITHHELD, here_and_elsewhere
 from edgeproxy.store.postgres.schema import FUNCTION, TRIGGER, lease_columns
 
 if TYPE_CHECKING:

@@ -21,9 +21,10 @@ from edgeproxy.core.backends.registration import (
     id_of,
 )
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
+from edgeproxy.core.cluster.rows import LEASES
 from edgeproxy.errors import StoreError
 from edgeproxy.store.edits import RefusedError, check_gone, check_usable
-from edgeproxy.store.leases import COUNT, LEASES
+from edgeproxy.store.leases import COUNT
 from edgeproxy.store.postgres.connection import LOCKED
 from edgeproxy.store.postgres.leases import ALONE, make, ownership_in
 from edgeproxy.store.postgres.nodes import insert, is_text, refusals, update

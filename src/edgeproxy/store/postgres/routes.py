@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgeproxy.core.cluster.rows import ROUTES
 from edgeproxy.store.edits import RouteEdits
 from edgeproxy.store.postgres.schema import ROUTES_TABLE, has_routes, routes_of
-from edgeproxy.store.snapshot import ROUTES
 
 if TYPE_CHECKING:
     from edgeproxy.store.postgres.connection import PostgresConnection

@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
+from edgeproxy.core.cluster.rows import LEASES, ROUTES
 from edgeproxy.store.edits import lack_of_columns
 from edgeproxy.store.leases import COLUMNS as LEASE_COLUMNS
-from edgeproxy.store.leases import LEASES
 from edgeproxy.store.postgres.connection import NO_TABLE, PostgresError
 from edgeproxy.store.postgres.link import CHANNEL
 from edgeproxy.store.postgres.url import PostgresUrl
-from edgeproxy.store.snapshot import MAX_ROWS, ROUTES
+from edgeproxy.store.snapshot import MAX_ROWS
 
 if TYPE_CHECKING:
     from edgeproxy.store.postgres.connection import PostgresConnection

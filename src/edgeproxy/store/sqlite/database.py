@@ -17,10 +17,11 @@ from shlex import quote
 from typing import TYPE_CHECKING, TypeVar
 
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
+from edgeproxy.core.cluster.rows import ROUTES
 from edgeproxy.core.pacing import Pause, no_pause, paced
 from edgeproxy.errors import StoreError
 from edgeproxy.store.edits import lack_of_columns
-from edgeproxy.store.snapshot import ROUTES, Bounds
+from edgeproxy.store.snapshot import Bounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

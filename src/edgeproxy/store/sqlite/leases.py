@@ -10,8 +10,9 @@ import sqlite3
 from pathlib import Path
 
 from edgeproxy.core.backends.registration import Ownership
+from edgeproxy.core.cluster.rows import LEASES
 from edgeproxy.store.edits import RefusedError
-from edgeproxy.store.leases import COLUMNS, KEY, LEASES, WITHHELD, here_and_elsewhere
+from edgeproxy.store.leases import COLUMNS, KEY, WITHHELD, here_and_elsewhere
 from edgeproxy.store.sqlite.database import within_bounds
 
 TABLE = f"""CREATE TABLE {LEASES} (id TEXT NOT NULL, home TEXT NOT NULL, country TEXT,

@@ -26,9 +26,10 @@ from edgeproxy.core.backends.registration import (
     id_of,
 )
 from edgeproxy.core.backends.rows import COLUMNS, COUNTRY
+from edgeproxy.core.cluster.rows import LEASES
 from edgeproxy.errors import StoreError
 from edgeproxy.store.edits import RefusedError, check_gone, check_usable
-from edgeproxy.store.leases import COUNT, LEASES
+from edgeproxy.store.leases import COUNT
 from edgeproxy.store.sqlite.database import (
     READ_WAIT_SECS,
     connect,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+from edgeproxy.core.cluster.rows import ROUTES
 from edgeproxy.store.edits import RouteEdits
-from edgeproxy.store.snapshot import ROUTES
 from edgeproxy.store.sqlite.database import (
     EDIT_WAIT_SECS,
     ROUTES_TABLE,
