@@ -57,14 +57,18 @@ def documented(path: Path) -> Path:
 
 
 def sqlite3_command(path: Path, sql: str) -> str:
-    """Run SQL with the real command, as the documents tell people to; skip without it."""
+    """Run SQL with the real command, as the documents tell scripts to; skip without it."""
     command = shutil.which("sqlite3")
     if command is None:
         pytest.skip("the sqlite3 command is not installed")
     done = subprocess.run(
-        [command, "-bail", str(path)], input=sql, capture_output=True, text=True, check=False
+        [command, "-bail", "-cmd", ".timeout 5000", str(path)],
+        input=sql,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
 
 

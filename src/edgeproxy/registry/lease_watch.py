@@ -96,6 +96,7 @@ class LeaseWatch:
             return
         self._is_loaded = True
         now = time.monotonic()
+        self._learn(ownership, now)
         for backend_id in ownership.here & self._table.backends().keys():
             if backend_id not in self._leases:
                 self._leases.register(backend_id, now)
@@ -164,16 +165,20 @@ class LeaseWatch:
         leased, written = set(self._leases), self._marked - self._overdue
         try:
             async with asyncio.timeout(OWNERSHIP_TIMEOUT_SECS):
-                self._ownership = await self._writer.ownership()
+                ownership = await self._writer.ownership()
         except (StoreError, TimeoutError):
-            return
-        finally:
             self._looked_at = now
+            return
+        self._learn(ownership, now)
         for backend_id in leased - self._ownership.here:
             self._leases.forget(backend_id)
-        self._removals = removals(self._ownership.withheld, int(time.time()))
         in_use = written - self._ownership.withheld.keys()
         await self._lift(in_use | self._ownership.elsewhere)
+
+    def _learn(self, ownership: Ownership, now: float) -> None:
+        self._ownership = ownership
+        self._looked_at = now
+        self._removals = removals(ownership.withheld, int(time.time()))
 
     async def _lift(self, in_use: Collection[str]) -> None:
         """Take back the marks of backends that have another lease, or are in no table any more."""
