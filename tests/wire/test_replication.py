@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from typing import Any
 
 import msgspec
@@ -26,7 +27,7 @@ from edgeproxy.core.cluster.rows import BACKENDS, TABLES, Edit, Key
 from edgeproxy.core.cluster.store import MemoryStore
 from edgeproxy.core.cluster.vectors import Head
 from edgeproxy.errors import WireError
-from edgeproxy.wire.replication import MAX_FRAME_BYTES, decode, encode
+from edgeproxy.wire.replication import COMPRESSED, MAX_FRAME_BYTES, decode, encode
 from tests.core.cluster.samples import ORIGINS, ROUTE, cells, keys
 
 HASH = b"12345678"
@@ -201,6 +202,42 @@ def test_any_damaged_frame_is_a_message_or_refused(message: Message, data: st.Da
         if not frame:
             break
     check_total(bytes(frame))
+
+
+LARGE = Cells(7, 0, HASH, tuple(APP_CELL._replace(key=Key("t", str(n))) for n in range(300)), None)
+
+
+def test_a_large_message_is_compressed_and_comes_back() -> None:
+    frame = encode(LARGE)
+    assert len(frame) < len(msgspec.msgpack.encode(LARGE)) / 5
+    assert decode(frame) == LARGE
+
+
+@settings(max_examples=500)
+@given(st.integers(0), st.integers(0, 255))
+def test_any_damaged_compressed_frame_is_refused(at: int, value: int) -> None:
+    whole = encode(LARGE)
+    frame = bytearray(whole)
+    frame[2 + at % (len(frame) - 2)] = value
+    if frame != whole:
+        with pytest.raises(WireError):
+            decode(bytes(frame))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        zlib.compress(bytes(MAX_FRAME_BYTES + 1)),
+        zlib.compress(bytes(1 << 30), 9),
+        encode(LARGE)[2:-1],
+        encode(LARGE)[2:] + b"x",
+        b"no stream",
+    ],
+    ids=["too large", "a bomb", "cut", "with more", "no stream"],
+)
+def test_what_is_not_compressed_as_it_says_is_refused(body: bytes) -> None:
+    with pytest.raises(WireError, match=r"compressed|cut"):
+        decode(bytes((1, 4 | COMPRESSED)) + body)
 
 
 def check_total(frame: bytes) -> None:

@@ -160,17 +160,18 @@ class Bridge:
                 return False
             raise
         self._missing_since = None
-        known_elsewhere: Mapping[Key, Values | None] = {}
         if look.lineage is Lineage.UNKNOWN:
             self._waits_for_others = not self._engine.is_ready()
             if self._waits_for_others:
                 self._file.close()
                 return False
-            known_elsewhere = self._engine.changes(self._shadow.position).rows
         verdict = judge(look.differences, look.lineage, is_replaced=look.is_replaced)
         self._undone, self._meant = verdict.undone, look.differences.meant
         self._needs_marker |= look.is_replaced or look.lineage is not Lineage.CURRENT
         self._tell(look, verdict)
+        known_elsewhere: Mapping[Key, Values | None] = {}
+        if look.lineage is Lineage.UNKNOWN and verdict.edits:
+            known_elsewhere = self._engine.changes(self._shadow.position).rows
         edits = [edit for edit in verdict.edits if edit.key not in known_elsewhere]
         # A row of a file that nobody knows comes back from no delete that the cluster knows.
         self._undone |= {edit.key for edit in verdict.edits} & known_elsewhere.keys()

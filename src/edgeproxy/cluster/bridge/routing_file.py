@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from edgeproxy.cluster.bridge.row_writer import RowWriter
 from edgeproxy.cluster.bridge.shadow import Shadow
 from edgeproxy.core.cluster.capture import Differences, Lineage
 from edgeproxy.core.cluster.cells import MAX_ID_BYTES, is_text
@@ -28,10 +29,8 @@ from edgeproxy.core.cluster.rows import (
     TABLES,
     Key,
     Table,
-    Value,
     Values,
     id_of,
-    key_values,
 )
 from edgeproxy.store.edits import lack_of_columns
 from edgeproxy.store.sqlite import leases
@@ -47,7 +46,6 @@ from edgeproxy.store.sqlite.database import (
 )
 from edgeproxy.store.sqlite.deletions import DELETIONS
 from edgeproxy.store.sqlite.edit_watch import stamp_of
-from edgeproxy.store.sqlite.nodes import REFUSING
 
 MARKER_TABLE = "edgeproxy_bridge"
 MAX_TEXT_CHARS = 16_384
@@ -66,20 +64,21 @@ class Look(NamedTuple):
 
 
 class RoutingFile:
-    """One routing database file. For the thread of the bridge.
-
-    Attributes:
-        refused: The rows that the tables of this file did not take, with the reason.
-    """
+    """One routing database file. For the thread of the bridge."""
 
     def __init__(self, path: Path, shadow: Shadow) -> None:
         self.path = path
-        self.refused: dict[Key, str] = {}
         self._shadow = shadow
         self._connection = shadow.connection
+        self._rows = RowWriter(shadow.connection)
         self._is_attached = False
         self._stamp: tuple[int, ...] | None = None
         self._data_version = 0
+
+    @property
+    def refused(self) -> Mapping[Key, str]:
+        """The rows that the tables of this file did not take, with the reason."""
+        return self._rows.refused
 
     def has_changed(self) -> bool:
         """Return whether somebody may have changed the file since the last look or write."""
@@ -244,11 +243,7 @@ class RoutingFile:
             if stamp_of(self.path) != self._stamp or self._version() != self._data_version:
                 raise MovedError(self.path, "was changed meanwhile")
             self._make_tables(rows)
-            columns = self._tables()
-            written = {}
-            for name in TABLES:
-                for key in sorted(each for each in rows if each.table == name):
-                    written[key] = self._write_row(key, rows[key], columns[name])
+            written = self._rows.write(rows, self._tables())
             for key in meant:
                 mark = f"DELETE FROM r.{DELETIONS} WHERE name = ? AND id = ?"  # noqa: S608
                 self._connection.execute(mark, key)
@@ -292,47 +287,6 @@ class RoutingFile:
             "(name TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (name, id))"
         )
 
-    def _write_row(
-        self, key: Key, values: Values | None, columns: Collection[str]
-    ) -> Values | None:
-        self._connection.execute("SAVEPOINT one")
-        try:
-            self._set(key, values, columns)
-            self.refused.pop(key, None)
-        except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in REFUSING:
-                raise
-            self._connection.execute("ROLLBACK TO one")
-            self.refused[key] = str(error)
-        self._connection.execute("RELEASE one")
-        return self._row(key, values, columns)
-
-    def _set(self, key: Key, values: Values | None, columns: Collection[str]) -> None:
-        table, keys = TABLES[key.table], _keys(key)
-        where = _exactly(key.table)
-        if values is None:
-            self._connection.execute(f"DELETE FROM r.{key.table} WHERE {where}", keys)  # noqa: S608
-            return
-        names = [name for name in table.columns if name in columns]
-        content = {**keys, **{name: values[name] for name in names}}
-        pairs = ", ".join(f"{name} = :{name}" for name in names)
-        update = f"UPDATE r.{key.table} SET {pairs} WHERE {where}"  # noqa: S608
-        if self._connection.execute(update, content).rowcount == 0:
-            listed, places = ", ".join(content), ", ".join(f":{name}" for name in content)
-            insert = f"INSERT INTO r.{key.table} ({listed}) VALUES ({places})"  # noqa: S608
-            self._connection.execute(insert, content)
-
-    def _row(self, key: Key, wanted: Values | None, columns: Collection[str]) -> Values | None:
-        """Return what a row is now: a trigger, a type or a CHECK may have changed what was set."""
-        table = TABLES[key.table]
-        names = [name for name in table.columns if name in columns]
-        query = f"SELECT {', '.join(names)} FROM r.{key.table} WHERE {_exactly(key.table)}"  # noqa: S608
-        found = self._connection.execute(query, _keys(key)).fetchone()
-        if found is None:
-            return None
-        values = dict(wanted or dict.fromkeys(table.columns))
-        return values | dict(zip(names, found, strict=True))
-
     # -- the connection --------------------------------------------------------------
 
     def _attach(self) -> None:
@@ -366,17 +320,6 @@ class RoutingFile:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
-
-
-def _exactly(table: str) -> str:
-    """Return the condition for exactly one row of a table, by the columns of its key."""
-    # A column may be declared so that 'Node' equals 'node'; the first comparison uses its index.
-    names = TABLES[table].keys
-    return " AND ".join(f"{name} = :{name} AND {name} = :{name} COLLATE BINARY" for name in names)
-
-
-def _keys(key: Key) -> dict[str, Value]:
-    return dict(zip(TABLES[key.table].keys, key_values(key), strict=True))
 
 
 def _is_plain(key: Key, values: Collection[object]) -> bool:

@@ -17,6 +17,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,26 @@ from edgeproxy.store.sqlite.database import naming_faults
 _VERSION = 1
 _EARLIER_MARKERS = 10_000
 """How many of its own earlier markers a bridge knows: an older copy counts as made anew."""
+
+
+class _Sql(NamedTuple):
+    """What reads and writes one row of a table, by the columns of its key."""
+
+    select: str
+    replace: str
+    delete: str
+
+
+@cache
+def _sql(name: str) -> _Sql:
+    table = TABLES[name]
+    where = " AND ".join(f"{key} = ?" for key in table.keys)
+    columns, names = ", ".join(table.columns), (*table.keys, *table.columns)
+    return _Sql(
+        f"SELECT {columns} FROM {name} WHERE {where}",  # noqa: S608
+        f"REPLACE INTO {name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",  # noqa: S608
+        f"DELETE FROM {name} WHERE {where}",  # noqa: S608
+    )
 
 
 class Outbox(NamedTuple):
@@ -84,27 +105,19 @@ class Shadow:
 
     def row(self, key: Key) -> Values | None:
         """Return a row, None if there is none."""
-        table = TABLES[key.table]
-        where = " AND ".join(f"{name} = ?" for name in table.keys)
-        query = f"SELECT {', '.join(table.columns)} FROM {key.table} WHERE {where}"  # noqa: S608
-        found = self.connection.execute(query, key_values(key)).fetchone()
-        return None if found is None else dict(zip(table.columns, found, strict=True))
+        found = self.connection.execute(_sql(key.table).select, key_values(key)).fetchone()
+        columns = TABLES[key.table].columns
+        return None if found is None else dict(zip(columns, found, strict=True))
 
     def put(self, rows: Iterable[tuple[Key, Values | None]]) -> None:
         """Set rows whole; None removes one."""
         for key, values in rows:
-            table = TABLES[key.table]
+            sql, keys = _sql(key.table), key_values(key)
             if values is None:
-                where = " AND ".join(f"{name} = ?" for name in table.keys)
-                statement = f"DELETE FROM {key.table} WHERE {where}"  # noqa: S608
-                self.connection.execute(statement, key_values(key))
-                continue
-            names = (*table.keys, *table.columns)
-            places = ", ".join("?" * len(names))
-            self.connection.execute(
-                f"REPLACE INTO {key.table} ({', '.join(names)}) VALUES ({places})",  # noqa: S608
-                (*key_values(key), *(values[name] for name in table.columns)),
-            )
+                self.connection.execute(sql.delete, keys)
+            else:
+                content = (values[name] for name in TABLES[key.table].columns)
+                self.connection.execute(sql.replace, (*keys, *content))
 
     def apply(self, edits: Sequence[Edit]) -> None:
         """Change rows as edits say."""

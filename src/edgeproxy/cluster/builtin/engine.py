@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from edgeproxy.cluster.builtin.gossip import Gossip
@@ -33,6 +34,7 @@ from edgeproxy.cluster.settings import Peer, ReplicationSettings
 from edgeproxy.core.cluster.messages import Cells, Message, Send
 from edgeproxy.core.cluster.replica import Replica
 from edgeproxy.core.cluster.rows import Edit, Key, Values
+from edgeproxy.core.cluster.store import Changed
 from edgeproxy.core.cluster.swim.events import Event, EventKind
 from edgeproxy.core.cluster.swim.records import State
 from edgeproxy.core.cluster.swim.tuning import Tuning
@@ -43,6 +45,7 @@ from edgeproxy.wire.replication import decode, encode
 log = EventLog("cluster")
 
 ORIGIN_BYTES = 16
+PAGE_ROWS = 500
 CATCH_UP_SECS = 0.3
 """How long a push may take before a member that shows other rows is asked what it has."""
 LEAVE_SECS = 2.0
@@ -97,14 +100,19 @@ class BuiltinEngine:
     def changes(self, after: str) -> Changes:
         """See `cluster.engine.Engine`."""
         state_id, _, number = after.partition(":")
+        position = int(number or 0)
         with self._lock:
-            position = self._store.position()
-            if after and (state_id != self._store.state_id or int(number) > position):
+            if after and (state_id != self._store.state_id or position > self._store.position()):
                 raise LostPositionError("the state of the cluster is another one, or an older one")
-            rows: dict[Key, Values | None] = {
-                row.key: row.values for row in self._store.changed_after(int(number or 0))
-            }
-            return Changes(f"{self._store.state_id}:{position}", rows)
+        rows: dict[Key, Values | None] = {}
+        while page := self._page_after(position):  # so that nobody waits long for the lock
+            rows |= {row.key: row.values for row in page}
+            position = page[-1].position
+        return Changes(f"{self._store.state_id}:{position}", rows)
+
+    def _page_after(self, position: int) -> list[Changed]:
+        with self._lock:
+            return list(islice(self._store.changed_after(position), PAGE_ROWS))
 
     def is_ready(self) -> bool:
         """See `cluster.engine.Engine`."""

@@ -29,16 +29,15 @@ _CACHE_KIB = 8 << 10
 _LOG_BYTES = 16 << 20
 _DAMAGED = "is damaged"
 
-_CELLS = """(
+_CELL = """
     tbl TEXT NOT NULL, id TEXT NOT NULL, grp TEXT NOT NULL,
     stamp INTEGER NOT NULL, origin BLOB NOT NULL, seq INTEGER NOT NULL,
     vals BLOB NOT NULL, is_gone INTEGER NOT NULL,
-    PRIMARY KEY (tbl, id, grp)
-) WITHOUT ROWID"""
+"""
 
 _SCHEMA = f"""
-CREATE TABLE cells {_CELLS};
-CREATE TABLE staged {_CELLS};
+CREATE TABLE cells ({_CELL} PRIMARY KEY (tbl, id, grp)) WITHOUT ROWID;
+CREATE TABLE staged ({_CELL} PRIMARY KEY (tbl, id, grp, stamp, origin)) WITHOUT ROWID;
 CREATE INDEX cells_by_dot ON cells (origin, seq);
 CREATE INDEX tombstones ON cells (tbl, id) WHERE is_gone = 1;
 CREATE TABLE positions (

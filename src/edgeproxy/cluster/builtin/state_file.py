@@ -1,7 +1,8 @@
 """A node's durable state as an SQLite file: a store (`core.cluster.store`) that survives its node.
 
-The cells stay on disk; vectors and facts are also held in memory. What is committed has reached the
-disk. Every fault is a `StateError`.
+The cells stay on disk; vectors and facts are also held in memory. Rows are written many at a time,
+at the latest when their transaction ends. What is committed has reached the disk. Every fault is a
+`StateError`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -26,7 +30,7 @@ from edgeproxy.core.cluster.cells import (
     shows_else,
 )
 from edgeproxy.core.cluster.rows import Key, Value
-from edgeproxy.core.cluster.store import Changed, Facts, by_row
+from edgeproxy.core.cluster.store import Changed, Facts
 from edgeproxy.core.cluster.vectors import Generation, Head, Origin, Vector, seq_of
 from edgeproxy.log import EventLog
 from edgeproxy.store.sqlite.database import move_aside
@@ -34,10 +38,20 @@ from edgeproxy.store.sqlite.database import move_aside
 log = EventLog("cluster")
 
 _PAGE_ROWS = 500
+"""Rows that are read, or written, at once."""
 
 _FULL_CELL = "SELECT tbl, id, grp, stamp, origin, seq, vals FROM"
+_PLACES = "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _VALUES = msgspec.msgpack.Decoder(tuple[Value, ...])
 _FACTS = msgspec.msgpack.Decoder(Facts)
+
+
+class _Unwritten(NamedTuple):
+    """A row that is set and yet to be written; the position if it shows something else."""
+
+    before: RowCells
+    after: RowCells
+    position: int | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,7 @@ class StateFile:
         self._connection = self._database.connection
         self._faults = self._database.faults
         self._memory = _Memory()
+        self._unwritten: dict[Key, _Unwritten] = {}
         try:
             with self._faults():
                 self._memory = self._read_memory()
@@ -87,11 +102,13 @@ class StateFile:
             self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._write_rows()
             with self._faults():
                 self._write_memory(before)
                 self._connection.execute("COMMIT")
         except BaseException:
             self._memory = before
+            self._unwritten.clear()
             if self._connection.in_transaction:
                 with self._faults():
                     self._connection.execute("ROLLBACK")
@@ -176,14 +193,11 @@ class StateFile:
 
     def row(self, key: Key) -> RowCells:
         """Return the cells of a row."""
-        return self._row("cells", key)
-
-    def _row(self, table: str, key: Key) -> dict[str, Cell]:
+        if key in self._unwritten:
+            return self._unwritten[key].after
         with self._faults():
             found = self._connection.execute(
-                f"SELECT grp, stamp, origin, seq, vals FROM {table} "  # noqa: S608
-                "WHERE tbl = ? AND id = ?",
-                key,
+                "SELECT grp, stamp, origin, seq, vals FROM cells WHERE tbl = ? AND id = ?", key
             )
             return {
                 group: Cell(key, group, stamp, origin, seq, _VALUES.decode(values))
@@ -194,34 +208,35 @@ class StateFile:
         """Replace the cells of a row."""
         removed = [cell for cell in before.values() if after.get(cell.group) is not cell]
         added = [cell for cell in after.values() if before.get(cell.group) is not cell]
-        with self._faults():
-            self._put("cells", key, [cell for cell in removed if cell.group not in after], added)
-            change = sum(map(digest_of, added)) - sum(map(digest_of, removed))
-            digest, position = (self._memory.digest + change) % DIGESTS, self._memory.position
-            if shows_else(key, before, after):
-                position += 1
-                self._connection.execute(
-                    "INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", (*key, position)
-                )
-            self._change(digest=digest, position=position)
+        change = sum(map(digest_of, added)) - sum(map(digest_of, removed))
+        digest, position = (self._memory.digest + change) % DIGESTS, self._memory.position
+        in_file, _, at = self._unwritten.get(key, (before, before, None))
+        if shows_else(key, before, after):
+            at = position = position + 1
+        self._unwritten[key] = _Unwritten(in_file, after, at)
+        self._change(digest=digest, position=position)
+        if len(self._unwritten) >= _PAGE_ROWS:
+            self._write_rows()
 
-    def _put(self, table: str, key: Key, gone: Iterable[Cell], new: Iterable[Cell]) -> None:
-        for cell in gone:
-            self._connection.execute(
-                f"DELETE FROM {table} WHERE tbl = ? AND id = ? AND grp = ?",  # noqa: S608
-                (*key, cell.group),
-            )
-        self._connection.executemany(
-            f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
-            [
-                (*key, *cell[1:-1], msgspec.msgpack.encode(cell.values), is_tombstone(cell))
-                for cell in new
-            ],
-        )
+    def _write_rows(self) -> None:
+        """Write the rows that are set."""
+        gone, new, positions = [], [], []
+        for key, (before, after, position) in self._unwritten.items():
+            gone += [(*key, group) for group in before if group not in after]
+            new += [cell for cell in after.values() if before.get(cell.group) is not cell]
+            if position is not None:
+                positions.append((*key, position))
+        self._unwritten.clear()
+        with self._faults():
+            many = self._connection.executemany
+            many("DELETE FROM cells WHERE tbl = ? AND id = ? AND grp = ?", gone)
+            many(f"INSERT OR REPLACE INTO cells {_PLACES}", map(_columns, new))
+            many("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", positions)
 
     def beyond(self, vector: Vector) -> Iterator[Cell]:
         """Yield all cells whose dots a vector does not cover, by origin and in its order."""
         origin = b""
+        self._write_rows()
         with self._faults():
             run = self._connection.execute
             while True:
@@ -239,22 +254,28 @@ class StateFile:
 
     def tombstones(self) -> Iterator[Cell]:
         """Yield the life of all rows that are gone."""
+        self._write_rows()
         with self._faults():
             yield from map(_cell, self._connection.execute(f"{_FULL_CELL} cells WHERE is_gone = 1"))
 
     def changed_after(self, position: int) -> Iterator[Changed]:
         """Yield the rows that show something else since a position."""
+        self._write_rows()
         with self._faults():
             found = self._connection.execute(
-                "SELECT position, tbl, id FROM positions WHERE position > ? ORDER BY position",
+                "SELECT p.position, p.tbl, p.id, c.grp, c.stamp, c.origin, c.seq, c.vals "
+                "FROM positions AS p LEFT JOIN cells AS c ON c.tbl = p.tbl AND c.id = p.id "
+                "WHERE p.position > ? ORDER BY p.position",
                 (position,),
             )
-            for at, *names in found:
+            for (at, *names), cells in groupby(found, itemgetter(0, 1, 2)):
                 key = Key(*names)
-                yield Changed(at, key, shown(key, self.row(key)))
+                row = {cell[3]: _cell(cell[1:]) for cell in cells if cell[3] is not None}
+                yield Changed(at, key, shown(key, row))
 
     def forget_gone(self, position: int) -> None:
         """Forget the positions, up to this one, of rows without cells."""
+        self._write_rows()
         with self._faults():
             self._connection.execute(
                 "DELETE FROM positions WHERE position <= ? AND NOT EXISTS (SELECT 1 FROM cells "
@@ -267,33 +288,29 @@ class StateFile:
     def stage(self, cells: Iterable[Cell]) -> None:
         """Lay cells aside."""
         with self._faults():
-            for key, of_row in by_row(cells):
-                before = self._row("staged", key)
-                after = merged(before, of_row)
-                gone = [cell for cell in before.values() if cell.group not in after]
-                self._put("staged", key, gone, after.values())
+            self._connection.executemany(
+                f"INSERT OR REPLACE INTO staged {_PLACES}", map(_columns, cells)
+            )
 
     def staged(self) -> Iterator[tuple[Key, RowCells]]:
         """Yield what was laid aside by row."""
-        for key in self._keys("staged", "TRUE"):
-            yield key, self._row("staged", key)
+        with self._faults():
+            found = self._connection.execute(f"{_FULL_CELL} staged ORDER BY tbl, id")
+            for names, cells in groupby(found, itemgetter(0, 1)):
+                yield Key(*names), merged({}, map(_cell, cells))
 
     def unstaged(self) -> Iterator[Key]:
         """Yield the keys of the rows of which nothing was laid aside."""
-        return self._keys(
-            "cells",
-            "NOT EXISTS (SELECT 1 FROM staged WHERE staged.tbl = t.tbl AND staged.id = t.id)",
-        )
-
-    def _keys(self, table: str, condition: str) -> Iterator[Key]:
-        """Yield keys page by page, so that rows may be set meanwhile."""
         after = Key("", "")
         while True:
+            self._write_rows()
             with self._faults():
+                # Page by page, because rows may be set meanwhile.
                 page = self._connection.execute(
-                    f"SELECT DISTINCT tbl, id FROM {table} AS t WHERE (tbl, id) > (?, ?) "  # noqa: S608
-                    f"AND {condition} ORDER BY tbl, id LIMIT {_PAGE_ROWS}",
-                    after,
+                    "SELECT DISTINCT tbl, id FROM cells AS t WHERE (tbl, id) > (?, ?) AND NOT "
+                    "EXISTS (SELECT 1 FROM staged WHERE staged.tbl = t.tbl AND staged.id = t.id) "
+                    "ORDER BY tbl, id LIMIT ?",
+                    (*after, _PAGE_ROWS),
                 ).fetchall()
             if not page:
                 return
@@ -317,6 +334,10 @@ def opened(path: Path) -> StateFile:
     except StateDamagedError as error:
         log.warning("replication_state_damaged", moved_to=move_aside(path), reason=str(error))
         return StateFile(path)
+
+
+def _columns(cell: Cell) -> tuple[object, ...]:
+    return (*cell.key, *cell[1:-1], msgspec.msgpack.encode(cell.values), is_tombstone(cell))
 
 
 def _cell(found: tuple[str, str, str, int, bytes, int, bytes]) -> Cell:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 Value = int | float | str | None
@@ -19,7 +21,8 @@ ROUTES = "edgeproxy_routes"
 LEASES = "edgeproxy_leases"
 
 
-class Table(NamedTuple):
+@dataclass(frozen=True)
+class Table:
     """One replicated table.
 
     Attributes:
@@ -31,7 +34,7 @@ class Table(NamedTuple):
     keys: tuple[str, ...]
     groups: Mapping[str, tuple[str, ...]]
 
-    @property
+    @cached_property
     def columns(self) -> tuple[str, ...]:
         """The columns outside of the key."""
         return tuple(name for names in self.groups.values() for name in names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aioquic.quic.connection import QuicConnection
@@ -100,6 +101,61 @@ def test_a_link_that_was_cut_is_probed_all_the_time(monkeypatch: pytest.MonkeyPa
             await until(lambda: len(probes) > 20 or node.left, "it is probed")
             assert not node.left, "by then, it had been probed too seldom"
             monkeypatch.undo()
+
+    run(main())
+
+
+def test_news_arrives_although_the_first_datagrams_are_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without a probe: the first of those comes after a round trip at least."""
+    monkeypatch.setattr(link, "REPEATS_SECS", (0.01, 0.02))
+
+    async def main() -> None:
+        async with Cluster() as cluster:
+            node, other = await cluster.node("a"), await cluster.node("b")
+            node.dial(other)
+            await until(lambda: node.peers and other.peers, "a session")
+            (session,) = node.transport._open
+            monkeypatch.setattr(session.link, "_wake", lambda: None)
+            await until(lambda: not session.link._repeats, "nothing is to go again")
+            wire = session.link._wire
+            lost: list[bytes] = []
+
+            def send(datagram: bytes, address: Any) -> None:
+                if len(lost) < len(link.REPEATS_SECS):
+                    lost.append(datagram)
+                else:
+                    wire.send(datagram, address)
+
+            monkeypatch.setattr(session.link, "_wire", SimpleNamespace(send=send))
+            assert node.transport.send("b", b"news")
+            await until(lambda: other.frames, "the news")
+            monkeypatch.undo()
+            await until(lambda: not session.link._repeats, "nothing is to go again")
+            assert [frame for _, frame in other.frames] == [b"news"]
+            assert lost[0] == lost[1]
+
+    run(main())
+
+
+def test_many_at_once_do_not_go_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "REPEATS_SECS", (10.0,))
+
+    async def main() -> None:
+        async with Cluster() as cluster:
+            node, other = await cluster.node("a"), await cluster.node("b")
+            node.dial(other)
+            await until(lambda: node.peers and other.peers, "a session")
+            (session,) = node.transport._open
+            before = session.link._repeats
+            assert node.transport.send("b", bytes(100_000))
+            await until(lambda: other.frames, "the frame")
+            assert session.link._repeats == before
+            for number in range(link.MAX_REPEATS * 2):
+                assert node.transport.send("b", b"%d" % number)
+                await until(lambda: len(other.frames) == number + 2, "the next one")  # noqa: B023
+            assert session.link._repeats <= link.MAX_REPEATS
 
     run(main())
 

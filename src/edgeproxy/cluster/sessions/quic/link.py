@@ -31,6 +31,12 @@ LONGEST_PROBE_SECS = 0.5
 """Data that is not acknowledged is sent again after twice the last time, but not after longer than
 this, or one round trip: a few lost datagrams, or a link that was cut, cost no more than that."""
 
+REPEATS_SECS = (0.04, 0.2)
+"""When a datagram with something new goes again, as it is. The other end drops what it has. So news
+arrives although a part of all datagrams is lost, and waits for no round trip."""
+MAX_REPEATS = 64
+"""Datagrams that wait to go again: many at once are found missing by those that arrive."""
+
 _STREAM = 0  # the first one that the end opens which has dialled
 _IS_LONG = 0x80
 _LOG = EventLog("cluster")
@@ -84,6 +90,8 @@ class Link:
         self._pings: dict[int, tuple[float, Callable[[], None]]] = {}
         self._pinged = 0
         self._is_trusted = False
+        self._has_news = False
+        self._repeats = 0
         self._datagrams_of_stranger = 0
         self._is_closed = False
         for each in self._ids:
@@ -138,6 +146,7 @@ class Link:
         """Send bytes, soon."""
         if not self._is_closed:
             self._quic.send_stream_data(_STREAM, data)
+            self._has_news = True
             self._settle_soon()
 
     def ping(self, answered: Callable[[], None] = lambda: None) -> None:
@@ -197,18 +206,33 @@ class Link:
                 self._end("it uses QUIC in another way")
 
     def _transmit(self) -> None:
-        now = self._loop.time()
-        for datagram, address in self._quic.datagrams_to_send(now=now):
+        datagrams = self._quic.datagrams_to_send(now=self._loop.time())
+        for datagram, address in datagrams:
             self._wire.send(datagram, address)
+        if self._has_news and len(datagrams) == 1:
+            self._send_again(*datagrams[0])
+        self._has_news = False
         at = self._quic.get_timer()
         if self._timer is None or self._timer.when() != at:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = None if at is None else self._loop.call_at(at, self._wake)
 
+    def _send_again(self, datagram: bytes, address: NetworkAddress) -> None:
+        if self._is_trusted and self._repeats < MAX_REPEATS:
+            for secs in REPEATS_SECS:
+                self._repeats += 1
+                self._loop.call_later(secs, self._repeat, datagram, address)
+
+    def _repeat(self, datagram: bytes, address: NetworkAddress) -> None:
+        self._repeats -= 1
+        if not self._is_closed:
+            self._wire.send(datagram, address)
+
     def _wake(self) -> None:
         self._timer = None
         self._guarded(lambda: self._quic.handle_timer(now=self._loop.time()))
+        self._has_news |= bool(self._quic._loss._pto_count)  # nobody has answered
         self._guarded(self._probe_soon)
         self.settle()
 
