@@ -7,7 +7,7 @@ action does not touch.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -271,8 +271,9 @@ class _Touched:
     def take(self, push: Push) -> None:
         self._send(self._replica.receive("0" if self._number else "1", push, 0))
 
-    def _send(self, sends: list[Send]) -> list[Send]:
+    def _send(self, said: Iterable[Send]) -> list[Send]:
         """Put pushes under way; return the rest."""
+        sends = list(said)
         for send in sends:
             if isinstance(send.message, Push):
                 number = _number_of(send.message)

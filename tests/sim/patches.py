@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-from edgeproxy.cluster.builtin import engine, gossip, members
+from edgeproxy.cluster.builtin import engine, gossip, members, replica_thread
+from edgeproxy.cluster.builtin.replica_thread import Decide, ReplicaThread, Uses
 from edgeproxy.core.cluster import messages, own_copy
 from edgeproxy.core.cluster.own_copy import OwnCopy
 from edgeproxy.values import ListenAddress
@@ -44,6 +45,20 @@ class _NoGossip:
     async def run(self) -> None: ...
 
 
+class _SameThread(ReplicaThread):
+    """Does at once what it is told. What fails there fails here."""
+
+    def start(self, uses: Uses) -> None:
+        self._uses = uses._replace(post=lambda call, *args: call(*args))
+
+    def do(self, decide: Decide, then: Callable[[], object] | None = None) -> None:
+        self._do(decide, then)
+
+
+def _raise(_event: str) -> None:
+    raise  # noqa: PLE0704
+
+
 @contextmanager
 def simulated(machines: Machines) -> Iterator[None]:
     """Let the engine run on simulated machines."""
@@ -70,8 +85,10 @@ def simulated(machines: Machines) -> Iterator[None]:
         (engine, "asyncio", asyncio),
         (engine, "random", rng),
         (engine, "time", time),
-        (engine, "os", SimpleNamespace(urandom=drawn)),
-        (engine, "opened", lambda _: machines.here.disk),
+        (engine, "ReplicaThread", _SameThread),
+        (replica_thread, "os", SimpleNamespace(urandom=drawn)),
+        (replica_thread, "opened", lambda _: machines.here.disk),
+        (replica_thread, "log", SimpleNamespace(bug=_raise, warning=lambda *_, **__: None)),
         (engine, "UdpSocket", new_udp),
         (engine, "Transport", lambda _, *calls: machines.here.new_transport(*calls)),
         (gossip, "asyncio", asyncio),

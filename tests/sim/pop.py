@@ -12,6 +12,7 @@ from typing import Any
 from edgeproxy.cluster.builtin.engine import BuiltinEngine
 from edgeproxy.cluster.engine import EngineError
 from edgeproxy.cluster.settings import Peer, ReplicationSettings
+from edgeproxy.core.cluster.replica import Replica
 from edgeproxy.core.cluster.rows import ROUTES, TABLES, Edit, Table
 from edgeproxy.core.cluster.swim.records import Address
 from edgeproxy.errors import StateError
@@ -121,6 +122,10 @@ class Pop:
         machines = self._machines
         ms = int(machines.scheduler.now * 1000)
         return START_MS + machines.elapsed_ms + ms + self.skew_ms
+
+    @property
+    def replica(self) -> Replica:
+        return self.engine._replica._replica
 
     @property
     def is_paused(self) -> bool:

@@ -104,7 +104,10 @@ class World:
                 logging.getLogger(__name__).debug("fault", exc_info=True)
             finally:
                 for pop in machines.pops.values():
-                    pop.crash()
+                    try:
+                        pop.crash()
+                    except Fault as found:
+                        fault = fault or str(found)
         excused = Counter(machines.oracle.excused.values())
         return Result(
             self._seed,
@@ -430,7 +433,7 @@ class World:
         pops = machines.pops
         machines.oracle.check_rest(
             {name: pop.disk for name, pop in pops.items()},
-            {name: pop.engine._replica for name, pop in pops.items()},
+            {name: pop.replica for name, pop in pops.items()},
         )
         for pop in pops.values():
             if pop.routing is not None:
@@ -442,12 +445,12 @@ class World:
     def _is_level(self) -> bool:
         pasts = set()
         for pop in self._machines.pops.values():
-            copy = pop.engine._replica.copy
+            copy = pop.replica.copy
             pasts.add((copy.vector_id, copy.generation_id, copy.digest))
         is_level = len(pasts) == 1
         if is_level and self._mix.bridges:
             self._machines.scheduler.run(5.0)
-            copies = [pop.engine._replica.copy for pop in self._machines.pops.values()]
+            copies = [pop.replica.copy for pop in self._machines.pops.values()]
             is_level = len({(each.vector_id, each.digest) for each in copies}) == 1
         return is_level
 

@@ -16,12 +16,13 @@ def cell(size: int) -> Cell:
 
 @given(st.lists(st.sampled_from([1, 10_000, 60_000, 300_000]).map(cell), max_size=12))
 def test_all_cells_are_in_parts_none_of_which_is_too_large(cells: list[Cell]) -> None:
-    parts = list(parts_of(cells))
+    parts, is_last = zip(*parts_of(cells), strict=True)
     assert [each for part in parts for each in part] == cells
+    assert is_last == (False,) * (len(parts) - 1) + (True,)
     for part in parts:
         assert len(part) == 1 or sum(map(size_of, part)) <= CHUNK_BYTES
         assert part or len(parts) == 1
 
 
 def test_no_cells_are_one_part() -> None:
-    assert list(parts_of([])) == [()]
+    assert list(parts_of([])) == [((), True)]

@@ -532,7 +532,7 @@ def test_a_pull_of_everything_ignores_the_vector() -> None:
     network.deliver()
     node = network.nodes["a"]
     pull = Pull(1, Wanted.ALL, node.copy.generation_id, node.copy.vector)
-    cells = node.receive("b", pull, network.now_ms)[0].message
+    (_, cells), *_ = node.receive("b", pull, network.now_ms)
     assert isinstance(cells, Cells)
     assert len(cells.cells) == 2
 

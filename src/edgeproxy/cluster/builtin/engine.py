@@ -4,48 +4,42 @@ Membership says who is up and where; it never decides about data. Every member t
 connected. What the replica wants to say goes through the sessions; what does not get through is
 found by the next greeting.
 
-The bridge's thread commits and reads, the event loop does the rest: a lock keeps them apart. Each
-holds it for some milliseconds.
+The replica has a thread of its own (`replica_thread`). All else here is for the event loop, but for
+what the bridge uses.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
 from typing import Any
 
 from edgeproxy.cluster.builtin.gossip import Gossip
 from edgeproxy.cluster.builtin.members import membership_of, shown_members
+from edgeproxy.cluster.builtin.replica_thread import ReplicaThread, Uses
 from edgeproxy.cluster.builtin.ring import Ring
 from edgeproxy.cluster.builtin.row_diff import RowDiff
 from edgeproxy.cluster.builtin.sealing import Dropped
-from edgeproxy.cluster.builtin.state_file import opened
 from edgeproxy.cluster.builtin.udp_socket import UdpSocket
-from edgeproxy.cluster.engine import Changes, EngineError, LostPositionError
+from edgeproxy.cluster.engine import EngineError
 from edgeproxy.cluster.sessions.auth import Identity
 from edgeproxy.cluster.sessions.transport import Transport
 from edgeproxy.cluster.settings import Peer, ReplicationSettings
-from edgeproxy.core.cluster.messages import Cells, Message, Send
-from edgeproxy.core.cluster.replica import Replica
-from edgeproxy.core.cluster.rows import Edit, Key, Values
-from edgeproxy.core.cluster.store import Changed
+from edgeproxy.core.cluster.messages import Cells, Message
 from edgeproxy.core.cluster.swim.events import Event, EventKind
 from edgeproxy.core.cluster.swim.records import State
 from edgeproxy.core.cluster.swim.tuning import Tuning
-from edgeproxy.errors import StateError, WireError
+from edgeproxy.errors import WireError
 from edgeproxy.log import EventLog
 from edgeproxy.wire.replication import decode, encode
 
 log = EventLog("cluster")
 
-ORIGIN_BYTES = 16
-PAGE_ROWS = 500
+MAX_WAITING = 16
+"""Frames of one peer that may wait for the replica; the next ones wait at the peer."""
 CATCH_UP_SECS = 0.3
 """How long a push may take before a member that shows other rows is asked what it has."""
 LEAVE_SECS = 2.0
@@ -64,59 +58,24 @@ class BuiltinEngine:
         self._region = region
         self._life = life
         self._ring = Ring(settings)
-        self._lock = threading.Lock()
-        self._store = opened(settings.db_path)
-        self._replica = Replica(self._store, lambda: os.urandom(ORIGIN_BYTES))
+        self._replica = ReplicaThread(settings.db_path)
+        self.commit = self._replica.commit
+        self.last_token = self._replica.last_token
+        self.changes = self._replica.changes
         self._rng = random.SystemRandom()
         self._is_alone = not settings.bootstrap_peers
-        self._has_met = self._store.facts().has_met
+        self._was_ready = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: Callable[[], object] = lambda: None
         self._tasks: list[asyncio.Task[None]] = []
         self._malformed = 0
-        self._fault = ""  # of the state, as told last
+        self._waiting: dict[str, int] = {}
+        """Frames of a peer that the replica has not dealt with."""
         self._diffs: dict[int, RowDiff] = {}
-
-    # -- for the bridge --------------------------------------------------------------
-
-    def commit(self, edits: Sequence[Edit], token: str, after: str, at_ms: int) -> None:
-        """See `cluster.engine.Engine`."""
-        try:
-            with self._lock:
-                if self._store.facts().token != after:
-                    raise EngineError("another bridge has committed edits meanwhile")
-                sends = self._replica.write(edits, token, at_ms)
-        except (StateError, ValueError) as error:
-            raise EngineError(str(error)) from error
-        if self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._say, sends)
-
-    def last_token(self) -> str:
-        """See `cluster.engine.Engine`."""
-        with self._lock:
-            return self._store.facts().token
-
-    def changes(self, after: str) -> Changes:
-        """See `cluster.engine.Engine`."""
-        state_id, _, number = after.partition(":")
-        position = int(number or 0)
-        with self._lock:
-            if after and (state_id != self._store.state_id or position > self._store.position()):
-                raise LostPositionError("the state of the cluster is another one, or an older one")
-        rows: dict[Key, Values | None] = {}
-        while page := self._page_after(position):  # so that nobody waits long for the lock
-            rows |= {row.key: row.values for row in page}
-            position = page[-1].position
-        return Changes(f"{self._store.state_id}:{position}", rows)
-
-    def _page_after(self, position: int) -> list[Changed]:
-        with self._lock:
-            return list(islice(self._store.changed_after(position), PAGE_ROWS))
 
     def is_ready(self) -> bool:
         """See `cluster.engine.Engine`."""
-        return self._is_alone or self._has_met
+        return self._is_alone or self._replica.has_met
 
     # -- for the loop ----------------------------------------------------------------
 
@@ -141,7 +100,8 @@ class BuiltinEngine:
             self._member_changed,
             Tuning(period_secs=settings.gossip_interval_ms / 1000).tick_secs,
         )
-        self._show()
+        self._replica.start(Uses(self._post, self._send, self._done))
+        self._membership.show(self._replica.head)
         self._tasks = [
             asyncio.ensure_future(self._gossip.run()),
             asyncio.ensure_future(self._tick()),
@@ -157,62 +117,40 @@ class BuiltinEngine:
             gossiping.cancel()
             await self._transport.close()
             self._udp.close()
-        with self._lock:
-            self._replica.stop()
-            self._store.close()
+        self._replica.close()
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(self._settings.sync_interval_ms / 1000)
-            self._do(lambda: self._replica.tick(_now_ms(), self._rng))
+            self._replica.do(lambda replica: replica.tick(_now_ms(), self._rng))
             if self._ring.refresh():
                 self._use_keys()
 
-    def _do(self, decide: Callable[[], list[Send]]) -> None:
-        """Let the replica decide, and say what it wants to say."""
-        try:
-            with self._lock:
-                before = self._store.position()
-                sends = decide()
-                has_changed = self._store.position() != before
-        except StateError as error:
-            self._failed(error)
-            return
-        self._fault = ""
-        self._say(sends)
-        if has_changed:
-            self._wake()
+    # -- what the replica says -------------------------------------------------------
 
-    def _failed(self, error: StateError) -> None:
-        if str(error) != self._fault:  # it may meet every message
-            self._fault = str(error)
-            log.warning("replication_state_failed", reason=error)
+    def _post(self, call: Callable[..., object], *args: object) -> None:
+        assert self._loop is not None
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(call, *args)
 
-    def _say(self, sends: Sequence[Send]) -> None:
-        for peer, message in sends:
-            frame = encode(message)
-            for each in self._transport.sessions() if peer is None else (peer,):
-                self._transport.send(each, frame)
-        self._show()
+    def _send(self, peer: str | None, frame: bytes) -> None:
+        for each in self._transport.sessions() if peer is None else (peer,):
+            self._transport.send(each, frame)
 
-    def _show(self) -> None:
+    def _done(self, has_changed: bool) -> None:
         """Let the other members know what is seen here, with every probe."""
-        self._membership.show(self._head())
-
-    def _head(self) -> bytes:
-        """Return the ids of all that is seen and dropped here."""
-        with self._lock:
-            copy = self._replica.copy
-            return copy.vector_id + copy.generation_id
+        self._membership.show(self._replica.head)
+        if has_changed or self._was_ready != self.is_ready():
+            self._was_ready = self.is_ready()
+            self._wake()
 
     # -- sessions --------------------------------------------------------------------
 
     def _joined(self, peer: str) -> None:
-        self._do(lambda: self._replica.joined(peer, _now_ms()))
+        self._replica.do(lambda replica: replica.joined(peer, _now_ms()))
 
     def _left(self, peer: str, _reason: str) -> None:
-        with self._lock:
-            self._replica.left(peer)
+        self._replica.do(lambda replica: replica.left(peer))
 
     def _heard(self, peer: str, frame: bytes) -> None:
         try:
@@ -220,21 +158,22 @@ class BuiltinEngine:
         except WireError:
             self._malformed += 1
             return
-        if not self._is_for_a_diff(peer, message):
-            self._do(lambda: self._replica.receive(peer, message, _now_ms()))
-        if not self._has_met and self._replica.is_level:
-            self._meet()
+        if self._is_for_a_diff(peer, message):
+            return
+        self._waiting[peer] = self._waiting.get(peer, 0) + 1
+        if self._waiting[peer] == MAX_WAITING:
+            self._transport.hold(peer, True)
+        self._replica.do(
+            lambda replica: replica.receive(peer, message, _now_ms()),
+            lambda: self._dealt_with(peer),
+        )
 
-    def _meet(self) -> None:
-        """Note, also for later starts, that all that another POP had is known here."""
-        try:
-            with self._lock, self._store.transaction():
-                self._store.set_facts(self._store.facts()._replace(has_met=True))
-        except StateError as error:
-            self._failed(error)
-            return  # the next message tries again
-        self._has_met = True
-        self._wake()
+    def _dealt_with(self, peer: str) -> None:
+        self._waiting[peer] -= 1
+        if self._waiting[peer] == MAX_WAITING // 2:
+            self._transport.hold(peer, False)
+        if not self._waiting[peer]:
+            del self._waiting[peer]
 
     def _is_for_a_diff(self, peer: str, message: Message) -> bool:
         diff = self._diffs.get(message.number) if isinstance(message, Cells) else None
@@ -262,8 +201,8 @@ class BuiltinEngine:
     def _catch_up(self, node_id: str, shown: bytes) -> None:
         """Greet a member that still shows something else than is seen here."""
         member = self._membership.roster.members.get(node_id)
-        if member is not None and member.payload == shown != self._head():
-            self._do(lambda: self._replica.greet(node_id, _now_ms()))
+        if member is not None and member.payload == shown != self._replica.head:
+            self._replica.do(lambda replica: replica.greet(node_id, _now_ms()))
 
     def _use_keys(self) -> None:
         self._gossip.use(self._ring.keys)
@@ -273,14 +212,12 @@ class BuiltinEngine:
 
     def status(self) -> Mapping[str, Any]:
         """See `cluster.engine.RunningEngine`."""
-        with self._lock:
-            counters = vars(self._replica.counters).copy()
-            behind = {peer: self._replica.behind(peer) for peer in self._transport.sessions()}
-        members = shown_members(self._membership, self._transport.sessions(), behind)
+        sessions = self._transport.sessions()
+        members = shown_members(self._membership, sessions, self._replica.behind(sessions))
         return {
             "members": members,
             "warnings": self._warnings(members),
-            "counters": counters | {"malformed": self._malformed},
+            "counters": self._replica.counters() | {"malformed": self._malformed},
             "refused": dict(self._transport.refused),
             "gossip_dropped": {str(reason): n for reason, n in self._gossip.dropped.items()},
             "gossip_sent_bytes": self._gossip.sent_bytes,
@@ -291,10 +228,10 @@ class BuiltinEngine:
         warnings = []
         if self._ring.is_insecure:
             warnings.append("there is no key: anybody who reaches this POP can change the table")
-        if self._replica.counters.divergences:
+        if self._replica.counters()["divergences"]:
             warnings.append("tables that must be equal were not; they were compared and repaired")
-        if self._fault:
-            warnings.append(self._fault)
+        if self._replica.fault:
+            warnings.append(self._replica.fault)
         strange = sum(self._gossip.dropped[reason] for reason in STRANGE)
         if strange:
             warnings.append(
@@ -345,14 +282,12 @@ class BuiltinEngine:
         number = _now_ms() + (1 << 50)  # no pull of the replica has it
         diff = self._diffs[number] = RowDiff(peer)
         try:
-            with self._lock:
-                pull = diff.pull(number, self._replica.copy.generation_id)
-            self._transport.send(peer, encode(pull))
+            generation_id = await asyncio.to_thread(self._replica.generation_id)
+            self._transport.send(peer, encode(diff.pull(number, generation_id)))
             theirs = await diff.rows()
         finally:
             del self._diffs[number]
-        with self._lock:
-            ours = {row.key: row.values for row in self._store.changed_after(0)}
+        ours = await asyncio.to_thread(self._replica.rows)
         return [
             {"table": key.table, "id": key.id, "here": ours.get(key), "there": theirs.get(key)}
             for key in sorted(ours.keys() | theirs.keys())

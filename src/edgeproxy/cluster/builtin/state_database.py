@@ -32,12 +32,11 @@ _DAMAGED = "is damaged"
 _CELL = """
     tbl TEXT NOT NULL, id TEXT NOT NULL, grp TEXT NOT NULL,
     stamp INTEGER NOT NULL, origin BLOB NOT NULL, seq INTEGER NOT NULL,
-    vals BLOB NOT NULL, is_gone INTEGER NOT NULL,
+    vals BLOB NOT NULL, is_gone INTEGER NOT NULL
 """
 
 _SCHEMA = f"""
-CREATE TABLE cells ({_CELL} PRIMARY KEY (tbl, id, grp)) WITHOUT ROWID;
-CREATE TABLE staged ({_CELL} PRIMARY KEY (tbl, id, grp, stamp, origin)) WITHOUT ROWID;
+CREATE TABLE cells ({_CELL}, PRIMARY KEY (tbl, id, grp)) WITHOUT ROWID;
 CREATE INDEX cells_by_dot ON cells (origin, seq);
 CREATE INDEX tombstones ON cells (tbl, id) WHERE is_gone = 1;
 CREATE TABLE positions (
@@ -96,6 +95,8 @@ class StateDatabase:
             for statement in _SCHEMA.split(";"):
                 run(statement)
         run("COMMIT")
+        # What is laid aside is for this process alone, so it needs not reach the disk.
+        run(f"CREATE TEMP TABLE staged ({_CELL})")
         (verdict,) = run("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(verdict)

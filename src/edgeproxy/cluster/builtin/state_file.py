@@ -149,8 +149,11 @@ class StateFile:
             digest = now.digest.to_bytes(DIGEST_BYTES)
             run("INSERT OR REPLACE INTO facts VALUES (1, ?, ?, ?)", (facts, digest, now.position))
 
-    def _change(self, **fields: object) -> None:
+    def _assert_changing(self) -> None:
         assert self._connection.in_transaction, "a change outside of a transaction"
+
+    def _change(self, **fields: object) -> None:
+        self._assert_changing()
         self._memory = replace(self._memory, **fields)  # type: ignore[arg-type]
 
     def facts(self) -> Facts:
@@ -199,10 +202,7 @@ class StateFile:
             found = self._connection.execute(
                 "SELECT grp, stamp, origin, seq, vals FROM cells WHERE tbl = ? AND id = ?", key
             )
-            return {
-                group: Cell(key, group, stamp, origin, seq, _VALUES.decode(values))
-                for group, stamp, origin, seq, values in found
-            }
+            return {cell[0]: _cell_of(key, *cell) for cell in found}
 
     def set_row(self, key: Key, before: RowCells, after: RowCells) -> None:
         """Replace the cells of a row."""
@@ -214,7 +214,9 @@ class StateFile:
         if shows_else(key, before, after):
             at = position = position + 1
         self._unwritten[key] = _Unwritten(in_file, after, at)
-        self._change(digest=digest, position=position)
+        self._assert_changing()
+        memory = self._memory
+        self._memory = _Memory(memory.facts, memory.heads, memory.dropped, digest, position)
         if len(self._unwritten) >= _PAGE_ROWS:
             self._write_rows()
 
@@ -270,7 +272,7 @@ class StateFile:
             )
             for (at, *names), cells in groupby(found, itemgetter(0, 1, 2)):
                 key = Key(*names)
-                row = {cell[3]: _cell(cell[1:]) for cell in cells if cell[3] is not None}
+                row = {cell[3]: _cell_of(key, *cell[3:]) for cell in cells if cell[3] is not None}
                 yield Changed(at, key, shown(key, row))
 
     def forget_gone(self, position: int) -> None:
@@ -288,19 +290,20 @@ class StateFile:
     def stage(self, cells: Iterable[Cell]) -> None:
         """Lay cells aside."""
         with self._faults():
-            self._connection.executemany(
-                f"INSERT OR REPLACE INTO staged {_PLACES}", map(_columns, cells)
-            )
+            self._connection.executemany(f"INSERT INTO staged {_PLACES}", map(_columns, cells))
 
     def staged(self) -> Iterator[tuple[Key, RowCells]]:
         """Yield what was laid aside by row."""
         with self._faults():
             found = self._connection.execute(f"{_FULL_CELL} staged ORDER BY tbl, id")
             for names, cells in groupby(found, itemgetter(0, 1)):
-                yield Key(*names), merged({}, map(_cell, cells))
+                key = Key(*names)
+                yield key, merged({}, (_cell_of(key, *cell[2:]) for cell in cells))
 
     def unstaged(self) -> Iterator[Key]:
         """Yield the keys of the rows of which nothing was laid aside."""
+        with self._faults():
+            self._connection.execute("CREATE INDEX IF NOT EXISTS staged_rows ON staged (tbl, id)")
         after = Key("", "")
         while True:
             self._write_rows()
@@ -321,6 +324,7 @@ class StateFile:
     def clear_stage(self) -> None:
         """Forget what was laid aside."""
         with self._faults():
+            self._connection.execute("DROP INDEX IF EXISTS staged_rows")
             self._connection.execute("DELETE FROM staged")
 
 
@@ -342,4 +346,8 @@ def _columns(cell: Cell) -> tuple[object, ...]:
 
 def _cell(found: tuple[str, str, str, int, bytes, int, bytes]) -> Cell:
     table, name, group, stamp, origin, seq, values = found
-    return Cell(Key(table, name), group, stamp, origin, seq, _VALUES.decode(values))
+    return _cell_of(Key(table, name), group, stamp, origin, seq, values)
+
+
+def _cell_of(key: Key, group: str, stamp: int, origin: bytes, seq: int, values: bytes) -> Cell:
+    return Cell(key, group, stamp, origin, seq, _VALUES.decode(values))

@@ -29,8 +29,8 @@ from edgeproxy.wire.session import Kind
 WINDOW_BYTES = 2 << 20
 """What may be under way in each direction. Larger than a frame."""
 
-QUEUE_BYTES = 4 << 20
-"""What may wait for a peer, with what is under way."""
+QUEUE_BYTES = 16 << 20
+"""What may wait for a peer, with what is under way: an answer of several 100,000 rows."""
 
 DIAL_SECS = 5.0
 """How long a dial may take, from the first packet to the proof."""

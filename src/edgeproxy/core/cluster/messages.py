@@ -124,15 +124,15 @@ class Send(NamedTuple):
     message: Message
 
 
-def parts_of(cells: Iterable[Cell]) -> Iterator[tuple[Cell, ...]]:
-    """Yield cells in parts that fit into a message, at least one part."""
+def parts_of(cells: Iterable[Cell]) -> Iterator[tuple[tuple[Cell, ...], bool]]:
+    """Yield cells in parts that fit into a message, at least one, each with whether it is last."""
     part: list[Cell] = []
     size = 0
     for cell in cells:
         more = size_of(cell)
         if part and size + more > CHUNK_BYTES:
-            yield tuple(part)
+            yield tuple(part), False
             part, size = [], 0
         part.append(cell)
         size += more
-    yield tuple(part)
+    yield tuple(part), True

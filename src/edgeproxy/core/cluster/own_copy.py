@@ -231,7 +231,7 @@ class OwnCopy:
     def take_push(self, push: Push, now_ms: int) -> None:
         """Take the next transaction of another origin."""
         with self._store.transaction():
-            self._merge(by_row(push.cells), now_ms)
+            self._merge(_rows_of(push.cells), now_ms)
             head = Head(push.seq, chain_after(push.previous, push.cells))
             self._store.set_heads({push.origin: head})
 
@@ -247,22 +247,20 @@ class OwnCopy:
     ) -> None:
         """Take the last part of an answer: all or nothing, with the parts laid aside if any."""
         with self._store.transaction():
-            self._merge(by_row(cells), now_ms)
+            self._merge(_rows_of(cells), now_ms)
             if not is_whole:
-                staged = ((key, row.values()) for key, row in self._store.staged())
-                self._merge(staged, now_ms)
+                self._merge(self._store.staged(), now_ms)
                 self._store.clear_stage()
             self._store.set_vector(both(self._store.vector(), vector))
 
-    def _merge(self, rows: Iterable[tuple[Key, Iterable[Cell]]], now_ms: int) -> None:
+    def _merge(self, rows: Iterable[tuple[Key, RowCells]], now_ms: int) -> None:
         newest = 0
-        for key, of_row in rows:
-            cells = tuple(of_row)
+        for key, cells in rows:
             before = self._store.row(key)
-            after = merged(before, cells)
+            after = merged(before, cells.values()) if before else cells
             if after != before:
                 self._store.set_row(key, before, after)
-            newest = max(newest, *(cell.stamp for cell in cells))
+            newest = max(newest, max(cell.stamp for cell in cells.values()))
         self.ahead_ms = max(self.ahead_ms, ms_of(newest) - now_ms)
         self._follow(newest)
 
@@ -373,6 +371,10 @@ class OwnCopy:
         # An update of a row that they have seen and do not have any more is void.
         is_there = is_alive(theirs) or (LIFE in mine and not _is_seen(mine[LIFE], their_vector))
         return _again(mine, newer) if is_there else {}
+
+
+def _rows_of(cells: Iterable[Cell]) -> Iterator[tuple[Key, RowCells]]:
+    return ((key, merged({}, of_row)) for key, of_row in by_row(cells))
 
 
 def _is_seen(cell: Cell, vector: Vector) -> bool:

@@ -14,8 +14,9 @@ The rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 from edgeproxy.core.cluster.counters import Counters
@@ -124,16 +125,20 @@ class Replica:
         self._peers[peer] = {}
         return [self._greeting(peer, now_ms)]
 
-    def left(self, peer: str) -> None:
-        """The session with a peer has ended."""
+    def left(self, peer: str) -> list[Send]:
+        """The session with a peer has ended. Nothing is to be said."""
         self._peers.pop(peer, None)
         self._greeted_ms.pop(peer, None)
         self._compared.discard(peer)
         if self._pull is not None and self._pull.peer == peer:
             self._pull = None
+        return []
 
-    def receive(self, peer: str, message: Message, now_ms: int) -> list[Send]:
-        """Take what a peer says. What comes outside of a session is ignored."""
+    def receive(self, peer: str, message: Message, now_ms: int) -> Iterable[Send]:
+        """Take what a peer says. What comes outside of a session is ignored.
+
+        A large answer is made while it is taken: until then, nothing may change.
+        """
         if peer not in self._peers:
             return []
         if isinstance(message, Hello):
@@ -309,29 +314,31 @@ class Replica:
                 return self._begin_pull(peer, Wanted.UNSEEN, now_ms)
         return []
 
-    def _on_pull(self, peer: str, pull: Pull, now_ms: int) -> list[Send]:
+    def _on_pull(self, peer: str, pull: Pull, now_ms: int) -> Iterable[Send]:
         copy = self.copy
-        is_clone = pull.wanted is Wanted.CLONE
-        if not is_clone and self._is_foreign(pull.generation_id):
+        if pull.wanted is not Wanted.CLONE and self._is_foreign(pull.generation_id):
             return self._refuse(peer, now_ms)
         sends = self._meet(peer, pull.vector, now_ms)
         self.counters.served += 1
+        answer = self._answer(peer, pull)
+        if pull.wanted is Wanted.ALL:
+            return chain(sends, answer, self._repair(peer, now_ms))
+        if pull.wanted is Wanted.UNSEEN and lacks(copy.vector, pull.vector):
+            return chain(sends, answer, self._begin_pull(peer, Wanted.UNSEEN, now_ms))
+        return chain(sends, answer)
+
+    def _answer(self, peer: str, pull: Pull) -> Iterator[Send]:
+        """Yield the parts of an answer, which are made one by one."""
+        copy = self.copy
         cells = copy.beyond(pull.vector if pull.wanted is Wanted.UNSEEN else {})
-        parts = list(parts_of(cells))
-        for number, part in enumerate(parts):
-            is_last = number == len(parts) - 1
+        for number, (part, is_last) in enumerate(parts_of(cells)):
             vector = copy.vector if is_last else None
             answer = Cells(pull.number, number, copy.generation_id, part, vector)
-            if is_clone:
+            if pull.wanted is Wanted.CLONE:
                 generation: Generation = copy.generation if is_last else {}
-                sends.append(Send(peer, Reset(*answer, generation, copy.clock)))
+                yield Send(peer, Reset(*answer, generation, copy.clock))
             else:
-                sends.append(Send(peer, answer))
-        if pull.wanted is Wanted.ALL:
-            return sends + self._repair(peer, now_ms)
-        if pull.wanted is Wanted.UNSEEN and lacks(copy.vector, pull.vector):
-            return sends + self._begin_pull(peer, Wanted.UNSEEN, now_ms)
-        return sends
+                yield Send(peer, answer)
 
     def _is_cloning(self) -> bool:
         return self._pull is not None and self._pull.wanted is Wanted.CLONE
