@@ -86,6 +86,7 @@ def simulated(machines: Machines) -> Iterator[None]:
         (engine, "random", rng),
         (engine, "time", time),
         (engine, "ReplicaThread", _SameThread),
+        (replica_thread, "PAGE_ROWS", 3),
         (replica_thread, "os", SimpleNamespace(urandom=drawn)),
         (replica_thread, "opened", lambda _: machines.here.disk),
         (replica_thread, "log", SimpleNamespace(bug=_raise, warning=lambda *_, **__: None)),

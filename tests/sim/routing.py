@@ -172,9 +172,7 @@ class Routing:
         """Look when all have had time to tell each other everything."""
         if self._edited:
             raise Fault(f"at rest, {self._name}: edits were not committed: {self._edited}")
-        there = {
-            key: values for key, values in engine.changes("").rows.items() if values is not None
-        }
+        there = engine._replica.rows()
         here = self.rows()
         if here != there:
             raise Fault(f"at rest, {self._name}: the routing database has {here}, not {there}")

@@ -28,10 +28,12 @@ class Changes(NamedTuple):
     Attributes:
         position: Where to go on from the next time; it means something to this engine alone.
         rows: The merged rows that may have changed; None for one that is gone.
+        has_more: Whether more have changed than these: they come after this position.
     """
 
     position: str
     rows: Mapping[Key, Values | None]
+    has_more: bool = False
 
 
 class Engine(Protocol):

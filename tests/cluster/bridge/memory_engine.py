@@ -13,6 +13,7 @@ from edgeproxy.core.cluster.rows import TABLES, Edit, Key, Value, Values
 
 Stamp = tuple[int, str]
 LIFE = "life"
+PAGE_ROWS = 20
 
 
 class MemoryEngine:
@@ -47,8 +48,10 @@ class MemoryEngine:
         first = int(after or 0)
         if first > len(self._changed):
             raise LostPositionError("these rows are of another state")
-        keys = dict.fromkeys(self._changed[first:])
-        return Changes(str(len(self._changed)), {key: self.row(key) for key in keys})
+        page = self._changed[first : first + PAGE_ROWS]
+        last = first + len(page)
+        rows = {key: self.row(key) for key in page}
+        return Changes(str(last), rows, last < len(self._changed))
 
     def is_ready(self) -> bool:
         return self.ready

@@ -153,13 +153,17 @@ def test_a_wait_for_something_large_is_short_for_who_only_looks(told: Told) -> N
 
 
 def test_changes_come_in_pages_and_all_of_them(told: Told) -> None:
-    names = {f"{number}" for number in range(PAGE_ROWS * 2 + 1)}
+    names = {f"{number}" for number in range(PAGE_ROWS + 1)}
     add(told, *names)
     first = told.replica.changes("")
-    assert {key.id for key in first.rows} == names
-    assert not told.replica.changes(first.position).rows
+    assert len(first.rows) == PAGE_ROWS
+    assert first.has_more
+    second = told.replica.changes(first.position)
+    assert not second.has_more
+    assert {key.id for key in {**first.rows, **second.rows}} == names
+    assert told.replica.changes(second.position) == (second.position, {}, False)
     add(told, "new", token="u", after="t")
-    assert {key.id for key in told.replica.changes(first.position).rows} == {"new"}
+    assert {key.id for key in told.replica.changes(second.position).rows} == {"new"}
 
 
 def test_a_position_of_another_state_is_lost(told: Told, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_all_rows_come_first_and_then_what_has_changed(state: State) -> None:
     state.edit(Edit(A, {"weight": 7}), Edit(B, None))
     second = state.file.changes(first.position)
     assert second.rows == {A: {**BACKEND, "weight": 7}, B: None}
-    assert state.file.changes(second.position) == (second.position, {})
+    assert state.file.changes(second.position) == (second.position, {}, False)
     assert state.file.last_token() == "tt"
 
 

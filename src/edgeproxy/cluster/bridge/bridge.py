@@ -40,7 +40,7 @@ from edgeproxy.store.sqlite.edit_watch import stamp_of
 log = EventLog("cluster")
 
 ROWS_AT_ONCE = 1000
-"""Rows of one write, unless some undo an accident: the file is locked for some milliseconds."""
+"""Rows of one write, unless more undo an accident: the file is locked for some milliseconds."""
 MISSING_SECS = 2.0
 """How long a file or table may be missing before it is restored: somebody may be replacing it."""
 MARK_SECS = 1.0
@@ -169,17 +169,25 @@ class Bridge:
         self._undone, self._meant = verdict.undone, look.differences.meant
         self._needs_marker |= look.is_replaced or look.lineage is not Lineage.CURRENT
         self._tell(look, verdict)
-        known_elsewhere: Mapping[Key, Values | None] = {}
+        known_elsewhere: set[Key] = set()
         if look.lineage is Lineage.UNKNOWN and verdict.edits:
-            known_elsewhere = self._engine.changes(self._shadow.position).rows
+            known_elsewhere = self._known_elsewhere()
         edits = [edit for edit in verdict.edits if edit.key not in known_elsewhere]
         # A row of a file that nobody knows comes back from no delete that the cluster knows.
-        self._undone |= {edit.key for edit in verdict.edits} & known_elsewhere.keys()
+        self._undone |= {edit.key for edit in verdict.edits} & known_elsewhere
         at_ms = self._edited_at_ms()
         for first in range(0, len(edits), ROWS_AT_ONCE):
             self._commit(edits[first : first + ROWS_AT_ONCE], at_ms)
         self._is_first = False
         return True
+
+    def _known_elsewhere(self) -> set[Key]:
+        keys: set[Key] = set()
+        changes = self._engine.changes(self._shadow.position)
+        while changes.has_more:
+            keys |= changes.rows.keys()
+            changes = self._engine.changes(changes.position)
+        return keys | changes.rows.keys()
 
     def _commit(self, edits: list[Edit], at_ms: int) -> None:
         outbox = Outbox(os.urandom(8).hex(), edits)
@@ -227,14 +235,24 @@ class Bridge:
 
     def _bring(self) -> bool:
         """Write what has changed elsewhere; return whether all of it is written."""
-        changes = self._engine.changes(self._shadow.position)
-        rows = dict(changes.rows)
-        due: dict[Key, Values | None] = {
-            key: values for key, values in rows.items() if values != self._shadow.row(key)
-        }
-        due |= {key: rows[key] if key in rows else self._shadow.row(key) for key in self._undone}
+        has_more = True
+        while has_more:
+            changes = self._engine.changes(self._shadow.position)
+            if not self._bring_rows(changes.rows):
+                return False
+            if changes.position != self._shadow.position:
+                with self._shadow.transaction():
+                    self._shadow.position = changes.position
+            has_more = changes.has_more
+        return True
+
+    def _bring_rows(self, rows: Mapping[Key, Values | None]) -> bool:
         # The first marker says that all the rest is an edit, so what is to be undone goes with it.
-        at_once = len(due) if self._undone or self._needs_marker else ROWS_AT_ONCE
+        due: dict[Key, Values | None] = {
+            key: rows[key] if key in rows else self._shadow.row(key) for key in self._undone
+        }
+        at_once = max(len(due), ROWS_AT_ONCE)
+        due |= {key: values for key, values in rows.items() if values != self._shadow.row(key)}
         while due or self._needs_marker or self._meant:
             part = dict(islice(due.items(), at_once))
             try:
@@ -247,9 +265,6 @@ class Bridge:
             self._meant = set()
             self._needs_marker = False
             self._edited_since = None
-        if changes.position != self._shadow.position:
-            with self._shadow.transaction():
-                self._shadow.position = changes.position
         return True
 
     def _write(self, rows: Mapping[Key, Values | None]) -> None:

@@ -21,7 +21,6 @@ from edgeproxy.cluster.engine import Changes, EngineError, LostPositionError
 from edgeproxy.core.cluster.messages import Send
 from edgeproxy.core.cluster.replica import Replica
 from edgeproxy.core.cluster.rows import Edit, Key, Values
-from edgeproxy.core.cluster.store import Changed
 from edgeproxy.errors import StateError
 from edgeproxy.log import EventLog
 from edgeproxy.wire.replication import encode
@@ -29,7 +28,8 @@ from edgeproxy.wire.replication import encode
 log = EventLog("cluster")
 
 ORIGIN_BYTES = 16
-PAGE_ROWS = 500
+PAGE_ROWS = 1000
+"""Rows that the bridge gets at once."""
 LOOK_SECS = 0.2
 """How long somebody who only looks waits for what is being done."""
 
@@ -145,15 +145,10 @@ class ReplicaThread:
         with self._lock:
             if after and (state_id != self._store.state_id or position > self._store.position()):
                 raise LostPositionError("the state of the cluster is another one, or an older one")
-        rows: dict[Key, Values | None] = {}
-        while page := self._page_after(position):  # so that nobody waits long for the lock
-            rows |= {row.key: row.values for row in page}
-            position = page[-1].position
-        return Changes(f"{self._store.state_id}:{position}", rows)
-
-    def _page_after(self, position: int) -> list[Changed]:
-        with self._lock:
-            return list(islice(self._store.changed_after(position), PAGE_ROWS))
+            page = list(islice(self._store.changed_after(position), PAGE_ROWS))
+        position = page[-1].position if page else position
+        rows = {row.key: row.values for row in page}
+        return Changes(f"{self._store.state_id}:{position}", rows, len(page) == PAGE_ROWS)
 
     # -- on the thread ---------------------------------------------------------------
 

@@ -260,7 +260,7 @@ class OwnCopy:
             after = merged(before, cells.values()) if before else cells
             if after != before:
                 self._store.set_row(key, before, after)
-            newest = max(newest, max(cell.stamp for cell in cells.values()))
+            newest = max(newest, *(cell.stamp for cell in cells.values()))
         self.ahead_ms = max(self.ahead_ms, ms_of(newest) - now_ms)
         self._follow(newest)
 
