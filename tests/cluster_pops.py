@@ -27,7 +27,7 @@ from tests.store.editing import DOCUMENTED_TABLE, execute
 from tests.system.backends import Backend
 from tests.system.namespaces import Host
 from tests.system.proxy import EDGEPROXY, SERVE, RunningProxy, run_edgeproxy
-from tests.underlay import Link, Underlay
+from tests.underlay import Underlay
 from tests.waiting import wait_until
 
 CLIENT_PORT, API_PORT, GOSSIP_PORT = 8080, 8081, 4001
@@ -369,10 +369,7 @@ class Cluster:
 
     def spread(self, least_ms: float, most_ms: float) -> None:
         """Give each pair of hosts another delay between these, in one direction."""
-        pairs = sorted({tuple(sorted(pair)) for pair in self.underlay.links})
-        step = (most_ms - least_ms) / max(1, len(pairs) - 1)
-        for number, (one, other) in enumerate(pairs):
-            self.underlay.set(one, other, Link(delay_ms=least_ms + number * step))
+        self.underlay.spread(least_ms, most_ms)
 
     def wait_until_equal(
         self, *names: str | ClusterPop, secs: float = PATIENCE_SECS

@@ -94,6 +94,13 @@ class Underlay:
         """Let every direction be like this."""
         self._put(dict.fromkeys(self.links, link))
 
+    def spread(self, least_ms: float, most_ms: float) -> None:
+        """Give each pair of hosts another delay between these, in one direction."""
+        pairs = sorted({tuple(sorted(pair)) for pair in self.links})
+        step = (most_ms - least_ms) / max(1, len(pairs) - 1)
+        for number, (one, other) in enumerate(pairs):
+            self.set(one, other, Link(delay_ms=least_ms + number * step))
+
     def partition(self, *groups: Iterable[str]) -> None:
         """Cut what goes from one group to another, and nothing else.
 

@@ -26,12 +26,14 @@ from bench.replication.faults import (
     measure_writer,
 )
 from bench.replication.figures import Bench
+from bench.replication.serf import measure_serf
 
 SECTIONS: dict[str, Callable[[Bench], None]] = {
     "edits": measure_edits,
     "partition": measure_partitions,
     "writer": measure_writer,
     "crash": measure_crashes,
+    "serf": measure_serf,
     "accusations": measure_accusations,
     "tables": measure_tables,
     "idle": measure_idle,
