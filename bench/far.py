@@ -30,7 +30,8 @@ from collections import deque
 from pathlib import Path
 
 from bench.network import CLONE_NEWNET, enter_own_loopback
-from bench.process import Process, free_port, split_cpus
+from bench.process import Process, split_cpus
+from tests.ports import free_port
 
 HERE, THERE = "10.77.0.1", "10.77.0.2"
 TUN = "/dev/net/tun"

@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.process import Process, free_port, pause, pinned
+from bench.process import Process, pause, pinned
+from tests.ports import free_port
 
 STREAM_PATH = "/stream"
 BULK_PATH = "/bulk"

@@ -130,14 +130,6 @@ def pause() -> None:
     signal.sigtimedwait([], LOOK_AGAIN_SECS)
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("0.0.0.0", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def python(*arguments: str) -> list[str]:
     """Return the command that runs Python as this program is run."""
     return [sys.executable, *arguments]

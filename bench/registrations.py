@@ -25,7 +25,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
-from bench.process import Process, free_port, split_cpus
+from bench.process import Process, split_cpus
+from tests.ports import free_port
 
 ONE_BY_ONE = 200
 AT_ONCE = 1000

@@ -34,7 +34,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from bench.process import Process, free_port
+from bench.process import Process
+from tests.ports import free_port
 
 INTERVAL_SECS = 0.001
 TIMEOUT_SECS = 60.0

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from bench.process import Process, free_port
+from bench.process import Process
 from bench.report import DIRECT
+from tests.ports import free_port
 
 MAX_CONNECTIONS = (resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 1000) // 2
 BACKENDS = 10

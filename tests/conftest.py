@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -16,12 +18,23 @@ from tests.store.server import Database, Server
 hypothesis.settings.register_profile("edgeproxy", deadline=None)  # speed is measured in bench/
 hypothesis.settings.load_profile("edgeproxy")
 
+# Hundreds of processes are started. Each would compile all that it imports, and each worker of the
+# suite all tests.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # Where nginx, haproxy and runuser are, also for a user whose shell does not look there.
 os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
 
 
 MAY_BE_MISSING = "EDGEPROXY_TEST_CORROSION"
 """What no package registry has, so that it may be missing everywhere."""
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is imported from the garbage collector: it would walk it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

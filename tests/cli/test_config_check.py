@@ -11,6 +11,7 @@ import pytest
 
 from edgeproxy.cli.config_check import check
 from tests.cli.commands import Commands
+from tests.ports import free_port
 from tests.store.editing import documented, execute
 
 HERE = {"EDGEPROXY_LISTEN_ADDR": "127.0.0.1:0", "EDGEPROXY_CONTROL_SOCKET": "off"}
@@ -166,9 +167,7 @@ def test_a_database_is_read_and_one_without_a_table_is_no_fault(tmp_path: Path) 
     ],
 )
 def test_an_address_that_is_wanted_twice_is_a_fault(one: str, other: str, is_fault: bool) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environ = {
         **HERE,
         "EDGEPROXY_LISTEN_ADDR": one.format(port),

@@ -21,7 +21,7 @@ from tests.conformance.tls_rig import TlsRig, own, running
 from tests.waiting import PAUSE, wait_until
 
 MANY = 300
-HANDSHAKES = 2000
+HANDSHAKES = 1000
 V1_2, V1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 BROKEN_RECORD = b"\x17\x03\x03\x00\x20" + bytes(32)
 VERSIONS = pytest.mark.parametrize("version", [V1_2, V1_3], ids=["1.2", "1.3"])
@@ -297,7 +297,7 @@ def test_a_client_that_says_its_end_and_resets_has_reset(
 # -- what is left behind --------------------------------------------------------------------
 
 
-def test_thousands_of_handshakes_leave_nothing_behind(rig: TlsRig) -> None:
+def test_a_thousand_handshakes_leave_nothing_behind(rig: TlsRig) -> None:
     rig.serve_tls(TlsSettings((own(),)))
     context = client_context()
     grown = []
@@ -316,7 +316,7 @@ def test_thousands_of_handshakes_leave_nothing_behind(rig: TlsRig) -> None:
         if index in (HANDSHAKES // 2, HANDSHAKES - 1):
             wait_until(lambda: rig.engine.live() == 0, "nobody is left")
             grown.append(_resident_bytes())
-    assert grown[1] - grown[0] < 8 << 20
+    assert grown[1] - grown[0] < 4 << 20
 
 
 def _resident_bytes() -> int:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from edgeproxy.core.admission.admission import Admission, AdmissionSettings
 from edgeproxy.core.admission.affinity import AffinitySettings
@@ -26,14 +23,6 @@ INSERT INTO backends SELECT 'far-' || i, 'myapp', 'eu', '127.0.0.9', 1, 1, 1, 50
 """
 
 
-@pytest.fixture
-def thawed() -> Iterator[None]:
-    """Leave nothing frozen to other tests."""
-    yield
-    gc.unfreeze()
-
-
-@pytest.mark.usefixtures("thawed")
 def test_the_garbage_collector_has_nothing_to_walk_in_it(tmp_path: Path) -> None:
     admission = Admission(AdmissionSettings(), AffinitySettings(), EjectionSettings(), Origin)
     store = SqliteStore(tmp_path / "routing.db")

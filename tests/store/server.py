@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from contextlib import suppress
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 USER = "edgeproxy"
@@ -36,13 +36,6 @@ def program(name: str) -> str:
     if found is None:
         pytest.skip(f"PostgreSQL is not installed: no {name} (./task packages installs it)")
     return found
-
-
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody has now."""
-    with socket.socket() as reservation:
-        reservation.bind(("127.0.0.1", 0))
-        return int(reservation.getsockname()[1])
 
 
 class Server:

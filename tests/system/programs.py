@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
@@ -42,7 +43,7 @@ def haproxy(folder: Path, text: str, host: str = "127.0.0.1") -> Program:
     path = shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
     if path is None:
         pytest.skip("haproxy is not installed: ./task packages")
-    address = (host, free_port(host))
+    address = (host, free_port())
     config = folder / f"haproxy-{address[1]}.cfg"
     defaults = "timeout connect 10s\n  timeout client 20s\n  timeout server 20s"
     text = text.replace("LISTEN", f"{host}:{address[1]}")
@@ -55,7 +56,7 @@ def nginx(folder: Path, text: str, host: str = "127.0.0.1") -> Program:
     path = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
     if path is None or not STREAM_MODULE.exists():
         pytest.skip("nginx with its stream module is not installed: ./task packages")
-    address = (host, free_port(host))
+    address = (host, free_port())
     config = folder / f"nginx-{address[1]}.conf"
     shown = f"[{host}]" if ":" in host else host
     config.write_text(
@@ -64,11 +65,3 @@ def nginx(folder: Path, text: str, host: str = "127.0.0.1") -> Program:
         f"events {{}}\nstream {{ {text.replace('LISTEN', f'{shown}:{address[1]}')} }}\n"
     )
     return Program([path, "-c", str(config)], folder / f"{config.stem}.log", address)
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port that was free a moment ago."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, 0), family=family) as free:
-        port: int = free.getsockname()[1]
-    return port

@@ -212,15 +212,19 @@ class RunningProxy:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def wait_for_exit(self, secs: float = DEADLINE_SECS) -> int:
-        """Return its exit code; fail if it takes longer than `secs`."""
+    def wait_for_exit(self, secs: float = DEADLINE_SECS, *, is_replaced: bool = False) -> int:
+        """Return its exit code; fail if it takes longer than `secs`.
+
+        All that it has written is read then, unless a successor goes on writing.
+        """
         self._is_checked = True
         try:
             code = self._process.wait(secs)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {secs} s\n{self.told()}") from None
         self.read_on()
-        self._reader.join(DEADLINE_SECS)
+        if not is_replaced:
+            self._reader.join(DEADLINE_SECS)
         return code
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> Event:

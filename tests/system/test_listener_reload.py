@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.peers import Peer
+from tests.ports import free_port
 from tests.store.editing import execute
 from tests.system import clients
 from tests.system.listeners import Configured, section, where
@@ -27,12 +28,6 @@ def start(pop: Pop, *listeners: str, **variables: str) -> Configured:
     pop.backend("w1", app="web", hard_limit=0)
     pop.backend("d1", app="db", hard_limit=0)
     return Configured(pop, *listeners, **variables)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
 
 
 def test_listeners_come_and_go_and_connections_stay(pop: Pop) -> None:

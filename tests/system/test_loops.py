@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from edgeproxy.core.admission.loops import TURNED_AWAY
 from edgeproxy.wire import proxy_v1, proxy_v2
 from edgeproxy.wire.proxy_header import Endpoint
 from tests.conformance.peers import Peer
+from tests.ports import free_port
 from tests.system import clients, namespaces
 from tests.system.namespaces import Host
 from tests.system.pop import Pop
@@ -38,16 +38,6 @@ class Node:
     id: str
     host: str
     port: int
-
-
-def ports(count: int) -> list[int]:
-    """Return free ports."""
-    bound = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [each.getsockname()[1] for each in bound]
-    finally:
-        for each in bound:
-            each.close()
 
 
 @dataclass
@@ -116,7 +106,7 @@ def folders(tmp_path: Path) -> Iterator[tuple[Pop, Pop]]:
 def test_two_proxies_at_each_other_leave_room_for_everybody(
     folders: tuple[Pop, Pop], engine: str, header: str, count: int
 ) -> None:
-    free = ports(4)
+    free = [free_port() for _ in range(4)]
     ring = Ring(folders, free[:2], free[2:], header)
     ring.serve(engine)
     first, second = (pop.proxy for pop in ring.pops)
@@ -146,7 +136,7 @@ def test_two_proxies_at_each_other_that_have_another_backend_use_it(
     folders: tuple[Pop, Pop], engine: str, count: int
 ) -> None:
     """It must not answer those who go round: each further client would go round as often."""
-    free = ports(4)
+    free = [free_port() for _ in range(4)]
     ring = Ring(folders, free[:2], free[2:], "")
     for pop in folders:
         pop.backend("far", "us", app="ring", hard_limit=0)
@@ -172,7 +162,7 @@ def test_two_proxies_at_each_other_that_have_another_backend_use_it(
 
 @pytest.mark.parametrize("engine", ["native", "portable"])
 def test_a_corrected_row_serves_at_once(folders: tuple[Pop, Pop], engine: str) -> None:
-    free = ports(4)
+    free = [free_port() for _ in range(4)]
     ring = Ring(folders, free[:2], free[2:], "")
     ring.serve(engine)
     ring.client("ring")
@@ -188,7 +178,7 @@ def test_a_row_that_the_host_itself_forwards_here(pop: Pop, engine: str) -> None
     namespaces.need_namespaces()
     with Host("ring") as host:
         host.ip("route", "add", "local", "192.0.2.0/24", "dev", "lo")
-        (port,) = ports(1)
+        port = free_port()
         pop.register(Node("self", "192.0.2.7", port), app="ring", hard_limit=0)
         proxy = pop.serve_with(
             host.command(SERVE),

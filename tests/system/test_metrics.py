@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.system.pop import Pop
 from tests.system.proxy import SERVE
 from tests.waiting import wait_until
@@ -194,8 +195,7 @@ def test_a_real_prometheus_reads_them(pop: Pop, tmp_path: Path) -> None:
         "- job_name: edgeproxy\n"
         f"  static_configs: [{{targets: ['{target}']}}]\n"
     )
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with subprocess.Popen(
         [
             prometheus,

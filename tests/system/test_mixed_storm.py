@@ -13,7 +13,7 @@ from edgeproxy.engine.choice import native_engine
 pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).parents[2]
-SECS = 20
+SECS = 8
 FLAPPING_SECS = 6
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pytest
 
 from edgeproxy.engine.host_addresses import host_addresses
+from tests.ports import free_port
 from tests.system import namespaces
 from tests.system.api import Api, serve
 from tests.system.namespaces import Host
@@ -32,19 +33,9 @@ class Node:
     port: int
 
 
-def ports(count: int) -> list[int]:
-    """Return free ports, each for any address."""
-    bound = [socket.create_server((WILDCARD, 0)) for _ in range(count)]
-    try:
-        return [each.getsockname()[1] for each in bound]
-    finally:
-        for each in bound:
-            each.close()
-
-
 @pytest.mark.parametrize("engine", ["native", "portable"])
 def test_rows_that_name_the_proxy_are_skipped_and_the_others_route(pop: Pop, engine: str) -> None:
-    listen, tls, metrics, api = ports(4)
+    listen, tls, metrics, api = (free_port() for _ in range(4))
     here = {each for each in host_addresses() or () if not each.startswith("fe80:")}
     spelled = {"127.0.0.1", "127.0.0.9", "::ffff:127.0.0.2", "::127.0.0.1"} | here
     circular = [
@@ -74,7 +65,7 @@ def test_rows_that_name_the_proxy_are_skipped_and_the_others_route(pop: Pop, eng
 
 
 def test_a_row_that_comes_to_name_the_proxy_is_skipped_from_then_on(pop: Pop) -> None:
-    (port,) = ports(1)
+    port = free_port()
     good = pop.backend("good")
     pop.register(Node("self", "127.0.0.1", port))
     config = pop.folder / "edgeproxy.toml"
@@ -115,7 +106,7 @@ def test_no_stranger_registers_what_is_no_backend(pop: Pop, ip: str) -> None:
 
 
 def test_the_proxy_itself_cannot_be_registered(pop: Pop) -> None:
-    (metrics,) = ports(1)
+    metrics = free_port()
     api = serve(
         pop,
         EDGEPROXY_LISTEN_ADDR="0.0.0.0:0",
@@ -208,7 +199,7 @@ def test_a_client_cannot_call_the_api_through_the_proxy(pop: Pop, engine: str) -
     namespaces.need_namespaces()
     with Host("own") as host:
         host.ip("route", "add", "local", "192.0.2.0/24", "dev", "lo")
-        (port,) = ports(1)
+        port = free_port()
         pop.register(Node("api", "192.0.2.7", port))
         proxy = pop.serve_with(
             host.command(SERVE),

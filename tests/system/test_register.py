@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ import pytest
 
 from edgeproxy import Registration
 from edgeproxy.library.registration import TTL_SECS, RegistrationRefusedError
+from tests.ports import free_port
 from tests.system.api import Api, running, serve
 from tests.system.pop import Pop
 from tests.system.proxy import EDGEPROXY, clean_environment
@@ -81,12 +81,6 @@ class Impostor:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on just now."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 def words(api: Api, backend_id: str, ip: str, port: int, *more: str) -> list[str]:

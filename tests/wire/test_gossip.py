@@ -164,7 +164,7 @@ MESSAGES = st.one_of(
 
 
 @given(MESSAGES)
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_a_message_survives(message: Message) -> None:
     try:
         encoded = encode(message)
@@ -175,6 +175,7 @@ def test_a_message_survives(message: Message) -> None:
 
 
 @given(st.lists(RECORDS, min_size=1, max_size=30), IDS)
+@settings(max_examples=50)
 def test_as_much_news_as_is_picked_fits_into_the_longest_message(
     records: list[Record], node_id: str
 ) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
@@ -22,18 +21,13 @@ from edgeproxy.cluster.engine import Changes
 from edgeproxy.cluster.settings import Peer, ReplicationSettings
 from edgeproxy.core.cluster.rows import Edit, Key, Values
 from edgeproxy.values import ListenAddress
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 PROGRAM = os.environ.get("EDGEPROXY_TEST_CORROSION", "")
 NO_CORROSION = "EDGEPROXY_TEST_CORROSION names no Corrosion"
 needs_corrosion = pytest.mark.skipif(not PROGRAM, reason=NO_CORROSION)
 HEAL_SECS = 90.0
-
-
-def free_udp_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Corrosion:
@@ -98,7 +92,7 @@ class Corrosion:
 
 def corrosions(folder: Path, names: Sequence[str]) -> list[Corrosion]:
     """Return a Corrosion for each name, started, of one cluster."""
-    ports = {name: free_udp_port() for name in names}
+    ports = {name: free_port() for name in names}
     found = []
     for name in names:
         others = [Peer("127.0.0.1", port) for each, port in ports.items() if each != name]

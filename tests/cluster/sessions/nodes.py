@@ -8,7 +8,6 @@ import hmac
 import random
 import socket
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import closing
 from typing import Any, Self
 
 from edgeproxy.cluster.sessions.auth import Identity
@@ -197,10 +196,3 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
     asyncio.run(guarded())
     assert not reported
-
-
-def free_port() -> int:
-    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as udp:
-        udp.bind(("127.0.0.1", 0))
-        port: int = udp.getsockname()[1]
-        return port

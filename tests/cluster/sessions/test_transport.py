@@ -22,10 +22,10 @@ from tests.cluster.sessions.nodes import (
     Cluster,
     Keys,
     Node,
-    free_port,
     run,
     until,
 )
+from tests.ports import free_port
 
 MIB = 1 << 20
 

@@ -35,7 +35,7 @@ from edgeproxy.core.backends.backend import Backend
 from edgeproxy.core.backends.health import PLAIN, Opening, ProbeSettings
 from edgeproxy.wire import proxy_v1, proxy_v2
 from tests.authority import authority_pem, issued
-from tests.system.programs import free_port
+from tests.ports import free_port
 
 SETTINGS = ProbeSettings(enabled=True, timeout_secs=60.0)
 NAME = "backend.internal"

@@ -150,6 +150,7 @@ class TestWeights:
             assert 29 <= chosen[start : start + 40].count("a") <= 31, chosen
 
     @given(st.integers(1, 12), st.randoms(use_true_random=False))
+    @hypothesis_settings(max_examples=50)
     def test_three_to_one_in_the_long_run_however_long_they_last(
         self, open_at_once: int, rng: random.Random
     ) -> None:
@@ -824,11 +825,9 @@ class SlowBooks(Books):
 
 
 TestSlowBooks = SlowBooks.TestCase
-TestSlowBooks.settings = hypothesis_settings(
-    max_examples=150, stateful_step_count=40, deadline=None
-)
+TestSlowBooks.settings = hypothesis_settings(max_examples=75, stateful_step_count=40, deadline=None)
 TestBooks = Books.TestCase
-TestBooks.settings = hypothesis_settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestBooks.settings = hypothesis_settings(max_examples=75, stateful_step_count=40, deadline=None)
 
 
 def eligibility(pop: Admission, backend_id: str) -> Ineligible | None:

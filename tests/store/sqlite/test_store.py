@@ -17,6 +17,7 @@ import pytest
 
 from edgeproxy.core.backends.backend import Backend
 from edgeproxy.errors import StoreError
+from edgeproxy.store import snapshot
 from edgeproxy.store.snapshot import SkippedRow
 from edgeproxy.store.sqlite.database import MAX_HEAP_BYTES, connect, replace
 from edgeproxy.store.sqlite.nodes import Nodes
@@ -283,7 +284,7 @@ _REST = (
 ENDLESS = {
     "with rows": f"SELECT '' || n AS id, {_REST}",
     "with large rows": f"SELECT hex(zeroblob(1000000)) AS id, {_REST}",
-    "in order": f"SELECT '' || n AS id, {_REST} ORDER BY n DESC",
+    "in order": f"SELECT hex(zeroblob(5000)) || n AS id, {_REST} ORDER BY n DESC",
     "without a row": f"SELECT '' AS id, {_REST} WHERE n < 0",
 }
 
@@ -297,7 +298,10 @@ def endless(path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ENDLESS)
-def test_a_view_that_never_ends_is_a_fault(path: Path, kind: str) -> None:
+def test_a_view_that_never_ends_is_a_fault(
+    path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "MAX_ROWS", 20_000)
     execute(path, DOCUMENTED_TABLE + DOCUMENTED_INSERT)
     store = SqliteStore(path, deadline_secs=1.0 if kind == "without a row" else 600.0)
     assert store.read().backends == THREE

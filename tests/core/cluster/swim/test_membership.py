@@ -116,7 +116,7 @@ def test_a_restarted_node_finds_the_others_by_what_it_knew() -> None:
 # Crashes.
 
 
-@pytest.mark.parametrize(("size", "runs", "most_secs"), [(3, 30, 10), (10, 25, 10.5), (50, 2, 16)])
+@pytest.mark.parametrize(("size", "runs", "most_secs"), [(3, 30, 10), (10, 12, 10.5), (50, 1, 16)])
 def test_a_crash_is_known_everywhere_soon(size: int, runs: int, most_secs: float) -> None:
     took = sorted(detection_secs(seed, size, Network()) for seed in range(runs))
     assert took[len(took) // 2] < 0.75 * most_secs
@@ -124,12 +124,12 @@ def test_a_crash_is_known_everywhere_soon(size: int, runs: int, most_secs: float
 
 
 def test_a_crash_is_known_everywhere_also_where_much_is_lost() -> None:
-    took = sorted(detection_secs(seed, 10, LOSSY) for seed in range(15))
+    took = sorted(detection_secs(seed, 10, LOSSY) for seed in range(8))
     assert took[len(took) // 2] < 9
     assert took[-1] < 16
 
 
-@pytest.mark.parametrize(("size", "secs"), [(2, 1800), (3, 1800), (10, 600), (50, 40)])
+@pytest.mark.parametrize(("size", "secs"), [(2, 900), (3, 900), (10, 300), (50, 15)])
 def test_nobody_dies_of_lost_messages(size: int, secs: float) -> None:
     simulation = Simulation(7, Network(loss=0.3))
     nodes = simulation.cluster(size)
@@ -299,16 +299,16 @@ def test_a_restart_needs_no_refutation_and_its_new_address_is_taken() -> None:
     assert not simulation.events(EventKind.DUPLICATE_NODE_ID)
 
 
-def test_a_thousand_fast_restarts_leave_no_ghosts() -> None:
+def test_hundreds_of_fast_restarts_leave_no_ghosts() -> None:
     simulation = Simulation(16)
     nodes = simulation.cluster(4)
-    for instance in range(2, 1002):
+    for instance in range(2, 302):
         simulation.start(3, [address_of(0)], instance=instance)
         simulation.run(0.3)
     simulation.run(60)
     for node in nodes[:3]:
         assert len(node.membership.roster.members) == 3
-        assert node.membership.roster.members["node-3"].record.instance == 1001
+        assert node.membership.roster.members["node-3"].record.instance == 301
 
 
 def test_of_two_processes_with_one_id_the_older_one_knows_and_is_silent() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeproxy.core.cluster.swim.records import Record, State, encoded_bytes
@@ -45,6 +45,7 @@ def test_an_accusation_comes_first_and_stands_for_the_rumour() -> None:
 
 
 @given(st.lists(RECORDS, max_size=30))
+@settings(max_examples=50)
 def test_what_is_picked_fits_into_a_datagram(records: list[Record]) -> None:
     rumours = Rumours()
     for record in records:
