@@ -39,8 +39,8 @@ from edgeproxy.store.sqlite.edit_watch import stamp_of
 
 log = EventLog("cluster")
 
-ROWS_AT_ONCE = 1000
-"""Rows of one write, unless more undo an accident: the file is locked for some milliseconds."""
+ROWS_AT_ONCE = 2500
+"""Rows of one write, unless more undo an accident: the file is locked for a tenth of a second."""
 MISSING_SECS = 2.0
 """How long a file or table may be missing before it is restored: somebody may be replacing it."""
 MARK_SECS = 1.0

@@ -28,7 +28,7 @@ from edgeproxy.wire.replication import encode
 log = EventLog("cluster")
 
 ORIGIN_BYTES = 16
-PAGE_ROWS = 1000
+PAGE_ROWS = 2500
 """Rows that the bridge gets at once."""
 LOOK_SECS = 0.2
 """How long somebody who only looks waits for what is being done."""
