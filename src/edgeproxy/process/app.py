@@ -84,6 +84,7 @@ class Proxy:
         self._config = config = loaded.config
         in_force = InForce(loaded)
         self._lifecycle = Lifecycle()
+        self._is_telling = False  # of a signal
         self._loop_calls = LoopCalls()
         self._stray_output = StrayOutput()
         self._wake: Callable[[], object] = lambda: None
@@ -303,10 +304,10 @@ class Proxy:
             await self._drain.run()
             await self.control_plane.close()
         finally:
+            # The pipe is closed by the end of the process: a signal that another thread has just
+            # got may still write to it.
             signal.set_wakeup_fd(-1)
             loop.remove_reader(heard)
-            os.close(hearing)
-            os.close(heard)
 
     async def _start_api(self, listening: socket.socket, token: Secret) -> Api:
         from edgeproxy.api.api import start
@@ -337,7 +338,14 @@ class Proxy:
 
     def _signalled(self, number: int, _frame: object) -> None:
         self._lifecycle.add(Event.STOP_SIGNAL)
-        log.info("signal", name=signal.Signals(number).name, times=self._lifecycle.stop_requests)
+        if self._is_telling:  # it came while an earlier one was told of; nothing more follows
+            return
+        self._is_telling = True
+        try:
+            name, times = signal.Signals(number).name, self._lifecycle.stop_requests
+            log.info("signal", name=name, times=times)
+        finally:
+            self._is_telling = False
         self._wake()
 
     def _hung_up(self, _number: int, _frame: object) -> None:
