@@ -71,6 +71,8 @@ class Agent:
 
     async def _serve(self, stopping: asyncio.Event) -> None:
         settings = self._settings
+        # What SQLite lays aside belongs to the disk of the state, not to one for small files.
+        os.environ.setdefault("SQLITE_TMPDIR", str(settings.db_path.absolute().parent))
         self._node_id, life = begin_life(
             settings.db_path, settings.node_id, int(time.time() * 1000)
         )

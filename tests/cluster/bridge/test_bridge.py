@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -581,6 +582,45 @@ def test_a_lost_state_of_the_engine_deletes_nothing(filled: list[Pop]) -> None:
     sa.add("new")
     exchange(*filled)
     assert sa.table() == us.table() == {**dict.fromkeys(MANY, 1), "node-1": 5, "new": 1}
+
+
+def lose_shadow(pop: Pop) -> None:
+    pop.shadow.path.unlink()
+
+
+def lose_both(pop: Pop) -> None:
+    lose_shadow(pop)
+    engine = MemoryEngine(pop.name)
+    engine.hear(pop.engine)
+    pop.engine = engine
+
+
+@pytest.mark.parametrize("lose", [lose_shadow, lose_both])
+def test_while_many_rows_are_compared_anew_none_is_missing(
+    filled: list[Pop], monkeypatch: pytest.MonkeyPatch, lose: Callable[[Pop], None]
+) -> None:
+    """The proxy reads the file meanwhile, and a row that is made anew lacks columns of its own."""
+    monkeypatch.setattr(bridge, "ROWS_AT_ONCE", 5)
+    sa = filled[0]
+    sa.sql("ALTER TABLE backends ADD COLUMN note", "UPDATE backends SET note = 'mine'")
+    exchange(*filled)
+    noted = [("mine",)] * len(MANY)
+    sa.die()
+    lose(sa)
+    sa.start()
+    written = sa.bridge._file.write
+    writes: list[int] = []
+
+    def write(*args: Any) -> Any:
+        done = written(*args)
+        with closing(sqlite3.connect(sa.path)) as connection:
+            assert connection.execute("SELECT note FROM backends").fetchall() == noted
+        writes.append(len(args[0]))
+        return done
+
+    monkeypatch.setattr(sa.bridge._file, "write", write)
+    sa.rounds()
+    assert sum(writes) >= len(MANY)
 
 
 def test_edits_found_at_a_start_count_from_when_the_file_was_written(pops: list[Pop]) -> None:

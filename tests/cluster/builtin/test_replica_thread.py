@@ -28,6 +28,7 @@ class Told:
     """A replica, and what it tells. What is posted is called by `turn`, as a loop would."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.posted: SimpleQueue[Any] = SimpleQueue()
         self.said: list[tuple[str | None, Message]] = []
         self.changes: list[bool] = []
@@ -51,8 +52,8 @@ class Told:
 @pytest.fixture
 def told(tmp_path: Path) -> Iterator[Told]:
     told = Told(tmp_path / "state.db")
-    with closing(told.replica):
-        yield told
+    yield told
+    told.replica.close()
 
 
 def add(told: Told, *names: str, token: str = "t", after: str = "") -> None:
@@ -65,7 +66,7 @@ def test_what_is_written_is_told_to_all_and_shown(told: Told) -> None:
     add(told, "a")
     told.turn(1)
     assert [peer for peer, _ in told.said] == [None]
-    assert told.changes == [True]
+    assert told.changes == [False]  # the bridge has it, and need not be woken
     assert told.replica.head != before
 
 
@@ -200,6 +201,33 @@ def test_a_bug_is_told_and_all_goes_on(told: Told) -> None:
         told.replica.do(lambda _: ())
         told.turn(2)
     assert len(events.named("replica_failed")) == 1
+
+
+def test_what_waits_is_not_done_any_more_at_the_end(told: Told) -> None:
+    told.start()
+    begun, go_on = threading.Event(), threading.Event()
+    done: list[str] = []
+
+    def stay(_: Replica) -> tuple[()]:
+        begun.set()
+        assert go_on.wait(30)
+        done.append("first")
+        return ()
+
+    def more(_: Replica) -> tuple[()]:
+        done.append("more")
+        return ()
+
+    told.replica.do(stay)
+    told.replica.do(more)
+    assert begun.wait(30)
+    closing_it = threading.Thread(target=told.replica.close)
+    closing_it.start()
+    wait_until(lambda: told.replica._is_over, "the end has begun")
+    go_on.set()
+    closing_it.join(30)
+    assert done == ["first"]
+    told.replica = ReplicaThread(told.path)
 
 
 def test_that_it_has_met_others_is_known_after_a_restart(tmp_path: Path) -> None:

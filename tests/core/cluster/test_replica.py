@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeproxy.core.cluster.cells import Cell
 from edgeproxy.core.cluster.messages import CHUNK_BYTES, Cells, Hello, Pull, Push, Reset, Wanted
 from edgeproxy.core.cluster.own_copy import HOUR_MS, KEEP_MS
 from edgeproxy.core.cluster.replica import ANSWER_MS
 from edgeproxy.core.cluster.rows import BACKENDS, Edit, Key
 from edgeproxy.core.cluster.store import MemoryStore
-from edgeproxy.core.cluster.vectors import seq_of
+from edgeproxy.core.cluster.vectors import Head, seq_of
+from edgeproxy.errors import StateError
 from tests.core.cluster.network import Network, value_of
-from tests.core.cluster.samples import BACKEND, ROUTE, route
+from tests.core.cluster.samples import BACKEND, ORIGINS, ROUTE, route
 
 WEEK_MS = KEEP_MS + 2 * HOUR_MS
 
@@ -535,6 +539,30 @@ def test_a_pull_of_everything_ignores_the_vector() -> None:
     (_, cells), *_ = node.receive("b", pull, network.now_ms)
     assert isinstance(cells, Cells)
     assert len(cells.cells) == 2
+
+
+@pytest.mark.parametrize("wanted", [Wanted.ALL, Wanted.UNSEEN])
+def test_a_fault_in_the_middle_of_an_answer_notes_no_pull_that_nobody_hears_of(
+    wanted: Wanted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = three()
+    network.write("a", route("x"))
+    network.deliver()
+    node = network.nodes["a"]
+    vector = {ORIGINS[0]: Head(7, b"c" * 8)}  # which this node lacks
+
+    def beyond(_: object) -> Iterator[Cell]:
+        raise StateError("the disk is broken")
+
+    monkeypatch.setattr(node.copy, "beyond", beyond)
+    pull = Pull(1, wanted, node.copy.generation_id, vector)
+    with pytest.raises(StateError):
+        list(node.receive("b", pull, network.now_ms))
+    monkeypatch.undo()
+    assert any(
+        isinstance(send.message, Pull)
+        for send in node.receive("b", pull._replace(wanted=Wanted.UNSEEN), network.now_ms)
+    )
 
 
 KINDS = ("write", "write", "write", "delete", "deliver", "lossy", "part", "meet")

@@ -24,13 +24,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
 from edgeproxy.cluster.bridge.routing_file import Look, MovedError, RoutingFile
 from edgeproxy.cluster.bridge.shadow import Outbox, Pending, Shadow
-from edgeproxy.cluster.engine import Engine, LostPositionError
+from edgeproxy.cluster.engine import Changes, Engine, LostPositionError
 from edgeproxy.core.cluster.capture import Lineage, Verdict, judge
 from edgeproxy.core.cluster.rows import Edit, Key, Values
 from edgeproxy.log import EventLog
@@ -82,7 +82,7 @@ class Bridge:
         self._token = ""  # of the last commit
         self._is_first = True
         self._missing_since: float | None = None
-        self._undone: set[Key] = set()
+        self._undone: dict[Key, Values | None] = {}  # what the file must get back at once
         self._meant: set[Key] = set()
         self._needs_marker = False
         self._named: set[Key] = set()
@@ -166,28 +166,36 @@ class Bridge:
                 self._file.close()
                 return False
         verdict = judge(look.differences, look.lineage, is_replaced=look.is_replaced)
-        self._undone, self._meant = verdict.undone, look.differences.meant
+        self._undone = {key: self._shadow.row(key) for key in verdict.undone}
+        self._meant = look.differences.meant
         self._needs_marker |= look.is_replaced or look.lineage is not Lineage.CURRENT
         self._tell(look, verdict)
-        known_elsewhere: set[Key] = set()
-        if look.lineage is Lineage.UNKNOWN and verdict.edits:
-            known_elsewhere = self._known_elsewhere()
-        edits = [edit for edit in verdict.edits if edit.key not in known_elsewhere]
-        # A row of a file that nobody knows comes back from no delete that the cluster knows.
-        self._undone |= {edit.key for edit in verdict.edits} & known_elsewhere
+        edits = verdict.edits
+        if look.lineage is Lineage.UNKNOWN:
+            # A row of a file that nobody knows comes back from no delete that the cluster knows.
+            elsewhere = self._known_elsewhere({edit.key for edit in edits})
+            edits = [edit for edit in edits if edit.key not in elsewhere]
+            self._undone |= elsewhere
         at_ms = self._edited_at_ms()
         for first in range(0, len(edits), ROWS_AT_ONCE):
             self._commit(edits[first : first + ROWS_AT_ONCE], at_ms)
         self._is_first = False
         return True
 
-    def _known_elsewhere(self) -> set[Key]:
-        keys: set[Key] = set()
-        changes = self._engine.changes(self._shadow.position)
-        while changes.has_more:
-            keys |= changes.rows.keys()
-            changes = self._engine.changes(changes.position)
-        return keys | changes.rows.keys()
+    def _known_elsewhere(self, keys: set[Key]) -> dict[Key, Values | None]:
+        """Return what the engine has of these rows since its changes were brought last."""
+        found: dict[Key, Values | None] = {}
+        for changes in self._pages() if keys else ():
+            found |= {key: changes.rows[key] for key in keys & changes.rows.keys()}
+        return found
+
+    def _pages(self) -> Iterator[Changes]:
+        """Yield what has changed in the engine, page by page."""
+        position, has_more = self._shadow.position, True
+        while has_more:
+            changes = self._engine.changes(position)
+            yield changes
+            position, has_more = changes.position, changes.has_more
 
     def _commit(self, edits: list[Edit], at_ms: int) -> None:
         outbox = Outbox(os.urandom(8).hex(), edits)
@@ -235,22 +243,17 @@ class Bridge:
 
     def _bring(self) -> bool:
         """Write what has changed elsewhere; return whether all of it is written."""
-        has_more = True
-        while has_more:
-            changes = self._engine.changes(self._shadow.position)
+        for changes in self._pages():
             if not self._bring_rows(changes.rows):
                 return False
             if changes.position != self._shadow.position:
                 with self._shadow.transaction():
                     self._shadow.position = changes.position
-            has_more = changes.has_more
         return True
 
     def _bring_rows(self, rows: Mapping[Key, Values | None]) -> bool:
         # The first marker says that all the rest is an edit, so what is to be undone goes with it.
-        due: dict[Key, Values | None] = {
-            key: rows[key] if key in rows else self._shadow.row(key) for key in self._undone
-        }
+        due = {key: rows.get(key, values) for key, values in self._undone.items()}
         at_once = max(len(due), ROWS_AT_ONCE)
         due |= {key: values for key, values in rows.items() if values != self._shadow.row(key)}
         while due or self._needs_marker or self._meant:
@@ -261,7 +264,7 @@ class Bridge:
                 return False
             for key in part:
                 del due[key]
-            self._undone -= part.keys()
+            self._undone = {}
             self._meant = set()
             self._needs_marker = False
             self._edited_since = None

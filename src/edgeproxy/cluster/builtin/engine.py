@@ -122,9 +122,12 @@ class BuiltinEngine:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(self._settings.sync_interval_ms / 1000)
-            self._replica.do(lambda replica: replica.tick(_now_ms(), self._rng))
+            self._tick_replica(_now_ms())
             if self._ring.refresh():
                 self._use_keys()
+
+    def _tick_replica(self, now_ms: int) -> None:
+        self._replica.do(lambda replica: replica.tick(now_ms, self._rng))
 
     # -- what the replica says -------------------------------------------------------
 
@@ -161,11 +164,11 @@ class BuiltinEngine:
         if self._is_for_a_diff(peer, message):
             return
         self._waiting[peer] = self._waiting.get(peer, 0) + 1
-        if self._waiting[peer] == MAX_WAITING:
+        if self._waiting[peer] >= MAX_WAITING:  # it may be more: an earlier session was held
             self._transport.hold(peer, True)
+        now_ms = _now_ms()  # when it came counts, however long it waits
         self._replica.do(
-            lambda replica: replica.receive(peer, message, _now_ms()),
-            lambda: self._dealt_with(peer),
+            lambda replica: replica.receive(peer, message, now_ms), lambda: self._dealt_with(peer)
         )
 
     def _dealt_with(self, peer: str) -> None:

@@ -1,8 +1,8 @@
 """Runs a replica on a thread of its own: a large table holds up neither membership nor sessions.
 
 What the replica is told is done in order, one after the other. What it wants to say goes to the
-event loop message by message, so that a large answer is never in memory as a whole. The bridge's
-thread commits and reads in between: a lock keeps the two apart.
+event loop message by message, as it is sent: of a large answer, only what is compressed is ever in
+memory as a whole. The bridge's thread commits and reads in between: a lock keeps the two apart.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ log = EventLog("cluster")
 ORIGIN_BYTES = 16
 PAGE_ROWS = 2500
 """Rows that the bridge gets at once."""
-LOOK_SECS = 0.2
-"""How long somebody who only looks waits for what is being done."""
+LOOK_SECS = 0.02
+"""How long the loop, when it only looks, waits for what is being done."""
 
 Decide = Callable[[Replica], Iterable[Send]]
 
@@ -68,6 +68,7 @@ class ReplicaThread:
         self._thread = threading.Thread(target=self._run, name="replica", daemon=True)
         self._uses: Uses | None = None
         self._behind: Mapping[str, tuple[int, int] | None] = {}
+        self._is_over = False
         self.has_met = self._store.facts().has_met
         self.fault = ""
         self.head = b""
@@ -79,7 +80,8 @@ class ReplicaThread:
         self._thread.start()
 
     def close(self) -> None:
-        """Do all that it was told before, and let go of the state."""
+        """Finish what is being done, and let go of the state. What waits is pulled again later."""
+        self._is_over = True
         self._due.put(None)
         if self._thread.is_alive():
             self._thread.join()
@@ -128,7 +130,7 @@ class ReplicaThread:
             with self._lock:
                 if self._store.facts().token != after:
                     raise EngineError("another bridge has committed edits meanwhile")
-                with self._telling():
+                with self._telling(wakes=False):  # the bridge asks for changes anyway
                     self._say(self._replica.write(edits, token, at_ms))
         except (StateError, ValueError) as error:
             raise EngineError(str(error)) from error
@@ -153,7 +155,7 @@ class ReplicaThread:
     # -- on the thread ---------------------------------------------------------------
 
     def _run(self) -> None:
-        while (step := self._due.get()) is not None:
+        while (step := self._due.get()) is not None and not self._is_over:
             step()
 
     def _do(self, decide: Decide, then: Callable[[], object] | None) -> None:
@@ -173,7 +175,7 @@ class ReplicaThread:
             self._post(then)
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _telling(self, *, wakes: bool = True) -> Iterator[None]:
         """Tell afterwards what has changed, if only in a part of what was to be done."""
         before = self._store.position()
         try:
@@ -181,7 +183,7 @@ class ReplicaThread:
         finally:
             self._note()
             if self._uses is not None:
-                self._post(self._uses.done, self._store.position() != before)
+                self._post(self._uses.done, wakes and self._store.position() != before)
 
     def _note(self) -> None:
         copy = self._replica.copy
@@ -196,7 +198,7 @@ class ReplicaThread:
 
     def _say(self, sends: Iterable[Send]) -> None:
         for peer, message in sends:
-            if self._uses is not None:
+            if self._uses is not None and not self._is_over:
                 self._post(self._uses.send, peer, encode(message))
 
     def _post(self, call: Callable[..., object], *args: object) -> None:

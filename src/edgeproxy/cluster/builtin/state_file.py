@@ -213,8 +213,8 @@ class StateFile:
         in_file, _, at = self._unwritten.get(key, (before, before, None))
         if shows_else(key, before, after):
             at = position = position + 1
-        self._unwritten[key] = _Unwritten(in_file, after, at)
         self._assert_changing()
+        self._unwritten[key] = _Unwritten(in_file, after, at)
         memory = self._memory
         self._memory = _Memory(memory.facts, memory.heads, memory.dropped, digest, position)
         if len(self._unwritten) >= _PAGE_ROWS:

@@ -40,7 +40,7 @@ DIALLED_PING_SECS = 3.0
 ANSWERED_PING_SECS = 15.0
 """Only for the round-trip time: the pings of the end that has dialled keep the session."""
 
-FRAMES_AT_ONCE = 16
+FRAMES_AT_ONCE = 4  # each may hold a thousand rows
 BYTES_AT_ONCE = 256 << 10
 """What is dealt with in one turn of the loop, unless a frame is larger."""
 

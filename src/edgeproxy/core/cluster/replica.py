@@ -315,20 +315,14 @@ class Replica:
         return []
 
     def _on_pull(self, peer: str, pull: Pull, now_ms: int) -> Iterable[Send]:
-        copy = self.copy
         if pull.wanted is not Wanted.CLONE and self._is_foreign(pull.generation_id):
             return self._refuse(peer, now_ms)
         sends = self._meet(peer, pull.vector, now_ms)
         self.counters.served += 1
-        answer = self._answer(peer, pull)
-        if pull.wanted is Wanted.ALL:
-            return chain(sends, answer, self._repair(peer, now_ms))
-        if pull.wanted is Wanted.UNSEEN and lacks(copy.vector, pull.vector):
-            return chain(sends, answer, self._begin_pull(peer, Wanted.UNSEEN, now_ms))
-        return chain(sends, answer)
+        return chain(sends, self._answer(peer, pull, now_ms))
 
-    def _answer(self, peer: str, pull: Pull) -> Iterator[Send]:
-        """Yield the parts of an answer, which are made one by one."""
+    def _answer(self, peer: str, pull: Pull, now_ms: int) -> Iterator[Send]:
+        """Yield the parts of an answer, which are made one by one, and ask for what is missing."""
         copy = self.copy
         cells = copy.beyond(pull.vector if pull.wanted is Wanted.UNSEEN else {})
         for number, (part, is_last) in enumerate(parts_of(cells)):
@@ -339,6 +333,10 @@ class Replica:
                 yield Send(peer, Reset(*answer, generation, copy.clock))
             else:
                 yield Send(peer, answer)
+        if pull.wanted is Wanted.ALL:
+            yield from self._repair(peer, now_ms)
+        elif pull.wanted is Wanted.UNSEEN and lacks(copy.vector, pull.vector):
+            yield from self._begin_pull(peer, Wanted.UNSEEN, now_ms)
 
     def _is_cloning(self) -> bool:
         return self._pull is not None and self._pull.wanted is Wanted.CLONE

@@ -111,7 +111,7 @@ class Store(Protocol):
         """Forget the positions, up to this one, of rows without cells."""
 
     def stage(self, cells: Iterable[Cell]) -> None:
-        """Lay cells aside, merged by row."""
+        """Lay cells aside; a row may come in several parts."""
 
     def staged(self) -> Iterator[tuple[Key, RowCells]]:
         """Yield what was laid aside by row. Rows may be set meanwhile."""
