@@ -135,7 +135,8 @@ class Routing:
             if self.bridge.braked_total > braked:
                 for key in [key for key, (_, now) in self._edited.items() if now is None]:
                     del self._edited[key]
-            if is_done:
+            # Before it has heard of others, what it has is not an edit yet.
+            if is_done and not self.bridge._waits_for_others:
                 self._is_replaced = False
             self.is_due = False
             await sleep(self._rng.uniform(0.05, 0.3))
