@@ -12,7 +12,7 @@ from aioquic.quic.connection import QuicConnection
 
 from edgeproxy.cluster.sessions.quic import link
 from edgeproxy.cluster.sessions.quic.link import Link
-from tests.cluster.sessions.nodes import Cluster, run, until
+from tests.cluster.sessions.nodes import Cluster, Node, run, until
 
 
 @pytest.mark.parametrize(
@@ -105,6 +105,15 @@ def test_a_link_that_was_cut_is_probed_all_the_time(monkeypatch: pytest.MonkeyPa
     run(main())
 
 
+async def two(cluster: Cluster) -> tuple[Node, Node, Link]:
+    """Return two nodes with a session, and the link of the first one."""
+    node, other = await cluster.node("a"), await cluster.node("b")
+    node.dial(other)
+    await until(lambda: node.peers and other.peers, "a session")
+    (session,) = node.transport._open
+    return node, other, session.link
+
+
 def test_news_arrives_although_the_first_datagrams_are_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -113,13 +122,10 @@ def test_news_arrives_although_the_first_datagrams_are_lost(
 
     async def main() -> None:
         async with Cluster() as cluster:
-            node, other = await cluster.node("a"), await cluster.node("b")
-            node.dial(other)
-            await until(lambda: node.peers and other.peers, "a session")
-            (session,) = node.transport._open
-            monkeypatch.setattr(session.link, "_wake", lambda: None)
-            await until(lambda: not session.link._repeats, "nothing is to go again")
-            wire = session.link._wire
+            node, other, joined = await two(cluster)
+            monkeypatch.setattr(joined, "_wake", lambda: None)
+            await until(lambda: not joined._repeats, "nothing is to go again")
+            wire = joined._wire
             lost: list[bytes] = []
 
             def send(datagram: bytes, address: Any) -> None:
@@ -128,11 +134,11 @@ def test_news_arrives_although_the_first_datagrams_are_lost(
                 else:
                     wire.send(datagram, address)
 
-            monkeypatch.setattr(session.link, "_wire", SimpleNamespace(send=send))
+            monkeypatch.setattr(joined, "_wire", SimpleNamespace(send=send))
             assert node.transport.send("b", b"news")
             await until(lambda: other.frames, "the news")
             monkeypatch.undo()
-            await until(lambda: not session.link._repeats, "nothing is to go again")
+            await until(lambda: not joined._repeats, "nothing is to go again")
             assert [frame for _, frame in other.frames] == [b"news"]
             assert lost[0] == lost[1]
 
@@ -144,18 +150,15 @@ def test_many_at_once_do_not_go_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def main() -> None:
         async with Cluster() as cluster:
-            node, other = await cluster.node("a"), await cluster.node("b")
-            node.dial(other)
-            await until(lambda: node.peers and other.peers, "a session")
-            (session,) = node.transport._open
-            before = session.link._repeats
+            node, other, joined = await two(cluster)
+            before = joined._repeats
             assert node.transport.send("b", bytes(100_000))
             await until(lambda: other.frames, "the frame")
-            assert session.link._repeats == before
+            assert joined._repeats == before
             for number in range(link.MAX_REPEATS * 2):
                 assert node.transport.send("b", b"%d" % number)
                 await until(lambda: len(other.frames) == number + 2, "the next one")  # noqa: B023
-            assert session.link._repeats <= link.MAX_REPEATS
+            assert joined._repeats <= link.MAX_REPEATS
 
     run(main())
 
